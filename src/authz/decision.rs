@@ -1,0 +1,91 @@
+//! What a verdict says.
+
+use std::sync::Arc;
+
+use crate::{
+    store::{Api, Application, KeyType, Resource, Snapshot, Subscription},
+    throttle::Usage,
+    token::Identity,
+};
+
+use super::Denial;
+
+/// The verdict.
+pub type Decision = Result<Grant, Box<Refusal>>;
+
+/// The request may pass.
+#[derive(Debug)]
+pub struct Grant {
+    /// What was found on the way.
+    pub found: Found,
+    /// The canonical path, where it is not what was sent.
+    pub path: Option<Box<str>>,
+    /// Bytes of the canonical path that are context and version.
+    pub context_len: usize,
+    /// The query to forward.
+    pub query: ForwardQuery,
+    /// The tightest limit's state, when answers shall tell it.
+    pub usage: Option<Usage>,
+}
+
+/// The query towards the upstream: as sent, save credential parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardQuery {
+    /// Byte for byte as sent.
+    AsSent,
+    /// A credential parameter was removed; `None`: nothing is left.
+    Without(Option<Box<str>>),
+}
+
+/// The request may not pass.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// What was found on the way.
+    pub found: Found,
+}
+
+/// What a request was found to be, as far as it was judged: for logs, headers and refusals alike.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The tables it was judged by.
+    pub tables: Arc<Snapshot>,
+    /// Index of the API.
+    pub api: Option<u32>,
+    /// Index of the resource.
+    pub resource: Option<u32>,
+    /// Who is calling; none is anonymous.
+    pub identity: Option<Arc<Identity>>,
+    /// Index of the application.
+    pub application: Option<u32>,
+    /// Environment of the consumer key.
+    pub key_type: KeyType,
+}
+
+impl Found {
+    /// Nothing yet.
+    pub fn new(tables: Arc<Snapshot>) -> Self {
+        Self { tables, api: None, resource: None, identity: None, application: None, key_type: KeyType::Production }
+    }
+
+    /// The API.
+    pub fn api(&self) -> Option<&Api> {
+        self.tables.apis.get(self.api? as usize)
+    }
+
+    /// The resource.
+    pub fn resource(&self) -> Option<&Resource> {
+        self.api()?.resources.get(self.resource? as usize)
+    }
+
+    /// The application.
+    pub fn application(&self) -> Option<&Application> {
+        self.tables.applications.get(self.application? as usize)
+    }
+
+    /// The application's subscription to the API.
+    pub fn subscription(&self) -> Option<&Subscription> {
+        self.tables.subscription(self.application?, self.api?)
+    }
+}

@@ -1,0 +1,24 @@
+//! Ground: addresses, time, listeners, TLS, the client towards providers.
+
+mod address;
+mod clock;
+
+pub use address::Address;
+pub use clock::{Clock, Now};
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// `tls = { cert, key, client_ca }` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Ask clients for a certificate signed by one of these, PEM.
+    pub client_ca: Option<PathBuf>,
+}

@@ -1,0 +1,42 @@
+//! The tables: APIs, applications, subscriptions, tiers. One immutable [`Snapshot`] for all readers,
+//! swapped whole by a single writer.
+
+mod resource;
+pub mod settings;
+mod snapshot;
+mod tier;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use resource::{Resolution, Target};
+pub use settings::{AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace};
+pub use snapshot::{
+    Api, Application, ConsumerKey, Gate, IdentityNames, KeyManagerSet, Resource, Snapshot, Subscription, Upstream,
+    UpstreamScheme, Upstreams,
+};
+pub use tier::{Burst, Quota, Tier, Window};
+
+/// The newest tables. Readers never lock.
+#[derive(Debug)]
+pub struct Store {
+    current: ArcSwap<Snapshot>,
+}
+
+impl Store {
+    /// A store that starts with `snapshot`.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot) }
+    }
+
+    /// One version of the tables, for the whole of a request.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts `snapshot` in place of the present tables; requests under way keep theirs.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
+    }
+}

@@ -1,0 +1,323 @@
+//! What the configuration says of key managers and of the token cache.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    secret::Secret,
+    units::{Size, Span},
+};
+
+/// `[[key_managers]]`: an OAuth provider whose tokens count.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyManagerSettings {
+    /// Name, as APIs and applications refer to it.
+    pub name: String,
+    /// Which connector speaks to it.
+    pub connector: ConnectorKind,
+    /// Its issuer identifier, compared exactly with `iss`.
+    pub issuer: String,
+    /// Whether plain http is allowed towards it beyond loopback.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// Find the endpoints by OIDC discovery or RFC 8414.
+    #[serde(default = "yes")]
+    pub discovery: bool,
+    /// Endpoint of the key set, where discovery is not used.
+    pub jwks_uri: Option<String>,
+    /// RFC 7662.
+    pub introspection_endpoint: Option<String>,
+    /// RFC 6749 section 3.2.
+    pub token_endpoint: Option<String>,
+    /// RFC 7009.
+    pub revocation_endpoint: Option<String>,
+    /// RFC 7591.
+    pub registration_endpoint: Option<String>,
+    /// OpenID Connect Core section 5.3.
+    pub userinfo_endpoint: Option<String>,
+    /// WSO2's scope endpoint.
+    pub scope_endpoint: Option<String>,
+    /// Keys by hand: a JWK set from a file.
+    pub jwks: Option<JwksFile>,
+    /// Accepted audiences; empty accepts any.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// How tokens are judged.
+    #[serde(default)]
+    pub validation: Validation,
+    /// Which `typ` an access token may have.
+    #[serde(default)]
+    pub typ: TypRule,
+    /// Accepted signature algorithms.
+    #[serde(default = "all_algorithms")]
+    pub algorithms: Vec<Algorithm>,
+    /// Tolerated difference of clocks.
+    #[serde(default = "thirty_seconds")]
+    pub leeway: Span,
+    /// Whether a token must expire.
+    #[serde(default = "yes")]
+    pub require_exp: bool,
+    /// Longest accepted `exp` − `iat`; 0: any.
+    #[serde(default)]
+    pub max_lifetime: Span,
+    /// Claims that may hold the consumer key; the first present counts.
+    #[serde(default = "consumer_key_claims")]
+    pub consumer_key_claim: ClaimNames,
+    /// Claims that may hold the scopes; the first present counts.
+    #[serde(default = "scope_claims")]
+    pub scopes_claim: ClaimNames,
+    /// Which opaque tokens are this one's; must match whole.
+    pub token_pattern: Option<String>,
+    /// Whether readiness waits for it.
+    #[serde(default)]
+    pub startup: Startup,
+    /// How often the key set is fetched.
+    #[serde(default = "five_minutes")]
+    pub jwks_refresh: Span,
+    /// Shortest time between two fetches that unknown key ids cause.
+    #[serde(default = "ten_seconds")]
+    pub jwks_cooldown: Span,
+    /// How long the last good key set is used when it cannot be fetched.
+    #[serde(default = "one_hour")]
+    pub jwks_max_stale: Span,
+    /// Longest wait for an answer of the provider.
+    #[serde(default = "two_seconds")]
+    pub timeout: Span,
+    /// Calls to the provider at one time.
+    #[serde(default = "sixty_four")]
+    pub concurrency: u32,
+    /// Our own client id there.
+    pub client_id: Option<String>,
+    /// Our own client secret there.
+    pub client_secret: Option<Secret>,
+    /// How we authenticate there.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// Connector `http`: where it answers.
+    pub endpoint: Option<String>,
+    /// Connector `http`: its bearer secret.
+    pub token: Option<Secret>,
+    /// Connector `embedded`: where it listens.
+    pub listen: Option<String>,
+    /// Connector `embedded`: whether another than a loopback address is allowed.
+    #[serde(default)]
+    pub allow_remote: bool,
+    /// Connector `embedded`: which tokens it issues.
+    #[serde(default)]
+    pub tokens: TokenForm,
+    /// Connector `embedded`: how long its access tokens live.
+    #[serde(default = "one_hour")]
+    pub token_lifetime: Span,
+    /// Connector `embedded`: its clients.
+    #[serde(default)]
+    pub clients: Vec<ClientSettings>,
+}
+
+/// `{ file = "…" }`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwksFile {
+    /// Path of a JWK set (RFC 7517).
+    pub file: PathBuf,
+}
+
+/// A client of the embedded provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSettings {
+    /// Client id.
+    pub id: String,
+    /// Client secret.
+    pub secret: Secret,
+    /// Scopes it may ask for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// The connectors of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is the provider of that name")]
+pub enum ConnectorKind {
+    Embedded,
+    Oidc,
+    Keycloak,
+    Wso2is,
+    Okta,
+    Auth0,
+    Http,
+}
+
+/// How a key manager's tokens are judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Validation {
+    /// JWTs by signature, opaque tokens by introspection.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// By signature only.
+    #[serde(rename = "jwt")]
+    Jwt,
+    /// By introspection only.
+    #[serde(rename = "introspect")]
+    Introspect,
+    /// By both.
+    #[serde(rename = "jwt+introspect")]
+    Both,
+}
+
+/// Which `typ` an access token may have; without regard to case and an `application/` prefix.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TypRule {
+    /// Missing, `JWT` or `at+jwt`.
+    #[default]
+    #[serde(rename = "access")]
+    Access,
+    /// `at+jwt` alone (RFC 9068).
+    #[serde(rename = "at+jwt")]
+    AtJwt,
+}
+
+/// Signature algorithms (RFC 7518, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[expect(missing_docs, reason = "each is the algorithm of that name")]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+}
+
+/// One claim name or several.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a claim name or a list of claim names")]
+pub enum ClaimNames {
+    /// A single name.
+    One(String),
+    /// Several, the first present counts.
+    Many(Vec<String>),
+}
+
+impl ClaimNames {
+    /// The names in order.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+/// Whether readiness waits for a key manager.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Startup {
+    /// Not ready until its keys are there.
+    #[default]
+    Required,
+    /// Ready without it.
+    Optional,
+}
+
+/// How we authenticate to a provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// `client_secret_basic`
+    #[default]
+    Basic,
+    /// `client_secret_post`
+    Post,
+    /// RFC 7523
+    PrivateKeyJwt,
+    /// A bearer token
+    Bearer,
+    /// RFC 8705
+    Mtls,
+}
+
+/// Form of the embedded provider's tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenForm {
+    /// RFC 9068
+    #[default]
+    Jwt,
+    /// Random text
+    Opaque,
+}
+
+/// `[cache]`: what is remembered of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Memory for verified tokens.
+    pub tokens: Size,
+    /// Memory for refused ones.
+    pub negative: Size,
+    /// Longest use of an introspection answer; never past `exp`.
+    pub introspection_ttl: Span,
+    /// Longest use of a definite "no".
+    pub negative_ttl: Span,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            tokens: Size(64 << 20),
+            negative: Size(4 << 20),
+            introspection_ttl: Span::seconds(60),
+            negative_ttl: Span::seconds(5),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn all_algorithms() -> Vec<Algorithm> {
+    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]
+}
+
+fn consumer_key_claims() -> ClaimNames {
+    ClaimNames::Many(vec!["client_id".into(), "azp".into(), "consumerKey".into()])
+}
+
+fn scope_claims() -> ClaimNames {
+    ClaimNames::Many(vec!["scope".into(), "scp".into()])
+}
+
+fn two_seconds() -> Span {
+    Span::seconds(2)
+}
+
+fn ten_seconds() -> Span {
+    Span::seconds(10)
+}
+
+fn thirty_seconds() -> Span {
+    Span::seconds(30)
+}
+
+fn five_minutes() -> Span {
+    Span::seconds(300)
+}
+
+fn one_hour() -> Span {
+    Span::seconds(3600)
+}
+
+fn sixty_four() -> u32 {
+    64
+}
