@@ -1,4 +1,51 @@
-//! Tollgate judges tokens for API gateways.
+//! Tollgate judges tokens for API gateways: is the token good, is its application subscribed, may it
+//! use this resource, is there room left in its tier. Then the request is forwarded, or refused with a
+//! reason.
+//!
+//! # The map
+//!
+//! Lower layers never use upper ones (`tests/it/layers.rs` holds us to it):
+//!
+//! | layer | modules | what they are |
+//! |---|---|---|
+//! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
+//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] | let requests in; fetch what the engine needs to know |
+//! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
+//! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
+//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot |
+//! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
+//!
+//! # Walkthrough 1: a request
+//!
+//! ```text
+//! net::server → hyper → proxy::Proxy::call → authz::Authorizer::check → proxy::forward → upstream
+//! ```
+//!
+//! A worker is one thread with a runtime, a listener and upstream connections of its own. It accepts a
+//! connection and hands each request to [`proxy::Proxy::call`], which is one visible list of steps. The
+//! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
+//! is the verdict as a list of steps: canonical path, resource, credential, token, subscription, scopes,
+//! quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to `proxy::forward`, which edits the header fields in place and streams the
+//! body; a refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line
+//! is written and one counter moves.
+//!
+//! In the common case, a token seen before, nothing on this path waits or locks: the tables are a
+//! snapshot behind an atomic pointer, the token is in the cache, the counters are atomics.
+//!
+//! # Walkthrough 2: a token seen for the first time
+//!
+//! [`token::Authenticator::authenticate`] looks the token's keyed digest up in the cache. On a miss the
+//! strict front end (`token::jose`) takes the token apart, the issuer is chosen by `iss`, its key by
+//! `kid`, and the signature and claims are judged (`token::jwt`, `token::claims`). An unknown `kid` asks
+//! the issuer's task for one fetch, shared by all who wait. What is remembered is only facts about the
+//! token; scopes, subscription and quota are judged anew for every request.
+//!
+//! # Walkthrough 3: a start, a reload, an end
+//!
+//! `main` → [`cli`] → [`config::load`] → [`app::App::build`], which constructs every part and binds
+//! nothing (that is all of `tollgate check`) → [`app::App::run`], which binds, starts the workers and the
+//! issuers' tasks, and waits. A changed file or SIGHUP builds new tables and issuers beside the old ones
+//! and swaps them; a bad file changes nothing. SIGTERM drains: not ready, still serving, then closing.
 
 #![forbid(unsafe_code)]
 

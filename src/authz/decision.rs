@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    store::{Api, Application, KeyType, Resource, Snapshot, Subscription},
+    store::{Api, Application, KeyType, Resource, Snapshot, Subscription, Upstream},
     throttle::Usage,
     token::Identity,
 };
@@ -63,10 +63,40 @@ pub struct Found {
     pub key_type: KeyType,
 }
 
+/// What the steps have found so far.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) api: Option<u32>,
+    pub(super) resource: Option<u32>,
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) application: Option<u32>,
+    pub(super) key_type: KeyType,
+}
+
+impl Seen {
+    /// Found by these tables.
+    pub(super) fn by(self, tables: Arc<Snapshot>) -> Found {
+        let Self { api, resource, identity, application, key_type } = self;
+        Found { tables, api, resource, identity, application, key_type }
+    }
+
+    /// The application's subscription to the API.
+    pub(super) fn subscription<'t>(&self, tables: &'t Snapshot) -> Option<&'t Subscription> {
+        tables.subscription(self.application?, self.api?)
+    }
+}
+
+impl Grant {
+    /// Where the request may go: the upstreams of its environment, at least one.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        self.found.api().map_or(&[], |api| api.upstreams.of(self.found.key_type))
+    }
+}
+
 impl Found {
-    /// Nothing yet.
-    pub fn new(tables: Arc<Snapshot>) -> Self {
-        Self { tables, api: None, resource: None, identity: None, application: None, key_type: KeyType::Production }
+    /// Nothing yet: for refusals before the verdict.
+    pub fn nothing(tables: Arc<Snapshot>) -> Self {
+        Seen::default().by(tables)
     }
 
     /// The API.

@@ -1,8 +1,11 @@
-//! Every "no", in one table: status, code, label, challenge, gRPC status.
+//! Every "no", in one table: status, code, label, words, gRPC status (design, "Refusals").
 
 use http::StatusCode;
 
-use crate::{throttle::Throttled, token::Flaw};
+use crate::{
+    throttle::{Level, Throttled},
+    token::{Flaw, Rejection},
+};
 
 /// Why a request does not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,19 +75,217 @@ pub enum PathFlaw {
     Parameter,
 }
 
+/// One line of the table.
+struct Row {
+    status: StatusCode,
+    /// WSO2's code where it has one, else the status.
+    code: &'static str,
+    reason: &'static str,
+    grpc: u8,
+    message: &'static str,
+    description: &'static str,
+}
+
+/// `google.rpc.Code`, as gRPC maps it to HTTP.
+mod grpc {
+    pub(super) const INVALID_ARGUMENT: u8 = 3;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+    pub(super) const UNAUTHENTICATED: u8 = 16;
+}
+
 impl Denial {
     /// HTTP status.
     pub fn status(&self) -> StatusCode {
-        unimplemented!()
+        self.row().status
+    }
+
+    /// WSO2's code where it has one, else the status.
+    pub fn code(&self) -> &'static str {
+        self.row().code
     }
 
     /// Metric and log label: bounded.
     pub fn reason(&self) -> &'static str {
-        unimplemented!()
+        self.row().reason
     }
 
-    /// Place of `reason` among all reasons, from 1; below 64.
+    /// `refused`, or `failed` where it was not the request's doing.
+    pub fn outcome(&self) -> &'static str {
+        if self.status().is_server_error() { "failed" } else { "refused" }
+    }
+
+    /// What happened, in WSO2's words where it has some.
+    pub fn message(&self) -> &'static str {
+        self.row().message
+    }
+
+    /// What the caller can do about it.
+    pub fn description(&self) -> &'static str {
+        self.row().description
+    }
+
+    /// gRPC status.
+    pub fn grpc_status(&self) -> u8 {
+        self.row().grpc
+    }
+
+    /// Place of `reason` among all reasons, from 1; below 64. Granted requests have 0.
     pub fn reason_index(&self) -> usize {
-        unimplemented!()
+        match self {
+            Self::Path(_) => 1,
+            Self::Host => 2,
+            Self::Method => 3,
+            Self::Credentials => 4,
+            Self::NoCredential => 5,
+            Self::NoEnvironment => 6,
+            Self::SubscriptionBlocked => 7,
+            Self::SubscriptionInactive => 8,
+            Self::NotSubscribed => 9,
+            Self::ApiAudience => 10,
+            Self::Scope => 11,
+            Self::NoApi => 12,
+            Self::NoResource => 13,
+            Self::Unavailable { .. } => 14,
+            Self::Internal => 15,
+            Self::UpstreamFailed => 16,
+            Self::UpstreamTimedOut => 17,
+            Self::HeaderTooLarge => 18,
+            Self::UriTooLong => 19,
+            Self::BodyTooLarge => 20,
+            Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
+            Self::Token(flaw) => 32 + *flaw as usize,
+        }
+    }
+
+    #[rustfmt::skip] // a table
+    fn row(&self) -> Row {
+        use StatusCode as S;
+        let row = |status, code, reason, grpc, message, description| Row { status, code, reason, grpc, message, description };
+        match self {
+            Self::Path(flaw) => row(S::BAD_REQUEST, "400", "bad_path", grpc::INVALID_ARGUMENT, "Bad Request", flaw.describe()),
+            Self::Host => row(S::BAD_REQUEST, "400", "bad_host", grpc::INVALID_ARGUMENT, "Bad Request", "The request must name exactly one host, the same in Host and request target"),
+            Self::Method => row(S::METHOD_NOT_ALLOWED, "405", "method", grpc::UNIMPLEMENTED, "Method Not Allowed", "This method is not served here"),
+            Self::Credentials => row(S::BAD_REQUEST, "400", "two_credentials", grpc::INVALID_ARGUMENT, "Bad Request", "The request must carry exactly one credential"),
+            Self::NoCredential => row(S::UNAUTHORIZED, "900902", "no_credential", grpc::UNAUTHENTICATED, "Missing Credentials", "Provide an access token: Authorization: Bearer ACCESS_TOKEN"),
+            Self::Token(flaw) => row(S::UNAUTHORIZED, "900901", flaw.label(), grpc::UNAUTHENTICATED, "Invalid Credentials", "Make sure you have provided the correct security credentials"),
+            Self::NoEnvironment => row(S::UNAUTHORIZED, "900901", "no_environment", grpc::UNAUTHENTICATED, "Invalid Credentials", "The API has no endpoint for this type of key"),
+            Self::SubscriptionBlocked => row(S::UNAUTHORIZED, "900907", "subscription_blocked", grpc::UNAUTHENTICATED, "The requested API is temporarily blocked", "The application's subscription to the API is blocked"),
+            Self::SubscriptionInactive => row(S::UNAUTHORIZED, "900909", "subscription_inactive", grpc::UNAUTHENTICATED, "The subscription to the API is inactive", "The application's subscription to the API is on hold or rejected"),
+            Self::NotSubscribed => row(S::FORBIDDEN, "900908", "not_subscribed", grpc::PERMISSION_DENIED, "Resource forbidden", "The application is not subscribed to the API"),
+            Self::ApiAudience => row(S::FORBIDDEN, "900914", "api_audience", grpc::PERMISSION_DENIED, "Access Denied", "The access token is not meant for this API"),
+            Self::Scope => row(S::FORBIDDEN, "900910", "scope", grpc::PERMISSION_DENIED, "The access token does not allow you to access the requested resource", "The access token lacks a scope that the resource needs"),
+            Self::NoApi => row(S::NOT_FOUND, "404", "no_api", grpc::UNIMPLEMENTED, "Not Found", "No API is served at this path"),
+            Self::NoResource => row(S::FORBIDDEN, "900906", "no_resource", grpc::PERMISSION_DENIED, "No matching resource found in the API for the given request", "Check the path and the method against the API's definition"),
+            Self::Throttled(throttled) => {
+                let (code, reason) = throttle_code(throttled);
+                row(S::TOO_MANY_REQUESTS, code, reason, grpc::RESOURCE_EXHAUSTED, "Message throttled out", "You have exceeded your quota")
+            }
+            Self::Unavailable { .. } => row(S::SERVICE_UNAVAILABLE, "900900", "unavailable", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "The credentials cannot be verified at the moment"),
+            Self::Internal => row(S::INTERNAL_SERVER_ERROR, "900900", "internal", grpc::INTERNAL, "Unclassified Authentication Failure", "Internal error"),
+            Self::UpstreamFailed => row(S::BAD_GATEWAY, "101503", "upstream_failed", grpc::UNAVAILABLE, "Bad Gateway", "The upstream cannot be reached or broke off"),
+            Self::UpstreamTimedOut => row(S::GATEWAY_TIMEOUT, "101504", "upstream_timed_out", grpc::DEADLINE_EXCEEDED, "Gateway Timeout", "The upstream did not answer in time"),
+            Self::HeaderTooLarge => row(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "431", "header_too_large", grpc::RESOURCE_EXHAUSTED, "Request Header Fields Too Large", "The header fields of the request are too large or too many"),
+            Self::UriTooLong => row(S::URI_TOO_LONG, "414", "uri_too_long", grpc::RESOURCE_EXHAUSTED, "URI Too Long", "The request target is too long"),
+            Self::BodyTooLarge => row(S::PAYLOAD_TOO_LARGE, "413", "body_too_large", grpc::RESOURCE_EXHAUSTED, "Content Too Large", "The body of the request is too large"),
+        }
+    }
+}
+
+/// WSO2's code of a throttled level; bursts of API and resource tiers have none of their own.
+fn throttle_code(throttled: &Throttled) -> (&'static str, &'static str) {
+    match (throttled.level, throttled.burst) {
+        (Level::Api, false) => ("900800", "throttled_api"),
+        (Level::Api, true) => ("900800", "throttled_api_burst"),
+        (Level::Resource, false) => ("900802", "throttled_resource"),
+        (Level::Resource, true) => ("900802", "throttled_resource_burst"),
+        (Level::Subscription, false) => ("900804", "throttled_subscription"),
+        (Level::Subscription, true) => ("900807", "throttled_subscription_burst"),
+        (Level::Application, false) => ("900803", "throttled_application"),
+        (Level::Application, true) => ("900809", "throttled_application_burst"),
+    }
+}
+
+impl PathFlaw {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::NoLeadingSlash => "The path must begin with a slash",
+            Self::EncodedSlash => "The path must not hold an encoded slash or backslash",
+            Self::Backslash => "The path must not hold a backslash",
+            Self::Control => "The path must not hold control characters",
+            Self::Encoding => "The path must not hold a malformed percent-encoding",
+            Self::Utf8 => "The path must be valid UTF-8",
+            Self::Fragment => "The path must not hold a fragment",
+            Self::DotSegment => "The path must not hold dot segments",
+            Self::EmptySegment => "The path must not hold empty segments",
+            Self::Parameter => "The path must not hold a semicolon",
+        }
+    }
+}
+
+impl From<Rejection> for Denial {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Invalid(flaw) => Self::Token(flaw),
+            Rejection::Unavailable { retry_after, .. } => Self::Unavailable { retry_after },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::throttle::Usage;
+
+    fn every_denial() -> Vec<Denial> {
+        let usage = Usage { tier: "Gold".into(), limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
+        let throttled = |level, burst| Denial::Throttled(Throttled { level, burst, usage: usage.clone() });
+        let levels = [Level::Api, Level::Resource, Level::Subscription, Level::Application];
+        let mut all = vec![
+            Denial::Path(PathFlaw::Control),
+            Denial::Host,
+            Denial::Method,
+            Denial::Credentials,
+            Denial::NoCredential,
+            Denial::NoEnvironment,
+            Denial::SubscriptionBlocked,
+            Denial::SubscriptionInactive,
+            Denial::NotSubscribed,
+            Denial::ApiAudience,
+            Denial::Scope,
+            Denial::NoApi,
+            Denial::NoResource,
+            Denial::Unavailable { retry_after: 1 },
+            Denial::Internal,
+            Denial::UpstreamFailed,
+            Denial::UpstreamTimedOut,
+            Denial::HeaderTooLarge,
+            Denial::UriTooLong,
+            Denial::BodyTooLarge,
+        ];
+        all.extend(levels.into_iter().flat_map(|level| [throttled(level, false), throttled(level, true)]));
+        all.extend(Flaw::ALL.into_iter().map(Denial::Token));
+        all
+    }
+
+    #[test]
+    fn every_reason_has_a_place_of_its_own() {
+        let mut places = HashMap::new();
+        for denial in every_denial() {
+            let index = denial.reason_index();
+            assert!((1..64).contains(&index), "{denial:?}");
+            assert_eq!(places.insert(index, denial.reason()), None, "{denial:?}");
+        }
+        let mut reasons: Vec<_> = places.into_values().collect();
+        let count = reasons.len();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), count, "a reason is used twice");
     }
 }

@@ -1,14 +1,186 @@
 //! A refusal as an HTTP answer: WSO2's body or RFC 9457's, and gRPC's way of saying no.
+//!
+//! The only place that turns a [`Denial`] into a response; no door writes one of its own.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::{Map, Value, json};
 
 use super::{Denial, Found};
-use crate::net::Now;
+use crate::{net::Now, store::FaultFormat, throttle::Usage};
 
 /// The answer to a refused request. `request` are the request's header fields: `content-type:
 /// application/grpc*` is answered HTTP 200 with `grpc-status`.
 pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> Response<Bytes> {
-    let _ = (denial, found, request, now);
-    unimplemented!()
+    let mut response = if is_grpc(request) { grpc(denial) } else { http(denial, found, now) };
+    let headers = response.headers_mut();
+    if let Some(challenge) = challenge(denial, found) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = retry_after(denial) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Denial::Throttled(throttled) = denial {
+        rate_limit(&throttled.usage, headers);
+    }
+    if *denial == Denial::Method {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+pub fn rate_limit(usage: &Usage, headers: &mut HeaderMap) {
+    let Usage { tier, limit, window_s, remaining, reset_s } = usage;
+    let tier = tier.replace('\\', "\\\\").replace('"', "\\\"");
+    let policy = HeaderValue::try_from(format!("\"{tier}\";q={limit};w={window_s}"));
+    let state = HeaderValue::try_from(format!("\"{tier}\";r={remaining};t={reset_s}"));
+    // A name that no header can carry is left out rather than mangled.
+    if let (Ok(policy), Ok(state)) = (policy, state) {
+        headers.insert(RATE_LIMIT_POLICY, policy);
+        headers.insert(RATE_LIMIT, state);
+    }
+}
+
+fn is_grpc(request: &HeaderMap) -> bool {
+    request.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Trailers-only, as gRPC over HTTP/2 wants it.
+fn grpc(denial: &Denial) -> Response<Bytes> {
+    let message = utf8_percent_encode(denial.message(), GRPC_MESSAGE).to_string();
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(denial.grpc_status())));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE_FIELD, message);
+    }
+    response
+}
+
+fn http(denial: &Denial, found: &Found, now: Now) -> Response<Bytes> {
+    let format = found.api().map_or(found.tables.gate.fault_format, |api| api.fault_format);
+    let (body, content_type) = match format {
+        FaultFormat::Wso2 => (wso2(denial, now), "application/json"),
+        FaultFormat::Problem => (problem(denial, now), "application/problem+json"),
+    };
+    let mut response = Response::new(Bytes::from(Value::Object(body).to_string()));
+    *response.status_mut() = denial.status();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// WSO2's body; the code is a string there.
+fn wso2(denial: &Denial, now: Now) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("code".into(), json!(denial.code()));
+    body.insert("message".into(), json!(denial.message()));
+    body.insert("description".into(), json!(describe(denial, now)));
+    if let Some(time) = next_access_time(denial, now) {
+        body.insert("nextAccessTime".into(), json!(time));
+    }
+    body
+}
+
+/// RFC 9457.
+fn problem(denial: &Denial, now: Now) -> Map<String, Value> {
+    let status = denial.status();
+    let mut body = Map::new();
+    body.insert("type".into(), json!("about:blank"));
+    body.insert("title".into(), json!(title(status)));
+    body.insert("status".into(), json!(status.as_u16()));
+    body.insert("detail".into(), json!(format!("{}. {}", denial.message(), describe(denial, now))));
+    body.insert("code".into(), json!(denial.code()));
+    if let Some(time) = next_access_time(denial, now) {
+        body.insert("nextAccessTime".into(), json!(time));
+    }
+    body
+}
+
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
+fn describe(denial: &Denial, now: Now) -> String {
+    match next_access_time(denial, now) {
+        Some(time) => format!("{}. You can access the API after {time}", denial.description()),
+        None => denial.description().to_owned(),
+    }
+}
+
+/// RFC 6750 section 3; RFC 9110 section 11.6.1: a 401 always has one.
+fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
+    let realm = &found.tables.gate.realm;
+    let text = match denial {
+        Denial::NoCredential | Denial::SubscriptionBlocked | Denial::SubscriptionInactive => {
+            format!("Bearer realm=\"{realm}\"")
+        }
+        Denial::Token(_) | Denial::NoEnvironment => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+        Denial::Credentials => format!("Bearer realm=\"{realm}\", error=\"invalid_request\""),
+        Denial::Scope => {
+            let scopes = found.resource().map_or_else(String::new, |resource| resource.scopes.join(" "));
+            format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scopes}\"")
+        }
+        _ => return None,
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+fn retry_after(denial: &Denial) -> Option<u64> {
+    match denial {
+        Denial::Throttled(throttled) => Some(throttled.usage.reset_s.max(1)),
+        Denial::Unavailable { retry_after } => Some(u64::from(*retry_after).max(1)),
+        _ => None,
+    }
+}
+
+/// WSO2's form: `2026-Nov-23 15:16:32+0000 UTC`.
+fn next_access_time(denial: &Denial, now: Now) -> Option<String> {
+    let Denial::Throttled(throttled) = denial else { return None };
+    let at = UNIX_EPOCH + Duration::from_secs(now.unix().saturating_add(throttled.usage.reset_s).min(LAST_DATE));
+    let date = httpdate::fmt_http_date(at); // Mon, 23 Nov 2026 15:16:32 GMT
+    let mut words = date.split(' ').skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    Some(format!("{year}-{month}-{day} {time}+0000 UTC"))
+}
+
+/// What gRPC allows unencoded in `grpc-message`.
+const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE_FIELD: HeaderName = HeaderName::from_static("grpc-message");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The last second of the year 9999, beyond which there is no HTTP date.
+const LAST_DATE: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throttle::{Level, Throttled};
+
+    #[test]
+    fn next_access_time_is_in_wso2s_form() {
+        let usage = Usage { tier: "Gold".into(), limit: 5000, window_s: 60, remaining: 0, reset_s: 28 };
+        let denial = Denial::Throttled(Throttled { level: Level::Subscription, burst: false, usage });
+        let now = Now::at_ms(1_795_447_092_000);
+        assert_eq!(next_access_time(&denial, now).as_deref(), Some("2026-Nov-23 15:18:40+0000 UTC"));
+        assert_eq!(next_access_time(&Denial::NoApi, now), None);
+    }
+
+    #[test]
+    fn rate_limit_fields_are_structured() {
+        let usage = Usage { tier: "G\"x".into(), limit: 5, window_s: 60, remaining: 0, reset_s: 37 };
+        let mut headers = HeaderMap::new();
+        rate_limit(&usage, &mut headers);
+        assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));
+        assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""G\"x";r=0;t=37"#[..]));
+    }
 }

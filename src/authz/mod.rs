@@ -1,14 +1,21 @@
 //! The verdict: a borrowed request in, a [`Decision`] out. Every door calls [`Authorizer::check`] and
 //! nothing else.
+//!
+//! Judges; never forwards, never renders, never waits for anything but the first sight of a token.
 
+mod credential;
 mod decision;
 mod denial;
 pub mod fault;
 mod path;
 mod request;
+mod scope;
+mod subscription;
 mod trace;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
+
+use arrayvec::ArrayVec;
 
 pub use decision::{Decision, ForwardQuery, Found, Grant, Refusal};
 pub use denial::{Denial, PathFlaw};
@@ -16,7 +23,12 @@ pub use path::canonical;
 pub use request::CheckRequest;
 pub use trace::{Step, Trace};
 
-use crate::{store::Store, telemetry::Metrics, throttle::Limiter, token::Authenticator};
+use crate::{
+    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription},
+    throttle::{Charge, Level, Limiter, Usage},
+    token::{Authenticated, Authenticator, Identity},
+};
+use decision::Seen;
 
 /// The engine behind every door.
 #[derive(Debug)]
@@ -27,14 +39,139 @@ pub struct Authorizer {
     pub tokens: Arc<Authenticator>,
     /// Quotas.
     pub limiter: Arc<Limiter>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
+}
+
+/// What the steps leave for the grant, besides what they have [`Seen`].
+struct Permit {
+    path: Option<Box<str>>,
+    context_len: usize,
+    query: ForwardQuery,
+    usage: Option<Usage>,
 }
 
 impl Authorizer {
-    /// Judges a request.
+    /// Judges a request. In the common case, a token seen before, nothing here waits.
     pub async fn check<T: Trace>(&self, request: &CheckRequest<'_>, trace: &mut T) -> Decision {
-        let _ = (request, trace);
-        unimplemented!()
+        let tables = self.store.load(); // one version for the whole request
+        let mut seen = Seen::default();
+        match self.judge(&tables, request, &mut seen, trace).await {
+            Ok(Permit { path, context_len, query, usage }) => {
+                Ok(Grant { found: seen.by(tables), path, context_len, query, usage })
+            }
+            Err(denial) => Err(Box::new(Refusal { denial, found: seen.by(tables) })),
+        }
     }
+
+    /// The steps of the verdict, in their order. Whoever adds a step adds a line here.
+    async fn judge<T: Trace>(
+        &self,
+        tables: &Snapshot,
+        request: &CheckRequest<'_>,
+        seen: &mut Seen,
+        trace: &mut T,
+    ) -> Result<Permit, Denial> {
+        let path = canonical(request.path).map_err(Denial::Path)?;
+        trace.step(Step::Path, || path.clone().into_owned());
+        let (api, resource, context_len) = resolve(tables, request, &path, seen)?;
+        trace.step(Step::Resolve, || format!("{} {}", api.id, resource.template));
+        let credential = credential::find(request, api, resource)?;
+        trace.step(Step::Credential, || if credential.is_some() { "bearer" } else { "none" }.to_owned());
+        if let Some(token) = credential {
+            let identity = self.authenticate(&token, api, request, seen, trace).await?;
+            subscription::require(tables, api, &identity, seen)?;
+            trace.step(Step::Subscription, || subscription::describe(tables, seen));
+            scope::require(resource, &identity)?;
+            scope::require_audience(api, &identity)?;
+            trace.step(Step::Scope, || resource.scopes.join(" "));
+        }
+        if api.upstreams.of(seen.key_type).is_empty() {
+            return Err(Denial::NoEnvironment);
+        }
+        let usage = self.admit(tables, api, resource, seen, request)?;
+        trace.step(Step::Throttle, || "room left".to_owned());
+        let query = credential::without_token(request.query);
+        trace.step(Step::Grant, String::new);
+        Ok(Permit { path: rewritten(path), context_len, query, usage })
+    }
+
+    /// From token text to identity: the cache, or the verifier.
+    async fn authenticate<T: Trace>(
+        &self,
+        token: &str,
+        api: &Api,
+        request: &CheckRequest<'_>,
+        seen: &mut Seen,
+        trace: &mut T,
+    ) -> Result<Arc<Identity>, Denial> {
+        let Authenticated { identity, from_cache } =
+            self.tokens.authenticate(token, &api.key_managers, request.now).await?;
+        trace.step(Step::Authenticate, || {
+            format!("{}{}", identity.key_manager, if from_cache { ", seen before" } else { "" })
+        });
+        seen.identity = Some(Arc::clone(&identity));
+        Ok(identity)
+    }
+
+    /// Takes one request from every limit that it meets, in the order of the levels.
+    fn admit(
+        &self,
+        tables: &Snapshot,
+        api: &Api,
+        resource: &Resource,
+        seen: &Seen,
+        request: &CheckRequest<'_>,
+    ) -> Result<Option<Usage>, Denial> {
+        let application = seen.application.and_then(|index| tables.applications.get(index as usize));
+        let subscription = seen.subscription(tables);
+        let user = seen.identity.as_ref().map_or(0, |identity| identity.user);
+        let limits = [
+            (Level::Api, api.tier.as_ref(), 0),
+            (Level::Resource, resource.tier.as_ref(), 0),
+            (Level::Subscription, subscription.and_then(|s: &Subscription| s.tier.as_ref()), 0),
+            (Level::Application, application.and_then(|a| a.tier.as_ref()), user),
+        ];
+        let charges: ArrayVec<Charge<'_>, 4> = limits
+            .into_iter()
+            .filter_map(|(level, tier, user)| tier.map(|tier| Charge { level, tier, user }))
+            .collect();
+        if charges.is_empty() {
+            return Ok(None);
+        }
+        self.limiter.admit(&charges, request.now, tables.gate.rate_limit_headers).map_err(Denial::Throttled)
+    }
+}
+
+/// Elects API and resource, and notes them.
+fn resolve<'t>(
+    tables: &'t Snapshot,
+    request: &CheckRequest<'_>,
+    path: &str,
+    seen: &mut Seen,
+) -> Result<(&'t Api, &'t Resource, usize), Denial> {
+    let target = match tables.resolve(request.host, request.method, path) {
+        Resolution::Found(target) => target,
+        Resolution::NoResource { api } => {
+            seen.api = Some(api);
+            return Err(Denial::NoResource);
+        }
+        Resolution::NoApi => return Err(Denial::NoApi),
+    };
+    seen.api = Some(target.api);
+    seen.resource = Some(target.resource);
+    let api = tables.apis.get(target.api as usize).ok_or(Denial::Internal)?;
+    let resource = api.resources.get(target.resource as usize).ok_or(Denial::Internal)?;
+    Ok((api, resource, target.context_len as usize))
+}
+
+/// The canonical path, where it is not what was sent.
+fn rewritten(path: Cow<'_, str>) -> Option<Box<str>> {
+    match path {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(path) => Some(path.into_boxed_str()),
+    }
+}
+
+/// Whether a resource is called without a look at credentials.
+fn is_open(resource: &Resource) -> bool {
+    resource.auth == AuthRule::None
 }

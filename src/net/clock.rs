@@ -71,6 +71,7 @@ impl Default for Clock {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 fn wall_ms() -> u64 {
     // A clock before 1970 reads as 1970: every token is then "from the future" and refused.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)

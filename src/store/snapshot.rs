@@ -109,6 +109,16 @@ pub struct Upstreams {
     pub sandbox: Vec<Arc<Upstream>>,
 }
 
+impl Upstreams {
+    /// Those of an environment.
+    pub fn of(&self, key_type: KeyType) -> &[Arc<Upstream>] {
+        match key_type {
+            KeyType::Production => &self.production,
+            KeyType::Sandbox => &self.sandbox,
+        }
+    }
+}
+
 /// An upstream server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upstream {
