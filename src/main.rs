@@ -1,2 +1,10 @@
-//! The `tollgate` program.
-fn main() {}
+//! The `tollgate` program: arguments → configuration → application → exit code.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tollgate::cli::run(std::env::args_os())
+}
