@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod authserver;
 pub mod authz;
 pub mod net;
 pub mod problem;
