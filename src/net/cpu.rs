@@ -73,7 +73,7 @@ impl Hierarchy {
         // Without a namespace of its own the process sees the host's path, of which the container's
         // mount shows only the part below `root`.
         let group = Path::new(group(cgroup, version)?);
-        let group = group.strip_prefix(root).or_else(|_| group.strip_prefix("/")).unwrap_or(Path::new(""));
+        let group = group.strip_prefix(root).or_else(|_| group.strip_prefix("/")).unwrap_or(group);
         Some(Self { version, mount: point.into(), group: group.into() })
     }
 

@@ -123,3 +123,120 @@ const MOST_HEAD: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests under way may take after the stop.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http_body_util::{BodyExt, Full};
+    use hyper::service::service_fn;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpStream, UnixStream},
+    };
+
+    use super::*;
+
+    /// Answers with the request's body.
+    async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        Ok(Response::new(Full::new(body)))
+    }
+
+    async fn ask(mut stream: impl Stream, request: &str) -> String {
+        let mut answer = String::new();
+        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        stream.read_to_string(&mut answer).await.expect("the server answers");
+        answer
+    }
+
+    const BYE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn both_kinds_of_sockets_serve() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("side.sock");
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = tcp.local_addr().expect("it is bound");
+        let (stop, stopped) = watch::channel(false);
+        let servers = [Listener::from(unix), Listener::from(tcp)]
+            .map(|listener| tokio::spawn(serve(listener, 4, service_fn(echo), stopped.clone())));
+        let unix = ask(UnixStream::connect(&path).await.expect("it listens"), BYE).await;
+        let tcp = ask(TcpStream::connect(address).await.expect("it listens"), BYE).await;
+        assert!(unix.starts_with("HTTP/1.1 200 ") && tcp.starts_with("HTTP/1.1 200 "), "{unix}{tcp}");
+        stop.send_replace(true);
+        for server in servers {
+            server.await.expect("it ends");
+        }
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_when_it_stops() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 4, service_fn(echo), stopped));
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("the server reads");
+        let mut asked_on = [0; 25];
+        stream.read_exact(&mut asked_on).await.expect("the head was read");
+        assert_eq!(&asked_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stop.send_replace(true);
+        let answer = ask(stream, "hello").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
+        server.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let service = service_fn(move |request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            echo(request)
+        });
+        let server = tokio::spawn(serve(listener.into(), 1, service, stopped));
+        let mut first = TcpStream::connect(address).await.expect("it listens");
+        exchange(&mut first).await;
+        let mut second = TcpStream::connect(address).await.expect("the system takes it");
+        second.write_all(BYE.as_bytes()).await.expect("the system takes it");
+        // Had the server taken the second, it would have served it before it is done with these.
+        for _ in 0..20 {
+            exchange(&mut first).await;
+        }
+        assert_eq!(served.load(Ordering::Relaxed), 21, "the second was served too early");
+        drop(first);
+        assert!(ask(second, "").await.starts_with("HTTP/1.1 200 "));
+        server.abort();
+    }
+
+    /// A request and its whole answer, which has no body; the connection stays open.
+    async fn exchange(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("the server reads");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.expect("the server answers"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 4, service_fn(echo), stopped));
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let answer = ask(stream, &format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(MOST_HEAD))).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        server.abort();
+    }
+}

@@ -96,7 +96,7 @@ impl AccessLog {
     }
 
     /// Writes what waits and stops; lines that come later are dropped. Waits no longer than
-    /// [`SHUTDOWN`] for an output that takes nothing; what then still waits is lost and counted.
+    /// two seconds for an output that takes nothing; what then still waits is lost and counted.
     pub fn shutdown(&self) {
         let mut pending = self.shared.pending.lock();
         pending.closed = true;

@@ -104,7 +104,7 @@ impl Metrics {
         let requests = counters(
             &registry,
             "requests_total",
-            "Requests by verdict. Granted ones count here whatever the upstream answers.",
+            "Requests by outcome and reason.",
             &["door", "api", "outcome", "reason"],
         );
         let connections_open = gauges(&registry, "connections_open", "Open connections of clients.", "door");

@@ -13,8 +13,11 @@ use prometheus::{
 #[derive(Debug)]
 pub(super) struct ProcessCollector {
     cpu: Counter,
-    gauges: [(Gauge, fn() -> Option<f64>); 5],
+    gauges: [(Gauge, Read); 5],
 }
+
+/// Reads a value; none if `/proc` does not tell.
+type Read = fn() -> Option<f64>;
 
 impl ProcessCollector {
     pub(super) fn new() -> Self {
