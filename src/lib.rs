@@ -49,6 +49,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod authserver;
 pub mod authz;
 pub mod net;
 pub mod problem;

@@ -2,6 +2,8 @@
 
 mod address;
 mod clock;
+pub mod cpu;
+pub mod side;
 
 pub use address::Address;
 pub use clock::{Clock, Now};

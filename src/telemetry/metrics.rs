@@ -1,8 +1,23 @@
-//! Every metric of the process, in one struct. Labels come from enums and configured names only.
+//! Every metric of the process, in one struct. Labels come from enums and configured names only; never
+//! from a request, so that no client can make a series.
+//!
+//! What has a fixed set of labels is resolved once and starts at 0; what is counted for every request
+//! ([`Metrics::count_request`]) is resolved at first use and then costs one atomic addition.
 
-use std::sync::OnceLock;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
-use prometheus::{Histogram, IntCounter, Registry};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge, Registry,
+    TextEncoder, core::Collector,
+};
+
+use super::process::ProcessCollector;
 
 /// All metrics. One for the process.
 #[derive(Debug)]
@@ -11,6 +26,21 @@ pub struct Metrics {
     pub registry: Registry,
     /// Time `Authorizer::check` took.
     pub check_duration: Histogram,
+    /// Access lines that were dropped because the writer could not keep up.
+    pub access_lines_dropped: IntCounter,
+
+    requests: IntCounterVec,
+    /// Whether the label `api` has a value; see [`Metrics::set_api_count`].
+    name_apis: AtomicBool,
+    connections_open: Vec<IntGauge>,
+    connection_errors: Vec<IntCounter>,
+    upstream_errors: Vec<IntCounter>,
+    reloads: Vec<IntCounter>,
+    token_lookups: Vec<IntCounter>,
+    jwks_age: GaugeVec,
+    start: Instant,
+    /// When the present tables were put in place, milliseconds after `start`.
+    tables_since_ms: Arc<AtomicU64>,
 }
 
 /// Where a request came in.
@@ -24,7 +54,8 @@ pub enum Door {
 /// `authz::Denial::reason_index`.
 #[derive(Debug, Default)]
 pub struct ApiCounters {
-    by_reason: Vec<OnceLock<IntCounter>>,
+    /// [`REASONS`] places for each door; made at the API's first request, since many never get one.
+    places: OnceLock<Box<[OnceLock<IntCounter>]>>,
 }
 
 /// Why a connection of a client failed. Bounded.
@@ -41,10 +72,67 @@ pub enum ConnectionError {
     Other,
 }
 
+/// Why an exchange with an upstream failed. Bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// No connection could be made: name, address or TLS.
+    Connect,
+    /// The connection broke before the response was whole.
+    Reset,
+    /// A timeout ran out.
+    Timeout,
+    /// What the upstream says is not HTTP.
+    Protocol,
+}
+
+/// An open connection of a client: counted in `tollgate_connections_open` until dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it counts as closed"]
+pub struct OpenConnection(IntGauge);
+
 impl Metrics {
     /// All metrics, registered and at 0.
     pub fn new() -> Self {
-        unimplemented!()
+        let registry = Registry::new();
+        let start = Instant::now();
+        let tables_since_ms = Arc::new(AtomicU64::new(0));
+        register(&registry, snapshot_age(start, Arc::clone(&tables_since_ms)));
+        register(&registry, ProcessCollector::new());
+        gauges(&registry, "build_info", "Always 1; the label says what runs.", "version")
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let requests = counters(
+            &registry,
+            "requests_total",
+            "Requests by outcome and reason.",
+            &["door", "api", "outcome", "reason"],
+        );
+        let connections_open = gauges(&registry, "connections_open", "Open connections of clients.", "door");
+        let connection_errors =
+            counters(&registry, "connection_errors_total", "Connections of clients that failed.", &["reason"]);
+        let upstream_errors =
+            counters(&registry, "upstream_errors_total", "Exchanges with upstreams that failed.", &["reason"]);
+        let reloads = counters(&registry, "config_reloads_total", "Reloads of the configuration.", &["outcome"]);
+        let lookups = counters(&registry, "cache_lookups_total", "Look-ups in a cache.", &["cache", "outcome"]);
+        Self {
+            check_duration: check_duration(&registry),
+            access_lines_dropped: access_lines_dropped(&registry),
+            requests,
+            name_apis: AtomicBool::new(true),
+            connections_open: Door::ALL.map(|door| connections_open.with_label_values(&[door.label()])).into(),
+            connection_errors: ConnectionError::ALL
+                .map(|reason| connection_errors.with_label_values(&[reason.label()]))
+                .into(),
+            upstream_errors: UpstreamError::ALL
+                .map(|reason| upstream_errors.with_label_values(&[reason.label()]))
+                .into(),
+            reloads: ["failed", "ok"].map(|outcome| reloads.with_label_values(&[outcome])).into(),
+            token_lookups: ["miss", "hit"].map(|outcome| lookups.with_label_values(&["tokens", outcome])).into(),
+            jwks_age: jwks_age(&registry),
+            registry,
+            start,
+            tables_since_ms,
+        }
     }
 
     /// Counts one request. `api` is its configured name or `_none`; `reason` is `granted` or `Denial::reason`.
@@ -57,13 +145,380 @@ impl Metrics {
         outcome: &'static str,
         reason: &'static str,
     ) {
-        let _ = (counters, door, api, index, outcome, reason);
-        unimplemented!()
+        let resolve = || self.requests.with_label_values(&[door.label(), self.api_label(api), outcome, reason]);
+        match counters.place(door, index) {
+            Some(place) => place.get_or_init(resolve).inc(),
+            None => resolve().inc(),
+        }
+    }
+
+    /// Tells how many APIs there are, before their first request is counted. Above [`MAX_NAMED_APIS`]
+    /// the label `api` stays empty, which to Prometheus is the same as a label left out: what matters
+    /// then is in the access log. Series counted before keep their names.
+    pub fn set_api_count(&self, apis: usize) {
+        self.name_apis.store(apis <= MAX_NAMED_APIS, Ordering::Relaxed);
     }
 
     /// Counts a failed connection.
     pub fn connection_error(&self, reason: ConnectionError) {
-        let _ = reason;
-        unimplemented!()
+        self.connection_errors[reason as usize].inc();
+    }
+
+    /// Counts a connection as open until the answer is dropped.
+    pub fn connection_opened(&self, door: Door) -> OpenConnection {
+        let open = self.connections_open[door as usize].clone();
+        open.inc();
+        OpenConnection(open)
+    }
+
+    /// Counts a failed exchange with an upstream.
+    pub fn upstream_error(&self, reason: UpstreamError) {
+        self.upstream_errors[reason as usize].inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn config_reloaded(&self, ok: bool) {
+        self.reloads[usize::from(ok)].inc();
+    }
+
+    /// Counts a look-up in the cache of tokens.
+    pub fn token_lookup(&self, hit: bool) {
+        self.token_lookups[usize::from(hit)].inc();
+    }
+
+    /// The tables were put in place just now: `tollgate_snapshot_age_seconds` starts again.
+    pub fn tables_replaced(&self) {
+        self.tables_since_ms.store(millis_since(self.start), Ordering::Relaxed);
+    }
+
+    /// The age of each key manager's keys, by its configured name. Others are forgotten.
+    pub fn set_jwks_ages<'a>(&self, ages: impl Iterator<Item = (&'a str, u64)>) {
+        self.jwks_age.reset();
+        for (name, seconds) in ages {
+            self.jwks_age.with_label_values(&[name]).set(seconds as f64);
+        }
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written in full");
+        }
+        text
+    }
+
+    fn api_label<'a>(&self, api: &'a str) -> &'a str {
+        if self.name_apis.load(Ordering::Relaxed) { api } else { "" }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ApiCounters {
+    /// The counter's place; none for an index beyond the table, which is then resolved each time.
+    fn place(&self, door: Door, index: usize) -> Option<&OnceLock<IntCounter>> {
+        if index >= REASONS {
+            return None;
+        }
+        let places = self.places.get_or_init(|| (0..Door::ALL.len() * REASONS).map(|_| OnceLock::new()).collect());
+        places.get(door as usize * REASONS + index)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Door {
+    /// Every door, in declared order.
+    pub const ALL: [Self; 1] = [Self::Proxy];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+impl ConnectionError {
+    /// Every reason, in declared order.
+    pub const ALL: [Self; 8] = [
+        Self::Parse,
+        Self::HeaderTimeout,
+        Self::IdleTimeout,
+        Self::BodyTimeout,
+        Self::TlsHandshake,
+        Self::Http2,
+        Self::Reset,
+        Self::Other,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::HeaderTimeout => "header_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Http2 => "http2",
+            Self::Reset => "reset",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl UpstreamError {
+    /// Every reason, in declared order.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Reset, Self::Timeout, Self::Protocol];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+fn check_duration(registry: &Registry) -> Histogram {
+    let options = HistogramOpts::new(
+        "tollgate_check_duration_seconds",
+        "Time a verdict took, without the upstream; a token's first sight may wait for keys.",
+    );
+    let histogram = Histogram::with_opts(options.buckets(CHECK_BUCKETS.to_vec())).expect(CONSTANT);
+    register(registry, histogram.clone());
+    histogram
+}
+
+fn access_lines_dropped(registry: &Registry) -> IntCounter {
+    let counter = IntCounter::new(
+        "tollgate_access_lines_dropped_total",
+        "Access lines that were not written because the output could not keep up.",
+    )
+    .expect(CONSTANT);
+    register(registry, counter.clone());
+    counter
+}
+
+fn snapshot_age(start: Instant, since_ms: Arc<AtomicU64>) -> PullingGauge {
+    PullingGauge::new(
+        "tollgate_snapshot_age_seconds",
+        "Time since the present tables were put in place.",
+        Box::new(move || millis_since(start).saturating_sub(since_ms.load(Ordering::Relaxed)) as f64 / 1e3),
+    )
+    .expect(CONSTANT)
+}
+
+fn jwks_age(registry: &Registry) -> GaugeVec {
+    let options = Opts::new("tollgate_jwks_age_seconds", "Time since a key manager's keys were fetched.");
+    let ages = GaugeVec::new(options, &["key_manager"]).expect(CONSTANT);
+    register(registry, ages.clone());
+    ages
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let counters = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels).expect(CONSTANT);
+    register(registry, counters.clone());
+    counters
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    let gauges = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), &[label]).expect(CONSTANT);
+    register(registry, gauges.clone());
+    gauges
+}
+
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    registry.register(Box::new(collector)).expect(CONSTANT);
+}
+
+fn millis_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// APIs whose requests are counted by name; more would make too many series.
+pub const MAX_NAMED_APIS: usize = 500;
+
+/// Places for reasons: more than there are (`authz::Denial::reason_index` is below 64).
+const REASONS: usize = 64;
+const NAMESPACE: &str = "tollgate";
+const CONSTANT: &str = "names are constant, valid and distinct";
+
+/// A cached verdict takes microseconds, a signature tens to hundreds, a fetch of keys the rest.
+const CHECK_BUCKETS: [f64; 17] = [
+    1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3,
+    1.0,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_bounded_starts_at_0() {
+        let text = Metrics::new().render();
+        for reason in ConnectionError::ALL {
+            assert_line(&text, &format!("tollgate_connection_errors_total{{reason=\"{}\"}} 0", reason.label()));
+        }
+        for reason in UpstreamError::ALL {
+            assert_line(&text, &format!("tollgate_upstream_errors_total{{reason=\"{}\"}} 0", reason.label()));
+        }
+        for line in [
+            "tollgate_config_reloads_total{outcome=\"ok\"} 0",
+            "tollgate_config_reloads_total{outcome=\"failed\"} 0",
+            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"} 0",
+            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"miss\"} 0",
+            "tollgate_access_lines_dropped_total 0",
+            "tollgate_connections_open{door=\"proxy\"} 0",
+            "tollgate_check_duration_seconds_count 0",
+            concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert_line(&text, line);
+        }
+    }
+
+    #[test]
+    fn every_event_is_counted_under_its_own_label() {
+        let metrics = Metrics::new();
+        metrics.connection_error(ConnectionError::Http2);
+        metrics.upstream_error(UpstreamError::Timeout);
+        metrics.config_reloaded(false);
+        metrics.token_lookup(true);
+        let open = metrics.connection_opened(Door::Proxy);
+        let text = metrics.render();
+        for line in [
+            "tollgate_connection_errors_total{reason=\"http2\"} 1",
+            "tollgate_connection_errors_total{reason=\"reset\"} 0",
+            "tollgate_upstream_errors_total{reason=\"timeout\"} 1",
+            "tollgate_config_reloads_total{outcome=\"failed\"} 1",
+            "tollgate_config_reloads_total{outcome=\"ok\"} 0",
+            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"} 1",
+            "tollgate_connections_open{door=\"proxy\"} 1",
+        ] {
+            assert_line(&text, line);
+        }
+        drop(open);
+        assert_line(&metrics.render(), "tollgate_connections_open{door=\"proxy\"} 0");
+    }
+
+    #[test]
+    fn requests_are_counted_by_verdict() {
+        let (metrics, orders, nobody) = (Metrics::new(), ApiCounters::default(), ApiCounters::default());
+        for _ in 0..3 {
+            metrics.count_request(&orders, Door::Proxy, "Orders \"1\"", 0, "granted", "granted");
+        }
+        metrics.count_request(&orders, Door::Proxy, "Orders \"1\"", 63, "denied", "scope");
+        metrics.count_request(&nobody, Door::Proxy, "_none", REASONS, "denied", "no_api");
+        let text = metrics.render();
+        for line in [
+            r#"tollgate_requests_total{api="Orders \"1\"",door="proxy",outcome="granted",reason="granted"} 3"#,
+            r#"tollgate_requests_total{api="Orders \"1\"",door="proxy",outcome="denied",reason="scope"} 1"#,
+            r#"tollgate_requests_total{api="_none",door="proxy",outcome="denied",reason="no_api"} 1"#,
+        ] {
+            assert_line(&text, line);
+        }
+    }
+
+    #[test]
+    fn above_500_apis_none_is_named() {
+        let metrics = Metrics::new();
+        metrics.set_api_count(MAX_NAMED_APIS + 1);
+        for api in ["a", "b"] {
+            metrics.count_request(&ApiCounters::default(), Door::Proxy, api, 0, "granted", "granted");
+        }
+        let line = r#"tollgate_requests_total{api="",door="proxy",outcome="granted",reason="granted"} 2"#;
+        assert_line(&metrics.render(), line);
+        metrics.set_api_count(MAX_NAMED_APIS);
+        metrics.count_request(&ApiCounters::default(), Door::Proxy, "a", 0, "granted", "granted");
+        assert_line(&metrics.render(), &line.replace("api=\"\"", "api=\"a\"").replace("} 2", "} 1"));
+    }
+
+    #[test]
+    fn ages_of_removed_key_managers_go() {
+        let metrics = Metrics::new();
+        metrics.set_jwks_ages([("one", 7), ("two", 8)].into_iter());
+        metrics.set_jwks_ages([("two", 9)].into_iter());
+        let text = metrics.render();
+        assert_line(&text, "tollgate_jwks_age_seconds{key_manager=\"two\"} 9");
+        assert!(!text.contains("\"one\""), "{text}");
+    }
+
+    #[test]
+    fn the_age_of_the_tables_starts_again() {
+        let metrics = Metrics::new();
+        metrics.tables_since_ms.store(u64::MAX, Ordering::Relaxed);
+        assert_line(&metrics.render(), "tollgate_snapshot_age_seconds 0");
+        metrics.tables_replaced();
+        assert_ne!(metrics.tables_since_ms.load(Ordering::Relaxed), u64::MAX);
+    }
+
+    /// Every line has a form of the text format; every family has its HELP and TYPE before its samples.
+    #[test]
+    fn the_text_is_well_formed() {
+        let metrics = Metrics::new();
+        metrics.count_request(&ApiCounters::default(), Door::Proxy, "Orders", 0, "granted", "granted");
+        let sample = regex_lite::Regex::new(r#"^[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+$"#)
+            .expect("a valid pattern");
+        let mut family = String::new();
+        for line in metrics.render().lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                family = help.split(' ').next().unwrap_or_default().to_owned();
+                assert!(help.len() > family.len() + 1 && help.ends_with('.'), "{line}");
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                assert!(kind.starts_with(&format!("{family} ")), "{line}");
+                assert_eq!(kind.ends_with(" counter"), family.ends_with("_total"), "{line}");
+            } else {
+                assert!(line.starts_with(&family) && sample.is_match(line), "{line}");
+            }
+        }
+    }
+
+    /// Says nothing where `promtool` is not installed; the interop run has it.
+    #[test]
+    fn promtool_is_silent() {
+        let metrics = Metrics::new();
+        metrics.count_request(&ApiCounters::default(), Door::Proxy, "Orders", 0, "granted", "granted");
+        metrics.set_jwks_ages([("one", 7)].into_iter());
+        metrics.check_duration.observe(3e-6);
+        let promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = promtool else {
+            println!("skipped: promtool is not installed");
+            return;
+        };
+        let mut stdin = promtool.stdin.take().expect("is piped");
+        stdin.write_all(metrics.render().as_bytes()).expect("promtool reads");
+        drop(stdin);
+        let said = promtool.wait_with_output().expect("promtool ends");
+        assert!(
+            said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(),
+            "{}{}",
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
+    }
+
+    fn assert_line(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
     }
 }

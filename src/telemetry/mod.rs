@@ -1,13 +1,20 @@
 //! What can be seen from outside: logs, metrics, access lines. Never a credential.
 
+mod access_line;
 mod access_log;
+mod logs;
 mod metrics;
+mod process;
 
-pub use access_log::{AccessLine, AccessLog};
-pub use metrics::{ApiCounters, ConnectionError, Door, Metrics};
+pub use access_line::AccessLine;
+pub use access_log::AccessLog;
+pub use logs::Logs;
+pub use metrics::{ApiCounters, ConnectionError, Door, MAX_NAMED_APIS, Metrics, OpenConnection, UpstreamError};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::problem::Problem;
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -24,6 +31,16 @@ pub struct LogSettings {
 impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::Json, level: LogLevel::Info, access_sample: 1.0 }
+    }
+}
+
+impl LogSettings {
+    /// What is wrong with the values. `field` is the section's path.
+    pub fn problems(&self, field: &str) -> Vec<Problem> {
+        if (0.0..=1.0).contains(&self.access_sample) {
+            return Vec::new();
+        }
+        vec![Problem::new(format!("{field}.access_sample"), "must be from 0 to 1")]
     }
 }
 
@@ -49,4 +66,19 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_share() {
+        for (access_sample, good) in
+            [(0.0, true), (0.01, true), (1.0, true), (1.1, false), (-0.1, false), (f64::NAN, false)]
+        {
+            let settings = LogSettings { access_sample, ..LogSettings::default() };
+            assert_eq!(settings.problems("log").is_empty(), good, "{access_sample}");
+        }
+    }
 }

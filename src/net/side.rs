@@ -1,0 +1,242 @@
+//! The server under the side doors (admin, embedded provider): HTTP/1.1, few connections, short requests.
+//!
+//! Bounded in connections, in the size of a head and in the time it may take. Requests under way are
+//! answered when it stops.
+
+use std::{error::Error, io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP
+    Tcp(TcpListener),
+    /// Unix socket
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// Serves until `stop` says so, at most `connections` at one time; others wait to be accepted.
+pub async fn serve<S, B>(listener: Listener, connections: usize, service: S, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let slots = Arc::new(Semaphore::new(connections));
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, stream) = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            Some(_) = open.join_next() => continue,
+            accepted = accepted => accepted,
+        };
+        match stream {
+            Ok(stream) => {
+                let connection = serve_connection(stream, service.clone(), stop.clone());
+                open.spawn(async move {
+                    let _slot = slot;
+                    connection.await;
+                });
+            }
+            // Most likely out of file descriptors: the next attempt would fail as fast.
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+async fn serve_connection<S, B>(stream: Box<dyn Stream>, service: S, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    // How a client's connection ends is its own affair; nothing here depends on it.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stopped(&mut stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(FAREWELL, connection).await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone can never say stop: its owner is.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// For a request's head from the moment it is awaited, so for an idle connection too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const MOST_HEAD: usize = 16 << 10;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests under way may take after the stop.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http_body_util::{BodyExt, Full};
+    use hyper::service::service_fn;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpStream, UnixStream},
+    };
+
+    use super::*;
+
+    /// Answers with the request's body.
+    async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        Ok(Response::new(Full::new(body)))
+    }
+
+    async fn ask(mut stream: impl Stream, request: &str) -> String {
+        let mut answer = String::new();
+        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        stream.read_to_string(&mut answer).await.expect("the server answers");
+        answer
+    }
+
+    const BYE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn both_kinds_of_sockets_serve() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("side.sock");
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = tcp.local_addr().expect("it is bound");
+        let (stop, stopped) = watch::channel(false);
+        let servers = [Listener::from(unix), Listener::from(tcp)]
+            .map(|listener| tokio::spawn(serve(listener, 4, service_fn(echo), stopped.clone())));
+        let unix = ask(UnixStream::connect(&path).await.expect("it listens"), BYE).await;
+        let tcp = ask(TcpStream::connect(address).await.expect("it listens"), BYE).await;
+        assert!(unix.starts_with("HTTP/1.1 200 ") && tcp.starts_with("HTTP/1.1 200 "), "{unix}{tcp}");
+        stop.send_replace(true);
+        for server in servers {
+            server.await.expect("it ends");
+        }
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_when_it_stops() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 4, service_fn(echo), stopped));
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("the server reads");
+        let mut asked_on = [0; 25];
+        stream.read_exact(&mut asked_on).await.expect("the head was read");
+        assert_eq!(&asked_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stop.send_replace(true);
+        let answer = ask(stream, "hello").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
+        server.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        let service = service_fn(move |request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            echo(request)
+        });
+        let server = tokio::spawn(serve(listener.into(), 1, service, stopped));
+        let mut first = TcpStream::connect(address).await.expect("it listens");
+        exchange(&mut first).await;
+        let mut second = TcpStream::connect(address).await.expect("the system takes it");
+        second.write_all(BYE.as_bytes()).await.expect("the system takes it");
+        // Had the server taken the second, it would have served it before it is done with these.
+        for _ in 0..20 {
+            exchange(&mut first).await;
+        }
+        assert_eq!(served.load(Ordering::Relaxed), 21, "the second was served too early");
+        drop(first);
+        assert!(ask(second, "").await.starts_with("HTTP/1.1 200 "));
+        server.abort();
+    }
+
+    /// A request and its whole answer, which has no body; the connection stays open.
+    async fn exchange(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("the server reads");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.expect("the server answers"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 4, service_fn(echo), stopped));
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let answer = ask(stream, &format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(MOST_HEAD))).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        server.abort();
+    }
+}
