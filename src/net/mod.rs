@@ -1,6 +1,7 @@
 //! Ground: addresses, time, listeners, TLS, the client towards providers.
 
 mod address;
+pub mod client;
 mod clock;
 pub mod cpu;
 pub mod side;

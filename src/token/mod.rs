@@ -3,17 +3,64 @@
 //! Knows nothing of APIs, subscriptions or scopes needed: only facts about the token are judged and
 //! remembered here; policy is judged anew for every request by `authz`.
 
+mod cache;
+mod claims;
+mod issuer;
+mod jose;
+mod json;
+mod jwks;
+mod jwt;
+mod keys;
+mod managers;
+mod metrics;
 pub mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
+use parking_lot::Mutex;
+use prometheus::Registry;
+
+pub use issuer::{Issuer, IssuerStatus};
+pub use jwks::{JwksError, MAX_JWKS};
+pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
+pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};
+use cache::{Cache, Digest, Entry, Remembered};
+use issuer::Renewal;
+use jose::{Compact, Header};
+use json::Object;
+use keys::Candidates;
+use managers::Table;
+use metrics::Metrics;
+use settings::CacheSettings;
 
 /// Judges tokens.
 #[derive(Debug)]
-pub struct Authenticator {}
+pub struct Authenticator {
+    managers: ArcSwap<Table>,
+    /// One exchange of the key managers at a time.
+    replacing: Mutex<()>,
+    cache: Cache,
+    metrics: Metrics,
+}
+
+/// Why there can be no [`Authenticator`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The metrics are registered already.
+    #[error("cannot register the token metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
 
 /// What a good token says. Shared by all requests that bring it.
 #[derive(Debug)]
@@ -151,7 +198,56 @@ impl Flaw {
     }
 }
 
+/// Why a token was not judged good at first sight.
+enum Refused {
+    /// It is no good.
+    Flaw(Flaw),
+    /// Its issuer's keys are not there, or too old.
+    NoKeys(Arc<Issuer>),
+    /// Its issuer's keys lack the one it names.
+    UnknownKey(Arc<Issuer>),
+}
+
+impl From<Flaw> for Refused {
+    fn from(flaw: Flaw) -> Self {
+        Self::Flaw(flaw)
+    }
+}
+
 impl Authenticator {
+    /// One without key managers, which refuses everything until [`Self::replace`] is called.
+    pub fn new(cache: &CacheSettings, registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            managers: ArcSwap::default(),
+            replacing: Mutex::new(()),
+            cache: Cache::new(cache).map_err(|_| Error::Random)?,
+            metrics: Metrics::register(registry)?,
+        })
+    }
+
+    /// Puts `managers` in place of the present ones. Those whose settings are equal go on as they are,
+    /// with their keys and cached tokens. Gives back the new ones, whose [`Issuer::run`] is to be started.
+    #[must_use = "the keys of an issuer come from its task"]
+    pub fn replace(&self, managers: KeyManagers) -> Vec<Arc<Issuer>> {
+        let _one_at_a_time = self.replacing.lock();
+        let before = self.managers.load_full();
+        let (after, started) = managers.succeed(&before, &self.metrics);
+        let after = Arc::new(after);
+        self.managers.store(Arc::clone(&after));
+        before.retire_missing(&after);
+        started
+    }
+
+    /// The state of each key manager, in declared order.
+    pub fn status(&self, now: Now) -> Vec<IssuerStatus> {
+        self.managers.load().issuers().iter().map(|issuer| issuer.status(now)).collect()
+    }
+
+    /// Brings the gauges up to date; to be called before metrics are gathered.
+    pub fn observe(&self, now: Now) {
+        self.metrics.ages(&self.status(now));
+    }
+
     /// Judges `token` by the key managers in `allowed`. On a cache hit nothing waits; a first sight
     /// may wait for one fetch of keys, shared by all who wait.
     pub async fn authenticate(
@@ -160,7 +256,98 @@ impl Authenticator {
         allowed: &KeyManagerSet,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
-        let _ = (token, allowed, now);
-        unimplemented!()
+        if token.len() > jose::MAX_TOKEN {
+            return Err(self.refuse(Flaw::Malformed));
+        }
+        let digest = self.cache.digest(allowed.id, token);
+        match self.cache.look_up(&digest, now, &self.metrics) {
+            Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
+            Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),
+            Remembered::Stale(issuer) => return Err(unavailable(&issuer, now)),
+            Remembered::Nothing => {}
+        }
+        let issuer = match self.first_sight(digest, token, allowed, now) {
+            Err(Refused::UnknownKey(issuer)) => issuer,
+            outcome => return self.conclude(outcome, now),
+        };
+        let outcome = match issuer.renew(now).await {
+            Renewal::Fetched => self.first_sight(digest, token, allowed, now),
+            Renewal::Same => Err(Refused::UnknownKey(issuer)),
+            Renewal::Failed => Err(Refused::NoKeys(issuer)),
+        };
+        self.conclude(outcome, now)
     }
+
+    /// Judges a token that is not in the cache, with the keys at hand.
+    fn first_sight(
+        &self,
+        digest: Digest,
+        token: &str,
+        allowed: &KeyManagerSet,
+        now: Now,
+    ) -> Result<Authenticated, Refused> {
+        let compact = Compact::split(token)?;
+        let header = Header::parse(&compact.header)?;
+        let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
+        let issuer = self.managers.load().elect(&claims, allowed)?;
+        let rules = &issuer.rules;
+        if !header.is_access_token(rules.settings.typ) {
+            return Err(Flaw::Type.into());
+        }
+        if !rules.settings.algorithms.contains(&header.algorithm) {
+            return Err(Flaw::Algorithm.into());
+        }
+        let Some(set) = issuer.keys.load_full().filter(|_| issuer.is_fresh(now)) else {
+            return Err(Refused::NoKeys(issuer));
+        };
+        let keys = match set.candidates(header.key_id.as_deref(), header.algorithm) {
+            Candidates::Some(keys) => keys,
+            Candidates::UnknownId => return Err(Refused::UnknownKey(issuer)),
+            Candidates::Unfit => return Err(Flaw::Algorithm.into()),
+        };
+        let mut from_cache = true;
+        let outcome = self.cache.once(digest, || {
+            from_cache = false;
+            let verified = jwt::verify(&compact, header.algorithm, &keys, &claims, rules, now)?;
+            let identity = Arc::new(verified.identity);
+            let issuer = Arc::clone(&issuer);
+            Ok(Arc::new(Entry { identity, validity: verified.validity, issuer, key: verified.key }))
+        });
+        match outcome {
+            Ok(entry) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
+            Err(flaw) => {
+                if flaw == Flaw::Signature && !from_cache {
+                    self.cache.remember_bad(digest, issuer, set.version, now);
+                }
+                Err(flaw.into())
+            }
+        }
+    }
+
+    /// Counts the outcome of a first sight, and puts it into the caller's words.
+    fn conclude(&self, outcome: Result<Authenticated, Refused>, now: Now) -> Result<Authenticated, Rejection> {
+        match outcome {
+            Ok(good) => {
+                if !good.from_cache {
+                    self.metrics.judged();
+                }
+                Ok(good)
+            }
+            Err(Refused::Flaw(flaw)) => Err(self.refuse(flaw)),
+            Err(Refused::UnknownKey(_)) => Err(self.refuse(Flaw::UnknownKey)),
+            Err(Refused::NoKeys(issuer)) => {
+                self.metrics.unavailable();
+                Err(unavailable(&issuer, now))
+            }
+        }
+    }
+
+    fn refuse(&self, flaw: Flaw) -> Rejection {
+        self.metrics.refused(flaw);
+        Rejection::Invalid(flaw)
+    }
+}
+
+fn unavailable(issuer: &Issuer, now: Now) -> Rejection {
+    Rejection::Unavailable { key_manager: Arc::clone(&issuer.rules.name), retry_after: issuer.retry_after(now) }
 }

@@ -1,0 +1,60 @@
+//! Connectors: how each kind of OAuth provider is spoken to.
+//!
+//! So far they answer one question, where a key manager's keys come from. Only addresses that the
+//! configuration or the provider's own metadata names are asked, never one from a token.
+
+mod oidc;
+
+use std::{fs::File, io::Read};
+
+use bytes::Bytes;
+use url::Url;
+
+use crate::{
+    net::client::{Client, is_loopback},
+    problem::Problem,
+    token::{
+        KeySource, MAX_JWKS,
+        settings::{ConnectorKind, JwksFile, KeyManagerSettings},
+    },
+};
+
+/// Where the keys of the key manager at `field` come from. Contacts nobody. The embedded provider is in
+/// our own process: its keys are a [`KeySource::fixed`] that `app` makes.
+pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
+    match settings.connector {
+        ConnectorKind::Oidc => {}
+        ConnectorKind::Embedded => {
+            return Err(vec![Problem::new(format!("{field}.connector"), "the embedded provider hands its keys over itself")]);
+        }
+        _ => return Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
+    }
+    if let Some(file) = &settings.jwks {
+        return read_keys(file).map(KeySource::Fixed).map_err(|why| vec![Problem::new(format!("{field}.jwks"), why)]);
+    }
+    oidc::key_source(settings, field, client)
+}
+
+fn read_keys(JwksFile { file }: &JwksFile) -> Result<Bytes, String> {
+    let mut text = Vec::new();
+    let limit = MAX_JWKS as u64 + 1;
+    let opened = File::open(file).map_err(|error| format!("cannot read the file: {error}"))?;
+    opened.take(limit).read_to_end(&mut text).map_err(|error| format!("cannot read the file: {error}"))?;
+    // One byte over the limit is left in, for the parser to refuse.
+    Ok(text.into())
+}
+
+/// An address of a provider: https, or http to this machine or where the settings allow it.
+fn endpoint(text: &str, allow_http: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "is no URL")?;
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http || is_loopback(&url) => {}
+        "http" => return Err("must be https; http is for loopback, or with allow_http = true"),
+        _ => return Err("must be https"),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("must have no user, password or fragment");
+    }
+    Ok(url)
+}

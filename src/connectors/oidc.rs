@@ -1,0 +1,145 @@
+//! A provider that is found by OpenID Connect Discovery 1.0, or by RFC 8414.
+//!
+//! The metadata must be for exactly the issuer that is configured, and may not lead from https to http.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::StatusCode;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use url::Url;
+
+use super::endpoint;
+use crate::{
+    net::client::{Client, ClientError},
+    problem::Problem,
+    token::{FetchError, FetchFuture, FetchKeys, KeySource, MAX_JWKS, settings::KeyManagerSettings},
+};
+
+/// The part of a provider's metadata that counts here. A member that occurs twice is refused.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    issuer: String,
+    jwks_uri: String,
+}
+
+/// A provider's key set.
+#[derive(Debug)]
+struct Provider {
+    client: Client,
+    issuer: String,
+    /// Where the metadata may be, in the order of asking; none where the key set's address is given.
+    metadata: Vec<Url>,
+    /// Where the key set is, as far as known. Forgotten when it cannot be had there: it may have moved.
+    jwks_uri: Mutex<Option<Url>>,
+    allow_http: bool,
+    timeout: Duration,
+}
+
+/// The source of the keys, as the settings say: an address given by hand comes before discovery.
+pub(super) fn key_source(
+    settings: &KeyManagerSettings,
+    field: &str,
+    client: &Client,
+) -> Result<KeySource, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut check = |name: &str, text: &str| {
+        endpoint(text, settings.allow_http).map_err(|why| problems.push(Problem::new(format!("{field}.{name}"), why))).ok()
+    };
+    let issuer = check("issuer", &settings.issuer);
+    let jwks_uri = settings.jwks_uri.as_deref().and_then(|text| check("jwks_uri", text));
+    if issuer.as_ref().is_some_and(|issuer| issuer.query().is_some()) {
+        problems.push(Problem::new(format!("{field}.issuer"), "must have no query"));
+    }
+    if settings.jwks_uri.is_none() && !settings.discovery {
+        problems.push(Problem::new(format!("{field}.jwks_uri"), "is needed where discovery = false"));
+    }
+    let (Some(issuer), true) = (issuer, problems.is_empty()) else { return Err(problems) };
+    let metadata = if jwks_uri.is_some() { Vec::new() } else { metadata_urls(&issuer).into() };
+    Ok(KeySource::Remote(Arc::new(Provider {
+        client: client.clone(),
+        issuer: settings.issuer.clone(),
+        metadata,
+        jwks_uri: Mutex::new(jwks_uri),
+        allow_http: settings.allow_http,
+        timeout: settings.timeout.0,
+    })))
+}
+
+/// OpenID Connect Discovery 1.0 section 4 puts the well-known path behind the issuer's, RFC 8414
+/// section 3 before it.
+fn metadata_urls(issuer: &Url) -> [Url; 2] {
+    let path = issuer.path().trim_end_matches('/').to_owned();
+    let at = |path: String| {
+        let mut url = issuer.clone();
+        url.set_path(&path);
+        url
+    };
+    [
+        at(format!("{path}/.well-known/openid-configuration")),
+        at(format!("/.well-known/oauth-authorization-server{path}")),
+    ]
+}
+
+impl FetchKeys for Provider {
+    fn fetch(&self) -> FetchFuture<'_> {
+        Box::pin(async {
+            let known = self.jwks_uri.lock().clone();
+            let url = match known {
+                Some(url) => url,
+                None => self.discover().await?,
+            };
+            let outcome = self.document(&url, JWKS_TYPES, MAX_JWKS).await;
+            if !self.metadata.is_empty() {
+                *self.jwks_uri.lock() = outcome.is_ok().then_some(url);
+            }
+            outcome
+        })
+    }
+}
+
+impl Provider {
+    /// The key set's address, from the first place that has metadata.
+    async fn discover(&self) -> Result<Url, FetchError> {
+        let mut first = None;
+        for url in &self.metadata {
+            match self.document(url, "application/json", MAX_METADATA).await {
+                Ok(text) => return self.read(&text),
+                // Nobody there: nobody at the other path either.
+                Err(error @ FetchError::Unreachable(_)) => return Err(first.unwrap_or(error)),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| FetchError::Metadata("there is nowhere to look for metadata".into())))
+    }
+
+    fn read(&self, text: &[u8]) -> Result<Url, FetchError> {
+        let refuse = |why: &str| FetchError::Metadata(why.to_owned());
+        let metadata: Metadata = serde_json::from_slice(text).map_err(|_| refuse("the metadata is not JSON with issuer and jwks_uri"))?;
+        if metadata.issuer != self.issuer {
+            return Err(refuse("the metadata is for another issuer than the one configured"));
+        }
+        let url = endpoint(&metadata.jwks_uri, self.allow_http)
+            .map_err(|why| FetchError::Metadata(format!("the metadata's jwks_uri {why}")))?;
+        if url.scheme() == "http" && self.issuer.starts_with("https:") && !self.allow_http {
+            return Err(refuse("the metadata's jwks_uri leads from https to http"));
+        }
+        Ok(url)
+    }
+
+    async fn document(&self, url: &Url, accept: &str, limit: usize) -> Result<Bytes, FetchError> {
+        let answer = self.client.get(url, accept, limit, self.timeout).await.map_err(|error| match error {
+            ClientError::TooLarge { .. } | ClientError::Forbidden(_) => FetchError::Answer(error.to_string()),
+            other => FetchError::Unreachable(other.to_string()),
+        })?;
+        if answer.status != StatusCode::OK {
+            let place = url.origin().ascii_serialization() + url.path();
+            return Err(FetchError::Answer(format!("{place}: answered {}", answer.status)));
+        }
+        Ok(answer.body)
+    }
+}
+
+const JWKS_TYPES: &str = "application/jwk-set+json, application/json";
+const MAX_METADATA: usize = 256 << 10;

@@ -1,0 +1,227 @@
+//! What is remembered of tokens: facts about good ones, and for a few seconds that a signature was wrong.
+//!
+//! A token's text is not kept: the key is a digest of it under a random key of this process, together with
+//! the key managers that were asked. Whether what is remembered still holds is judged on every hit.
+
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    mem,
+    sync::Arc,
+};
+
+use aws_lc_rs::{error::Unspecified, hmac, rand::SystemRandom};
+use moka::sync::Cache as Moka;
+
+use super::{Flaw, Identity, Issuer, claims::Validity, jwks::Key, metrics::Metrics, settings::CacheSettings};
+use crate::net::Now;
+
+/// The caches.
+#[derive(Debug)]
+pub(super) struct Cache {
+    secret: hmac::Key,
+    good: Moka<Digest, Arc<Entry>, Spread>,
+    bad: Moka<Digest, Arc<BadSignature>, Spread>,
+    negative_ttl_ms: u64,
+}
+
+/// A keyed digest of a token and of the key managers that were asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+/// A good token.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) identity: Arc<Identity>,
+    pub(super) validity: Validity,
+    pub(super) issuer: Arc<Issuer>,
+    /// The key that vouches for it.
+    pub(super) key: Arc<Key>,
+}
+
+/// A token with a wrong signature under the keys of one version of the issuer's set.
+#[derive(Debug)]
+struct BadSignature {
+    issuer: Arc<Issuer>,
+    keys: u64,
+    /// Steady time.
+    until_ms: u64,
+}
+
+/// What the cache says of a token.
+#[derive(Debug)]
+pub(super) enum Remembered {
+    /// Good.
+    Good(Arc<Identity>),
+    /// No good.
+    Bad(Flaw),
+    /// Was good; cannot be judged now, since its issuer's keys are too old.
+    Stale(Arc<Issuer>),
+    /// Nothing that still holds.
+    Nothing,
+}
+
+impl Cache {
+    pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
+        Ok(Self {
+            secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
+            good: Moka::builder()
+                .max_capacity(settings.tokens.0)
+                .weigher(|_, entry: &Arc<Entry>| entry.weight())
+                .build_with_hasher(Spread),
+            bad: Moka::builder()
+                .max_capacity(settings.negative.0)
+                .weigher(|_, _| BAD_WEIGHT)
+                .build_with_hasher(Spread),
+            negative_ttl_ms: u64::try_from(settings.negative_ttl.0.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The name of a token before these key managers. The set's id has a fixed length, so that no two
+    /// pairs join to the same bytes.
+    pub(super) fn digest(&self, key_managers: u64, token: &str) -> Digest {
+        let mut context = hmac::Context::with_key(&self.secret);
+        context.update(&key_managers.to_le_bytes());
+        context.update(token.as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.sign().as_ref());
+        Digest(digest)
+    }
+
+    /// What is remembered and still holds.
+    pub(super) fn look_up(&self, digest: &Digest, now: Now, metrics: &Metrics) -> Remembered {
+        let Some(entry) = self.good.get(digest) else {
+            metrics.tokens.miss.inc();
+            return self.look_up_bad(digest, now, metrics);
+        };
+        let remembered = entry.holds(now);
+        match remembered {
+            Remembered::Good(_) => metrics.tokens.hit.inc(),
+            // Kept: its keys may be fetched again.
+            Remembered::Stale(_) => metrics.tokens.outdated.inc(),
+            Remembered::Bad(_) | Remembered::Nothing => {
+                metrics.tokens.outdated.inc();
+                self.good.invalidate(digest);
+            }
+        }
+        remembered
+    }
+
+    fn look_up_bad(&self, digest: &Digest, now: Now, metrics: &Metrics) -> Remembered {
+        let Some(bad) = self.bad.get(digest) else {
+            metrics.negative.miss.inc();
+            return Remembered::Nothing;
+        };
+        if bad.holds(now) {
+            metrics.negative.hit.inc();
+            return Remembered::Bad(Flaw::Signature);
+        }
+        metrics.negative.outdated.inc();
+        self.bad.invalidate(digest);
+        Remembered::Nothing
+    }
+
+    /// Runs `verify` once, however many threads bring the token at the same time, and remembers a good
+    /// outcome.
+    pub(super) fn once(
+        &self,
+        digest: Digest,
+        verify: impl FnOnce() -> Result<Arc<Entry>, Flaw>,
+    ) -> Result<Arc<Entry>, Flaw> {
+        self.good.try_get_with(digest, verify).map_err(|flaw| *flaw)
+    }
+
+    /// Remembers that the signature is wrong under version `keys` of the issuer's set.
+    pub(super) fn remember_bad(&self, digest: Digest, issuer: Arc<Issuer>, keys: u64, now: Now) {
+        let until_ms = now.steady_ms.saturating_add(self.negative_ttl_ms);
+        self.bad.insert(digest, Arc::new(BadSignature { issuer, keys, until_ms }));
+    }
+}
+
+impl Entry {
+    fn holds(&self, now: Now) -> Remembered {
+        if self.issuer.is_retired() || !self.key.is_live() {
+            return Remembered::Nothing;
+        }
+        if let Err(flaw) = self.validity.judge(now) {
+            return Remembered::Bad(flaw);
+        }
+        if !self.issuer.is_fresh(now) {
+            return Remembered::Stale(Arc::clone(&self.issuer));
+        }
+        Remembered::Good(Arc::clone(&self.identity))
+    }
+
+    /// The memory it holds, the cache's own books included.
+    fn weight(&self) -> u32 {
+        let identity = &*self.identity;
+        let texts = [&identity.subject, &identity.consumer_key, &identity.jti];
+        let lists = [&identity.scopes, &identity.audience];
+        let headers = [&identity.headers.subject, &identity.headers.client_id, &identity.headers.scopes];
+        let bytes = ENTRY_OVERHEAD
+            + mem::size_of::<Self>()
+            + mem::size_of::<Identity>()
+            + texts.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
+            + lists.into_iter().map(|list| heap(mem::size_of_val::<[Box<str>]>(list))).sum::<usize>()
+            + lists.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
+            + headers.into_iter().chain(&*identity.headers.claims).flatten().map(|h| heap(h.len())).sum::<usize>()
+            + heap(mem::size_of_val(&*identity.headers.claims));
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+impl BadSignature {
+    fn holds(&self, now: Now) -> bool {
+        now.steady_ms < self.until_ms
+            && !self.issuer.is_retired()
+            && self.issuer.keys.load().as_ref().is_some_and(|set| set.version == self.keys)
+    }
+}
+
+/// An allocation, with what the allocator adds.
+const fn heap(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes.next_multiple_of(16) + 8 }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        to.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// A digest under a secret key is evenly spread already, and nobody can aim at a slot: no second hash.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spread;
+
+/// See [`Spread`].
+#[derive(Debug, Default)]
+pub(super) struct Mix(u64);
+
+impl BuildHasher for Spread {
+    type Hasher = Mix;
+
+    fn build_hasher(&self) -> Mix {
+        Mix(0)
+    }
+}
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    // Besides digests, moka hashes type ids with it.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = self.0.rotate_left(7) ^ value;
+    }
+}
+
+/// The slot, the key and its count, the entry's node in moka's two queues; measured.
+const ENTRY_OVERHEAD: usize = 240;
+const BAD_WEIGHT: u32 = ENTRY_OVERHEAD as u32 + mem::size_of::<BadSignature>() as u32 + 16;

@@ -1,0 +1,437 @@
+//! A verified payload judged (RFC 7519 section 4.1, RFC 9068 section 4) and turned into an [`Identity`].
+//!
+//! Dates are numbers, audiences are compared whole, a shape that is not understood is refused. Values for
+//! headers are encoded here, once, so that no claim can break out of its header.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use aws_lc_rs::digest;
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::{
+    Flaw, Identity, IdentityValues,
+    json::{Json, Object},
+    settings::KeyManagerSettings,
+};
+use crate::net::Now;
+
+/// By what a key manager's tokens are judged.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) settings: KeyManagerSettings,
+    pub(super) name: Arc<str>,
+    pub(super) issuer: Arc<str>,
+    /// Claims wanted as headers.
+    pub(super) header_claims: Arc<[Box<str>]>,
+}
+
+/// What a token's times allow, in milliseconds, leeway included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Validity {
+    /// Good from here on.
+    from_ms: u64,
+    /// No good from here on.
+    until_ms: u64,
+}
+
+/// Judges the claims of a token whose signature is good.
+pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Identity, Validity), Flaw> {
+    let times = Times::read(claims)?;
+    let validity = times.judge(&rules.settings, now)?;
+    let audience = audience(claims)?;
+    if !meets(&rules.settings, &audience) {
+        return Err(Flaw::Audience);
+    }
+    // Until proofs are checked, a bound token is as good as none to whoever merely holds it.
+    if claims.has("cnf") {
+        return Err(Flaw::Bound);
+    }
+    let subject = optional_text(claims, "sub")?;
+    let consumer_key = consumer_key(claims, rules);
+    let scopes = scopes(claims, rules);
+    let headers = IdentityValues {
+        subject: subject.as_deref().and_then(|text| header_value(&encode(text))),
+        client_id: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
+        scopes: joined(&scopes, ' '),
+        claims: rules.header_claims.iter().map(|name| claim_header(claims.get(name)?)).collect(),
+    };
+    let identity = Identity {
+        key_manager: Arc::clone(&rules.name),
+        issuer: Arc::clone(&rules.issuer),
+        user: user(&rules.issuer, subject.as_deref()),
+        subject,
+        consumer_key,
+        scopes,
+        audience,
+        expires_at: times.exp.unwrap_or(u64::MAX),
+        issued_at: times.iat,
+        jti: optional_text(claims, "jti")?,
+        headers,
+    };
+    Ok((identity, validity))
+}
+
+impl Validity {
+    /// Compares with now, at first sight and on every later one.
+    pub(super) fn judge(self, now: Now) -> Result<(), Flaw> {
+        if now.unix_ms >= self.until_ms {
+            return Err(Flaw::Expired);
+        }
+        if now.unix_ms < self.from_ms {
+            return Err(Flaw::NotYetValid);
+        }
+        Ok(())
+    }
+}
+
+/// `exp`, `nbf` and `iat` in whole seconds, fractions to the strict side.
+struct Times {
+    exp: Option<u64>,
+    nbf: Option<u64>,
+    iat: Option<u64>,
+}
+
+impl Times {
+    fn read(claims: &Object<'_>) -> Result<Self, Flaw> {
+        let date = |name, round: fn(f64) -> f64| claims.get(name).map(|value| numeric_date(value, round)).transpose();
+        Ok(Self { exp: date("exp", f64::floor)?, nbf: date("nbf", f64::ceil)?, iat: date("iat", f64::floor)? })
+    }
+
+    fn judge(&self, settings: &KeyManagerSettings, now: Now) -> Result<Validity, Flaw> {
+        if self.exp.is_none() && settings.require_exp {
+            return Err(Flaw::MissingExpiry);
+        }
+        let leeway = millis(settings.leeway.0);
+        let validity = Validity {
+            from_ms: self.nbf.map_or(0, |nbf| (nbf * 1000).saturating_sub(leeway)),
+            until_ms: self.exp.map_or(u64::MAX, |exp| exp * 1000 + leeway),
+        };
+        validity.judge(now)?;
+        if self.iat.is_some_and(|iat| iat * 1000 > now.unix_ms.saturating_add(leeway)) {
+            return Err(Flaw::IssuedInFuture);
+        }
+        let longest = millis(settings.max_lifetime.0);
+        if longest > 0 {
+            let (Some(exp), Some(iat)) = (self.exp, self.iat) else { return Err(Flaw::Lifetime) };
+            if exp.saturating_sub(iat) * 1000 > longest {
+                return Err(Flaw::Lifetime);
+            }
+        }
+        Ok(validity)
+    }
+}
+
+/// A NumericDate. Times before 1970 read as 1970; beyond 2^53, where doubles lose seconds, none.
+fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
+    let seconds = match *value {
+        Json::Unsigned(seconds) => seconds,
+        Json::Signed(seconds) => u64::try_from(seconds).unwrap_or(0),
+        Json::Float(seconds) if seconds.abs() <= MAX_DATE as f64 => round(seconds).max(0.0) as u64,
+        _ => return Err(Flaw::Malformed),
+    };
+    if seconds > MAX_DATE {
+        return Err(Flaw::Malformed);
+    }
+    Ok(seconds)
+}
+
+/// The members of `aud`, a string or an array of strings; none where it is absent.
+pub(super) fn audience(claims: &Object<'_>) -> Result<Box<[Box<str>]>, Flaw> {
+    match claims.get("aud") {
+        None => Ok(Box::default()),
+        Some(Json::Text(one)) => Ok(Box::new([one.as_ref().into()])),
+        Some(Json::List(members)) => {
+            members.iter().map(|member| member.as_text().map(Into::into).ok_or(Flaw::Malformed)).collect()
+        }
+        Some(_) => Err(Flaw::Malformed),
+    }
+}
+
+/// Whether a token with this audience is meant for the key manager's; one that lists none accepts any.
+pub(super) fn meets(settings: &KeyManagerSettings, audience: &[Box<str>]) -> bool {
+    settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| **a == **member))
+}
+
+/// The first of the claims that is present: a string, or the first string of a list.
+fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
+    let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.get(name))?;
+    let text = match value {
+        Json::List(list) => list.first()?.as_text()?,
+        other => other.as_text()?,
+    };
+    (!text.is_empty()).then(|| text.into())
+}
+
+/// The first of the claims that is present: words in a string, or an array of strings. Any other shape
+/// gives no scopes.
+fn scopes(claims: &Object<'_>, rules: &Rules) -> Box<[Box<str>]> {
+    match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.get(name)) {
+        Some(Json::Text(words)) => words.split(' ').filter(|word| !word.is_empty()).map(Into::into).collect(),
+        Some(Json::List(list)) => texts(list)
+            .map(|words| words.into_iter().filter(|word| !word.is_empty()).map(Into::into).collect())
+            .unwrap_or_default(),
+        _ => Box::default(),
+    }
+}
+
+fn texts<'a>(list: &'a [Json<'_>]) -> Option<Vec<&'a str>> {
+    list.iter().map(Json::as_text).collect()
+}
+
+fn optional_text(claims: &Object<'_>, name: &str) -> Result<Option<Box<str>>, Flaw> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
+        Some(_) => Err(Flaw::Malformed),
+    }
+}
+
+/// Which user it is, the same on every replica. Length-prefixed: no two pairs join to the same bytes.
+fn user(issuer: &str, subject: Option<&str>) -> u128 {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&(issuer.len() as u64).to_le_bytes());
+    hash.update(issuer.as_bytes());
+    if let Some(subject) = subject {
+        hash.update(&(subject.len() as u64).to_le_bytes());
+        hash.update(subject.as_bytes());
+    }
+    let hash = hash.finish();
+    hash.as_ref().iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+}
+
+/// A claim as a header: text as it is, lists of text joined by commas, anything deeper as compact JSON,
+/// all percent-encoded. `null` counts as absent.
+fn claim_header(value: &Json<'_>) -> Option<HeaderValue> {
+    match value {
+        Json::Null => None,
+        Json::Text(text) => header_value(&encode(text)),
+        Json::List(list) if list.iter().all(|member| member.as_text().is_some()) => joined(&texts(list)?, ','),
+        other => header_value(&encode(&serde_json::to_string(other).ok()?)),
+    }
+}
+
+/// Encoded words with a separator between them that none of them contains; none without words.
+fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
+    let mut text = String::new();
+    if words.is_empty() {
+        return None;
+    }
+    for (i, word) in words.iter().enumerate() {
+        if i > 0 {
+            text.push(separator);
+        }
+        let word = utf8_percent_encode(word.as_ref(), if separator == ',' { &ENCODED_IN_LIST } else { &ENCODED });
+        write!(text, "{word}").ok()?;
+        if text.len() > MAX_HEADER {
+            return None;
+        }
+    }
+    header_value(&text)
+}
+
+fn encode(text: &str) -> std::borrow::Cow<'_, str> {
+    utf8_percent_encode(text, &ENCODED).into()
+}
+
+fn header_value(text: &str) -> Option<HeaderValue> {
+    if text.len() > MAX_HEADER {
+        return None;
+    }
+    HeaderValue::from_str(text).ok()
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything but visible ASCII, and `%` itself, so that decoding gives back what was there.
+const ENCODED: AsciiSet = CONTROLS.add(b' ').add(b'%');
+const ENCODED_IN_LIST: AsciiSet = ENCODED.add(b',');
+const MAX_HEADER: usize = 4 << 10;
+const MAX_DATE: u64 = 1 << 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{token::testing, units::Span};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn rules(change: impl FnOnce(&mut KeyManagerSettings)) -> Rules {
+        let mut settings = testing::settings("https://idp.example.com");
+        change(&mut settings);
+        let header_claims = ["email", "groups", "age", "address", "missing", "nothing", "admin"];
+        Rules {
+            name: settings.name.as_str().into(),
+            issuer: settings.issuer.as_str().into(),
+            header_claims: header_claims.iter().map(|name| (*name).into()).collect(),
+            settings,
+        }
+    }
+
+    fn run(rules: &Rules, claims: &str) -> Result<Identity, Flaw> {
+        let claims = Object::parse(claims.as_bytes()).expect("test claims are JSON");
+        judge(&claims, rules, Now::at_ms(NOW * 1000)).map(|(identity, _)| identity)
+    }
+
+    fn flaw(rules: &Rules, claims: &str) -> Option<Flaw> {
+        run(rules, claims).err()
+    }
+
+    #[test]
+    fn dates_are_numbers_and_edges_are_exact() {
+        let rules = rules(|_| {});
+        let exp = |value: &str| flaw(&rules, &format!("{{\"exp\":{value}}}"));
+        for (value, expected) in [
+            (format!("{}", NOW - 30), Some(Flaw::Expired)),
+            (format!("{}", NOW - 29), None),
+            (format!("{}.9", NOW - 30), Some(Flaw::Expired)),
+            ("1.9e9".into(), None),
+            ("-1".into(), Some(Flaw::Expired)),
+            ("-1e300".into(), Some(Flaw::Malformed)),
+            ("1e308".into(), Some(Flaw::Malformed)),
+            ("18446744073709551615".into(), Some(Flaw::Malformed)),
+            ("18446744073709551616".into(), Some(Flaw::Malformed)),
+            ("9007199254740992".into(), None),
+            ("\"9999999999\"".into(), Some(Flaw::Malformed)),
+            ("\"never\"".into(), Some(Flaw::Malformed)),
+            ("true".into(), Some(Flaw::Malformed)),
+            ("null".into(), Some(Flaw::Malformed)),
+            ("[9999999999]".into(), Some(Flaw::Malformed)),
+        ] {
+            assert_eq!(exp(&value), expected, "exp {value}");
+        }
+        assert_eq!(flaw(&rules, "{}"), Some(Flaw::MissingExpiry));
+        for (claim, value, expected) in [
+            ("nbf", format!("{}", NOW + 30), None),
+            ("nbf", format!("{}", NOW + 31), Some(Flaw::NotYetValid)),
+            ("nbf", format!("{}.1", NOW + 30), Some(Flaw::NotYetValid)),
+            ("nbf", "\"99999999999\"".into(), Some(Flaw::Malformed)),
+            ("iat", format!("{}", NOW + 30), None),
+            ("iat", format!("{}", NOW + 31), Some(Flaw::IssuedInFuture)),
+            ("iat", "\"1\"".into(), Some(Flaw::Malformed)),
+        ] {
+            let claims = format!("{{\"exp\":1900000000,\"{claim}\":{value}}}");
+            assert_eq!(flaw(&rules, &claims), expected, "{claim} {value}");
+        }
+    }
+
+    #[test]
+    fn lifetime_and_expiry_are_as_configured() {
+        let eternal = rules(|s| s.require_exp = false);
+        assert_eq!(run(&eternal, "{}").map(|i| i.expires_at), Ok(u64::MAX));
+        let short = rules(|s| s.max_lifetime = Span::seconds(600));
+        let claims = |iat: u64, exp: u64| format!("{{\"iat\":{iat},\"exp\":{exp}}}");
+        assert_eq!(flaw(&short, &claims(NOW, NOW + 600)), None);
+        assert_eq!(flaw(&short, &claims(NOW, NOW + 601)), Some(Flaw::Lifetime));
+        assert_eq!(flaw(&short, "{\"exp\":1800000100}"), Some(Flaw::Lifetime));
+        let both = rules(|s| {
+            s.max_lifetime = Span::seconds(600);
+            s.require_exp = false;
+        });
+        assert_eq!(flaw(&both, "{\"iat\":1800000000}"), Some(Flaw::Lifetime));
+    }
+
+    #[test]
+    fn audience_is_an_exact_member() {
+        let rules = rules(|s| s.audience = vec!["a".into(), "orders".into()]);
+        for (aud, expected) in [
+            (r#","aud":"orders""#, None),
+            (r#","aud":["x","orders"]"#, None),
+            (r#","aud":"orders x""#, Some(Flaw::Audience)),
+            (r#","aud":"Orders""#, Some(Flaw::Audience)),
+            (r#","aud":[]"#, Some(Flaw::Audience)),
+            ("", Some(Flaw::Audience)),
+            (r#","aud":{}"#, Some(Flaw::Malformed)),
+            (r#","aud":1"#, Some(Flaw::Malformed)),
+            (r#","aud":null"#, Some(Flaw::Malformed)),
+            (r#","aud":["orders",1]"#, Some(Flaw::Malformed)),
+            (r#","aud":[["orders"]]"#, Some(Flaw::Malformed)),
+        ] {
+            assert_eq!(flaw(&rules, &format!("{{\"exp\":1900000000{aud}}}")), expected, "{aud}");
+        }
+    }
+
+    #[test]
+    fn bound_tokens_and_odd_names_are_refused() {
+        let rules = rules(|_| {});
+        for (claim, expected) in [
+            (r#""cnf":{"jkt":"x"}"#, Flaw::Bound),
+            (r#""cnf":{"foo":1}"#, Flaw::Bound),
+            (r#""cnf":null"#, Flaw::Bound),
+            (r#""sub":7"#, Flaw::Malformed),
+            (r#""jti":["a"]"#, Flaw::Malformed),
+        ] {
+            assert_eq!(flaw(&rules, &format!("{{\"exp\":1900000000,{claim}}}")), Some(expected), "{claim}");
+        }
+    }
+
+    #[test]
+    fn consumer_key_is_the_first_claim_present() {
+        let rules = rules(|_| {});
+        for (claims, expected) in [
+            (r#","client_id":"a","azp":"b""#, Some("a")),
+            (r#","azp":"b","consumerKey":"c""#, Some("b")),
+            (r#","azp":["b","c"]"#, Some("b")),
+            (r#","client_id":7,"azp":"b""#, None),
+            (r#","client_id":"","azp":"b""#, None),
+            (r#","azp":[]"#, None),
+            ("", None),
+        ] {
+            let key = run(&rules, &format!("{{\"exp\":1900000000{claims}}}")).expect("good").consumer_key;
+            assert_eq!(key.as_deref(), expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_whole_words_of_the_accepted_shapes() {
+        let rules = rules(|_| {});
+        for (claims, expected) in [
+            (r#","scope":"a b""#, vec!["a", "b"]),
+            (r#","scope":["a","b"]"#, vec!["a", "b"]),
+            (r#","scp":"a b""#, vec!["a", "b"]),
+            (r#","scp":["a"]"#, vec!["a"]),
+            (r#","scope":" a  b ""#, vec!["a", "b"]),
+            (r#","scope":"a\tb""#, vec!["a\tb"]),
+            (r#","scope":"read:all readwrite Read""#, vec!["read:all", "readwrite", "Read"]),
+            (r#","scope":{"a":true}"#, vec![]),
+            (r#","scope":["a",1]"#, vec![]),
+            (r#","scope":7,"scp":"a""#, vec![]),
+            ("", vec![]),
+        ] {
+            let identity = run(&rules, &format!("{{\"exp\":1900000000{claims}}}")).expect("good");
+            let scopes: Vec<&str> = identity.scopes.iter().map(AsRef::as_ref).collect();
+            assert_eq!(scopes, expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn headers_are_encoded_and_absent_claims_are_none() {
+        let rules = rules(|_| {});
+        let long = "x".repeat(5000);
+        let identity = run(
+            &rules,
+            &format!(
+                r#"{{"exp":1900000000,"sub":"ada\r\nX-Evil: 1\u0000é 100%","azp":"shop","scope":["a b","c"],
+                "email":"{long}","groups":["r&d","a,b"],"age":41,"address":{{"city":"Köln"}},"nothing":null,"admin":false}}"#
+            ),
+        )
+        .expect("good");
+        let text = |value: &Option<HeaderValue>| value.as_ref().map(|v| v.to_str().expect("ASCII").to_owned());
+        let headers = &identity.headers;
+        assert_eq!(text(&headers.subject).as_deref(), Some("ada%0D%0AX-Evil:%201%00%C3%A9%20100%25"));
+        assert_eq!(text(&headers.client_id).as_deref(), Some("shop"));
+        assert_eq!(text(&headers.scopes).as_deref(), Some("a%20b c"));
+        let claims: Vec<Option<String>> = headers.claims.iter().map(text).collect();
+        let expected = [None, Some("r&d,a%2Cb"), Some("41"), Some("{\"city\":\"K%C3%B6ln\"}"), None, None, Some("false")];
+        assert_eq!(claims, expected.map(|value| value.map(str::to_owned)));
+    }
+
+    #[test]
+    fn users_differ_by_issuer_and_subject() {
+        assert_ne!(user("a", Some("bc")), user("ab", Some("c")));
+        assert_ne!(user("a", None), user("a", Some("")));
+        assert_eq!(user("a", Some("b")), user("a", Some("b")));
+    }
+}

@@ -1,0 +1,233 @@
+//! JWK sets (RFC 7517, RFC 7518 section 6, RFC 8037): from a provider's text to keys parsed once.
+//!
+//! A key verifies only what its type, curve, `alg`, `use` and `key_ops` allow, whatever a token's header
+//! says. Symmetric keys never count; private members are not read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
+};
+
+use super::{
+    jose,
+    json::{Json, Object},
+    settings::Algorithm,
+};
+
+/// A public key, parsed, with the algorithms it may verify.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// `kid`, compared byte for byte.
+    pub(super) id: Option<Box<str>>,
+    /// One for each algorithm; never empty.
+    verifiers: Vec<(Algorithm, ParsedPublicKey)>,
+    material: Material,
+    /// Cleared when the key leaves its set: what it vouched for is then to be judged anew.
+    live: AtomicBool,
+}
+
+/// The numbers of a key; equal for equal keys.
+#[derive(Debug, PartialEq, Eq)]
+enum Material {
+    Rsa { n: Box<[u8]>, e: Box<[u8]> },
+    /// A curve's point or an Ed25519 key.
+    Point(Box<[u8]>),
+}
+
+/// What was found in the text of a JWK set.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// The usable keys, in their order.
+    pub(super) keys: Vec<Key>,
+    /// How many were of no use to us.
+    pub(super) skipped: usize,
+    /// Whether one of them shows private members.
+    pub(super) private: bool,
+}
+
+/// Why a text is no key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JwksError {
+    /// Longer than 256 KiB.
+    #[error("the key set is longer than 256 KiB")]
+    TooLarge,
+    /// Not a JSON object with an array `keys`.
+    #[error("not a JWK set")]
+    Malformed,
+    /// More than 256 keys.
+    #[error("the key set has more than 256 keys")]
+    TooMany,
+    /// Nothing in it can verify a token here.
+    #[error("the key set has no usable key")]
+    NoUsableKey,
+}
+
+/// Reads a JWK set; keeps the keys that may verify one of `allowed`.
+pub(super) fn parse(text: &[u8], allowed: &[Algorithm]) -> Result<Parsed, JwksError> {
+    if text.len() > MAX_JWKS {
+        return Err(JwksError::TooLarge);
+    }
+    let set = Object::parse(text).ok_or(JwksError::Malformed)?;
+    let Some(Json::List(members)) = set.get("keys") else { return Err(JwksError::Malformed) };
+    if members.len() > MAX_KEYS {
+        return Err(JwksError::TooMany);
+    }
+    let mut keys = Vec::with_capacity(members.len());
+    let mut private = false;
+    for member in members {
+        let Json::Object(jwk) = member else { continue };
+        private |= jwk.has("d");
+        keys.extend(Key::parse(jwk, allowed));
+    }
+    if keys.is_empty() {
+        return Err(JwksError::NoUsableKey);
+    }
+    Ok(Parsed { skipped: members.len() - keys.len(), keys, private })
+}
+
+impl Key {
+    fn parse(jwk: &Object<'_>, allowed: &[Algorithm]) -> Option<Self> {
+        let id = match jwk.get("kid") {
+            None => None,
+            Some(kid) => Some(kid.as_text()?.into()),
+        };
+        if !is_for_signatures(jwk) {
+            return None;
+        }
+        let named = match jwk.get("alg") {
+            None => None,
+            Some(alg) => Some(jose::algorithm(alg.as_text()?)?),
+        };
+        let may = |alg: &Algorithm| allowed.contains(alg) && named.is_none_or(|named| named == *alg);
+        let (material, verifiers) = match jwk.get("kty")?.as_text()? {
+            "RSA" => rsa(jwk, may)?,
+            "EC" => elliptic(jwk, may)?,
+            "OKP" => edwards(jwk, may)?,
+            _ => return None,
+        };
+        if verifiers.is_empty() {
+            return None;
+        }
+        Some(Self { id, verifiers, material, live: AtomicBool::new(true) })
+    }
+
+    /// Whether it may verify `algorithm`.
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
+        self.verifiers.iter().any(|(alg, _)| *alg == algorithm)
+    }
+
+    /// Whether `signature` is this key's over `message`, by `algorithm`.
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let verifier = self.verifiers.iter().find(|(alg, _)| *alg == algorithm);
+        verifier.is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
+    }
+
+    /// Whether it is still in its set.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// It has left its set, for good.
+    pub(super) fn leave(&self) {
+        self.live.store(false, Ordering::Release);
+    }
+
+    /// Whether `other` is the same key with the same rights.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let algorithms = |key: &Self| -> Vec<Algorithm> { key.verifiers.iter().map(|(alg, _)| *alg).collect() };
+        self.id == other.id && self.material == other.material && algorithms(self) == algorithms(other)
+    }
+}
+
+/// `use` and `key_ops`, where present, must allow verification (RFC 7517 sections 4.2 and 4.3).
+fn is_for_signatures(jwk: &Object<'_>) -> bool {
+    let by_use = jwk.get("use").is_none_or(|value| value.as_text() == Some("sig"));
+    let by_operation = match jwk.get("key_ops") {
+        None => true,
+        Some(Json::List(operations)) => operations.iter().any(|op| op.as_text() == Some("verify")),
+        Some(_) => false,
+    };
+    by_use && by_operation
+}
+
+type Verifiers = (Material, Vec<(Algorithm, ParsedPublicKey)>);
+
+fn rsa(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> {
+    let (n, e) = (number(jwk, "n")?, number(jwk, "e")?);
+    let exponent_is_small = bits(&e) <= MAX_RSA_EXPONENT_BITS && *e != [1];
+    if !RSA_BITS.contains(&bits(&n)) || !is_odd(&n) || !is_odd(&e) || !exponent_is_small {
+        return None;
+    }
+    let verifiers = RSA
+        .iter()
+        .filter(|(alg, _)| may(alg))
+        .map(|(alg, parameters)| {
+            let key = RsaPublicKeyComponents { n: &n, e: &e }.to_parsed_public_key(parameters).ok()?;
+            Some((*alg, key))
+        })
+        .collect::<Option<Vec<_>>>()?;
+    Some((Material::Rsa { n, e }, verifiers))
+}
+
+fn elliptic(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> {
+    let (alg, verification, size): (_, &'static dyn VerificationAlgorithm, _) = match jwk.get("crv")?.as_text()? {
+        "P-256" => (Algorithm::ES256, &ECDSA_P256_SHA256_FIXED, 32),
+        "P-384" => (Algorithm::ES384, &ECDSA_P384_SHA384_FIXED, 48),
+        "P-521" => (Algorithm::ES512, &ECDSA_P521_SHA512_FIXED, 66),
+        _ => return None,
+    };
+    let (x, y) = (octets(jwk, "x")?, octets(jwk, "y")?);
+    if x.len() != size || y.len() != size || !may(&alg) {
+        return None;
+    }
+    // SEC 1 uncompressed point; that it lies on the curve is checked when it is parsed.
+    let point = [&[4][..], &x, &y].concat();
+    let key = ParsedPublicKey::new(verification, &point).ok()?;
+    Some((Material::Point(point.into()), vec![(alg, key)]))
+}
+
+fn edwards(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> {
+    let x = octets(jwk, "x")?;
+    if jwk.get("crv")?.as_text()? != "Ed25519" || x.len() != 32 || !may(&Algorithm::EdDSA) {
+        return None;
+    }
+    let key = ParsedPublicKey::new(&ED25519, &x).ok()?;
+    Some((Material::Point(x.into()), vec![(Algorithm::EdDSA, key)]))
+}
+
+fn octets(jwk: &Object<'_>, name: &str) -> Option<Vec<u8>> {
+    jose::decode(jwk.get(name)?.as_text()?).ok()
+}
+
+/// A big-endian number without leading zeros, which some providers put before it.
+fn number(jwk: &Object<'_>, name: &str) -> Option<Box<[u8]>> {
+    let octets = octets(jwk, name)?;
+    let start = octets.iter().position(|octet| *octet != 0)?;
+    Some(octets[start..].into())
+}
+
+fn bits(number: &[u8]) -> usize {
+    number.first().map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
+}
+
+fn is_odd(number: &[u8]) -> bool {
+    number.last().is_some_and(|last| last & 1 == 1)
+}
+
+static RSA: [(Algorithm, &RsaParameters); 6] = [
+    (Algorithm::RS256, &RSA_PKCS1_2048_8192_SHA256),
+    (Algorithm::RS384, &RSA_PKCS1_2048_8192_SHA384),
+    (Algorithm::RS512, &RSA_PKCS1_2048_8192_SHA512),
+    (Algorithm::PS256, &RSA_PSS_2048_8192_SHA256),
+    (Algorithm::PS384, &RSA_PSS_2048_8192_SHA384),
+    (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
+];
+
+/// Longest text of a key set.
+pub const MAX_JWKS: usize = 256 << 10;
+const MAX_KEYS: usize = 256;
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+const MAX_RSA_EXPONENT_BITS: usize = 33;

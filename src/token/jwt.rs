@@ -1,0 +1,36 @@
+//! A JWT (RFC 7519) verified: signature over the bytes as sent, then the claims.
+
+use std::sync::Arc;
+
+use super::{
+    Flaw, Identity,
+    claims::{self, Rules, Validity},
+    jose::Compact,
+    json::Object,
+    jwks::Key,
+    settings::Algorithm,
+};
+use crate::net::Now;
+
+/// What a good JWT says, how long, and by which key.
+pub(super) struct Verified {
+    pub(super) identity: Identity,
+    pub(super) validity: Validity,
+    pub(super) key: Arc<Key>,
+}
+
+/// Verifies a JWT with the keys that may have signed it. The claims were read before, to find the keys;
+/// nothing else of them counts until the signature is found good here.
+pub(super) fn verify(
+    compact: &Compact<'_>,
+    algorithm: Algorithm,
+    keys: &[&Arc<Key>],
+    claims: &Object<'_>,
+    rules: &Rules,
+    now: Now,
+) -> Result<Verified, Flaw> {
+    let signs = |key: &&&Arc<Key>| key.verifies(algorithm, compact.signed.as_bytes(), &compact.signature);
+    let key = keys.iter().find(signs).ok_or(Flaw::Signature)?;
+    let (identity, validity) = claims::judge(claims, rules, now)?;
+    Ok(Verified { identity, validity, key: Arc::clone(key) })
+}

@@ -1,0 +1,106 @@
+//! What tokens and keys show to Prometheus. Handles are resolved once; labels are bounded.
+
+use std::sync::Arc;
+
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use super::{Flaw, IssuerStatus, keys::FetchError};
+
+/// The part's metrics.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) tokens: CacheCounters,
+    pub(super) negative: CacheCounters,
+    verified: IntCounter,
+    unavailable: IntCounter,
+    refused: [IntCounter; Flaw::ALL.len()],
+    fetches: IntCounterVec,
+    age: GaugeVec,
+}
+
+/// Look-ups of one cache by outcome.
+#[derive(Debug)]
+pub(super) struct CacheCounters {
+    pub(super) hit: IntCounter,
+    pub(super) miss: IntCounter,
+    /// Found, and no good any more: expired, its keys too old, its key or key manager gone.
+    pub(super) outdated: IntCounter,
+}
+
+/// Fetches of one key manager's keys, by outcome.
+#[derive(Debug)]
+pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
+
+impl Metrics {
+    /// Registered, and at 0.
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let lookups = counters("tollgate_cache_lookups_total", "Look-ups by cache and outcome.", &["cache", "outcome"])?;
+        let verifications =
+            counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
+        let fetches =
+            counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
+        let help = "Age of the key set in use.";
+        let age = GaugeVec::new(Opts::new("tollgate_jwks_age_seconds", help), &["key_manager"])?;
+        registry.register(Box::new(lookups.clone()))?;
+        registry.register(Box::new(verifications.clone()))?;
+        registry.register(Box::new(fetches.clone()))?;
+        registry.register(Box::new(age.clone()))?;
+        let cache = |name: &str| CacheCounters {
+            hit: lookups.with_label_values(&[name, "hit"]),
+            miss: lookups.with_label_values(&[name, "miss"]),
+            outdated: lookups.with_label_values(&[name, "outdated"]),
+        };
+        Ok(Self {
+            tokens: cache("tokens"),
+            negative: cache("negative"),
+            verified: verifications.with_label_values(&["ok"]),
+            unavailable: verifications.with_label_values(&["unavailable"]),
+            refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
+            fetches,
+            age,
+        })
+    }
+
+    /// A token has been judged at first sight.
+    pub(super) fn judged(&self) {
+        self.verified.inc();
+    }
+
+    /// A token has been refused at first sight.
+    pub(super) fn refused(&self, flaw: Flaw) {
+        self.refused[flaw as usize].inc();
+    }
+
+    /// A token could not be judged.
+    pub(super) fn unavailable(&self) {
+        self.unavailable.inc();
+    }
+
+    /// The counters of one key manager, at 0 if new.
+    pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
+        let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
+        FetchCounters(FetchError::LABELS.map(counter).into())
+    }
+
+    /// Shows how old the keys are now.
+    pub(super) fn ages(&self, issuers: &[IssuerStatus]) {
+        self.age.reset();
+        for issuer in issuers {
+            if let Some(age) = issuer.keys_age_s {
+                self.age.with_label_values(&[&*issuer.name]).set(age as f64);
+            }
+        }
+    }
+}
+
+impl FetchCounters {
+    pub(super) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.0.iter().find(|(label, _)| *label == outcome) {
+            counter.inc();
+        }
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
