@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authz;
+pub mod config;
 pub mod net;
 pub mod problem;
 pub mod proxy;
