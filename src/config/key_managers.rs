@@ -121,19 +121,16 @@ fn check_endpoints(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fo
 /// What a token is judged by.
 fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
     found.refuse(manager.algorithms.is_empty(), at("algorithms"), "must name at least one");
-    for (field, names) in
-        [("consumer_key_claim", &manager.consumer_key_claim), ("scopes_claim", &manager.scopes_claim)]
+    for (field, names) in [("consumer_key_claim", &manager.consumer_key_claim), ("scopes_claim", &manager.scopes_claim)]
     {
         let names = names.as_slice();
         let bad = names.is_empty() || names.iter().any(String::is_empty);
         found.refuse(bad, at(field), "must name at least one claim, and none by an empty name");
     }
     found.refuse(manager.audience.iter().any(String::is_empty), at("audience"), "must not hold an empty audience");
-    for (field, span) in [
-        ("jwks_refresh", manager.jwks_refresh),
-        ("jwks_cooldown", manager.jwks_cooldown),
-        ("timeout", manager.timeout),
-    ] {
+    for (field, span) in
+        [("jwks_refresh", manager.jwks_refresh), ("jwks_cooldown", manager.jwks_cooldown), ("timeout", manager.timeout)]
+    {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
     }
     let short = manager.jwks_max_stale < manager.jwks_refresh;

@@ -110,11 +110,7 @@ pub fn load(path: &Path) -> Result<(Settings, Document), Error> {
 }
 
 /// Understands a configuration's text; `name` is for messages.
-pub fn parse(
-    text: impl Into<String>,
-    format: Format,
-    name: impl Into<String>,
-) -> Result<(Settings, Document), Error> {
+pub fn parse(text: impl Into<String>, format: Format, name: impl Into<String>) -> Result<(Settings, Document), Error> {
     parse_with(text.into(), format, name.into(), &|variable| std::env::var(variable).ok())
 }
 

@@ -46,6 +46,7 @@ use later::{DecisionSettings, ManagementSettings, SharedSettings, StoreSettings}
 /// The configuration of Tollgate. A door that it does not mention is not opened.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(title = "Tollgate configuration")]
 pub struct Settings {
     /// Threads that serve requests; 0: the container's CPU quota.
     pub workers: usize,
@@ -154,3 +155,6 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

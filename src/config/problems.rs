@@ -113,9 +113,9 @@ fn check_proxy(proxy: &proxy::Settings, found: &mut Findings) {
         format_args!("must be from 1 to {MAX_HEADERS}"),
     );
     found.refuse(
-        proxy.max_uri == Size(0) || proxy.max_uri > head,
+        proxy.max_uri == Size(0) || proxy.max_uri > head || proxy.max_uri > MAX_URI,
         "proxy.max_uri",
-        "must be more than 0 and at most max_header_bytes",
+        format_args!("must be more than 0, and at most max_header_bytes and {MAX_URI}"),
     );
     let timeouts = &proxy.timeouts;
     for (field, span) in [
@@ -177,4 +177,6 @@ const MAX_WORKERS: usize = 1024;
 /// hyper's own least buffer.
 const MIN_HEAD: Size = Size(8 << 10);
 const MAX_HEAD: Size = Size(16 << 20);
+/// Longest target that crate `http` reads.
+const MAX_URI: Size = Size(65_534);
 const MAX_HEADERS: usize = 10_000;

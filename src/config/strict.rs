@@ -22,9 +22,17 @@ impl Settings {
             let (audience, leeway) = (manager.audience.is_empty(), manager.leeway > MAX_LEEWAY);
             found.refuse(audience, at("audience"), "is empty: tokens meant for any other service pass");
             found.refuse(manager.allow_http, at("allow_http"), "keys and endpoints may be fetched without TLS");
-            found.refuse(manager.allow_remote, at("allow_remote"), "the embedded provider can be reached from elsewhere");
+            found.refuse(
+                manager.allow_remote,
+                at("allow_remote"),
+                "the embedded provider can be reached from elsewhere",
+            );
             found.refuse(!manager.require_exp, at("require_exp"), "tokens that never expire pass");
-            found.refuse(leeway, at("leeway"), format_args!("is longer than {MAX_LEEWAY}: expired tokens pass for long"));
+            found.refuse(
+                leeway,
+                at("leeway"),
+                format_args!("is longer than {MAX_LEEWAY}: expired tokens pass for long"),
+            );
         }
         for (index, api) in self.apis.iter().enumerate() {
             let query = api.token_in.contains(&TokenPlace::Query);

@@ -7,7 +7,7 @@ pub use access_log::{AccessLine, AccessLog};
 pub use metrics::{ApiCounters, ConnectionError, Door, Metrics};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ impl Default for LogSettings {
 }
 
 /// Form of log lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -39,7 +39,7 @@ pub enum LogFormat {
 }
 
 /// Least level that is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
