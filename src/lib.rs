@@ -52,6 +52,7 @@
 pub mod admin;
 pub mod authserver;
 pub mod authz;
+pub mod config;
 pub mod connectors;
 pub mod net;
 pub mod problem;

@@ -3,12 +3,14 @@
 use std::{borrow::Cow, fmt, path::PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use zeroize::Zeroizing;
 
 /// Where a secret comes from. Prints as `[redacted]`, whatever it holds.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "a secret is a string, { file = \"…\" } or { env = \"…\" }")]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// Written in the configuration itself.
     Inline(String),
@@ -19,16 +21,14 @@ pub enum Secret {
 }
 
 /// `{ file = "…" }`
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FileSource {
     /// Path of the file.
     pub file: PathBuf,
 }
 
 /// `{ env = "…" }`
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EnvSource {
     /// Name of the variable.
     pub env: String,
@@ -76,6 +76,46 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(SecretVisitor)
+    }
+}
+
+/// By hand, not derived: no error may name a key or a value, and a list is no secret.
+struct SecretVisitor;
+
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(FORM)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Secret, E> {
+        Ok(Secret::Inline(value.to_owned()))
+    }
+
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Secret, E> {
+        Ok(Secret::Inline(value))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
+        let secret = match map.next_key::<Cow<'de, str>>()?.as_deref() {
+            Some("file") => Secret::File(FileSource { file: map.next_value()? }),
+            Some("env") => Secret::Env(EnvSource { env: map.next_value()? }),
+            _ => return Err(A::Error::custom(EXPECTED)),
+        };
+        match map.next_key::<Cow<'de, str>>()? {
+            None => Ok(secret),
+            Some(_) => Err(A::Error::custom(EXPECTED)),
+        }
+    }
+}
+
+const FORM: &str = "a secret: a string, { file = \"…\" } or { env = \"…\" }";
+const EXPECTED: &str = "expected a secret: a string, { file = \"…\" } or { env = \"…\" }";
+
 impl JsonSchema for Secret {
     fn schema_name() -> Cow<'static, str> {
         "Secret".into()
@@ -88,7 +128,7 @@ impl JsonSchema for Secret {
                 "required": [name], "additionalProperties": false
             })
         };
-        json_schema!({ "anyOf": [{ "type": "string" }, source("file"), source("env")] })
+        json_schema!({ "description": "A secret: inline, from a file, or from an environment variable.", "anyOf": [{ "type": "string" }, source("file"), source("env")] })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
 /// `[proxy]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ProxySettings")]
 pub struct Settings {
     /// Where it listens.
     pub listen: Address,

@@ -8,6 +8,7 @@ use crate::{net::Now, store::Tier, units::Span};
 /// `[throttle]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "ThrottleSettings")]
 pub struct Settings {
     /// RateLimit fields on accepted answers too.
     pub headers: bool,

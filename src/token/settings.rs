@@ -152,7 +152,7 @@ pub enum ConnectorKind {
 }
 
 /// How a key manager's tokens are judged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Validation {
     /// JWTs by signature, opaque tokens by introspection.
     #[default]
@@ -170,7 +170,7 @@ pub enum Validation {
 }
 
 /// Which `typ` an access token may have; without regard to case and an `application/` prefix.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum TypRule {
     /// Missing, `JWT` or `at+jwt`.
     #[default]
@@ -198,7 +198,7 @@ pub enum Algorithm {
 }
 
 /// One claim name or several.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a claim name or a list of claim names")]
 pub enum ClaimNames {
     /// A single name.
@@ -218,7 +218,7 @@ impl ClaimNames {
 }
 
 /// Whether readiness waits for a key manager.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Startup {
     /// Not ready until its keys are there.
@@ -229,7 +229,7 @@ pub enum Startup {
 }
 
 /// How we authenticate to a provider.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     /// `client_secret_basic`
@@ -246,7 +246,7 @@ pub enum ClientAuth {
 }
 
 /// Form of the embedded provider's tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenForm {
     /// RFC 9068

@@ -1,0 +1,173 @@
+//! Mistakes of meaning in `[[key_managers]]`.
+
+use std::collections::HashMap;
+
+use url::{Host, Url};
+
+use crate::{
+    net::Address,
+    token::settings::{ConnectorKind, KeyManagerSettings, TokenForm},
+    units::Span,
+};
+
+use super::problems::Findings;
+
+/// Checks all key managers.
+pub(super) fn check(managers: &[KeyManagerSettings], found: &mut Findings) {
+    let mut first = HashMap::new();
+    for (index, manager) in managers.iter().enumerate() {
+        let at = |field: &str| format!("key_managers[{index}].{field}");
+        if let Some(other) = first.insert(&*manager.name, index) {
+            found.add(at("name"), format_args!("is the name of key_managers[{other}] too"));
+        }
+        let bad_name = manager.name.is_empty() || manager.name.chars().any(char::is_control);
+        found.refuse(bad_name, at("name"), "must not be empty or hold control characters");
+        match manager.connector {
+            ConnectorKind::Embedded => check_embedded(manager, &at, found),
+            _ => check_remote(manager, &at, found),
+        }
+        check_endpoints(manager, &at, found);
+        check_rules(manager, &at, found);
+    }
+}
+
+/// The embedded provider: it listens itself, and is named by where it listens.
+fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    let Some(listen) = &manager.listen else {
+        return found.add(at("listen"), "is needed by connector \"embedded\"");
+    };
+    match listen.parse() {
+        Ok(Address::Tcp(address)) => found.refuse(
+            !address.ip().is_loopback() && !manager.allow_remote,
+            at("listen"),
+            "must be a loopback address, unless allow_remote = true",
+        ),
+        Ok(Address::Unix(_)) => found.add(at("listen"), "must be ip:port: an issuer has no Unix socket"),
+        Err(form) => found.add(at("listen"), form),
+    }
+    let named = manager.issuer.strip_prefix("http://") == Some(listen);
+    found.refuse(!named, at("issuer"), "must be http:// and the listen address of this embedded provider");
+    found.refuse(manager.token_lifetime == Span::default(), at("token_lifetime"), "must be longer than 0");
+
+    let mut first = HashMap::new();
+    for (index, client) in manager.clients.iter().enumerate() {
+        let at = |field: &str| at(&format!("clients[{index}].{field}"));
+        // RFC 6749 appendix A.1: visible characters and spaces.
+        let visible = client.id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        found.refuse(client.id.is_empty() || !visible, at("id"), "must be visible ASCII characters");
+        if let Some(other) = first.insert(&*client.id, index) {
+            found.add(at("id"), format_args!("is the id of clients[{other}] too"));
+        }
+        for (index, scope) in client.scopes.iter().enumerate() {
+            found.refuse(!is_scope(scope), at(&format!("scopes[{index}]")), "is not a scope of RFC 6749");
+        }
+    }
+}
+
+/// A provider elsewhere.
+fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    check_issuer(manager, at, found);
+    let by_hand = manager.jwks_uri.is_some() || manager.jwks.is_some();
+    found.refuse(!manager.discovery && !by_hand, at("discovery"), "false needs jwks_uri or jwks");
+    for (set, field) in [
+        (manager.listen.is_some(), "listen"),
+        (manager.allow_remote, "allow_remote"),
+        (manager.tokens != TokenForm::default(), "tokens"),
+        (manager.token_lifetime != Span::seconds(3600), "token_lifetime"),
+        (!manager.clients.is_empty(), "clients"),
+    ] {
+        found.refuse(set, at(field), "is only for connector \"embedded\"");
+    }
+}
+
+/// OpenID Connect Discovery section 3, RFC 8414 section 2: a URL without query and fragment.
+fn check_issuer(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    let field = at("issuer");
+    match check_url(&manager.issuer, manager.allow_http) {
+        Ok(url) => {
+            let bare = url.query().is_none() && url.fragment().is_none();
+            found.refuse(!bare, field, "must have no query and no fragment");
+        }
+        Err(message) => found.add(field, message),
+    }
+}
+
+fn check_endpoints(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    let both = manager.jwks.is_some() && manager.jwks_uri.is_some();
+    found.refuse(both, at("jwks"), "and jwks_uri exclude each other");
+    for (field, url) in [
+        ("jwks_uri", &manager.jwks_uri),
+        ("introspection_endpoint", &manager.introspection_endpoint),
+        ("token_endpoint", &manager.token_endpoint),
+        ("revocation_endpoint", &manager.revocation_endpoint),
+        ("registration_endpoint", &manager.registration_endpoint),
+        ("userinfo_endpoint", &manager.userinfo_endpoint),
+        ("scope_endpoint", &manager.scope_endpoint),
+        ("endpoint", &manager.endpoint),
+    ] {
+        match url.as_ref().map(|url| check_url(url, manager.allow_http)) {
+            Some(Err(message)) => found.add(at(field), message),
+            Some(Ok(url)) => found.refuse(url.fragment().is_some(), at(field), "must have no fragment"),
+            None => {}
+        }
+    }
+    let http = manager.connector == ConnectorKind::Http;
+    found.refuse(http && manager.endpoint.is_none(), at("endpoint"), "is needed by connector \"http\"");
+    for (set, field) in [(manager.endpoint.is_some(), "endpoint"), (manager.token.is_some(), "token")] {
+        found.refuse(set && !http, at(field), "is only for connector \"http\"");
+    }
+}
+
+/// What a token is judged by.
+fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    found.refuse(manager.algorithms.is_empty(), at("algorithms"), "must name at least one");
+    for (field, names) in [("consumer_key_claim", &manager.consumer_key_claim), ("scopes_claim", &manager.scopes_claim)]
+    {
+        let names = names.as_slice();
+        let bad = names.is_empty() || names.iter().any(String::is_empty);
+        found.refuse(bad, at(field), "must name at least one claim, and none by an empty name");
+    }
+    found.refuse(manager.audience.iter().any(String::is_empty), at("audience"), "must not hold an empty audience");
+    for (field, span) in
+        [("jwks_refresh", manager.jwks_refresh), ("jwks_cooldown", manager.jwks_cooldown), ("timeout", manager.timeout)]
+    {
+        found.refuse(span == Span::default(), at(field), "must be longer than 0");
+    }
+    let short = manager.jwks_max_stale < manager.jwks_refresh;
+    found.refuse(short, at("jwks_max_stale"), "must be at least jwks_refresh");
+    found.refuse(manager.concurrency == 0, at("concurrency"), "must be at least 1");
+}
+
+/// An absolute `https` URL, or `http` where that is allowed.
+fn check_url(text: &str, allow_http: bool) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(Url::has_host).ok_or(URL_FORM)?;
+    // What the URL library repairs is compared and fetched as written: no white space, no control characters.
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(URL_FORM);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must hold no user and no password");
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http || is_loopback(&url) => Ok(url),
+        "http" => Err("must be https; http only on loopback, or with allow_http = true"),
+        _ => Err(URL_FORM),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// A `scope-token` of RFC 6749 section 3.3.
+fn is_scope(scope: &str) -> bool {
+    !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+}
+
+const URL_FORM: &str = "must be an absolute URL that begins with https:// or http://";

@@ -1,0 +1,182 @@
+//! Mistakes of meaning that only the configuration as a whole can see. Tables and tiers are judged
+//! by `store::Snapshot::build`, files and keys by their readers.
+
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+};
+
+use http::HeaderName;
+
+use crate::{
+    net::Address,
+    problem::Problem,
+    proxy,
+    token::settings::{ConnectorKind, KeyManagerSettings},
+    units::{Size, Span},
+};
+
+use super::{Settings, key_managers, unbuilt};
+
+impl Settings {
+    /// Every mistake of meaning; none: the configuration may be built.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Findings::default();
+        self.check_general(&mut found);
+        self.check_headers(&mut found);
+        self.check_doors(&mut found);
+        if let Some(proxy) = &self.proxy {
+            check_proxy(proxy, &mut found);
+        }
+        key_managers::check(&self.key_managers, &mut found);
+        unbuilt::check(self, &mut found);
+        found.0
+    }
+
+    fn check_general(&self, found: &mut Findings) {
+        found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
+        let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
+        found.refuse(
+            self.realm.is_empty() || !self.realm.chars().all(quotable),
+            "realm",
+            "must be visible ASCII characters and spaces, without quotes and backslashes",
+        );
+        let share = 0.0..=1.0;
+        found.refuse(!share.contains(&self.log.access_sample), "log.access_sample", "must be from 0 to 1");
+    }
+
+    fn check_headers(&self, found: &mut Findings) {
+        for (index, name) in self.strip_headers.iter().enumerate() {
+            found.check_header(&format!("strip_headers[{index}]"), name, &FRAMING);
+        }
+        let headers = &self.identity_headers;
+        let fixed = [
+            ("subject", &headers.subject),
+            ("client_id", &headers.client_id),
+            ("scopes", &headers.scopes),
+            ("application", &headers.application),
+            ("tier", &headers.tier),
+        ];
+        let fixed = fixed.map(|(field, name)| (format!("identity_headers.{field}"), name));
+        let claims = headers.claims.iter().map(|(claim, name)| (format!("identity_headers.claims.{claim}"), name));
+        let mut first = HashMap::new();
+        for (field, name) in fixed.into_iter().chain(claims) {
+            found.check_header(&field, name, &RESERVED);
+            if let Some(other) = first.insert(name.to_ascii_lowercase(), field.clone()) {
+                found.add(field, format_args!("is the same header as {other}"));
+            }
+        }
+    }
+
+    fn check_doors(&self, found: &mut Findings) {
+        let embedded = self.key_managers.iter().any(|manager| manager.connector == ConnectorKind::Embedded);
+        let doors = self.proxy.is_some() || self.decision.is_some() || self.management.is_some() || embedded;
+        found.refuse(!doors, "proxy", "is missing, and so is every other door: there is nothing to do");
+
+        let listeners = self.listeners();
+        for (index, (field, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) = listeners[..index].iter().find(|(_, other)| overlap(address, other)) {
+                found.add(field, format_args!("is the same address as {other}"));
+            }
+        }
+    }
+
+    /// Every address that is listened at, with its field.
+    fn listeners(&self) -> Vec<(String, Address)> {
+        let decision = self.decision.as_ref();
+        let doors = [
+            ("proxy.listen", self.proxy.as_ref().map(|door| &door.listen)),
+            ("decision.http", decision.and_then(|door| door.http.as_ref())),
+            ("decision.grpc", decision.and_then(|door| door.grpc.as_ref())),
+            ("management.listen", self.management.as_ref().map(|door| &door.listen)),
+            ("admin.listen", self.admin.as_ref().map(|door| &door.listen)),
+        ];
+        let doors = doors.into_iter().filter_map(|(field, address)| Some((field.to_owned(), address?.clone())));
+        let provider = |(index, manager): (usize, &KeyManagerSettings)| {
+            Some((format!("key_managers[{index}].listen"), manager.listen.as_ref()?.parse().ok()?))
+        };
+        doors.chain(self.key_managers.iter().enumerate().filter_map(provider)).collect()
+    }
+}
+
+fn check_proxy(proxy: &proxy::Settings, found: &mut Findings) {
+    let head = proxy.max_header_bytes;
+    found.refuse(
+        !(MIN_HEAD..=MAX_HEAD).contains(&head),
+        "proxy.max_header_bytes",
+        format_args!("must be from {MIN_HEAD} to {MAX_HEAD}"),
+    );
+    found.refuse(
+        !(1..=MAX_HEADERS).contains(&proxy.max_headers),
+        "proxy.max_headers",
+        format_args!("must be from 1 to {MAX_HEADERS}"),
+    );
+    found.refuse(
+        proxy.max_uri == Size(0) || proxy.max_uri > head || proxy.max_uri > MAX_URI,
+        "proxy.max_uri",
+        format_args!("must be more than 0, and at most max_header_bytes and {MAX_URI}"),
+    );
+    let timeouts = &proxy.timeouts;
+    for (field, span) in [
+        ("connect", timeouts.connect),
+        ("header", timeouts.header),
+        ("idle", timeouts.idle),
+        ("request", timeouts.request),
+    ] {
+        found.refuse(span == Span::default(), format!("proxy.timeouts.{field}"), "must be longer than 0");
+    }
+}
+
+/// Whether two listeners cannot both be bound. Port 0 is a new port each time.
+fn overlap(a: &Address, b: &Address) -> bool {
+    let (a, b) = match (a, b) {
+        (Address::Tcp(a), Address::Tcp(b)) => (a, b),
+        _ => return a == b,
+    };
+    // `[::]` takes IPv4 in too.
+    let takes = |a: &SocketAddr, b: &SocketAddr| match a.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified() && b.is_ipv4(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
+}
+
+/// The mistakes found so far.
+#[derive(Default)]
+pub(super) struct Findings(pub(super) Vec<Problem>);
+
+impl Findings {
+    /// A mistake at `field`.
+    pub(super) fn add(&mut self, field: impl Into<String>, message: impl Display) {
+        self.0.push(Problem::new(field, message.to_string()));
+    }
+
+    /// A mistake at `field`, if `wrong`.
+    pub(super) fn refuse(&mut self, wrong: bool, field: impl Into<String>, message: impl Display) {
+        if wrong {
+            self.add(field, message);
+        }
+    }
+
+    fn check_header(&mut self, field: &str, name: &str, reserved: &[&str]) {
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return self.add(field, "is not a header name");
+        }
+        let reserved = reserved.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
+        self.refuse(reserved, field, "is a header that HTTP itself needs");
+    }
+}
+
+/// Without these a message is another message.
+const FRAMING: [&str; 6] = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE"];
+/// Nor may one of them carry an identity.
+const RESERVED: [&str; 8] =
+    ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE", "Trailer", "Authorization"];
+const MAX_WORKERS: usize = 1024;
+/// hyper's own least buffer.
+const MIN_HEAD: Size = Size(8 << 10);
+const MAX_HEAD: Size = Size(16 << 20);
+/// Longest target that crate `http` reads.
+const MAX_URI: Size = Size(65_534);
+const MAX_HEADERS: usize = 10_000;

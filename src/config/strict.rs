@@ -1,0 +1,59 @@
+//! Settings that are allowed and let more pass than one may think: told at start, and refused by
+//! `check --strict`. A resource with `auth = "none"` or an API without subscriptions is a choice, not a trap.
+
+use crate::{
+    problem::Problem,
+    store::{AuthRule, TokenPlace},
+    units::Span,
+};
+
+use super::{Settings, problems::Findings};
+
+impl Settings {
+    /// Every fail-open trap.
+    pub fn fail_open_traps(&self) -> Vec<Problem> {
+        let mut found = Findings::default();
+        for (index, network) in self.trusted_proxies.iter().enumerate() {
+            let field = format!("trusted_proxies[{index}]");
+            found.refuse(network.is_everyone(), field, "everyone's forwarded headers are believed");
+        }
+        for (index, manager) in self.key_managers.iter().enumerate() {
+            let at = |field: &str| format!("key_managers[{index}].{field}");
+            let (audience, leeway) = (manager.audience.is_empty(), manager.leeway > MAX_LEEWAY);
+            found.refuse(audience, at("audience"), "is empty: tokens meant for any other service pass");
+            found.refuse(manager.allow_http, at("allow_http"), "keys and endpoints may be fetched without TLS");
+            found.refuse(
+                manager.allow_remote,
+                at("allow_remote"),
+                "the embedded provider can be reached from elsewhere",
+            );
+            found.refuse(!manager.require_exp, at("require_exp"), "tokens that never expire pass");
+            found.refuse(
+                leeway,
+                at("leeway"),
+                format_args!("is longer than {MAX_LEEWAY}: expired tokens pass for long"),
+            );
+        }
+        for (index, api) in self.apis.iter().enumerate() {
+            let query = api.token_in.contains(&TokenPlace::Query);
+            let field = format!("apis[{index}].token_in");
+            found.refuse(query, field, "tokens in a query end up in logs and histories");
+        }
+        found.0
+    }
+
+    /// What is worth a warning at start: the traps, and what makes every request be refused.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut found = Findings(self.fail_open_traps());
+        for (index, api) in self.apis.iter().enumerate() {
+            let empty = api.resources.is_empty();
+            found.refuse(empty, format!("apis[{index}].resources"), "is empty: every request to this API is refused");
+            let judged = api.resources.iter().any(|resource| resource.auth == AuthRule::Required);
+            let nobody = judged && self.key_managers.is_empty();
+            found.refuse(nobody, format!("apis[{index}]"), "needs tokens, but there is no key manager to accept any");
+        }
+        found.0
+    }
+}
+
+const MAX_LEEWAY: Span = Span::seconds(300);
