@@ -36,7 +36,6 @@ pub struct Metrics {
     connection_errors: Vec<IntCounter>,
     upstream_errors: Vec<IntCounter>,
     reloads: Vec<IntCounter>,
-    token_lookups: Vec<IntCounter>,
     jwks_age: GaugeVec,
     start: Instant,
     /// When the present tables were put in place, milliseconds after `start`.
@@ -113,7 +112,6 @@ impl Metrics {
         let upstream_errors =
             counters(&registry, "upstream_errors_total", "Exchanges with upstreams that failed.", &["reason"]);
         let reloads = counters(&registry, "config_reloads_total", "Reloads of the configuration.", &["outcome"]);
-        let lookups = counters(&registry, "cache_lookups_total", "Look-ups in a cache.", &["cache", "outcome"]);
         Self {
             check_duration: check_duration(&registry),
             access_lines_dropped: access_lines_dropped(&registry),
@@ -127,7 +125,6 @@ impl Metrics {
                 .map(|reason| upstream_errors.with_label_values(&[reason.label()]))
                 .into(),
             reloads: ["failed", "ok"].map(|outcome| reloads.with_label_values(&[outcome])).into(),
-            token_lookups: ["miss", "hit"].map(|outcome| lookups.with_label_values(&["tokens", outcome])).into(),
             jwks_age: jwks_age(&registry),
             registry,
             start,
@@ -179,11 +176,6 @@ impl Metrics {
     /// Counts a reload of the configuration.
     pub fn config_reloaded(&self, ok: bool) {
         self.reloads[usize::from(ok)].inc();
-    }
-
-    /// Counts a look-up in the cache of tokens.
-    pub fn token_lookup(&self, hit: bool) {
-        self.token_lookups[usize::from(hit)].inc();
     }
 
     /// The tables were put in place just now: `tollgate_snapshot_age_seconds` starts again.
@@ -382,8 +374,6 @@ mod tests {
         for line in [
             "tollgate_config_reloads_total{outcome=\"ok\"} 0",
             "tollgate_config_reloads_total{outcome=\"failed\"} 0",
-            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"} 0",
-            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"miss\"} 0",
             "tollgate_access_lines_dropped_total 0",
             "tollgate_connections_open{door=\"proxy\"} 0",
             "tollgate_check_duration_seconds_count 0",
@@ -399,7 +389,6 @@ mod tests {
         metrics.connection_error(ConnectionError::Http2);
         metrics.upstream_error(UpstreamError::Timeout);
         metrics.config_reloaded(false);
-        metrics.token_lookup(true);
         let open = metrics.connection_opened(Door::Proxy);
         let text = metrics.render();
         for line in [
@@ -408,7 +397,6 @@ mod tests {
             "tollgate_upstream_errors_total{reason=\"timeout\"} 1",
             "tollgate_config_reloads_total{outcome=\"failed\"} 1",
             "tollgate_config_reloads_total{outcome=\"ok\"} 0",
-            "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"} 1",
             "tollgate_connections_open{door=\"proxy\"} 1",
         ] {
             assert_line(&text, line);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::{Flaw, IssuerStatus, keys::FetchError};
+use super::{Flaw, keys::FetchError};
 
 /// The part's metrics.
 #[derive(Debug)]
@@ -15,7 +15,6 @@ pub(super) struct Metrics {
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
     fetches: IntCounterVec,
-    age: GaugeVec,
 }
 
 /// Look-ups of one cache by outcome.
@@ -39,12 +38,9 @@ impl Metrics {
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =
             counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
-        let help = "Age of the key set in use.";
-        let age = GaugeVec::new(Opts::new("tollgate_jwks_age_seconds", help), &["key_manager"])?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
         registry.register(Box::new(fetches.clone()))?;
-        registry.register(Box::new(age.clone()))?;
         let cache = |name: &str| CacheCounters {
             hit: lookups.with_label_values(&[name, "hit"]),
             miss: lookups.with_label_values(&[name, "miss"]),
@@ -57,7 +53,6 @@ impl Metrics {
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
             fetches,
-            age,
         })
     }
 
@@ -80,16 +75,6 @@ impl Metrics {
     pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
         let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
         FetchCounters(FetchError::LABELS.map(counter).into())
-    }
-
-    /// Shows how old the keys are now.
-    pub(super) fn ages(&self, issuers: &[IssuerStatus]) {
-        self.age.reset();
-        for issuer in issuers {
-            if let Some(age) = issuer.keys_age_s {
-                self.age.with_label_values(&[&*issuer.name]).set(age as f64);
-            }
-        }
     }
 }
 

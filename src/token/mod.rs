@@ -243,11 +243,6 @@ impl Authenticator {
         self.managers.load().issuers().iter().map(|issuer| issuer.status(now)).collect()
     }
 
-    /// Brings the gauges up to date; to be called before metrics are gathered.
-    pub fn observe(&self, now: Now) {
-        self.metrics.ages(&self.status(now));
-    }
-
     /// Judges `token` by the key managers in `allowed`. On a cache hit nothing waits; a first sight
     /// may wait for one fetch of keys, shared by all who wait.
     pub async fn authenticate(

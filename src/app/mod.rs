@@ -1,0 +1,174 @@
+//! The assembly: builds every part once, binds, reloads, drains.
+//!
+//! [`App::build`] constructs everything and neither binds a port nor contacts anyone, so that `tollgate
+//! check` is simply that. Only this module starts tasks that live as long as the process.
+
+mod reload;
+mod run;
+mod watch;
+
+use std::{io, sync::Arc};
+
+use crate::{
+    authserver::Provider,
+    authz::Authorizer,
+    config::Settings,
+    connectors,
+    net::{Address, Clock, client::Client, tls},
+    problem::Problem,
+    store::{Snapshot, Store},
+    telemetry::Metrics,
+    throttle::Limiter,
+    token::{
+        Authenticator, KeyManagers, KeySource,
+        settings::{ConnectorKind, KeyManagerSettings},
+    },
+};
+
+/// Everything, built and at rest.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    authorizer: Arc<Authorizer>,
+    key_managers: KeyManagers,
+    providers: Vec<Embedded>,
+    client: Client,
+    tls: Option<tls::Acceptor>,
+}
+
+/// An embedded provider and where it listens.
+#[derive(Debug)]
+struct Embedded {
+    name: String,
+    listen: Address,
+    provider: Arc<Provider>,
+}
+
+/// Why the process cannot run, once it is built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port is taken, or not ours to take.
+    #[error("{field}: cannot listen on {address}: {source}")]
+    Bind {
+        /// The setting.
+        field: String,
+        /// The address.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refuses what every process needs: a thread, a timer, a signal handler.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Logging was started before.
+    #[error("logging cannot be started: {0}")]
+    Logs(String),
+}
+
+impl App {
+    /// Builds every part, or names every mistake in the settings.
+    pub fn build(settings: Settings) -> Result<Self, Vec<Problem>> {
+        let mut problems = settings.problems();
+        let clock = Arc::new(Clock::new());
+        let metrics = Arc::new(Metrics::new());
+        let client = keep(&mut problems, Client::new().map_err(|error| system("the client towards providers", &error)));
+        let tokens = Authenticator::new(&settings.cache, &metrics.registry);
+        let tokens = keep(&mut problems, tokens.map_err(|error| system("the cache of tokens", &error)));
+        let tls = keep(&mut problems, listener_tls(&settings));
+        let tables = keep(&mut problems, tables(&settings, 1));
+        let providers = keep(&mut problems, providers(&settings, &clock));
+        let key_managers = client.as_ref().zip(providers.as_ref()).and_then(|(client, providers)| {
+            keep(&mut problems, key_managers(&settings, client, providers))
+        });
+        let parts = (client, tokens, tls, tables, providers, key_managers);
+        let (Some(client), Some(tokens), Some(tls), Some(tables), Some(providers), Some(key_managers)) = parts else {
+            return Err(problems);
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        metrics.set_api_count(tables.apis.len());
+        let authorizer = Arc::new(Authorizer {
+            store: Arc::new(Store::new(tables)),
+            tokens: Arc::new(tokens),
+            limiter: Arc::new(Limiter::new()),
+        });
+        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls })
+    }
+}
+
+/// What was built; where nothing was, its problems join the others.
+fn keep<T>(problems: &mut Vec<Problem>, built: Result<T, Vec<Problem>>) -> Option<T> {
+    built.map_err(|found| problems.extend(found)).ok()
+}
+
+/// The tables that the settings describe.
+fn tables(settings: &Settings, generation: u64) -> Result<Snapshot, Vec<Problem>> {
+    let (gate, names) = (settings.gate(), settings.key_manager_names());
+    Snapshot::build(&settings.tables(&gate, &names), generation)
+}
+
+/// The embedded providers that the settings ask for.
+fn providers(settings: &Settings, clock: &Arc<Clock>) -> Result<Vec<Embedded>, Vec<Problem>> {
+    let (mut providers, mut problems) = (Vec::new(), Vec::new());
+    for (field, manager) in embedded(settings) {
+        let Some(listen) = manager.listen.as_deref().and_then(|listen| listen.parse().ok()) else {
+            problems.push(Problem::new(format!("{field}.listen"), "the embedded provider needs an address to listen on"));
+            continue;
+        };
+        match Provider::new(manager, &field, Arc::clone(clock)) {
+            Ok(provider) => providers.push(Embedded { name: manager.name.clone(), listen, provider }),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(providers) } else { Err(problems) }
+}
+
+/// The key managers with connector `embedded`, each with its field.
+fn embedded(settings: &Settings) -> impl Iterator<Item = (String, &KeyManagerSettings)> {
+    let managers = settings.key_managers.iter().enumerate();
+    managers.filter(|(_, m)| m.connector == ConnectorKind::Embedded).map(|(i, m)| (format!("key_managers[{i}]"), m))
+}
+
+/// The key managers of the settings, each with where its keys come from.
+fn key_managers(
+    settings: &Settings,
+    client: &Client,
+    providers: &[Embedded],
+) -> Result<KeyManagers, Vec<Problem>> {
+    let (mut managers, mut problems) = (Vec::new(), Vec::new());
+    for (i, manager) in settings.key_managers.iter().enumerate() {
+        let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
+        let source = match own {
+            Some(embedded) => Ok(KeySource::fixed(&embedded.provider.jwks())),
+            None => connectors::key_source(manager, &format!("key_managers[{i}]"), client),
+        };
+        match source {
+            Ok(source) => managers.push((manager.clone(), source)),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let claims: Arc<[Box<str>]> = settings.identity_headers.claims.keys().map(|name| name.as_str().into()).collect();
+    KeyManagers::build(managers, &claims)
+}
+
+/// The proxy's certificates.
+fn listener_tls(settings: &Settings) -> Result<Option<tls::Acceptor>, Vec<Problem>> {
+    let Some(tls) = settings.proxy.as_ref().and_then(|proxy| proxy.tls.as_ref()) else { return Ok(None) };
+    tls::Acceptor::new(tls).map(Some).map_err(|error| vec![Problem::new("proxy.tls", error.to_string())])
+}
+
+/// Not the settings' fault, but told like one: there is no running without it.
+fn system(what: &str, error: &dyn std::fmt::Display) -> Vec<Problem> {
+    vec![Problem::new(what, error.to_string())]
+}

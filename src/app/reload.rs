@@ -1,0 +1,127 @@
+//! A changed configuration, taken while serving: everything new is built beside the old, then swapped. A
+//! bad one changes nothing.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::{Embedded, embedded, keep, key_managers, tables};
+use crate::{
+    authz::Authorizer,
+    config::{self, Settings},
+    net::{client::Client, server::Limits, tls},
+    problem::Problem,
+    proxy,
+    telemetry::{AccessLog, Logs, Metrics},
+    token::{Issuer, KeyManagers},
+};
+
+/// What readiness tells of the configuration.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConfigStatus {
+    pub(super) generation: u64,
+    pub(super) last_error: Option<String>,
+}
+
+/// Takes new settings over into the parts that run.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    pub(super) file: PathBuf,
+    /// The settings in force.
+    pub(super) settings: Settings,
+    pub(super) authorizer: Arc<Authorizer>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) client: Client,
+    pub(super) providers: Vec<Embedded>,
+    pub(super) tls: Option<tls::Acceptor>,
+    pub(super) limits: Arc<ArcSwap<Limits>>,
+    pub(super) proxy: Arc<ArcSwap<proxy::Settings>>,
+    pub(super) logs: Logs,
+    pub(super) access_log: AccessLog,
+    pub(super) status: Arc<Mutex<ConfigStatus>>,
+}
+
+impl Reloader {
+    /// Reads the file and takes it over, or tells why not. Gives back the issuers to start.
+    pub(super) fn reload(&mut self) -> Vec<Arc<Issuer>> {
+        let outcome = self.take_over();
+        self.metrics.config_reloaded(outcome.is_ok());
+        match outcome {
+            Ok(started) => {
+                let mut status = self.status.lock();
+                status.generation += 1;
+                status.last_error = None;
+                tracing::info!(generation = status.generation, "configuration reloaded");
+                started
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not taken over; the present one stays");
+                self.status.lock().last_error = Some(error.to_string());
+                Vec::new()
+            }
+        }
+    }
+
+    fn take_over(&mut self) -> Result<Vec<Arc<Issuer>>, config::Error> {
+        let (settings, document) = config::load(&self.file)?;
+        let mut problems = settings.problems();
+        let generation = self.status.lock().generation + 1;
+        let tables = keep(&mut problems, tables(&settings, generation));
+        let managers = keep(&mut problems, self.key_managers(&settings));
+        let (Some(tables), Some(managers)) = (tables, managers) else { return Err(document.explain(problems)) };
+        if !problems.is_empty() {
+            return Err(document.explain(problems));
+        }
+        // The last two that can fail: each takes all or nothing.
+        self.reload_certificates(&settings).map_err(|problem| document.explain(vec![problem]))?;
+        self.replace_clients(&settings).map_err(|problems| document.explain(problems))?;
+        for field in config::restart_only(&self.settings, &settings) {
+            tracing::warn!(field, "changed, and waits for a restart");
+        }
+        self.metrics.set_api_count(tables.apis.len());
+        let started = self.authorizer.tokens.replace(managers);
+        self.authorizer.store.replace(tables);
+        self.metrics.tables_replaced();
+        self.logs.apply(&settings.log);
+        self.access_log.apply(&settings.log);
+        if let Some(proxy) = &settings.proxy {
+            self.limits.store(Arc::new(proxy.limits()));
+            self.proxy.store(Arc::new(proxy.clone()));
+        }
+        self.settings = settings;
+        Ok(started)
+    }
+
+    fn key_managers(&self, settings: &Settings) -> Result<KeyManagers, Vec<Problem>> {
+        let is_new = |name: &str| !self.providers.iter().any(|embedded| embedded.name == name);
+        let new: Vec<Problem> = embedded(settings)
+            .filter(|(_, manager)| is_new(&manager.name))
+            .map(|(field, _)| Problem::new(field, "a new embedded provider needs a restart"))
+            .collect();
+        if !new.is_empty() {
+            return Err(new);
+        }
+        key_managers(settings, &self.client, &self.providers)
+    }
+
+    /// Certificates are read anew even where their names are the same: that is how they are renewed.
+    fn reload_certificates(&self, settings: &Settings) -> Result<(), Problem> {
+        let new = settings.proxy.as_ref().and_then(|proxy| proxy.tls.as_ref());
+        match (&self.tls, new) {
+            (Some(acceptor), Some(new)) => {
+                acceptor.reload(new).map_err(|error| Problem::new("proxy.tls", error.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn replace_clients(&self, settings: &Settings) -> Result<(), Vec<Problem>> {
+        for (field, manager) in embedded(settings) {
+            if let Some(own) = self.providers.iter().find(|embedded| embedded.name == manager.name) {
+                own.provider.replace_clients(manager, &field)?;
+            }
+        }
+        Ok(())
+    }
+}

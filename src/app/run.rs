@@ -1,0 +1,314 @@
+//! The life of the process: bind, start, wait for signals, drain.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    time,
+};
+
+use super::{
+    App, Error,
+    reload::{ConfigStatus, Reloader},
+    watch::FileWatch,
+};
+use crate::{
+    admin::{self, Health, KeyManagerHealth},
+    net::{
+        Address, Clock, cpu,
+        drain::{Drain, Phase},
+        listener::{self, Listener},
+        server::Server,
+    },
+    proxy::{self, Proxy},
+    telemetry::{AccessLog, Logs},
+    throttle::Limiter,
+    token::Issuer,
+};
+
+/// What is bound, before anything runs.
+struct Bound {
+    admin: Option<Listener>,
+    providers: Vec<Listener>,
+    proxy: Vec<Listener>,
+}
+
+impl App {
+    /// Binds every door, tells by `bound` that it has, and serves until a signal ends it. `file` is
+    /// watched for changes.
+    pub fn run(self, file: Option<&Path>, bound: impl FnOnce()) -> Result<(), Error> {
+        let logs = Logs::start(&self.settings.log).map_err(|error| Error::Logs(error.to_string()))?;
+        let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
+            .map_err(|source| Error::System { what: "the access log's thread", source })?;
+        let doors = self.bind()?;
+        bound();
+        for warning in self.settings.warnings() {
+            tracing::warn!(field = warning.field, "{}", warning.message);
+        }
+        let runtime = control_runtime()?;
+        let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
+        access_log.shutdown();
+        outcome
+    }
+
+    fn bind(&self) -> Result<Bound, Error> {
+        let bind = |field: String, address: &Address, n| {
+            listener::bind(address, n).map_err(|source| Error::Bind { field, address: address.clone(), source })
+        };
+        let one = |field: String, address: &Address| Ok(bind(field, address, 1)?.pop());
+        let admin = match &self.settings.admin {
+            Some(admin) => one("admin.listen".into(), &admin.listen)?,
+            None => None,
+        };
+        let mut providers = Vec::new();
+        for embedded in &self.providers {
+            providers.extend(one(format!("{}: listen", embedded.name), &embedded.listen)?);
+        }
+        let proxy = match &self.settings.proxy {
+            Some(proxy) => bind("proxy.listen".into(), &proxy.listen, self.workers())?,
+            None => Vec::new(),
+        };
+        Ok(Bound { admin, providers, proxy })
+    }
+
+    fn workers(&self) -> usize {
+        match self.settings.workers {
+            0 => cpu::available(),
+            n => n,
+        }
+    }
+
+    async fn serve(self, doors: Bound, file: Option<&Path>, logs: Logs, access_log: AccessLog) -> Result<(), Error> {
+        let mut signals = Signals::new().map_err(|source| Error::System { what: "signal handlers", source })?;
+        let drain = Drain::new();
+        let (stop, stopped) = watch::channel(false);
+        let status = Arc::new(Mutex::new(ConfigStatus { generation: 1, last_error: None }));
+        let started = Arc::new(AtomicBool::new(false));
+
+        self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        start_issuers(self.authorizer.tokens.replace(self.key_managers), &self.clock);
+        tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
+
+        let timeouts = self.settings.proxy.clone();
+        let (alive, mut gone) = mpsc::channel::<()>(1);
+        let (proxy, limits) = match timeouts {
+            Some(proxy) => {
+                let limits = Arc::new(ArcSwap::from_pointee(proxy.limits()));
+                (Arc::new(ArcSwap::from_pointee(proxy)), limits)
+            }
+            // Another door than the proxy, or none: there is nothing to serve, only to watch.
+            None => return Ok(()),
+        };
+        for (number, listener) in doors.proxy.into_iter().enumerate() {
+            let door = Proxy::new(
+                Arc::clone(&self.authorizer),
+                Arc::clone(&self.clock),
+                Arc::clone(&self.metrics),
+                access_log.clone(),
+                Arc::clone(&proxy),
+            );
+            let server = Server {
+                handler: Arc::new(door.map_err(|error| Error::System {
+                    what: "TLS towards upstreams",
+                    source: io::Error::other(error),
+                })?),
+                limits: Arc::clone(&limits),
+                tls: self.tls.clone(),
+                metrics: Arc::clone(&self.metrics),
+                drain: drain.clone(),
+            };
+            start_worker(number, server, listener, alive.clone())?;
+        }
+        drop(alive);
+        started.store(true, Ordering::Release);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
+
+        let mut reloader = file.map(|file| Reloader {
+            file: file.to_owned(),
+            settings: self.settings,
+            authorizer: self.authorizer,
+            metrics: self.metrics,
+            client: self.client,
+            providers: self.providers,
+            tls: self.tls,
+            limits,
+            proxy: Arc::clone(&proxy),
+            logs,
+            access_log,
+            status,
+        });
+        let mut watch = file.and_then(|file| {
+            FileWatch::start(file)
+                .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
+                .ok()
+        });
+        loop {
+            tokio::select! {
+                () = changed(&mut watch) => reload(&mut reloader, &self.clock),
+                _ = signals.hangup.recv() => reload(&mut reloader, &self.clock),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => {
+                    // Someone at a terminal: no load balancer needs a delay to notice.
+                    drain.enter(Phase::Closing);
+                    break;
+                }
+                _ = gone.recv() => return Err(Error::System {
+                    what: "the workers",
+                    source: io::Error::other("ended by themselves"),
+                }),
+            }
+        }
+        let proxy = proxy.load_full();
+        finish(&drain, &proxy, &mut gone, &mut signals).await;
+        let _ = stop.send(true);
+        tracing::info!("drained");
+        Ok(())
+    }
+
+    fn start_side_doors(
+        &self,
+        admin: Option<Listener>,
+        providers: Vec<Listener>,
+        status: &Arc<Mutex<ConfigStatus>>,
+        started: &Arc<AtomicBool>,
+        drain: &Drain,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let system = |source| Error::System { what: "a listener", source };
+        if let Some(listener) = admin {
+            let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
+            let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
+            let health = move || {
+                let config = status.lock().clone();
+                Health {
+                    started: started.load(Ordering::Acquire),
+                    draining: drain.phase() != Phase::Serving,
+                    key_managers: tokens.status(clock.now()).into_iter().map(KeyManagerHealth::from).collect(),
+                    generation: config.generation,
+                    last_error: config.last_error,
+                }
+            };
+            let listener = listener.into_side().map_err(system)?;
+            tokio::spawn(admin::serve(listener, Arc::new(health), Arc::clone(&self.metrics), stopped.clone()));
+        }
+        for (embedded, listener) in self.providers.iter().zip(providers) {
+            let listener = listener.into_side().map_err(system)?;
+            tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// One worker: a thread with a runtime of its own.
+fn start_worker(
+    number: usize,
+    server: Server<Proxy>,
+    listener: Listener,
+    alive: mpsc::Sender<()>,
+) -> Result<(), Error> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { what: "a worker's runtime", source })?;
+    thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(server.run(listener)) {
+                tracing::error!(%error, "a worker cannot serve");
+            }
+            // What is left after the grace period is cut with the runtime.
+            runtime.shutdown_background();
+            drop(alive);
+        })
+        .map(drop)
+        .map_err(|source| Error::System { what: "a worker's thread", source })
+}
+
+/// Everything but requests: side doors, key fetches, reloads.
+fn control_runtime() -> Result<runtime::Runtime, Error> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { what: "the control runtime", source })
+}
+
+fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>) {
+    for issuer in issuers {
+        tokio::spawn(issuer.run(Arc::clone(clock)));
+    }
+}
+
+fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>) {
+    match reloader {
+        Some(reloader) => start_issuers(reloader.reload(), clock),
+        None => tracing::info!("the quickstart has no file to reload"),
+    }
+}
+
+async fn changed(watch: &mut Option<FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Drains: the phases in turn, until every worker is gone. A second signal cuts what is left.
+async fn finish(
+    drain: &Drain,
+    proxy: &proxy::Settings,
+    gone: &mut mpsc::Receiver<()>,
+    signals: &mut Signals,
+) {
+    let delay = if drain.phase() == Phase::Serving { proxy.drain_delay.0 } else { Duration::ZERO };
+    tracing::info!("draining");
+    tokio::select! {
+        _ = gone.recv() => {}
+        () = async {
+            drain.run(delay, proxy.grace.0).await;
+            gone.recv().await;
+        } => {}
+        _ = signals.terminate.recv() => drain.enter(Phase::Cut),
+        _ = signals.interrupt.recv() => drain.enter(Phase::Cut),
+    }
+}
+
+/// Forgets counters whose window has ended, now and then.
+async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
+    let mut ticks = time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        limiter.sweep(clock.now());
+    }
+}
+
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
