@@ -252,7 +252,10 @@ mod tests {
                 "[admin]\nlisten = '127.0.0.1:1'".into(),
                 "proxy: is missing, and so is every other door: there is nothing to do",
             ),
-            (door("max_header_bytes = '8191B'\nmax_uri = '1KiB'"), "proxy.max_header_bytes: must be from 8KiB to 16MiB"),
+            (
+                door("max_header_bytes = '8191B'\nmax_uri = '1KiB'"),
+                "proxy.max_header_bytes: must be from 8KiB to 16MiB",
+            ),
             (door("max_headers = 0"), "proxy.max_headers: must be from 1 to 10000"),
             (door("max_uri = '0'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
             (door("max_uri = '64KiB'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
