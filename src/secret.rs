@@ -142,6 +142,26 @@ mod tests {
     }
 
     #[test]
+    fn three_forms_are_read_and_no_error_shows_a_word() {
+        let read = |json: &str| serde_json::from_str::<Secret>(json).map_err(|error| error.to_string());
+        assert!(read(r#""x""#).is_ok_and(|secret| secret == Secret::Inline("x".into())));
+        assert!(read(r#"{"file": "/x"}"#).is_ok_and(|secret| matches!(secret, Secret::File(_))));
+        assert!(read(r#"{"env": "X"}"#).is_ok_and(|secret| matches!(secret, Secret::Env(_))));
+        for wrong in [
+            r#"["hunter2"]"#,
+            r#"{"hunter2": "hunter2"}"#,
+            r#"{"file": "hunter2", "env": "hunter2"}"#,
+            r#"{"file": "hunter2", "file": "hunter2"}"#,
+            "{}",
+            "4711",
+            "null",
+        ] {
+            let error = read(wrong).map(drop).unwrap_err();
+            assert!(error.contains("a secret: a string") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
     fn file_loses_its_newline_and_empty_is_refused() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("secret");

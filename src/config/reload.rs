@@ -51,3 +51,37 @@ fn embedded(settings: &Settings) -> Vec<(&str, Option<&str>)> {
     let is_embedded = |manager: &&KeyManagerSettings| manager.connector == ConnectorKind::Embedded;
     settings.key_managers.iter().filter(is_embedded).map(|m| (m.name.as_str(), m.listen.as_deref())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, parse, quickstart};
+
+    #[test]
+    fn only_what_was_settled_at_start_is_named() {
+        let old = quickstart().unwrap().0;
+        let text = include_str!("../../config/quickstart.toml");
+        for (from, to, expected) in [
+            ("", "", &[][..]),
+            ("requests = 5", "requests = 6", &[]),
+            ("audience = [\"quickstart\"]", "audience = [\"other\"]", &[]),
+            ("[proxy]", "realm = \"x\"\nstrip_headers = [\"X-A\"]\n[proxy]", &[]),
+            ("[proxy]", "workers = 2\n[proxy]", &["workers"]),
+            ("8080", "8081", &["proxy.listen"]),
+            ("[proxy]", "[proxy]\ngrace = \"1s\"", &["proxy.grace"]),
+            ("[proxy]", "[proxy]\ntimeouts = { idle = \"1s\" }", &["proxy.timeouts"]),
+            ("9090", "9091", &["admin.listen"]),
+            ("9000", "9001", &["key_managers.listen"]),
+            (
+                "[proxy]",
+                "log = { format = \"text\" }\ncache = { tokens = \"1MiB\" }\n[proxy]",
+                &["cache.tokens", "log.format"],
+            ),
+            ("[proxy]\nlisten = \"127.0.0.1:8080\"", "", &["proxy"]),
+        ] {
+            let new = parse(text.replace(from, to), Format::Toml, "f").map(|(settings, _)| settings);
+            let new = new.unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(restart_only(&old, &new), expected, "{to}");
+        }
+    }
+}

@@ -57,3 +57,44 @@ impl Settings {
 }
 
 const MAX_LEEWAY: Span = Span::seconds(300);
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Format, parse};
+
+    const GOOD: &str = "key_managers = [{ name = 'a', connector = 'oidc', issuer = 'https://i', audience = ['x'] }]\n\
+                        apis = [{ name = 'A', context = '/a', subscription = 'none', resources = [{ path = '/*', auth = 'none' }] }]\n";
+
+    fn fields(text: &str) -> (Vec<String>, Vec<String>) {
+        let (settings, _) = parse(text, Format::Toml, "f").unwrap();
+        let fields = |problems: Vec<crate::problem::Problem>| problems.into_iter().map(|p| p.field).collect();
+        (fields(settings.fail_open_traps()), fields(settings.warnings()))
+    }
+
+    #[test]
+    fn every_trap_is_told() {
+        assert_eq!(fields(GOOD), (vec![], vec![]));
+        for (from, to, field) in [
+            ("audience = ['x']", "audience = []", "key_managers[0].audience"),
+            ("audience", "allow_http = true, audience", "key_managers[0].allow_http"),
+            ("audience", "allow_remote = true, audience", "key_managers[0].allow_remote"),
+            ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
+            ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
+            ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),
+            ("key_managers", "trusted_proxies = ['10.0.0.0/8', '0.0.0.0/0']\nkey_managers", "trusted_proxies[1]"),
+            ("key_managers", "trusted_proxies = ['::/0']\nkey_managers", "trusted_proxies[0]"),
+        ] {
+            let expected = vec![field.to_owned()];
+            assert_eq!(fields(&GOOD.replacen(from, to, 1)), (expected.clone(), expected), "{to}");
+        }
+        assert_eq!(fields(&GOOD.replacen("audience", "leeway = '5m', audience", 1)).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_refuses_everyone_is_a_warning_and_no_trap() {
+        let nobody = "apis = [{ name = 'A', context = '/a', resources = [{ path = '/*' }] }]";
+        assert_eq!(fields(nobody), (vec![], vec!["apis[0]".into()]));
+        let nothing = "apis = [{ name = 'A', context = '/a' }]";
+        assert_eq!(fields(nothing), (vec![], vec!["apis[0].resources".into()]));
+    }
+}

@@ -82,7 +82,7 @@ fn yaml_mistakes_name_line_column_and_field() {
         ("# é\r\nproxy:\r\n  lisen: 3\r\n", r#"3:3: proxy.lisen: unknown field "lisen"; did you mean "listen"?"#),
         ("apis:\n- name: A\n- 3", r#"2:3: apis[0].context: missing field "context""#),
         ("realm: a\nrealm: b", r#"2:1: realm: "realm" is there twice"#),
-        ("realm: &x a", "1:11: realm: anchors and aliases are not used here"),
+        ("realm: &x a", "1:8: realm: anchors and aliases are not used here"),
         ("realm: *x", "1:8: while parsing node, found unknown anchor"),
         ("realm: !x a", "1:8: realm: tags are not used here"),
         ("realm: a\n---\nrealm: b", "3:1: expected a single document"),
@@ -124,7 +124,8 @@ fn hostile_nesting_is_refused() {
     assert!(
         said(Format::Json, &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))).ends_with("nested too deep")
     );
-    assert!(said(Format::Yaml, &"[".repeat(100_000)).ends_with("nested too deep"));
+    assert!(said(Format::Yaml, &"[".repeat(100_000)).contains("recursion"));
+    assert!(said(Format::Yaml, &"[".repeat(100)).ends_with("nested too deep"));
     assert!(said(Format::Yaml, &"- ".repeat(10_000)).ends_with("nested too deep"));
     assert!(said(Format::Toml, &format!("a = {}", "[".repeat(100_000))).contains("recurs"));
 }
