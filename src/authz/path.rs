@@ -1,6 +1,10 @@
 //! The canonical path: computed once, judged and forwarded alike (design, step 1).
+//!
+//! The rules stand in `store`, since templates are compared in the same form.
 
 use std::borrow::Cow;
+
+use crate::store;
 
 use super::PathFlaw;
 
@@ -9,6 +13,22 @@ use super::PathFlaw;
 /// Unreserved characters (RFC 3986 section 2.3) are decoded, the hex digits of what stays encoded are
 /// upper case. Borrowed when the path is canonical as sent, the common case.
 pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathFlaw> {
-    let _ = path;
-    unimplemented!()
+    store::canonical(path).map_err(PathFlaw::from)
+}
+
+impl From<store::PathFlaw> for PathFlaw {
+    fn from(flaw: store::PathFlaw) -> Self {
+        match flaw {
+            store::PathFlaw::NoLeadingSlash => Self::NoLeadingSlash,
+            store::PathFlaw::EncodedSlash => Self::EncodedSlash,
+            store::PathFlaw::Backslash => Self::Backslash,
+            store::PathFlaw::Control => Self::Control,
+            store::PathFlaw::Encoding => Self::Encoding,
+            store::PathFlaw::Utf8 => Self::Utf8,
+            store::PathFlaw::Fragment => Self::Fragment,
+            store::PathFlaw::DotSegment => Self::DotSegment,
+            store::PathFlaw::EmptySegment => Self::EmptySegment,
+            store::PathFlaw::Parameter => Self::Parameter,
+        }
+    }
 }

@@ -1,22 +1,36 @@
 //! The tables: APIs, applications, subscriptions, tiers. One immutable [`Snapshot`] for all readers,
 //! swapped whole by a single writer.
 
+mod api;
+mod application;
+mod build;
+mod gate;
+mod path;
 mod resource;
 pub mod settings;
 mod snapshot;
+mod subscription;
+mod suggest;
+mod template;
+#[cfg(test)]
+mod tests;
 mod tier;
+mod tiers;
+mod trie;
+mod upstream;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use application::{Application, ConsumerKey};
+pub use gate::{Gate, IdentityNames};
+pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use settings::{AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace};
-pub use snapshot::{
-    Api, Application, ConsumerKey, Gate, IdentityNames, KeyManagerSet, Resource, Snapshot, Subscription, Upstream,
-    UpstreamScheme, Upstreams,
-};
-pub use tier::{Burst, Quota, Tier, Window};
+pub use snapshot::{Api, KeyManagerSet, Resource, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use subscription::Subscription;
+pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]

@@ -1,4 +1,19 @@
-//! Election of API and resource by host, path and verb.
+//! Election of API and resource by host, path and verb (design, step 2).
+//!
+//! Host exact before any, then the longest context, then the template segment by segment, then the verb.
+//! What was elected in one step is never taken back in a later one.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use http::Method;
+use memchr::memchr;
+
+use super::{
+    Api,
+    template::{self, Part},
+    trie::{NONE, Trie},
+};
 
 /// What a request's host, path and verb lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,4 +42,260 @@ pub struct Target {
 
 /// All mounts and templates.
 #[derive(Debug)]
-pub(super) struct Routes;
+pub(super) struct Routes {
+    trie: Trie,
+    /// Where the contexts of a host begin.
+    hosts: HashMap<Box<str>, u32>,
+    /// Where the contexts for any host begin.
+    any_host: u32,
+    mounts: Vec<Mount>,
+    resources: Vec<Candidate>,
+}
+
+/// A context with the templates below it; several APIs may share one.
+#[derive(Debug, Clone, Copy)]
+struct Mount {
+    /// The first of its APIs, for when no template matches.
+    api: u32,
+    /// Where its templates begin.
+    templates: u32,
+}
+
+/// A resource of an elected shape; they differ in their verbs.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    api: u32,
+    resource: u32,
+    /// The next of the same shape.
+    next: u32,
+}
+
+/// Where an API is served, and which of its resources have a good template.
+#[derive(Debug)]
+pub(super) struct Placement {
+    /// Hosts as looked up; empty for any.
+    pub(super) hosts: Vec<String>,
+    /// Contexts, with version; canonical, empty for `/`.
+    pub(super) contexts: Vec<String>,
+    /// Indices of its resources.
+    pub(super) resources: Vec<u32>,
+}
+
+/// Two resources that the same request would elect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Conflict {
+    /// API and resource declared later.
+    pub(super) later: (u32, u32),
+    /// API and resource declared earlier.
+    pub(super) earlier: (u32, u32),
+}
+
+impl Routes {
+    /// Lays out the APIs as `placements` says (one for each API), and tells which resources cannot be told apart.
+    pub(super) fn build(apis: &[Api], placements: &[Placement]) -> (Self, Vec<Conflict>) {
+        let mut routes =
+            Self { trie: Trie::new(), hosts: HashMap::new(), any_host: 0, mounts: Vec::new(), resources: Vec::new() };
+        routes.any_host = routes.trie.root();
+        let mut conflicts = Vec::new();
+        let mut laid_out: HashMap<Vec<u32>, u32> = HashMap::new();
+        for ((host, context), group) in groups(placements) {
+            let mount = match laid_out.get(&group) {
+                Some(mount) => *mount,
+                None => {
+                    let mount = routes.add_mount(apis, placements, &group, &mut conflicts);
+                    laid_out.insert(group, mount);
+                    mount
+                }
+            };
+            routes.add_context(host, context, mount);
+        }
+        routes.shrink();
+        conflicts.sort_unstable();
+        conflicts.dedup();
+        (routes, conflicts)
+    }
+
+    /// The templates of all APIs of `group` in one tree.
+    fn add_mount(
+        &mut self,
+        apis: &[Api],
+        placements: &[Placement],
+        group: &[u32],
+        conflicts: &mut Vec<Conflict>,
+    ) -> u32 {
+        let templates = self.trie.root();
+        for &api in group {
+            for &resource in &placements[api as usize].resources {
+                let text = &apis[api as usize].resources[resource as usize].template;
+                let Ok(parts) = template::template(text) else { continue };
+                self.add_template(apis, templates, &parts, (api, resource), conflicts);
+            }
+        }
+        self.mounts.push(Mount { api: group[0], templates });
+        count(self.mounts.len() - 1)
+    }
+
+    fn add_template(
+        &mut self,
+        apis: &[Api],
+        root: u32,
+        parts: &[Part<'_>],
+        of: (u32, u32),
+        conflicts: &mut Vec<Conflict>,
+    ) {
+        let mut node = root;
+        let mut rest = false;
+        for part in parts {
+            match part {
+                Part::Exact(text) => node = self.trie.add_child(node, text),
+                Part::Param => node = self.trie.add_param(node),
+                Part::Rest => rest = true,
+            }
+        }
+        let place = count(self.resources.len());
+        let node = self.trie.node_mut(node);
+        let head = if rest { &mut node.rest } else { &mut node.end };
+        let next = std::mem::replace(head, place);
+        self.resources.push(Candidate { api: of.0, resource: of.1, next });
+        let mine = &apis[of.0 as usize].resources[of.1 as usize];
+        conflicts.extend(
+            self.candidates(next)
+                .filter(|other| mine.shares_verb_with(&apis[other.api as usize].resources[other.resource as usize]))
+                .map(|other| Conflict { later: of, earlier: (other.api, other.resource) }),
+        );
+    }
+
+    fn add_context(&mut self, host: &str, context: &str, mount: u32) {
+        let mut node = self.any_host;
+        if !host.is_empty() {
+            node = match self.hosts.get(host) {
+                Some(root) => *root,
+                None => {
+                    let root = self.trie.root();
+                    self.hosts.insert(host.into(), root);
+                    root
+                }
+            };
+        }
+        for segment in context.split('/').skip(1) {
+            node = self.trie.add_child(node, segment);
+        }
+        self.trie.node_mut(node).mount = mount;
+    }
+
+    fn shrink(&mut self) {
+        self.trie.shrink();
+        self.mounts.shrink_to_fit();
+        self.resources.shrink_to_fit();
+    }
+
+    /// Elects. Allocates nothing; the cost does not grow with the number of APIs.
+    pub(super) fn resolve(&self, apis: &[Api], host: &str, method: &Method, path: &str) -> Resolution {
+        if !path.starts_with('/') {
+            return Resolution::NoApi;
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let Some((mount, context_len)) = self.mount(host, path) else { return Resolution::NoApi };
+        let below = path[context_len..].strip_prefix('/');
+        let Some(first) = self.elect(mount.templates, below) else {
+            return Resolution::NoResource { api: mount.api };
+        };
+        match self.by_verb(apis, first, method) {
+            Some(found) => {
+                Resolution::Found(Target { api: found.api, resource: found.resource, context_len: count(context_len) })
+            }
+            None => Resolution::NoResource { api: self.resources[first as usize].api },
+        }
+    }
+
+    fn mount(&self, host: &str, path: &str) -> Option<(Mount, usize)> {
+        if !self.hosts.is_empty() {
+            let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+            if let Some(found) = self.hosts.get(host).and_then(|root| self.longest_context(*root, path)) {
+                return Some(found);
+            }
+        }
+        self.longest_context(self.any_host, path)
+    }
+
+    /// The mount with the longest context that `path` begins with, and that context's length.
+    fn longest_context(&self, root: u32, path: &str) -> Option<(Mount, usize)> {
+        let mut node = root;
+        let mut longest = (self.trie.node(node).mount, 0);
+        let mut at = 0;
+        while at < path.len() {
+            let end = memchr(b'/', &path.as_bytes()[at + 1..]).map_or(path.len(), |n| at + 1 + n);
+            match self.trie.child(node, &path[at + 1..end]) {
+                Some(child) => node = child,
+                None => break,
+            }
+            if self.trie.node(node).mount != NONE {
+                longest = (self.trie.node(node).mount, end);
+            }
+            at = end;
+        }
+        let (mount, length) = longest;
+        (mount != NONE).then(|| (self.mounts[mount as usize], length))
+    }
+
+    /// The first resource of the shape elected for what is `below` a node; none: nothing is below.
+    /// Looks at each node at most once, and is no deeper than the deepest template.
+    fn elect(&self, node: u32, below: Option<&str>) -> Option<u32> {
+        let here = self.trie.node(node);
+        let Some(below) = below else {
+            return [here.end, here.rest].into_iter().find(|first| *first != NONE);
+        };
+        let (segment, below) = match memchr(b'/', below.as_bytes()) {
+            Some(end) => (&below[..end], Some(&below[end + 1..])),
+            None => (below, None),
+        };
+        if let Some(child) = self.trie.child(node, segment)
+            && let Some(found) = self.elect(child, below)
+        {
+            return Some(found);
+        }
+        if here.param != NONE
+            && !segment.is_empty()
+            && let Some(found) = self.elect(here.param, below)
+        {
+            return Some(found);
+        }
+        (here.rest != NONE).then_some(here.rest)
+    }
+
+    /// The resource of a shape that lists the verb; HEAD is GET where it is not listed.
+    fn by_verb(&self, apis: &[Api], first: u32, method: &Method) -> Option<Candidate> {
+        let listing = |verb: &Method| {
+            self.candidates(first).find(|it| apis[it.api as usize].resources[it.resource as usize].lists(verb))
+        };
+        listing(method).or_else(|| if *method == Method::HEAD { listing(&Method::GET) } else { None })
+    }
+
+    fn candidates(&self, first: u32) -> impl Iterator<Item = Candidate> {
+        let at = |place: u32| self.resources.get(place as usize).copied();
+        std::iter::successors(at(first), move |it| at(it.next))
+    }
+}
+
+/// The APIs of each host and context, in declared order.
+fn groups(placements: &[Placement]) -> BTreeMap<(&str, &str), Vec<u32>> {
+    let mut groups: BTreeMap<(&str, &str), Vec<u32>> = BTreeMap::new();
+    for (api, placement) in placements.iter().enumerate() {
+        let any = placement.hosts.is_empty().then_some("");
+        for host in placement.hosts.iter().map(String::as_str).chain(any) {
+            for context in &placement.contexts {
+                let group = groups.entry((host, context)).or_default();
+                // A host may be listed twice.
+                if group.last() != Some(&count(api)) {
+                    group.push(count(api));
+                }
+            }
+        }
+    }
+    groups
+}
+
+/// Tables are indexed with 32 bits; no configuration has four billion rows.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(NONE)
+}

@@ -1,15 +1,14 @@
 //! The immutable tables.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use http::{HeaderName, Method};
-use ipnet::IpNet;
+use http::Method;
 
 use crate::{problem::Problem, telemetry::ApiCounters};
 
 use super::{
-    AuthRule, FaultFormat, KeyType, Resolution, ScopesMatch, SubscriptionRule, SubscriptionState, Tier, TokenPlace,
-    resource::Routes, settings::TableSettings,
+    Application, AuthRule, ConsumerKey, FaultFormat, Gate, Resolution, ScopesMatch, Subscription, SubscriptionRule,
+    Tier, application::ConsumerKeys, build, resource::Routes, settings::TableSettings, subscription::Subscriptions,
 };
 
 /// One version of all tables.
@@ -26,41 +25,9 @@ pub struct Snapshot {
     /// Request counters where no API is served.
     pub no_api_counters: ApiCounters,
 
-    routes: Routes,
-    /// Key manager's name → consumer key → its application.
-    consumer_keys: HashMap<Box<str>, HashMap<Box<str>, ConsumerKey>>,
-    /// (application, API) → subscription.
-    subscriptions: HashMap<(u32, u32), Subscription>,
-}
-
-/// What holds for every request at every door.
-#[derive(Debug)]
-pub struct Gate {
-    /// Whose forwarded headers count.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Form of refusals where no API says otherwise.
-    pub fault_format: FaultFormat,
-    /// `realm` of the challenges.
-    pub realm: Box<str>,
-    /// Names to remove from client requests: lower case, `_` and `.` written as `-`, sorted.
-    pub strip: Vec<Box<str>>,
-    /// Names of the headers that carry the identity.
-    pub identity: IdentityNames,
-    /// RateLimit fields on accepted answers too.
-    pub rate_limit_headers: bool,
-}
-
-/// Parsed names of the identity headers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "documented at settings::IdentityHeaders")]
-pub struct IdentityNames {
-    pub subject: HeaderName,
-    pub client_id: HeaderName,
-    pub scopes: HeaderName,
-    pub application: HeaderName,
-    pub tier: HeaderName,
-    /// Claim's name and header, in the settings' order; `token::Identity::claims` has the same order.
-    pub claims: Arc<[(Box<str>, HeaderName)]>,
+    pub(super) routes: Routes,
+    pub(super) consumer_keys: ConsumerKeys,
+    pub(super) subscriptions: Subscriptions,
 }
 
 /// One API.
@@ -170,15 +137,15 @@ impl KeyManagerSet {
     }
 }
 
-/// One resource of an API.
+/// One resource of an API. Lists that many resources have in common are shared.
 #[derive(Debug)]
 pub struct Resource {
     /// The template as configured, for logs and counters.
     pub template: Box<str>,
-    /// Verbs it lists; empty is every one.
-    pub methods: Vec<Method>,
+    /// Verbs it lists; empty is every one of RFC 9110 and PATCH, but CONNECT and TRACE.
+    pub methods: Arc<[Method]>,
     /// Scopes it needs.
-    pub scopes: Vec<Box<str>>,
+    pub scopes: Arc<[Box<str>]>,
     /// Any or all of them.
     pub scopes_match: ScopesMatch,
     /// Whether a credential is needed.
@@ -187,62 +154,41 @@ pub struct Resource {
     pub tier: Option<Tier>,
 }
 
-/// One application.
-#[derive(Debug)]
-pub struct Application {
-    /// Name.
-    pub name: Box<str>,
-    /// Owner.
-    pub owner: Box<str>,
-    /// Name of its tier.
-    pub tier_name: Box<str>,
-    /// Application-level tier, counted per user. None: unlimited.
-    pub tier: Option<Tier>,
-}
+impl Resource {
+    /// Whether it lists this verb.
+    pub fn lists(&self, method: &Method) -> bool {
+        if self.methods.is_empty() { ANY_METHOD.contains(method) } else { self.methods.contains(method) }
+    }
 
-/// What a consumer key stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConsumerKey {
-    /// Index of the application.
-    pub application: u32,
-    /// Environment.
-    pub key_type: KeyType,
-}
-
-/// One subscription.
-#[derive(Debug)]
-pub struct Subscription {
-    /// Name of its tier.
-    pub tier_name: Box<str>,
-    /// Subscription-level tier. None: unlimited.
-    pub tier: Option<Tier>,
-    /// Whether it may be used.
-    pub state: SubscriptionState,
+    pub(super) fn shares_verb_with(&self, other: &Self) -> bool {
+        let mine = if self.methods.is_empty() { &ANY_METHOD[..] } else { &self.methods };
+        mine.iter().any(|method| other.lists(method))
+    }
 }
 
 impl Snapshot {
     /// Builds the tables, or names every mistake in them.
     pub fn build(settings: &TableSettings<'_>, generation: u64) -> Result<Self, Vec<Problem>> {
-        let _ = (settings, generation, TokenPlace::Header);
-        unimplemented!()
+        build::snapshot(settings, generation)
     }
 
     /// Elects the API and resource for a canonical path (design, step 2). `host` is lower case,
     /// without port and trailing dot.
     pub fn resolve(&self, host: &str, method: &Method, path: &str) -> Resolution {
-        let _ = (host, method, path);
-        unimplemented!()
+        self.routes.resolve(&self.apis, host, method, path)
     }
 
     /// The application behind a consumer key of a key manager.
     pub fn consumer_key(&self, key_manager: &str, consumer_key: &str) -> Option<ConsumerKey> {
-        let _ = (key_manager, consumer_key);
-        unimplemented!()
+        self.consumer_keys.get(key_manager, consumer_key)
     }
 
     /// The subscription of an application to an API.
     pub fn subscription(&self, application: u32, api: u32) -> Option<&Subscription> {
-        let _ = (application, api);
-        unimplemented!()
+        self.subscriptions.get(application, api)
     }
 }
+
+/// What `*` stands for: RFC 9110 section 9 and RFC 5789, but CONNECT and TRACE, which are never forwarded.
+pub(super) static ANY_METHOD: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];

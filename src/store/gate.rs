@@ -1,0 +1,195 @@
+//! What holds for every request at every door: who is trusted, what is stripped, how identity is told.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use crate::problem::Problem;
+
+use super::{FaultFormat, settings::GateSettings, suggest::Problems};
+
+/// What holds for every request at every door.
+#[derive(Debug)]
+pub struct Gate {
+    /// Whose forwarded headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Form of refusals where no API says otherwise.
+    pub fault_format: FaultFormat,
+    /// `realm` of the challenges.
+    pub realm: Box<str>,
+    /// Names to remove from client requests: lower case, `_` and `.` written as `-`, sorted.
+    pub strip: Vec<Box<str>>,
+    /// Names of the headers that carry the identity.
+    pub identity: IdentityNames,
+    /// RateLimit fields on accepted answers too.
+    pub rate_limit_headers: bool,
+
+    /// By length of a name, the first letters of those in `strip`: most names are told apart here.
+    first_letters: Box<[u32; LENGTHS]>,
+}
+
+/// Parsed names of the identity headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "documented at settings::IdentityHeaders")]
+pub struct IdentityNames {
+    pub subject: HeaderName,
+    pub client_id: HeaderName,
+    pub scopes: HeaderName,
+    pub application: HeaderName,
+    pub tier: HeaderName,
+    /// Claim's name and header, in the settings' order; `token::Identity::claims` has the same order.
+    pub claims: Arc<[(Box<str>, HeaderName)]>,
+}
+
+impl Gate {
+    /// Reads the settings, or names every mistake in them.
+    pub fn build(settings: &GateSettings) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let gate = Self::checked(settings, &mut problems);
+        problems.into_result()?;
+        Ok(gate)
+    }
+
+    /// The gate; only good if no problem was added.
+    pub(super) fn checked(settings: &GateSettings, problems: &mut Problems) -> Self {
+        let quotable = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
+        if settings.realm.is_empty() || !settings.realm.chars().all(quotable) {
+            problems.add("realm", "is visible ASCII without quotes and backslashes, and not empty");
+        }
+        let identity = identity_names(settings, problems);
+        let strip = strip_names(settings, &identity, problems);
+        let mut first_letters = Box::new([0; LENGTHS]);
+        for name in &strip {
+            let (length, letter) = place(name);
+            first_letters[length] |= letter;
+        }
+        Self {
+            trusted_proxies: settings.trusted_proxies.clone(),
+            fault_format: settings.fault_format,
+            realm: settings.realm.as_str().into(),
+            strip,
+            identity,
+            rate_limit_headers: settings.rate_limit_headers,
+            first_letters,
+        }
+    }
+
+    /// Whether a client's header of this name is removed. `name` is lower case, as in `HeaderName`;
+    /// `_` and `.` count as `-`, since CGI and its heirs make them one.
+    #[inline]
+    pub fn strips(&self, name: &str) -> bool {
+        let (length, letter) = place(name);
+        self.first_letters[length] & letter != 0 && self.is_listed(name)
+    }
+
+    fn is_listed(&self, name: &str) -> bool {
+        self.strip.binary_search_by(|listed| listed.bytes().cmp(name.bytes().map(dashed))).is_ok()
+    }
+}
+
+/// Where a name stands in `first_letters`.
+#[inline]
+fn place(name: &str) -> (usize, u32) {
+    (name.len().min(LENGTHS - 1), 1 << (name.as_bytes().first().copied().map_or(0, dashed) & 31))
+}
+
+/// The one spelling of the three that CGI takes for the same.
+const fn dashed(byte: u8) -> u8 {
+    match byte {
+        b'_' | b'.' => b'-',
+        _ => byte,
+    }
+}
+
+fn dashed_name(name: &HeaderName) -> Box<str> {
+    name.as_str().replace(['_', '.'], "-").into()
+}
+
+fn identity_names(settings: &GateSettings, problems: &mut Problems) -> IdentityNames {
+    let given = &settings.identity_headers;
+    let mut seen = HashMap::new();
+    let mut name = |text: &str, field: String| header_name(text, field, &mut seen, problems);
+    let names = IdentityNames {
+        subject: name(&given.subject, "identity_headers.subject".into()),
+        client_id: name(&given.client_id, "identity_headers.client_id".into()),
+        scopes: name(&given.scopes, "identity_headers.scopes".into()),
+        application: name(&given.application, "identity_headers.application".into()),
+        tier: name(&given.tier, "identity_headers.tier".into()),
+        claims: given
+            .claims
+            .iter()
+            .map(|(claim, header)| (claim.as_str().into(), name(header, format!("identity_headers.claims.{claim}"))))
+            .collect(),
+    };
+    if given.claims.contains_key("") {
+        problems.add("identity_headers.claims", "a claim's name is empty");
+    }
+    names
+}
+
+/// An identity header's name; some name and a problem if it may not be one.
+fn header_name(text: &str, field: String, seen: &mut HashMap<Box<str>, String>, problems: &mut Problems) -> HeaderName {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        problems.add(field, "is not a header name");
+        return HeaderName::from_static("x-invalid");
+    };
+    if is_reserved(&name) {
+        problems.add(field, "this header belongs to the connection, the message's framing, or the credential");
+        return name;
+    }
+    match seen.get(&dashed_name(&name)) {
+        Some(earlier) => problems.add(field, format!("{earlier} has this header too")),
+        None => _ = seen.insert(dashed_name(&name), field),
+    }
+    name
+}
+
+fn strip_names(settings: &GateSettings, identity: &IdentityNames, problems: &mut Problems) -> Vec<Box<str>> {
+    let mut names: Vec<Box<str>> = ALWAYS_STRIPPED.iter().map(|name| (*name).into()).collect();
+    let IdentityNames { subject, client_id, scopes, application, tier, claims } = identity;
+    names.extend([subject, client_id, scopes, application, tier].map(dashed_name));
+    names.extend(claims.iter().map(|(_, name)| dashed_name(name)));
+    for (n, text) in settings.strip_headers.iter().enumerate() {
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if is_reserved(&name) => problems.add(
+                format!("strip_headers[{n}]"),
+                "this header belongs to the connection, the message's framing, or the credential",
+            ),
+            Ok(name) => names.push(dashed_name(&name)),
+            Err(_) => problems.add(format!("strip_headers[{n}]"), "is not a header name"),
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(&&*dashed_name(name))
+}
+
+/// Names longer than this share the last place.
+const LENGTHS: usize = 64;
+
+/// What upstreams take for an identity that somebody has verified.
+const ALWAYS_STRIPPED: &[&str] =
+    &["client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-jwt-assertion", "x-wso2-client-certificate"];
+
+/// Headers that have a meaning of their own on the way to the upstream.
+const RESERVED: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];

@@ -1,0 +1,283 @@
+//! The canonical form of a path: one for requests and templates, so that both are compared alike
+//! (design, step 1; RFC 3986 section 6.2.2).
+//!
+//! Decodes once and never twice. Never repairs what two readers could take for different paths: that is refused.
+
+use std::borrow::Cow;
+
+/// Why a path has no canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum PathFlaw {
+    NoLeadingSlash,
+    EncodedSlash,
+    Backslash,
+    Control,
+    Encoding,
+    Utf8,
+    Fragment,
+    DotSegment,
+    EmptySegment,
+    Parameter,
+}
+
+impl PathFlaw {
+    /// What is wrong, for people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::NoLeadingSlash => "does not begin with a slash",
+            Self::EncodedSlash => "has an encoded slash",
+            Self::Backslash => "has a backslash",
+            Self::Control => "has a control character",
+            Self::Encoding => "has a broken percent-encoding or a question mark",
+            Self::Utf8 => "is not UTF-8 when decoded",
+            Self::Fragment => "has a number sign",
+            Self::DotSegment => "has a `.` or `..` segment",
+            Self::EmptySegment => "has an empty segment",
+            Self::Parameter => "has a semicolon",
+        }
+    }
+}
+
+/// The canonical form of a path as sent, without query; or why there is none.
+///
+/// Unreserved characters are decoded, the hex digits of what stays encoded are upper case, and what may not
+/// stand in a path as it is (non-ASCII, space, quotes, braces) is encoded. Borrowed where nothing changes.
+pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathFlaw> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return Err(PathFlaw::NoLeadingSlash);
+    }
+    let mut segment = Segment::Empty;
+    for (at, &byte) in bytes.iter().enumerate().skip(1) {
+        match CLASSES[usize::from(byte)] {
+            Class::Plain => segment = Segment::Text,
+            Class::Dot => segment = segment.dot(),
+            Class::Slash => segment = segment.closed()?,
+            Class::Recode => return Recoder::new(path, segment).run(at),
+            Class::Refused(flaw) => return Err(flaw),
+        }
+    }
+    segment.ended()?;
+    Ok(Cow::Borrowed(path))
+}
+
+/// What the present segment holds so far, after decoding.
+#[derive(Debug, Clone, Copy)]
+enum Segment {
+    Empty,
+    OneDot,
+    TwoDots,
+    Text,
+}
+
+impl Segment {
+    const fn dot(self) -> Self {
+        match self {
+            Self::Empty => Self::OneDot,
+            Self::OneDot => Self::TwoDots,
+            Self::TwoDots | Self::Text => Self::Text,
+        }
+    }
+
+    /// A slash follows.
+    const fn closed(self) -> Result<Self, PathFlaw> {
+        match self {
+            Self::Empty => Err(PathFlaw::EmptySegment),
+            Self::OneDot | Self::TwoDots => Err(PathFlaw::DotSegment),
+            Self::Text => Ok(Self::Empty),
+        }
+    }
+
+    /// The path ends here; a trailing slash is no flaw.
+    const fn ended(self) -> Result<(), PathFlaw> {
+        match self {
+            Self::Empty | Self::Text => Ok(()),
+            Self::OneDot | Self::TwoDots => Err(PathFlaw::DotSegment),
+        }
+    }
+}
+
+/// The uncommon case: something is encoded, or has to be.
+struct Recoder<'a> {
+    sent: &'a str,
+    segment: Segment,
+    /// The canonical form so far; none as long as it is what was sent.
+    text: Option<String>,
+}
+
+impl<'a> Recoder<'a> {
+    const fn new(sent: &'a str, segment: Segment) -> Self {
+        Self { sent, segment, text: None }
+    }
+
+    /// Goes on from byte `at`; everything before it is canonical.
+    fn run(mut self, mut at: usize) -> Result<Cow<'a, str>, PathFlaw> {
+        while let Some(next) = self.sent[at..].chars().next() {
+            at += match next {
+                '%' => self.encoded(at)?,
+                _ if next.is_ascii() => self.ascii(at, next)?,
+                _ => self.non_ascii(at, next)?,
+            };
+        }
+        self.segment.ended()?;
+        Ok(self.text.map_or(Cow::Borrowed(self.sent), Cow::Owned))
+    }
+
+    fn ascii(&mut self, at: usize, next: char) -> Result<usize, PathFlaw> {
+        let byte = self.sent.as_bytes()[at];
+        match CLASSES[usize::from(byte)] {
+            Class::Plain => self.segment = Segment::Text,
+            Class::Dot => self.segment = self.segment.dot(),
+            Class::Slash => self.segment = self.segment.closed()?,
+            Class::Refused(flaw) => return Err(flaw),
+            Class::Recode => {
+                self.segment = Segment::Text;
+                self.put_encoded(at, &[byte]);
+                return Ok(1);
+            }
+        }
+        if let Some(text) = &mut self.text {
+            text.push(next);
+        }
+        Ok(1)
+    }
+
+    fn non_ascii(&mut self, at: usize, next: char) -> Result<usize, PathFlaw> {
+        if next.is_control() {
+            return Err(PathFlaw::Control);
+        }
+        self.segment = Segment::Text;
+        let mut buffer = [0; 4];
+        let sent = next.encode_utf8(&mut buffer).len();
+        self.put_encoded(at, &buffer[..sent]);
+        Ok(sent)
+    }
+
+    /// A percent-encoded character: one triplet, or as many as its UTF-8 form has bytes.
+    fn encoded(&mut self, at: usize) -> Result<usize, PathFlaw> {
+        let first = self.triplet(at)?;
+        match first {
+            0..=0x1f | 0x7f => return Err(PathFlaw::Control),
+            b'/' => return Err(PathFlaw::EncodedSlash),
+            b'\\' => return Err(PathFlaw::Backslash),
+            b';' => return Err(PathFlaw::Parameter),
+            _ => {}
+        }
+        if is_unreserved(first) {
+            self.segment = if first == b'.' { self.segment.dot() } else { Segment::Text };
+            self.put(at, char::from(first).encode_utf8(&mut [0; 4]));
+            return Ok(3);
+        }
+        self.segment = Segment::Text;
+        let length = utf8_length(first).ok_or(PathFlaw::Utf8)?;
+        let mut bytes = [first, 0, 0, 0];
+        for (n, byte) in bytes.iter_mut().enumerate().take(length).skip(1) {
+            let next = at + 3 * n;
+            *byte = match self.sent.as_bytes().get(next) {
+                Some(b'%') => self.triplet(next)?,
+                _ => return Err(PathFlaw::Utf8),
+            };
+        }
+        let decoded = std::str::from_utf8(&bytes[..length]).map_err(|_| PathFlaw::Utf8)?;
+        if decoded.chars().any(char::is_control) {
+            return Err(PathFlaw::Control);
+        }
+        self.put_encoded(at, &bytes[..length]);
+        Ok(3 * length)
+    }
+
+    /// The byte that the triplet at `at` stands for.
+    fn triplet(&self, at: usize) -> Result<u8, PathFlaw> {
+        let digit = |n: usize| {
+            let byte = self.sent.as_bytes().get(at + n).copied()?;
+            char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok())
+        };
+        match (digit(1), digit(2)) {
+            (Some(high), Some(low)) => Ok(high << 4 | low),
+            _ => Err(PathFlaw::Encoding),
+        }
+    }
+
+    /// Writes `bytes` percent-encoded in place of what stands at `at`.
+    fn put_encoded(&mut self, at: usize, bytes: &[u8]) {
+        let mut buffer = [b'%'; 12];
+        for (triplet, &byte) in buffer.chunks_exact_mut(3).zip(bytes) {
+            triplet[1] = HEX[usize::from(byte >> 4)];
+            triplet[2] = HEX[usize::from(byte & 0xf)];
+        }
+        let encoded = std::str::from_utf8(&buffer[..3 * bytes.len()]).expect("percent signs and hex digits are ASCII");
+        self.put(at, encoded);
+    }
+
+    /// Writes `text` in place of what stands at `at`; copies what was sent before it only when they differ.
+    fn put(&mut self, at: usize, text: &str) {
+        match &mut self.text {
+            Some(canonical) => canonical.push_str(text),
+            None if self.sent[at..].starts_with(text) => {}
+            None => {
+                let mut canonical = String::with_capacity(self.sent.len() + 2 * text.len());
+                canonical.push_str(&self.sent[..at]);
+                canonical.push_str(text);
+                self.text = Some(canonical);
+            }
+        }
+    }
+}
+
+/// How many bytes the UTF-8 form has that begins with this one (RFC 3629); overlong and surrogate forms
+/// are left to the decoder.
+const fn utf8_length(first: u8) -> Option<usize> {
+    match first {
+        0..=0x7f => Some(1),
+        0xc2..=0xdf => Some(2),
+        0xe0..=0xef => Some(3),
+        0xf0..=0xf4 => Some(4),
+        _ => None,
+    }
+}
+
+/// RFC 3986 section 2.3
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What a raw byte means.
+#[derive(Debug, Clone, Copy)]
+enum Class {
+    /// Stays as it is.
+    Plain,
+    Dot,
+    Slash,
+    /// Percent sign, or a byte that has to be encoded.
+    Recode,
+    Refused(PathFlaw),
+}
+
+const fn class(byte: u8) -> Class {
+    match byte {
+        b'/' => Class::Slash,
+        b'.' => Class::Dot,
+        b'\\' => Class::Refused(PathFlaw::Backslash),
+        b'#' => Class::Refused(PathFlaw::Fragment),
+        b';' => Class::Refused(PathFlaw::Parameter),
+        // The query was cut off before: whoever left it here would judge something else than is forwarded.
+        b'?' => Class::Refused(PathFlaw::Encoding),
+        0..=0x1f | 0x7f => Class::Refused(PathFlaw::Control),
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@' => Class::Plain,
+        _ if is_unreserved(byte) => Class::Plain,
+        _ => Class::Recode,
+    }
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Recode; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = class(byte as u8);
+        byte += 1;
+    }
+    classes
+};
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -1,0 +1,66 @@
+//! Subscriptions: which application may use which API, at which tier.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::{SubscriptionState, Tier};
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Index of the application.
+    pub application: u32,
+    /// Index of the API.
+    pub api: u32,
+    /// Whether it may be used.
+    pub state: SubscriptionState,
+    /// Name of its tier.
+    pub tier_name: Arc<str>,
+    /// Subscription-level tier. None: unlimited.
+    pub tier: Option<Tier>,
+}
+
+/// All subscriptions, by application and API.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    rows: Vec<Subscription>,
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Subscriptions {
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self {
+            rows: Vec::with_capacity(rows),
+            index: HashTable::with_capacity(rows),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, application: u32, api: u32) -> Option<&Subscription> {
+        let is_it = |&row: &u32| {
+            let row = &self.rows[row as usize];
+            row.application == application && row.api == api
+        };
+        let row = *self.index.find(self.hasher.hash_one((application, api)), is_it)?;
+        Some(&self.rows[row as usize])
+    }
+
+    /// Adds a subscription; false, and nothing done, if the application has one to that API.
+    pub(super) fn add(&mut self, subscription: Subscription) -> bool {
+        let (application, api) = (subscription.application, subscription.api);
+        let Ok(place) = u32::try_from(self.rows.len()) else { return false };
+        if self.get(application, api).is_some() {
+            return false;
+        }
+        self.rows.push(subscription);
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.index.insert_unique(hasher.hash_one((application, api)), place, |&row| {
+            let row = &rows[row as usize];
+            hasher.hash_one((row.application, row.api))
+        });
+        true
+    }
+}

@@ -1,0 +1,233 @@
+//! The tiers by name: WSO2's built-in ones and the configured, which replace them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    settings::{BurstSettings, TierLevel, TierSettings},
+    suggest::{Problems, Suggest},
+    tier::{Burst, Limits, Quota, Window},
+};
+
+/// All tiers that can be named.
+pub(super) struct Tiers {
+    by_name: HashMap<Arc<str>, Entry>,
+}
+
+struct Entry {
+    level: TierLevel,
+    kind: Kind,
+}
+
+enum Kind {
+    Unlimited,
+    Limited(Arc<Limits>),
+    /// Known by name, but it counts something else than requests.
+    Uncounted(&'static str),
+    /// Configured wrongly, which is reported once and where it stands.
+    Broken,
+}
+
+/// A tier that some part of the configuration names.
+pub(super) struct Picked {
+    pub(super) name: Arc<str>,
+    pub(super) limits: Option<Arc<Limits>>,
+}
+
+impl Tiers {
+    /// The built-in tiers and the configured ones.
+    pub(super) fn build(settings: &[TierSettings], problems: &mut Problems) -> Self {
+        let mut tiers = Self { by_name: HashMap::new() };
+        for (name, kind, level) in built_in() {
+            tiers.by_name.insert(name.into(), Entry { level, kind });
+        }
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (n, tier) in settings.iter().enumerate() {
+            let field = format!("tiers[{n}]");
+            if tier.name.is_empty() {
+                problems.add(format!("{field}.name"), "is empty");
+            }
+            if let Some(earlier) = first.get(tier.name.as_str()) {
+                problems.add(format!("{field}.name"), format!("tiers[{earlier}] has this name too"));
+                continue;
+            }
+            first.insert(&tier.name, n);
+            let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+            tiers.by_name.insert(tier.name.as_str().into(), Entry { level: tier.level, kind });
+        }
+        tiers
+    }
+
+    /// The tier called `name`, for use at `level`; a problem at `field` if it is none.
+    pub(super) fn pick(
+        &self,
+        name: &str,
+        level: TierLevel,
+        field: impl Fn() -> String,
+        problems: &mut Problems,
+    ) -> Option<Picked> {
+        let Some((name, entry)) = self.by_name.get_key_value(name) else {
+            let nearest = problems.nearest(name, self.by_name.keys().map(|name| &**name));
+            problems.add(field(), Suggest("no tier has this name", nearest));
+            return None;
+        };
+        if entry.level != TierLevel::Any && entry.level != level {
+            problems.add(field(), format!("this tier is {}, not {}", place(entry.level), place(level)));
+            return None;
+        }
+        let limits = match &entry.kind {
+            Kind::Unlimited => None,
+            Kind::Limited(limits) => Some(Arc::clone(limits)),
+            Kind::Broken => return None,
+            Kind::Uncounted(what) => {
+                problems.add(field(), format!("this tier counts {what}: not in this build"));
+                return None;
+            }
+        };
+        Some(Picked { name: Arc::clone(name), limits })
+    }
+}
+
+const fn place(level: TierLevel) -> &'static str {
+    match level {
+        TierLevel::Any => "for any use",
+        TierLevel::Subscription => "for subscriptions",
+        TierLevel::Application => "for applications",
+        TierLevel::Advanced => "for APIs and resources",
+    }
+}
+
+/// The limits of a configured tier; none if something is wrong with them.
+fn limits(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<Limits> {
+    let limit = quota_limit(tier, field, problems);
+    let window = match window(&tier.per) {
+        Ok(window) => Some(window),
+        Err(message) => {
+            problems.add(format!("{field}.per"), message);
+            None
+        }
+    };
+    let burst = match &tier.burst {
+        Some(settings) => Some(burst(settings, field, problems)?),
+        None => None,
+    };
+    Some(Limits {
+        name: tier.name.as_str().into(),
+        quota: Quota { limit: limit?, window: window? },
+        burst,
+        stop_on_quota_reach: tier.stop_on_quota_reach,
+    })
+}
+
+fn quota_limit(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<u32> {
+    let others = [("bytes", tier.bytes), ("events", tier.events), ("tokens", tier.tokens)];
+    let given = usize::from(tier.requests.is_some()) + others.iter().filter(|(_, value)| value.is_some()).count();
+    if given != 1 {
+        problems.add(field, "has exactly one of requests, bytes, events and tokens");
+        return None;
+    }
+    for (name, value) in others {
+        if value.is_some() {
+            problems.add(format!("{field}.{name}"), "not in this build");
+        }
+    }
+    in_range(tier.requests?, || format!("{field}.requests"), problems)
+}
+
+fn in_range(value: u64, field: impl Fn() -> String, problems: &mut Problems) -> Option<u32> {
+    let limit = u32::try_from(value).ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    if limit.is_none() {
+        problems.add(field(), "is a number from 1 to 2147483647");
+    }
+    limit
+}
+
+fn burst(settings: &BurstSettings, field: &str, problems: &mut Problems) -> Option<Burst> {
+    let requests = in_range(settings.requests, || format!("{field}.burst.requests"), problems);
+    match window(&settings.per) {
+        Ok(Window::Seconds(seconds)) => requests.map(|requests| Burst { requests, per_ms: u64::from(seconds) * 1_000 }),
+        Ok(Window::Months(_)) => {
+            problems.add(format!("{field}.burst.per"), "a burst is limited in s, m, h or d");
+            None
+        }
+        Err(message) => {
+            problems.add(format!("{field}.burst.per"), message);
+            None
+        }
+    }
+}
+
+/// Reads `1m`, `30s`, `2mo`.
+fn window(text: &str) -> Result<Window, &'static str> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "mo" => 0,
+        _ => return Err(WINDOW_FORM),
+    };
+    if number.is_empty() {
+        return Err(WINDOW_FORM);
+    }
+    let number: u32 = number.parse().map_err(|_| "is longer than 10 years")?;
+    if number == 0 {
+        return Err(WINDOW_FORM);
+    }
+    if unit == "mo" {
+        return if number <= 120 { Ok(Window::Months(number)) } else { Err("is longer than 10 years") };
+    }
+    let seconds = number.checked_mul(seconds).filter(|n| *n <= MAX_WINDOW_S).ok_or("is longer than 10 years")?;
+    Ok(Window::Seconds(seconds))
+}
+
+/// WSO2's default policies (facts/gateway.md section 7).
+fn built_in() -> impl Iterator<Item = (&'static str, Kind, TierLevel)> {
+    let limited = |name: &str, limit| {
+        let quota = Quota { limit, window: Window::Seconds(60) };
+        Kind::Limited(Arc::new(Limits { name: name.into(), quota, burst: None, stop_on_quota_reach: true }))
+    };
+    let counted = PER_MINUTE.iter().map(move |&(name, limit, level)| (name, limited(name, limit), level));
+    let other = |names: &'static [&'static str], what| {
+        names.iter().map(move |name| (*name, Kind::Uncounted(what), TierLevel::Subscription))
+    };
+    counted.chain(other(EVENTS, "events")).chain(other(TOKENS, "tokens")).chain([(
+        UNLIMITED,
+        Kind::Unlimited,
+        TierLevel::Any,
+    )])
+}
+
+/// The tier that limits nothing, unless it is replaced.
+pub(super) const UNLIMITED: &str = "Unlimited";
+
+const PER_MINUTE: &[(&str, u32, TierLevel)] = &[
+    ("Gold", 5_000, TierLevel::Subscription),
+    ("Silver", 2_000, TierLevel::Subscription),
+    ("Bronze", 1_000, TierLevel::Subscription),
+    ("Unauthenticated", 500, TierLevel::Subscription),
+    ("DefaultSubscriptionless", 100_000, TierLevel::Subscription),
+    ("50PerMin", 50, TierLevel::Application),
+    ("20PerMin", 20, TierLevel::Application),
+    ("10PerMin", 10, TierLevel::Application),
+    ("50KPerMin", 50_000, TierLevel::Advanced),
+    ("20KPerMin", 20_000, TierLevel::Advanced),
+    ("10KPerMin", 10_000, TierLevel::Advanced),
+];
+const EVENTS: &[&str] = &[
+    "AsyncGold",
+    "AsyncSilver",
+    "AsyncBronze",
+    "AsyncDefaultSubscriptionless",
+    "AsyncUnlimited",
+    "AsyncWHGold",
+    "AsyncWHSilver",
+    "AsyncWHBronze",
+    "AsyncWHUnlimited",
+];
+const TOKENS: &[&str] = &["AIGold", "AISilver", "AIBronze"];
+
+const MAX_LIMIT: u32 = i32::MAX as u32;
+const MAX_WINDOW_S: u32 = 3_660 * 86_400;
+const WINDOW_FORM: &str = "is a whole number from 1 and s, m, h, d or mo, such as \"1m\"";

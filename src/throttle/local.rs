@@ -1,0 +1,274 @@
+//! The counters of this process: for each limit one cell of two atomics, no lock and no allocation once it is there.
+//!
+//! A window only rolls forward. A cell that has been swept is marked first, so that nothing is ever
+//! counted on a cell that is no longer in the map.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hasher},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use papaya::{Guard, HashMap};
+use parking_lot::Mutex;
+
+use crate::store::{Burst, Quota};
+
+use super::window;
+
+/// All cells, by counter.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    cells: HashMap<u128, Cell, Seeded>,
+    /// The keys in `cells`, each once, for the sweep. Locked when a cell is made or swept, never on a hit.
+    sweep: Mutex<VecDeque<u128>>,
+}
+
+/// What is counted for one limit.
+#[derive(Debug)]
+pub(super) struct Cell {
+    /// The window's number in the upper half, requests in the lower; or `SWEPT`.
+    quota: AtomicU64,
+    /// When the burst limit's bucket is empty again (GCRA's theoretical arrival time), in nanoseconds.
+    empty_at_ns: AtomicU64,
+    /// Only for the sweep: when the window ends that `quota` counted last.
+    window: crate::store::Window,
+}
+
+/// What happened to a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// One is taken: requests counted in this window, with this one.
+    Yes { window: u32, count: u32 },
+    /// No room in this window.
+    Full { window: u32 },
+    /// The cell was swept: look it up anew.
+    Swept,
+}
+
+impl Counters {
+    pub(super) fn guard(&self) -> impl Guard + '_ {
+        self.cells.guard()
+    }
+
+    /// The cell of `key`.
+    pub(super) fn cell<'g>(&self, key: u128, quota: Quota, guard: &'g impl Guard) -> &'g Cell {
+        match self.cells.get(&key, guard) {
+            Some(cell) if !cell.is_swept() => cell,
+            _ => self.make(key, quota, guard),
+        }
+    }
+
+    #[cold]
+    fn make<'g>(&self, key: u128, quota: Quota, guard: &'g impl Guard) -> &'g Cell {
+        loop {
+            match self.cells.try_insert_with(key, || Cell::new(quota), guard) {
+                Ok(cell) => {
+                    self.sweep.lock().push_back(key);
+                    return cell;
+                }
+                Err(cell) if !cell.is_swept() => return cell,
+                Err(_) => _ = self.cells.remove_if(&key, |_, cell| cell.is_swept(), guard),
+            }
+        }
+    }
+
+    /// Drops cells whose window has ended and whose bucket is empty. Looks at a part of them, in turn.
+    pub(super) fn sweep(&self, now_ms: u64) {
+        let guard = self.cells.guard();
+        let looked_at = {
+            let keys = self.sweep.lock();
+            (keys.len() / SWEEP_SHARE).max(SWEEP_LEAST).min(keys.len())
+        };
+        for _ in 0..looked_at {
+            let Some(key) = self.sweep.lock().pop_front() else { return };
+            match self.cells.get(&key, &guard) {
+                Some(cell) if cell.retire(now_ms) => {
+                    // Fails only where somebody has put a new cell in its place, and noted the key again.
+                    let _ = self.cells.remove_if(&key, |_, cell| cell.is_swept(), &guard);
+                }
+                Some(cell) if cell.is_swept() => {}
+                Some(_) => self.sweep.lock().push_back(key),
+                None => {}
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.cells.len()
+    }
+}
+
+impl Cell {
+    fn new(quota: Quota) -> Self {
+        Self { quota: AtomicU64::new(0), empty_at_ns: AtomicU64::new(0), window: quota.window }
+    }
+
+    fn is_swept(&self) -> bool {
+        self.quota.load(Relaxed) == SWEPT
+    }
+
+    /// Marks the cell as swept if nothing in it matters any more.
+    fn retire(&self, now_ms: u64) -> bool {
+        let state = self.quota.load(Relaxed);
+        let (window, _) = unpack(state);
+        let is_over = state != SWEPT
+            && window::end_ms(self.window, window) <= now_ms
+            && self.empty_at_ns.load(Relaxed) <= nanoseconds(now_ms);
+        // Whoever counts meanwhile changes the window's number, and this fails.
+        is_over && self.quota.compare_exchange(state, SWEPT, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether there is room in the window, as far as can be told without taking it.
+    pub(super) fn has_quota(&self, quota: Quota, present: u32) -> Result<(), u32> {
+        let (window, count) = self.counted(present);
+        if count < quota.limit { Ok(()) } else { Err(window) }
+    }
+
+    /// The window that counts at `present`, and the requests in it. One that has begun is never left for an earlier.
+    fn counted(&self, present: u32) -> (u32, u32) {
+        let state = self.quota.load(Relaxed);
+        if state == SWEPT { (present, 0) } else { rolled(state, present) }
+    }
+
+    /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
+    pub(super) fn take_quota(&self, quota: Quota, present: u32, stop: bool) -> Taken {
+        let mut state = self.quota.load(Relaxed);
+        loop {
+            if state == SWEPT {
+                return Taken::Swept;
+            }
+            let (window, count) = rolled(state, present);
+            if stop && count >= quota.limit {
+                return Taken::Full { window };
+            }
+            let count = count.saturating_add(1);
+            match self.quota.compare_exchange_weak(state, pack(window, count), Relaxed, Relaxed) {
+                Ok(_) => return Taken::Yes { window, count },
+                Err(newer) => state = newer,
+            }
+        }
+    }
+
+    /// Gives one request back, unless its window is over.
+    pub(super) fn give_back_quota(&self, taken_in: u32) {
+        let mut state = self.quota.load(Relaxed);
+        loop {
+            let (window, count) = unpack(state);
+            if state == SWEPT || window != taken_in || count == 0 {
+                return;
+            }
+            match self.quota.compare_exchange_weak(state, pack(window, count - 1), Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(newer) => state = newer,
+            }
+        }
+    }
+
+    /// Whether the bucket has room; else in how many nanoseconds it will.
+    pub(super) fn has_burst(&self, burst: Burst, now_ms: u64) -> Result<(), u64> {
+        filled(self.empty_at_ns.load(Relaxed), burst, nanoseconds(now_ms)).map(|_| ())
+    }
+
+    /// Puts one request into the bucket and says so; else in how many nanoseconds there is room. Where the
+    /// limit does not `stop`, it passes a full bucket by.
+    pub(super) fn take_burst(&self, burst: Burst, now_ms: u64, stop: bool) -> Result<bool, u64> {
+        let mut empty_at = self.empty_at_ns.load(Relaxed);
+        loop {
+            let fuller = match filled(empty_at, burst, nanoseconds(now_ms)) {
+                Ok(fuller) => fuller,
+                Err(wait) if stop => return Err(wait),
+                Err(_) => return Ok(false),
+            };
+            match self.empty_at_ns.compare_exchange_weak(empty_at, fuller, Relaxed, Relaxed) {
+                Ok(_) => return Ok(true),
+                Err(newer) => empty_at = newer,
+            }
+        }
+    }
+
+    /// Takes one request out of the bucket again.
+    pub(super) fn give_back_burst(&self, burst: Burst) {
+        let interval = interval_ns(burst);
+        let _ = self.empty_at_ns.fetch_update(Relaxed, Relaxed, |at| Some(at.saturating_sub(interval)));
+    }
+}
+
+/// When the bucket is empty with one request more (GCRA: ITU-T I.371); else how long until it has room.
+fn filled(empty_at: u64, burst: Burst, now_ns: u64) -> Result<u64, u64> {
+    let interval = interval_ns(burst);
+    let fuller = empty_at.max(now_ns).saturating_add(interval);
+    let full = now_ns.saturating_add(interval.saturating_mul(u64::from(burst.requests)));
+    if fuller <= full { Ok(fuller) } else { Err(fuller - full) }
+}
+
+/// How long one request stays in the bucket.
+fn interval_ns(burst: Burst) -> u64 {
+    (nanoseconds(burst.per_ms) / u64::from(burst.requests.max(1))).max(1)
+}
+
+fn nanoseconds(ms: u64) -> u64 {
+    ms.saturating_mul(1_000_000)
+}
+
+/// The state's window and count as they stand in window `present`.
+fn rolled(state: u64, present: u32) -> (u32, u32) {
+    let (window, count) = unpack(state);
+    if window < present { (present, 0) } else { (window, count) }
+}
+
+const fn pack(window: u32, count: u32) -> u64 {
+    (window as u64) << 32 | count as u64
+}
+
+const fn unpack(state: u64) -> (u32, u32) {
+    ((state >> 32) as u32, state as u32)
+}
+
+/// Keys are digests already: all that is left to do is to keep their places from being guessed.
+#[derive(Debug, Clone)]
+pub(super) struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Self(std::hash::RandomState::new().hash_one(0_u8))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = Folded;
+
+    fn build_hasher(&self) -> Folded {
+        Folded(self.0)
+    }
+}
+
+/// Hashes one `u128`.
+pub(super) struct Folded(u64);
+
+impl Hasher for Folded {
+    fn write_u128(&mut self, key: u128) {
+        let (high, low) = ((key >> 64) as u64, key as u64);
+        let product = u128::from(high ^ self.0) * u128::from(low ^ self.0.rotate_left(32) | 1);
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(16) {
+            let mut key = [0; 16];
+            key[..chunk.len()].copy_from_slice(chunk);
+            self.write_u128(u128::from_le_bytes(key));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// No window has this number (`window::number`).
+const SWEPT: u64 = u64::MAX;
+/// One sweep looks at this part of the cells, and at no fewer than `SWEEP_LEAST`.
+const SWEEP_SHARE: usize = 16;
+const SWEEP_LEAST: usize = 4_096;
