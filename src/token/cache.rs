@@ -130,6 +130,13 @@ impl Cache {
         self.good.try_get_with(digest, verify).map_err(|flaw| *flaw)
     }
 
+    /// How many good tokens are remembered, and the bytes they hold.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.good.run_pending_tasks();
+        (self.good.entry_count(), self.good.weighted_size())
+    }
+
     /// Remembers that the signature is wrong under version `keys` of the issuer's set.
     pub(super) fn remember_bad(&self, digest: Digest, issuer: Arc<Issuer>, keys: u64, now: Now) {
         let until_ms = now.steady_ms.saturating_add(self.negative_ttl_ms);

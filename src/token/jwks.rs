@@ -231,3 +231,117 @@ pub const MAX_JWKS: usize = 256 << 10;
 const MAX_KEYS: usize = 256;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const MAX_RSA_EXPONENT_BITS: usize = 33;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::token::testing::{Signer, b64};
+
+    const ALL: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+
+    fn read(keys: &Value) -> Result<(usize, usize), JwksError> {
+        parse(keys.to_string().as_bytes(), &ALL).map(|parsed| (parsed.keys.len(), parsed.skipped))
+    }
+
+    fn algorithms(jwk: Value) -> Vec<Algorithm> {
+        let text = json!({ "keys": [jwk] }).to_string();
+        let Ok(parsed) = parse(text.as_bytes(), &ALL) else { return vec![] };
+        ALL.into_iter().filter(|alg| parsed.keys[0].fits(*alg)).collect()
+    }
+
+    fn with(mut jwk: Value, name: &str, value: impl Into<Value>) -> Value {
+        jwk[name] = value.into();
+        jwk
+    }
+
+    #[test]
+    fn a_key_does_only_what_it_says() {
+        let rsa = Signer::new(Algorithm::RS256, "r").jwk();
+        let ec = Signer::new(Algorithm::ES256, "e").jwk();
+        let ed = Signer::new(Algorithm::EdDSA, "d").jwk();
+        assert_eq!(algorithms(rsa.clone()), [Algorithm::RS256, Algorithm::PS256]);
+        assert_eq!(algorithms(ec.clone()), [Algorithm::ES256]);
+        assert_eq!(algorithms(ed.clone()), [Algorithm::EdDSA]);
+        assert_eq!(algorithms(with(rsa.clone(), "alg", "PS256")), [Algorithm::PS256]);
+        assert_eq!(algorithms(with(rsa.clone(), "key_ops", json!(["sign", "verify"]))), [Algorithm::RS256, Algorithm::PS256]);
+        for useless in [
+            with(rsa.clone(), "alg", "RS512"),
+            with(rsa.clone(), "alg", "RSA-OAEP"),
+            with(rsa.clone(), "alg", 7),
+            with(rsa.clone(), "use", "enc"),
+            with(rsa.clone(), "use", json!(["sig"])),
+            with(rsa.clone(), "key_ops", json!(["encrypt"])),
+            with(rsa.clone(), "key_ops", "verify"),
+            with(rsa.clone(), "kid", 7),
+            with(rsa.clone(), "kty", "EC"),
+            with(ec.clone(), "alg", "RS256"),
+            with(ec.clone(), "crv", "P-384"),
+            with(ec, "crv", "secp256k1"),
+            with(ed, "crv", "Ed448"),
+            json!({ "kty": "oct", "k": b64([7; 32]), "alg": "HS256" }),
+        ] {
+            assert_eq!(algorithms(useless.clone()), [], "{useless}");
+        }
+    }
+
+    #[test]
+    fn weak_and_absurd_rsa_keys_are_refused() {
+        let rsa = Signer::new(Algorithm::RS256, "r").jwk();
+        let modulus = |bytes: usize, last: u8| {
+            let mut n = vec![0xff; bytes];
+            n[bytes - 1] = last;
+            b64(n)
+        };
+        assert_eq!(algorithms(with(rsa.clone(), "n", modulus(1024, 0xff))).len(), 2, "8192 bits");
+        let padded = [&[0][..], &jose::decode(rsa["n"].as_str().expect("text")).expect("base64")].concat();
+        assert_eq!(algorithms(with(rsa.clone(), "n", b64(padded))).len(), 2, "a leading zero");
+        for n in [modulus(64, 0xff), modulus(128, 0xff), modulus(255, 0xff), modulus(1025, 0xff), modulus(2048, 0xff)] {
+            assert_eq!(algorithms(with(rsa.clone(), "n", n.clone())), [], "{} digits", n.len());
+        }
+        assert_eq!(algorithms(with(rsa.clone(), "n", modulus(256, 0xfe))), [], "an even modulus");
+        assert_eq!(algorithms(with(rsa.clone(), "n", "")), [], "no modulus");
+        for e in [&[1][..], &[2], &[0], &[], &[1, 0, 0], &[3, 0, 0, 0, 1], &[1, 0, 0, 0, 0, 1]] {
+            assert_eq!(algorithms(with(rsa.clone(), "e", b64(e))), [], "{e:?}");
+        }
+        assert_eq!(algorithms(with(rsa, "e", b64([3]))).len(), 2, "e = 3");
+    }
+
+    #[test]
+    fn points_off_the_curve_are_refused() {
+        let ec = Signer::new(Algorithm::ES256, "e").jwk();
+        let x = jose::decode(ec["x"].as_str().expect("text")).expect("base64");
+        let mut bent = x.clone();
+        bent[31] ^= 1;
+        for (name, value) in [
+            ("x", b64(bent)),
+            ("x", b64([0xff; 32])),
+            ("x", b64([0; 32])),
+            ("x", b64(&x[1..])),
+            ("x", b64([&[0][..], &x].concat())),
+            ("y", String::new()),
+        ] {
+            assert_eq!(algorithms(with(ec.clone(), name, value.clone())), [], "{name} {value}");
+        }
+        let infinity = with(with(ec, "x", b64([0; 32])), "y", b64([0; 32]));
+        assert_eq!(algorithms(infinity), []);
+    }
+
+    #[test]
+    fn good_keys_are_kept_among_bad_ones() {
+        let good = Signer::new(Algorithm::ES256, "e").jwk();
+        assert_eq!(read(&json!({ "keys": [{}, good, { "kty": "RSA" }, 7, null, "x"] })), Ok((1, 5)));
+        let shown = parse(json!({ "keys": [with(good.clone(), "d", "AA")] }).to_string().as_bytes(), &ALL);
+        assert!(shown.is_ok_and(|parsed| parsed.private && parsed.keys.len() == 1));
+        assert_eq!(read(&json!({ "keys": [] })), Err(JwksError::NoUsableKey));
+        assert_eq!(read(&json!({ "keys": [{}] })), Err(JwksError::NoUsableKey));
+        assert_eq!(read(&json!({ "keys": {} })), Err(JwksError::Malformed));
+        assert_eq!(read(&json!([good])), Err(JwksError::Malformed));
+        assert_eq!(read(&json!({ "keys": vec![good.clone(); 256] })), Ok((256, 0)));
+        assert_eq!(read(&json!({ "keys": vec![good.clone(); 257] })), Err(JwksError::TooMany));
+        assert_eq!(read(&json!({ "keys": [good], "pad": " ".repeat(MAX_JWKS) })), Err(JwksError::TooLarge));
+        assert!(matches!(parse(b"<!doctype html>", &ALL), Err(JwksError::Malformed)));
+        assert!(matches!(parse(b"", &ALL), Err(JwksError::Malformed)));
+    }
+}

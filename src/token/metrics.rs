@@ -61,6 +61,11 @@ impl Metrics {
         self.verified.inc();
     }
 
+    #[cfg(test)]
+    pub(super) fn count_verified(&self) -> u64 {
+        self.verified.get()
+    }
+
     /// A token has been refused at first sight.
     pub(super) fn refused(&self, flaw: Flaw) {
         self.refused[flaw as usize].inc();
