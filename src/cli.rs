@@ -136,8 +136,8 @@ fn check(file: &Path, strict: bool) -> End {
     if strict && !traps.is_empty() {
         return End::Config(document.explain(traps).to_string());
     }
-    for warning in warnings {
-        eprintln!("warning: {}", document.describe(&warning));
+    if !warnings.is_empty() {
+        eprintln!("warnings:\n{}", document.explain(warnings));
     }
     print(format_args!("{}: good\n", file.display()))
 }

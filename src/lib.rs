@@ -50,13 +50,17 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod app;
 pub mod authserver;
 pub mod authz;
+pub mod cli;
 pub mod config;
 pub mod connectors;
+pub mod health;
 pub mod net;
 pub mod problem;
 pub mod proxy;
+pub mod quickstart;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

@@ -26,7 +26,10 @@ fn keys(settings: &Settings) -> Vec<(&'static str, String)> {
         keys.push(("METRICS_URL", format!("http://{}/metrics", admin.listen)));
     }
     for provider in settings.key_managers.iter().filter(|km| km.connector == ConnectorKind::Embedded) {
-        keys.push(("PROVIDER_PORT", provider.listen.as_deref().and_then(|l| l.parse().ok()).map_or_else(String::new, |l| port(&l))));
+        keys.push((
+            "PROVIDER_PORT",
+            provider.listen.as_deref().and_then(|l| l.parse().ok()).map_or_else(String::new, |l| port(&l)),
+        ));
         keys.push(("TOKEN_URL", format!("{}/token", provider.issuer)));
         for (client, [id, secret]) in provider.clients.iter().zip(CLIENTS) {
             keys.push((id, client.id.clone()));

@@ -84,9 +84,10 @@ impl App {
         let tls = keep(&mut problems, listener_tls(&settings));
         let tables = keep(&mut problems, tables(&settings, 1));
         let providers = keep(&mut problems, providers(&settings, &clock));
-        let key_managers = client.as_ref().zip(providers.as_ref()).and_then(|(client, providers)| {
-            keep(&mut problems, key_managers(&settings, client, providers))
-        });
+        let key_managers = client
+            .as_ref()
+            .zip(providers.as_ref())
+            .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, providers)));
         let parts = (client, tokens, tls, tables, providers, key_managers);
         let (Some(client), Some(tokens), Some(tls), Some(tables), Some(providers), Some(key_managers)) = parts else {
             return Err(problems);
@@ -120,7 +121,8 @@ fn providers(settings: &Settings, clock: &Arc<Clock>) -> Result<Vec<Embedded>, V
     let (mut providers, mut problems) = (Vec::new(), Vec::new());
     for (field, manager) in embedded(settings) {
         let Some(listen) = manager.listen.as_deref().and_then(|listen| listen.parse().ok()) else {
-            problems.push(Problem::new(format!("{field}.listen"), "the embedded provider needs an address to listen on"));
+            problems
+                .push(Problem::new(format!("{field}.listen"), "the embedded provider needs an address to listen on"));
             continue;
         };
         match Provider::new(manager, &field, Arc::clone(clock)) {
@@ -138,11 +140,7 @@ fn embedded(settings: &Settings) -> impl Iterator<Item = (String, &KeyManagerSet
 }
 
 /// The key managers of the settings, each with where its keys come from.
-fn key_managers(
-    settings: &Settings,
-    client: &Client,
-    providers: &[Embedded],
-) -> Result<KeyManagers, Vec<Problem>> {
+fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) -> Result<KeyManagers, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);

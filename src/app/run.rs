@@ -36,7 +36,7 @@ use crate::{
     proxy::{self, Proxy},
     telemetry::{AccessLog, Logs},
     throttle::Limiter,
-    token::Issuer,
+    token::{Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -196,7 +196,7 @@ impl App {
                 Health {
                     started: started.load(Ordering::Acquire),
                     draining: drain.phase() != Phase::Serving,
-                    key_managers: tokens.status(clock.now()).into_iter().map(KeyManagerHealth::from).collect(),
+                    key_managers: tokens.status(clock.now()).into_iter().map(health_of).collect(),
                     generation: config.generation,
                     last_error: config.last_error,
                 }
@@ -210,6 +210,11 @@ impl App {
         }
         Ok(())
     }
+}
+
+fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
+    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
 }
 
 /// The signals that mean something to us.
@@ -283,12 +288,7 @@ async fn changed(watch: &mut Option<FileWatch>) {
 }
 
 /// Drains: the phases in turn, until every worker is gone. A second signal cuts what is left.
-async fn finish(
-    drain: &Drain,
-    proxy: &proxy::Settings,
-    gone: &mut mpsc::Receiver<()>,
-    signals: &mut Signals,
-) {
+async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receiver<()>, signals: &mut Signals) {
     let delay = if drain.phase() == Phase::Serving { proxy.drain_delay.0 } else { Duration::ZERO };
     tracing::info!("draining");
     tokio::select! {

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::{
+    store::PathFlaw,
     throttle::{Level, Throttled},
     token::{Flaw, Rejection},
 };
@@ -57,22 +58,6 @@ pub enum Denial {
     UriTooLong,
     /// The body is too large.
     BodyTooLarge,
-}
-
-/// Why a path has no canonical form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum PathFlaw {
-    NoLeadingSlash,
-    EncodedSlash,
-    Backslash,
-    Control,
-    Encoding,
-    Utf8,
-    Fragment,
-    DotSegment,
-    EmptySegment,
-    Parameter,
 }
 
 /// One line of the table.
@@ -167,7 +152,7 @@ impl Denial {
         use StatusCode as S;
         let row = |status, code, reason, grpc, message, description| Row { status, code, reason, grpc, message, description };
         match self {
-            Self::Path(flaw) => row(S::BAD_REQUEST, "400", "bad_path", grpc::INVALID_ARGUMENT, "Bad Request", flaw.describe()),
+            Self::Path(flaw) => row(S::BAD_REQUEST, "400", "bad_path", grpc::INVALID_ARGUMENT, "Bad Request", describe_path(*flaw)),
             Self::Host => row(S::BAD_REQUEST, "400", "bad_host", grpc::INVALID_ARGUMENT, "Bad Request", "The request must name exactly one host, the same in Host and request target"),
             Self::Method => row(S::METHOD_NOT_ALLOWED, "405", "method", grpc::UNIMPLEMENTED, "Method Not Allowed", "This method is not served here"),
             Self::Credentials => row(S::BAD_REQUEST, "400", "two_credentials", grpc::INVALID_ARGUMENT, "Bad Request", "The request must carry exactly one credential"),
@@ -210,20 +195,18 @@ fn throttle_code(throttled: &Throttled) -> (&'static str, &'static str) {
     }
 }
 
-impl PathFlaw {
-    fn describe(self) -> &'static str {
-        match self {
-            Self::NoLeadingSlash => "The path must begin with a slash",
-            Self::EncodedSlash => "The path must not hold an encoded slash or backslash",
-            Self::Backslash => "The path must not hold a backslash",
-            Self::Control => "The path must not hold control characters",
-            Self::Encoding => "The path must not hold a malformed percent-encoding",
-            Self::Utf8 => "The path must be valid UTF-8",
-            Self::Fragment => "The path must not hold a fragment",
-            Self::DotSegment => "The path must not hold dot segments",
-            Self::EmptySegment => "The path must not hold empty segments",
-            Self::Parameter => "The path must not hold a semicolon",
-        }
+fn describe_path(flaw: PathFlaw) -> &'static str {
+    match flaw {
+        PathFlaw::NoLeadingSlash => "The path must begin with a slash",
+        PathFlaw::EncodedSlash => "The path must not hold an encoded slash or backslash",
+        PathFlaw::Backslash => "The path must not hold a backslash",
+        PathFlaw::Control => "The path must not hold control characters",
+        PathFlaw::Encoding => "The path must not hold a malformed percent-encoding",
+        PathFlaw::Utf8 => "The path must be valid UTF-8",
+        PathFlaw::Fragment => "The path must not hold a fragment",
+        PathFlaw::DotSegment => "The path must not hold dot segments",
+        PathFlaw::EmptySegment => "The path must not hold empty segments",
+        PathFlaw::Parameter => "The path must not hold a semicolon",
     }
 }
 

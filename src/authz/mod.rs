@@ -7,7 +7,6 @@ mod credential;
 mod decision;
 mod denial;
 pub mod fault;
-mod path;
 mod request;
 mod scope;
 mod subscription;
@@ -18,13 +17,12 @@ use std::{borrow::Cow, sync::Arc};
 use arrayvec::ArrayVec;
 
 pub use decision::{Decision, ForwardQuery, Found, Grant, Refusal};
-pub use denial::{Denial, PathFlaw};
-pub use path::canonical;
+pub use denial::Denial;
 pub use request::CheckRequest;
 pub use trace::{Step, Trace};
 
 use crate::{
-    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription},
+    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, canonical},
     throttle::{Charge, Level, Limiter, Usage},
     token::{Authenticated, Authenticator, Identity},
 };

@@ -7,8 +7,9 @@ use http::Method;
 use crate::{problem::Problem, telemetry::ApiCounters};
 
 use super::{
-    Application, AuthRule, ConsumerKey, FaultFormat, Gate, Resolution, ScopesMatch, Subscription, SubscriptionRule,
-    Tier, application::ConsumerKeys, build, resource::Routes, settings::TableSettings, subscription::Subscriptions,
+    Application, AuthRule, ConsumerKey, FaultFormat, Gate, KeyType, Resolution, ScopesMatch, Subscription,
+    SubscriptionRule, Tier, application::ConsumerKeys, build, resource::Routes, settings::TableSettings,
+    subscription::Subscriptions,
 };
 
 /// One version of all tables.
