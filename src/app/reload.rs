@@ -3,14 +3,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::{Embedded, embedded, keep, key_managers, tables};
 use crate::{
     authz::Authorizer,
     config::{self, Settings},
-    net::{client::Client, server::Limits, tls},
+    net::{client::Client, tls},
     problem::Problem,
     proxy,
     telemetry::{AccessLog, Logs, Metrics},
@@ -35,8 +34,7 @@ pub(super) struct Reloader {
     pub(super) client: Client,
     pub(super) providers: Vec<Embedded>,
     pub(super) tls: Option<tls::Acceptor>,
-    pub(super) limits: Arc<ArcSwap<Limits>>,
-    pub(super) proxy: Arc<ArcSwap<proxy::Settings>>,
+    pub(super) proxy: proxy::Shared,
     pub(super) logs: Logs,
     pub(super) access_log: AccessLog,
     pub(super) status: Arc<Mutex<ConfigStatus>>,
@@ -86,8 +84,7 @@ impl Reloader {
         self.logs.apply(&settings.log);
         self.access_log.apply(&settings.log);
         if let Some(proxy) = &settings.proxy {
-            self.limits.store(Arc::new(proxy.limits()));
-            self.proxy.store(Arc::new(proxy.clone()));
+            self.proxy.reload(proxy.clone());
         }
         self.settings = settings;
         Ok(started)

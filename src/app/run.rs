@@ -1,6 +1,7 @@
 //! The life of the process: bind, start, wait for signals, drain.
 
 use std::{
+    convert::Infallible,
     io,
     path::Path,
     sync::{
@@ -31,7 +32,8 @@ use crate::{
         Address, Clock, cpu,
         drain::{Drain, Phase},
         listener::{self, Listener},
-        server::Server,
+        server::Limits,
+        tls::Acceptor,
     },
     proxy::{self, Proxy},
     telemetry::{AccessLog, Logs},
@@ -102,35 +104,25 @@ impl App {
         start_issuers(self.authorizer.tokens.replace(self.key_managers), &self.clock);
         tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
 
-        let timeouts = self.settings.proxy.clone();
-        let (alive, mut gone) = mpsc::channel::<()>(1);
-        let (proxy, limits) = match timeouts {
-            Some(proxy) => {
-                let limits = Arc::new(ArcSwap::from_pointee(proxy.limits()));
-                (Arc::new(ArcSwap::from_pointee(proxy)), limits)
-            }
-            // Another door than the proxy, or none: there is nothing to serve, only to watch.
-            None => return Ok(()),
+        let Some(settings) = self.settings.proxy.clone() else {
+            // Another door than the proxy is not built yet, and the settings were judged: nothing to serve.
+            return Ok(());
         };
+        let shared = proxy::Shared {
+            judge: Arc::clone(&self.authorizer),
+            store: Arc::clone(&self.authorizer.store),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            access_log: access_log.clone(),
+            limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            drain: drain.clone(),
+        };
+        let (alive, mut gone) = mpsc::channel(1);
         for (number, listener) in doors.proxy.into_iter().enumerate() {
-            let door = Proxy::new(
-                Arc::clone(&self.authorizer),
-                Arc::clone(&self.clock),
-                Arc::clone(&self.metrics),
-                access_log.clone(),
-                Arc::clone(&proxy),
-            );
-            let server = Server {
-                handler: Arc::new(door.map_err(|error| Error::System {
-                    what: "TLS towards upstreams",
-                    source: io::Error::other(error),
-                })?),
-                limits: Arc::clone(&limits),
-                tls: self.tls.clone(),
-                metrics: Arc::clone(&self.metrics),
-                drain: drain.clone(),
-            };
-            start_worker(number, server, listener, alive.clone())?;
+            let door = Proxy::new(shared.clone())
+                .map_err(|error| Error::System { what: "TLS towards upstreams", source: io::Error::other(error) })?;
+            start_worker(number, Arc::new(door), listener, self.tls.clone(), alive.clone())?;
         }
         drop(alive);
         started.store(true, Ordering::Release);
@@ -144,8 +136,7 @@ impl App {
             client: self.client,
             providers: self.providers,
             tls: self.tls,
-            limits,
-            proxy: Arc::clone(&proxy),
+            proxy: shared.clone(),
             logs,
             access_log,
             status,
@@ -171,8 +162,7 @@ impl App {
                 }),
             }
         }
-        let proxy = proxy.load_full();
-        finish(&drain, &proxy, &mut gone, &mut signals).await;
+        finish(&drain, &shared.settings.load_full(), &mut gone, &mut signals).await;
         let _ = stop.send(true);
         tracing::info!("drained");
         Ok(())
@@ -237,9 +227,10 @@ impl Signals {
 /// One worker: a thread with a runtime of its own.
 fn start_worker(
     number: usize,
-    server: Server<Proxy>,
+    door: Arc<Proxy>,
     listener: Listener,
-    alive: mpsc::Sender<()>,
+    tls: Option<Acceptor>,
+    alive: mpsc::Sender<Infallible>,
 ) -> Result<(), Error> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -248,7 +239,7 @@ fn start_worker(
     thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
-            if let Err(error) = runtime.block_on(server.run(listener)) {
+            if let Err(error) = runtime.block_on(door.run(listener, tls)) {
                 tracing::error!(%error, "a worker cannot serve");
             }
             // What is left after the grace period is cut with the runtime.
@@ -288,7 +279,7 @@ async fn changed(watch: &mut Option<FileWatch>) {
 }
 
 /// Drains: the phases in turn, until every worker is gone. A second signal cuts what is left.
-async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receiver<()>, signals: &mut Signals) {
+async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receiver<Infallible>, signals: &mut Signals) {
     let delay = if drain.phase() == Phase::Serving { proxy.drain_delay.0 } else { Duration::ZERO };
     tracing::info!("draining");
     tokio::select! {
