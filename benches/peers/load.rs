@@ -32,7 +32,8 @@ impl Load<'_> {
             .args(["--duration", &format!("{}s", time.as_secs())])
             .args(["--header", &format!("Authorization: Bearer {}", self.token)])
             .arg(format!("http://127.0.0.1:{}{TARGET}", self.port));
-        parse(&process::output(wrk)?).context("cannot read what wrk says")
+        let told = process::output(wrk)?;
+        parse(&told).with_context(|| format!("cannot read what wrk says: {told}"))
     }
 }
 
@@ -40,19 +41,18 @@ impl Load<'_> {
 pub(crate) const TARGET: &str = "/api/v1/items/42";
 
 fn parse(text: &str) -> Option<Answers> {
-    let after = |label: &str| Some(text.split_once(label)?.1.trim_start());
-    let word = |label: &str| after(label)?.split_whitespace().next();
+    // The rest of the line that begins with the label.
+    let after = |label: &str| text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
     let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())?;
-    let refused: u64 = word("Non-2xx or 3xx responses:").map_or(Some(0), |count| count.parse().ok())?;
-    let broken = after("Socket errors:").map_or(Some(0), |counts| {
-        let line = counts.lines().next()?;
-        line.split(", ").map(|count| count.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    let refused: u64 = after("Non-2xx or 3xx responses:").map_or(Some(0), |count| count.parse().ok())?;
+    let broken: u64 = after("Socket errors:").map_or(Some(0), |counts| {
+        counts.split(", ").map(|count| count.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     })?;
     Some(Answers {
         requests,
-        per_second: word("Requests/sec:")?.parse().ok()?,
-        p50_ms: millis(word("50%")?)?,
-        p99_ms: millis(word("99%")?)?,
+        per_second: after("Requests/sec:")?.parse().ok()?,
+        p50_ms: millis(after("50%")?)?,
+        p99_ms: millis(after("99%")?)?,
         errors: refused + broken,
     })
 }

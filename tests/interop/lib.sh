@@ -79,11 +79,16 @@ listens() {
   (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# free_ports N: that many, different ones.
+# free_ports N: that many, different ones, below those that the kernel gives to clients.
 free_ports() {
   python3 -c '
-import socket, sys
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+import random, socket, sys
+held = []
+while len(held) < int(sys.argv[1]):
+    try:
+        held.append(socket.create_server(("127.0.0.1", random.randrange(20000, 32000))))
+    except OSError:
+        pass
 print(*(one.getsockname()[1] for one in held))' "$1"
 }
 
