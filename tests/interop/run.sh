@@ -1,0 +1,333 @@
+#!/usr/bin/env bash
+# Tollgate among real programs: tokens of oidc-provider, nginx as upstream, wrk, Prometheus. Everything on loopback, on
+# ports found free (the quickstart's own excepted); what is missing is installed (Debian, npm, PyPI); every process is
+# ended by its id. Says aloud what it skipped, and on CI (CI=true) fails if it skipped anything.
+#
+#   cargo build && tests/interop/run.sh          TOLLGATE_BIN=path: another binary
+#   TOLLGATE_CACHE=dir: where downloads are kept (default ~/.cache/tollgate)
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+# shellcheck source=lib.sh
+source "$here/lib.sh"
+
+binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
+cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
+work=$(mktemp -d)
+trap 'stop_all; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+main() {
+  [[ -x $binary ]] || { echo "no $binary: build it first (cargo build)"; exit 1; }
+  mkdir -p "$cache"
+  read -r gate admin provider upstream slow nobody prometheus < <(free_ports 7)
+  deployment
+  if parts && start_all; then
+    passes
+    refusals
+    provider_lost
+    prometheus_scrapes
+    reload_under_load
+    drain_under_load
+  fi
+  stop_all
+  quickstart
+  [[ ${CI:-} != true || $skipped == 0 ]] || fail "nothing is skipped on CI" "$skipped skipped"
+  echo "$passed passed, $failed failed${skipped:+, $skipped skipped}"
+  [[ $failed == 0 ]]
+}
+
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+# Whether all that the provider's checks need is there; installed if not.
+parts() {
+  local missing=()
+  need curl curl || missing+=(curl)
+  need nginx nginx || missing+=(nginx)
+  need wrk wrk || missing+=(wrk)
+  command -v node >/dev/null && command -v npm >/dev/null || missing+=("node and npm")
+  [[ ${#missing[@]} != 0 ]] || provider_package || missing+=("oidc-provider (npm)")
+  [[ ${#missing[@]} == 0 ]] && return
+  local IFS=,
+  skip "everything with real tokens, for want of ${missing[*]}"
+  return 1
+}
+
+provider_package() {
+  local home=$cache/oidc-provider-$oidc_provider
+  if [[ ! -d $home/node_modules/oidc-provider ]]; then
+    echo "installing oidc-provider $oidc_provider"
+    mkdir -p "$home"
+    npm install --prefix "$home" --no-audit --no-fund --ignore-scripts --loglevel=error \
+      "oidc-provider@$oidc_provider" >/dev/null || return 1
+  fi
+  # A module is found from where the importing file lies, so the file goes beside it, not the package into the tree.
+  ln -sfn "$home/node_modules" "$work/node_modules"
+  cp "$here/provider.mjs" "$work/"
+}
+
+start_provider() {
+  start "$work/provider.log" node "$work/provider.mjs" "$provider"
+  provider_pid=$started
+  await 20 listens "$provider"
+}
+
+start_gate() {
+  fill "$here/tollgate.toml" "$work/tollgate.toml" "GATE=$gate" "ADMIN=$admin" "PROVIDER=$provider" \
+    "UPSTREAM=$upstream" "SLOW=$slow" "NOBODY=$nobody"
+  start "$work/tollgate.log" "$binary" serve --config "$work/tollgate.toml"
+  gate_pid=$started
+  await 20 curl -sf "http://127.0.0.1:$admin/readyz"
+}
+
+start_all() {
+  fill "$here/nginx.conf" "$work/nginx.conf" "DIR=$work" "UPSTREAM=$upstream"
+  start "$work/nginx.log" nginx -e stderr -c "$work/nginx.conf"
+  await 10 listens "$upstream" || { fail "nginx starts" "$(<"$work/nginx.log")"; return 1; }
+  start_provider || { fail "the provider starts" "$(<"$work/provider.log")"; return 1; }
+  start_gate || { fail "Tollgate is ready with a real provider" "$(tail -20 "$work/tollgate.log")"; return 1; }
+  ok "Tollgate is ready with a real provider"
+}
+
+# ---- tokens and questions --------------------------------------------------------------------------------------------
+
+# token CLIENT [RESOURCE] [SCOPE]: a new one from the provider.
+token() {
+  curl -sf -u "$1:$1-secret" "http://127.0.0.1:$provider/token" -d grant_type=client_credentials \
+    --data-urlencode "resource=https://api.example.com/${2:-rs256}" \
+    --data-urlencode "scope=${3:-orders:read orders:write}" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])' || true
+}
+
+# ask METHOD PATH [TOKEN]: leaves `status`, and head and body in files.
+ask() {
+  local bearer=()
+  [[ -z ${3:-} ]] || bearer=(-H "Authorization: Bearer $3")
+  status=$(curl -s -o "$work/body" -D "$work/head" -w '%{http_code}' -X "$1" "${bearer[@]}" "http://127.0.0.1:$gate$2") || true
+}
+
+# expect NAME STATUS METHOD PATH [TOKEN]
+expect() {
+  ask "$3" "$4" "${5:-}"
+  if [[ $status == "$2" ]]; then ok "$1"; else fail "$1" "$status $(head -c 300 "$work/body")"; fi
+}
+
+# refused NAME STATUS CODE METHOD PATH [TOKEN]
+refused() {
+  ask "$4" "$5" "${6:-}"
+  if [[ $status == "$2" ]] && grep -Eq "\"code\": ?\"$3\"" "$work/body"; then
+    ok "$1"
+  else
+    fail "$1" "wanted $2 $3, got $status $(head -c 300 "$work/body")"
+  fi
+}
+
+# says NAME FILE PATTERN / silent NAME FILE PATTERN: whether the last answer's head or body has it, without regard to case.
+says() {
+  if grep -Eiq "$3" "$work/$2"; then ok "$1"; else fail "$1" "$(head -c 600 "$work/$2")"; fi
+}
+silent() {
+  if grep -Eiq "$3" "$work/$2"; then fail "$1" "$(head -c 600 "$work/$2")"; else ok "$1"; fi
+}
+
+# ---- what is checked -------------------------------------------------------------------------------------------------
+
+passes() {
+  local alg
+  for alg in rs256 es256; do
+    expect "a real ${alg^^} token passes" 200 GET "/orders/v1/items/42?x=1" "$(token shop-web "$alg")"
+    says "$alg: the upstream sees path and query" body '"target":"/items/42\?x=1"'
+    says "$alg: the upstream sees no credential" body '"authorization":""'
+    says "$alg: the upstream sees the client" body '"client_id":"shop-web"'
+    says "$alg: the upstream sees the subject" body '"subject":"shop-web"'
+    says "$alg: the upstream sees the scopes" body '"scopes":"orders:read orders:write"'
+    says "$alg: the upstream sees application and tier" body '"application":"shop","tier":"Unlimited"'
+  done
+}
+
+refusals() {
+  local good short
+  good=$(token shop-web)
+  short=$(token shop-web short)
+  expect "a token of three seconds passes while it lives" 200 GET /orders/v1/items/1 "$short"
+  refused "no token is 401 900902" 401 900902 GET /orders/v1/items/1
+  says "no token: a bare challenge" head '^www-authenticate: bearer realm='
+  silent "no token: no error in the challenge" head '^www-authenticate:.*error='
+  refused "a garbled signature is 401 900901" 401 900901 GET /orders/v1/items/1 "$(spoiled garble "$good")"
+  says "a garbled signature: invalid_token" head '^www-authenticate: .*error="invalid_token"'
+  refused "an unknown key is 401 900901" 401 900901 GET /orders/v1/items/1 "$(spoiled forge "$good")"
+  refused "another audience is 401 900901" 401 900901 GET /orders/v1/items/1 "$(token shop-web other)"
+  refused "a missing scope is 403 900910" 403 900910 POST /orders/v1/items "$(token shop-web rs256 orders:read)"
+  says "a missing scope: insufficient_scope" head '^www-authenticate: .*error="insufficient_scope".*scope="orders:write"'
+  refused "a client without subscription is 403 900908" 403 900908 GET /orders/v1/items/1 "$(token stranger)"
+  refused "a blocked subscription is 401 900907" 401 900907 GET /orders/v1/items/1 "$(token blocked)"
+  refused "an unknown API is 404" 404 404 GET /nowhere "$good"
+  refused "an unknown verb is 403 900906" 403 900906 DELETE /orders/v1/items/1 "$good"
+  refused "a dead upstream is 502 101503" 502 101503 GET /dead/x "$good"
+  tier_exceeded
+  sleep 4
+  refused "an expired token is 401 900901, cached or not" 401 900901 GET /orders/v1/items/1 "$short"
+}
+
+tier_exceeded() {
+  local thrifty n
+  thrifty=$(token thrifty)
+  for n in 1 2 3; do expect "request $n of three a day passes" 200 GET /orders/v1/items/1 "$thrifty"; done
+  refused "request 4 of three a day is 429 900804" 429 900804 GET /orders/v1/items/1 "$thrifty"
+  says "429: Retry-After" head '^retry-after: [1-9][0-9]*'
+  says "429: RateLimit-Policy" head '^ratelimit-policy: "ThreeADay";q=3;w=86400'
+  says "429: RateLimit" head '^ratelimit: "ThreeADay";r=0;t=[0-9]+'
+  says "429: nextAccessTime" body '"nextAccessTime"'
+}
+
+# A stopped provider makes no valid cached token fail and no invalid one pass; new keys count at the first request.
+provider_lost() {
+  local cached unseen short
+  cached=$(token shop-web)
+  unseen=$(token shop-web es256)
+  short=$(token shop-web short)
+  expect "before the provider stops: a token is cached" 200 GET /orders/v1/items/1 "$cached"
+  expect "before the provider stops: a short one too" 200 GET /orders/v1/items/1 "$short"
+  stop "$provider_pid"
+  expect "provider stopped: a cached token passes" 200 GET /orders/v1/items/1 "$cached"
+  expect "provider stopped: one not seen before passes too, its key is known" 200 GET /orders/v1/items/1 "$unseen"
+  refused "provider stopped: a garbled signature is 401" 401 900901 GET /orders/v1/items/1 "$(spoiled garble "$cached")"
+  ask GET /orders/v1/items/1 "$(spoiled forge "$cached")"
+  if [[ $status == 401 || $status == 503 ]]; then
+    ok "provider stopped: an unknown key does not pass"
+  else
+    fail "provider stopped: an unknown key does not pass" "$status"
+  fi
+  sleep 4
+  refused "provider stopped: a cached token still expires" 401 900901 GET /orders/v1/items/1 "$short"
+  start_provider || { fail "the provider starts again"; return; }
+  expect "new keys: a token passes at its first request" 200 GET /orders/v1/items/1 "$(token shop-web)"
+  refused "new keys: a cached token of the old ones is 401" 401 900901 GET /orders/v1/items/1 "$cached"
+}
+
+spoiled() {
+  python3 "$here/token.py" "$1" "$2"
+}
+
+prometheus_scrapes() {
+  need prometheus prometheus || { skip "Prometheus: not installed"; return; }
+  check "promtool: the metrics have nothing to complain of" metrics_are_clean
+  check "promtool: deploy/prometheus/prometheus.yml" promtool check config "$top/deploy/prometheus/prometheus.yml"
+  sed -e "s/127\.0\.0\.1:9090/127.0.0.1:$admin/" -e 's/scrape_interval: .*/scrape_interval: 1s/' \
+    "$top/deploy/prometheus/prometheus.yml" >"$work/prometheus.yml"
+  start "$work/prometheus.log" prometheus --config.file="$work/prometheus.yml" \
+    --storage.tsdb.path="$work/prometheus" --web.listen-address="127.0.0.1:$prometheus"
+  local pid=$started
+  check "Prometheus: the target is up" await 30 query 'up{job="tollgate"} == 1'
+  check "Prometheus: granted requests are counted by API" await 10 \
+    query 'tollgate_requests_total{door="proxy",api="Orders",reason="granted"} > 0'
+  check "Prometheus: refused ones too" await 10 query 'sum(tollgate_requests_total{reason!="granted"}) > 0'
+  stop "$pid"
+}
+
+metrics_are_clean() {
+  local said
+  said=$(curl -sf "http://127.0.0.1:$admin/metrics" | promtool check metrics 2>&1) && [[ -z $said ]] || {
+    echo "$said"
+    return 1
+  }
+}
+
+# query EXPRESSION: whether it has a result.
+query() {
+  curl -sfG "http://127.0.0.1:$prometheus/api/v1/query" --data-urlencode "query=$1" |
+    python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["data"]["result"])'
+}
+
+reload_under_load() {
+  local bearer load n
+  bearer=$(token shop-web)
+  wrk -t1 -c16 -d5s -H "Authorization: Bearer $bearer" "http://127.0.0.1:$gate/orders/v1/items/1" >"$work/wrk" &
+  load=$!
+  pids+=("$load")
+  for n in 1 2 3 4 5 6 7 8; do
+    sleep 0.5
+    printf '\n[[tiers]]\nname = "Added%s"\nrequests = 9\nper = "1m"\n' "$n" >>"$work/tollgate.toml"
+    kill -HUP "$gate_pid"
+  done
+  reap "$load"
+  says "SIGHUP under wrk: it ran" wrk '^Requests/sec: +[1-9]'
+  silent "SIGHUP under wrk: nothing but 2xx, no socket error" wrk 'Non-2xx|Socket errors'
+  curl -sf "http://127.0.0.1:$admin/metrics" >"$work/metrics" || true
+  says "SIGHUP under wrk: reloads are counted" metrics '^tollgate_config_reloads_total\{outcome="ok"\} [1-9]'
+  silent "SIGHUP under wrk: no reload failed" metrics '^tollgate_config_reloads_total\{outcome="failed"\} [1-9]'
+}
+
+# Every request whose head was read is answered, and the exit code is 0.
+drain_under_load() {
+  node "$here/drain.mjs" "$slow" "http://127.0.0.1:$gate/slow/x" "$gate_pid" "$(token shop-web)" >"$work/drain" || true
+  reap "$gate_pid"
+  says "SIGTERM under load: clients were served" drain '"answered":[1-9]'
+  says "SIGTERM under load: served on during drain_delay" drain '"after_sigterm":[1-9]'
+  says "SIGTERM under load: no request that was read is lost" drain '"lost":0}'
+  silent "SIGTERM under load: no other status" drain '"refused_status":[1-9]'
+  if [[ $stopped == 0 ]]; then ok "SIGTERM: exit code 0"; else fail "SIGTERM: exit code 0" "$stopped"; fi
+}
+
+deployment() {
+  local yaml=$top/deploy/kubernetes/sidecar.yaml python
+  python=$(python_with_yaml) || { skip "deploy/kubernetes: no PyYAML"; return; }
+  check "deploy/kubernetes/sidecar.yaml is a sidecar" "$python" "$here/sidecar.py" "$yaml"
+  "$python" "$here/sidecar.py" "$yaml" --config | sed "s#/run/secrets/tollgate#$work/secrets#" >"$work/sidecar.toml"
+  mkdir -p "$work/secrets"
+  echo not-a-secret >"$work/secrets/client-secret"
+  check "deploy/kubernetes/sidecar.yaml: its configuration is good" "$binary" check --config "$work/sidecar.toml"
+}
+
+python_with_yaml() {
+  local venv=$cache/python
+  if python3 -c 'import yaml' 2>/dev/null; then
+    echo python3
+    return
+  fi
+  [[ -x $venv/bin/pip ]] || python3 -m venv "$venv" >&2 || return 1
+  "$venv/bin/pip" install --quiet --disable-pip-version-check pyyaml >&2 || return 1
+  echo "$venv/bin/python3"
+}
+
+# `tollgate` alone, then the lines it prints, as a newcomer would paste them.
+quickstart() {
+  local port pid wanted
+  for port in 8080 9090 9000; do
+    listens "$port" || continue
+    fail "the quickstart" "port $port is taken by another program; the quickstart needs 8080, 9090 and 9000"
+    return
+  done
+  start "$work/quickstart.log" "$binary"
+  pid=$started
+  if await 20 printed; then
+    # Its tier counts by the minute: do not begin at the end of one.
+    while ((10#$(date +%S) > 45)); do sleep 1; done
+    paste_lines
+    for wanted in 200 401 403 429; do says "the quickstart shows $wanted" statuses "^$wanted\$"; done
+  else
+    fail "the quickstart prints curl lines" "$(head -c 600 "$work/quickstart.log")"
+  fi
+  stop "$pid"
+  if [[ $stopped == 0 ]]; then ok "the quickstart ends with 0"; else fail "the quickstart ends with 0" "$stopped"; fi
+}
+
+# Whether the quickstart has said all; its KEY=value and curl lines (and what they continue on) are then in a file.
+printed() {
+  awk '/^[{#]/ { next } more || /^[A-Z][A-Z0-9_]*=/ || /curl / { print; more = /\\$/ }' "$work/quickstart.log" \
+    >"$work/quickstart.sh"
+  grep -q 'curl ' "$work/quickstart.sh" && listens 8080 && sleep 0.5
+}
+
+# Runs the printed lines in bash, each curl's status noted beside what it prints.
+paste_lines() {
+  : >"$work/statuses"
+  # shellcheck disable=SC2016 # for the inner bash
+  STATUSES=$work/statuses LINES_FILE=$work/quickstart.sh bash -c '
+    curl() { command curl "$@" -w "%{stderr}%{http_code}\n" 2>>"$STATUSES"; }
+    source "$LINES_FILE"' >"$work/quickstart.out" 2>&1 </dev/null || true
+}
+
+oidc_provider=9.13.3
+main "$@"
