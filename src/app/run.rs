@@ -282,12 +282,14 @@ async fn changed(watch: &mut Option<FileWatch>) {
 async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receiver<Infallible>, signals: &mut Signals) {
     let delay = if drain.phase() == Phase::Serving { proxy.drain_delay.0 } else { Duration::ZERO };
     tracing::info!("draining");
+    let phases = async {
+        drain.run(delay, proxy.grace.0).await;
+        // Cut: the workers end at once, and say so.
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         _ = gone.recv() => {}
-        () = async {
-            drain.run(delay, proxy.grace.0).await;
-            gone.recv().await;
-        } => {}
+        () = phases => {}
         _ = signals.terminate.recv() => drain.enter(Phase::Cut),
         _ = signals.interrupt.recv() => drain.enter(Phase::Cut),
     }

@@ -95,7 +95,7 @@ impl Grant {
 
 impl Found {
     /// Nothing yet: for refusals before the verdict.
-    pub fn nothing(tables: Arc<Snapshot>) -> Self {
+    pub fn new(tables: Arc<Snapshot>) -> Self {
         Seen::default().by(tables)
     }
 

@@ -21,6 +21,8 @@ pub use denial::Denial;
 pub use request::CheckRequest;
 pub use trace::{Step, Trace};
 
+pub use crate::store::PathFlaw;
+
 use crate::{
     store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, canonical},
     throttle::{Charge, Level, Limiter, Usage},

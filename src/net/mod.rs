@@ -3,11 +3,20 @@
 mod address;
 pub mod client;
 mod clock;
+pub mod connection;
 pub mod cpu;
+pub mod drain;
+pub mod listener;
+pub mod server;
 pub mod side;
+mod stream;
+pub mod tls;
+mod watchdog;
 
 pub use address::Address;
 pub use clock::{Clock, Now};
+pub use connection::Connection;
+pub use drain::Drain;
 
 use std::path::PathBuf;
 

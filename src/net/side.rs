@@ -18,13 +18,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::listener::SocketFile;
+
 /// A bound socket.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP
     Tcp(TcpListener),
-    /// Unix socket
-    Unix(UnixListener),
+    /// Unix socket, and its file, which goes with it
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 impl From<TcpListener> for Listener {
@@ -35,7 +37,7 @@ impl From<TcpListener> for Listener {
 
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
-        Self::Unix(listener)
+        Self::Unix(listener, None)
     }
 }
 
@@ -112,7 +114,7 @@ impl Listener {
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match self {
             Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
     }
 }
