@@ -2,9 +2,18 @@
 
 mod address;
 mod clock;
+pub mod connection;
+pub mod drain;
+pub mod listener;
+pub mod server;
+mod stream;
+pub mod tls;
+mod watchdog;
 
 pub use address::Address;
 pub use clock::{Clock, Now};
+pub use connection::Connection;
+pub use drain::Drain;
 
 use std::path::PathBuf;
 

@@ -50,6 +50,15 @@ pub struct Gate {
     pub rate_limit_headers: bool,
 }
 
+impl Gate {
+    /// Whether a client's header of this name is removed, in any spelling.
+    pub fn strips(&self, name: &str) -> bool {
+        let spelled: String =
+            name.chars().map(|c| if matches!(c, '_' | '.') { '-' } else { c.to_ascii_lowercase() }).collect();
+        self.strip.binary_search_by(|known| (**known).cmp(spelled.as_str())).is_ok()
+    }
+}
+
 /// Parsed names of the identity headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "documented at settings::IdentityHeaders")]
