@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    net::{Address, TlsSettings},
+    net::{Address, TlsSettings, server::Limits},
     units::{Size, Span},
 };
 
@@ -61,6 +61,17 @@ impl Default for Timeouts {
             header: Span::seconds(10),
             idle: Span::seconds(60),
             request: Span::seconds(60),
+        }
+    }
+}
+
+impl From<&Settings> for Limits {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            max_headers: settings.max_headers,
+            max_header_bytes: usize::try_from(settings.max_header_bytes.0).unwrap_or(usize::MAX),
+            header: settings.timeouts.header.0,
+            idle: settings.timeouts.idle.0,
         }
     }
 }

@@ -1,0 +1,297 @@
+//! The server of every door: accepts, shakes hands, speaks HTTP/1.1 and HTTP/2, keeps time, and goes away politely.
+//!
+//! Knows nothing of what is answered: that is its [`Handler`]. One [`Server::run`] serves one listener on the
+//! runtime it is called in (RFC 9112, RFC 9113).
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{
+    connection::{Connection, Raw},
+    drain::{Drain, Phase},
+    listener::{Accepted, Listener},
+    stream::{Stream, Watched},
+    tls::Acceptor,
+    watchdog::{self, LINGER},
+};
+use crate::telemetry::{ConnectionError, Metrics};
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// An answer's body; its default is empty.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Default + Unpin + Send + 'static;
+
+    /// The answer.
+    fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+        raw: Raw,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Limits and times of new connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most header fields of a request.
+    pub max_headers: usize,
+    /// Largest request head.
+    pub max_header_bytes: usize,
+    /// Until a head is read, from its first byte; until a new connection has brought its first one; the handshake.
+    pub header: Duration,
+    /// How long a connection may be idle, or take nothing of an answer.
+    pub idle: Duration,
+}
+
+/// A door's server. Clones serve further listeners.
+#[derive(Debug)]
+pub struct Server<H> {
+    /// Who answers.
+    pub handler: Arc<H>,
+    /// Limits; new connections take the newest.
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// TLS, if it is served.
+    pub tls: Option<Acceptor>,
+    /// Counts failed connections.
+    pub metrics: Arc<Metrics>,
+    /// When to go away.
+    pub drain: Drain,
+}
+
+impl<H> Clone for Server<H> {
+    fn clone(&self) -> Self {
+        Self {
+            handler: self.handler.clone(),
+            limits: self.limits.clone(),
+            tls: self.tls.clone(),
+            metrics: self.metrics.clone(),
+            drain: self.drain.clone(),
+        }
+    }
+}
+
+impl<H: Handler> Server<H> {
+    /// Serves until everything is drained: returns when the last connection is gone, or cut.
+    pub async fn run(self, listener: Listener) -> io::Result<()> {
+        let mut incoming = listener.into_incoming()?;
+        let (alive, mut gone) = mpsc::channel(1);
+        let closing = self.drain.reached(Phase::Closing);
+        let mut closing = pin!(closing);
+        loop {
+            let accepted = tokio::select! {
+                accepted = incoming.accept() => accepted,
+                () = &mut closing => break,
+            };
+            match accepted {
+                Some(Ok(accepted)) => self.spawn(accepted, &alive),
+                Some(Err(error)) if is_of_one_connection(&error) => {}
+                // Out of descriptors or memory: others may free some.
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                None => {
+                    closing.as_mut().await;
+                    break;
+                }
+            }
+        }
+        for accepted in incoming.close() {
+            self.spawn(accepted, &alive);
+        }
+        drop(alive);
+        tokio::select! {
+            _ = gone.recv() => {}
+            () = self.drain.reached(Phase::Cut) => {}
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, accepted: Accepted, alive: &mpsc::Sender<Infallible>) {
+        let (stream, peer) = match accepted {
+            Accepted::Tcp(stream, peer) => {
+                let _ = stream.set_nodelay(true);
+                (Stream::Tcp(stream), Some(peer.ip()))
+            }
+            Accepted::Unix(stream) => (Stream::Unix(stream), None),
+        };
+        let (server, alive) = (self.clone(), alive.clone());
+        tokio::spawn(async move {
+            if let Err(reason) = server.serve(stream, peer, alive).await {
+                server.metrics.connection_error(reason);
+            }
+        });
+    }
+
+    async fn serve(
+        &self,
+        stream: Stream,
+        peer: Option<IpAddr>,
+        alive: mpsc::Sender<Infallible>,
+    ) -> Result<(), ConnectionError> {
+        let limits = self.limits.load_full();
+        let connection = Arc::new(Connection::new(peer, self.tls.is_some(), self.drain.clone(), alive));
+        let opened = timeout(limits.header, self.open(stream, connection.clone()));
+        let (io, h2) = tokio::select! {
+            opened = opened => opened.map_err(|_| ConnectionError::HeaderTimeout)??,
+            () = self.silent_too_long() => return Ok(()),
+        };
+        let io = TokioIo::new(io);
+        if h2 {
+            let service = service_fn(|request| self.answer(&connection, request));
+            let http = http2_builder(&limits).serve_connection(io, service);
+            watchdog::drive(pin!(http), &connection, &limits, &self.drain).await
+        } else {
+            let service = service_fn(|request| self.answer(&connection, request));
+            let http = http1_builder(&limits).serve_connection(io, service).with_upgrades();
+            watchdog::drive(pin!(http), &connection, &limits, &self.drain).await
+        }
+    }
+
+    /// The TLS handshake, and the first bytes.
+    async fn open(&self, stream: Stream, connection: Arc<Connection>) -> Result<(Watched, bool), ConnectionError> {
+        let stream = match &self.tls {
+            None => stream,
+            Some(tls) => {
+                let shaken = tls.current().accept(stream).await.map_err(|_| ConnectionError::TlsHandshake)?;
+                Stream::Tls(Box::new(shaken))
+            }
+        };
+        Watched::new(stream, connection).await.map_err(|_| ConnectionError::Reset)
+    }
+
+    /// A connection that has said nothing is of no use once we are closing.
+    async fn silent_too_long(&self) {
+        self.drain.reached(Phase::Closing).await;
+        sleep(LINGER).await;
+    }
+
+    /// One request, from its head to its answer's end.
+    fn answer(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
+        let begun = connection.begin(&request);
+        let busy = Busy(connection.clone());
+        let handler = self.handler.clone();
+        let metrics = begun.is_err().then(|| self.metrics.clone());
+        async move {
+            let version = request.version();
+            let mut response = match begun {
+                Ok(raw) => handler.call(request, busy.0.clone(), raw).await,
+                Err(_) => {
+                    busy.0.close_after();
+                    if let Some(metrics) = metrics {
+                        metrics.connection_error(ConnectionError::Parse);
+                    }
+                    let mut response = Response::new(H::Body::default());
+                    *response.status_mut() = StatusCode::BAD_REQUEST;
+                    response
+                }
+            };
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                busy.0.set_opaque();
+            } else if version < Version::HTTP_2 && busy.0.is_last_answer() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| Answer { body, _busy: busy }))
+        }
+    }
+}
+
+/// Counts a request as under way until it is dropped.
+#[derive(Debug)]
+struct Busy(Arc<Connection>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// An answer's body, which keeps its connection busy.
+struct Answer<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(limits.max_header_bytes.max(SMALLEST_HEAD));
+    // The parser's own default needs no allocation.
+    if limits.max_headers != 100 {
+        http.max_headers(limits.max_headers);
+    }
+    http
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESET_ERRORS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY);
+    http
+}
+
+/// Whether only the one connection failed that was to be accepted, not accepting as such.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// hyper accepts no smaller buffer.
+const SMALLEST_HEAD: usize = 8192;
+const MAX_STREAMS: u32 = 128;
+const MAX_RESETS: usize = 20;
+const MAX_RESET_ERRORS: usize = 256;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const PING_EVERY: Duration = Duration::from_secs(20);

@@ -1,0 +1,181 @@
+//! A client's byte stream, watched: tells its [`Connection`] what arrives and whether writing gets on.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::server::TlsStream;
+
+use super::connection::{Connection, Scan};
+
+/// A connected socket, with TLS where the listener has it.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<Self>>),
+}
+
+/// A stream and what was read of it ahead.
+#[derive(Debug)]
+pub(super) struct Watched {
+    stream: Stream,
+    ahead: Bytes,
+    scan: Scan,
+    connection: Arc<Connection>,
+}
+
+impl Stream {
+    /// Whether ALPN chose a protocol, and whether that is HTTP/2.
+    fn negotiated(&self) -> Option<bool> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol().map(|protocol| protocol == b"h2"),
+            _ => None,
+        }
+    }
+}
+
+/// Runs `$body` with `$stream` pinned, whichever it is.
+macro_rules! with {
+    ($self:expr, $stream:ident => $body:expr) => {
+        match $self.get_mut() {
+            Self::Tcp($stream) => {
+                let $stream = Pin::new($stream);
+                $body
+            }
+            Self::Unix($stream) => {
+                let $stream = Pin::new($stream);
+                $body
+            }
+            Self::Tls($stream) => {
+                let $stream = Pin::new($stream.as_mut());
+                $body
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        with!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        with!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+impl Watched {
+    /// Finds out whether the client speaks HTTP/2, by ALPN or by its preface, and watches it from then on.
+    pub(super) async fn new(mut stream: Stream, connection: Arc<Connection>) -> io::Result<(Self, bool)> {
+        let (ahead, h2) = match stream.negotiated() {
+            Some(h2) => (Bytes::new(), h2),
+            None => read_ahead(&mut stream).await?,
+        };
+        if h2 {
+            connection.set_opaque();
+        }
+        Ok((Self { stream, ahead, scan: Scan::default(), connection }, h2))
+    }
+}
+
+/// Reads until it is clear whether the bytes are HTTP/2's preface (RFC 9113 section 3.4).
+async fn read_ahead(stream: &mut Stream) -> io::Result<(Bytes, bool)> {
+    let mut ahead = BytesMut::with_capacity(READ_AHEAD);
+    loop {
+        let read = stream.read_buf(&mut ahead).await?;
+        let known = ahead.len().min(PREFACE.len());
+        if read == 0 || ahead[..known] != PREFACE[..known] {
+            return Ok((ahead.freeze(), false));
+        }
+        if known == PREFACE.len() {
+            return Ok((ahead.freeze(), true));
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if this.ahead.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let n = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead[..n]);
+            this.ahead.advance(n);
+            if this.ahead.is_empty() {
+                this.ahead = Bytes::new();
+            }
+        }
+        this.scan.observe(&buf.filled()[before..], &this.connection);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.connection.wrote(polled.is_ready());
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.connection.wrote(polled.is_ready());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const READ_AHEAD: usize = 4096;

@@ -1,0 +1,157 @@
+//! TLS on both sides: certificates of a listener, and what we trust when we call out.
+//!
+//! There is no switch that turns verification off.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::TlsSettings;
+
+/// Why a listener's certificates cannot be used. Names the setting, never a file's contents.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read, or is no PEM.
+    #[error("tls.{field}: {problem}")]
+    File {
+        /// `cert`, `key` or `client_ca`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The parts do not fit together.
+    #[error("tls: {0}")]
+    Config(#[from] rustls::Error),
+}
+
+/// A listener's certificates. They can be replaced while it serves; clones share them.
+#[derive(Clone)]
+pub struct Acceptor(Arc<ArcSwap<ServerConfig>>);
+
+impl Acceptor {
+    /// Reads the files.
+    pub fn new(settings: &TlsSettings) -> Result<Self, Error> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(server_config(settings)?))))
+    }
+
+    /// Reads the files anew, for handshakes from now on. When that fails the present ones stay.
+    pub fn reload(&self, settings: &TlsSettings) -> Result<(), Error> {
+        self.0.store(Arc::new(server_config(settings)?));
+        Ok(())
+    }
+
+    /// The present certificates.
+    pub(super) fn current(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+/// What we offer and trust when we call out: the system's roots (or those of `SSL_CERT_FILE`), else Mozilla's.
+pub fn client_config(protocols: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+    client_config_with(root_store(), protocols)
+}
+
+/// Like [`client_config`], trusting `roots`.
+pub fn client_config_with(roots: RootCertStore, protocols: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    Ok(config)
+}
+
+fn root_store() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // Single broken certificates in the system's store are skipped; the others still count.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+fn server_config(settings: &TlsSettings) -> Result<ServerConfig, Error> {
+    let chain = certificates("cert", &settings.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|problem| file("key", &problem))?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match &settings.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates("client_ca", path)? {
+                roots.add(certificate)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                .build()
+                .map_err(|problem| file("client_ca", &problem))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Every certificate of a PEM file; none is a mistake, never "accept any".
+fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+        .map_err(|problem| file(field, &problem))?;
+    if found.is_empty() {
+        return Err(file(field, &"no certificate in it"));
+    }
+    Ok(found)
+}
+
+fn file(field: &'static str, problem: &dyn fmt::Display) -> Error {
+    Error::File { field, problem: problem.to_string() }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_load_reload_and_a_bad_file_keeps_the_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let settings = TlsSettings { cert: dir.path().join("cert"), key: dir.path().join("key"), client_ca: None };
+        std::fs::write(&settings.cert, made.cert.pem()).unwrap();
+        std::fs::write(&settings.key, made.signing_key.serialize_pem()).unwrap();
+        let acceptor = Acceptor::new(&settings).unwrap();
+        let before = acceptor.0.load_full();
+        acceptor.reload(&settings).unwrap();
+        assert!(!Arc::ptr_eq(&before, &acceptor.0.load_full()));
+
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        let kept = acceptor.0.load_full();
+        for bad in [
+            TlsSettings { cert: empty.clone(), ..settings.clone() },
+            TlsSettings { key: empty.clone(), ..settings.clone() },
+            TlsSettings { client_ca: Some(empty), ..settings.clone() },
+            TlsSettings { client_ca: Some(dir.path().join("missing")), ..settings },
+        ] {
+            assert!(acceptor.reload(&bad).is_err());
+            assert!(Arc::ptr_eq(&kept, &acceptor.0.load_full()));
+        }
+    }
+}

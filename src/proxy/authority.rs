@@ -1,0 +1,149 @@
+//! Which host a request asks for (RFC 9112 section 3.2, RFC 9113 section 8.3.1). Whatever could be read in two ways
+//! is refused.
+
+use std::{borrow::Cow, net::Ipv6Addr};
+
+use http::{HeaderMap, Method, Uri, Version, header, request::Parts};
+
+use crate::authz::Denial;
+
+/// The host a request asks for: lower case, without port and trailing dot; empty only for HTTP/1.0 without one.
+pub(super) fn host(parts: &Parts, tls: bool) -> Result<Cow<'_, str>, Denial> {
+    if parts.method == Method::CONNECT {
+        return Err(Denial::Method);
+    }
+    let field = single_host(&parts.headers)?;
+    let default_port = if tls { 443 } else { 80 };
+    match (target(&parts.uri), field) {
+        (None, None) if parts.version < Version::HTTP_11 => Ok(Cow::Borrowed("")),
+        (None, None) => Err(Denial::Host),
+        (None, Some(field)) => read(field).map(|named| named.host),
+        (Some(target), None) if parts.version != Version::HTTP_11 => read(target).map(|named| named.host),
+        (Some(_), None) => Err(Denial::Host),
+        (Some(target), Some(field)) => {
+            let (target, field) = (read(target)?, read(field)?);
+            let same =
+                target.host == field.host && target.port.unwrap_or(default_port) == field.port.unwrap_or(default_port);
+            if same { Ok(target.host) } else { Err(Denial::Host) }
+        }
+    }
+}
+
+/// The authority of an absolute-form target, or `:authority`.
+fn target(uri: &Uri) -> Option<&str> {
+    uri.authority().map(http::uri::Authority::as_str)
+}
+
+fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(Denial::Host);
+    }
+    field.to_str().map(Some).map_err(|_| Denial::Host)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Named<'a> {
+    host: Cow<'a, str>,
+    port: Option<u16>,
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`; no user information and no characters that a name does not have.
+fn read(text: &str) -> Result<Named<'_>, Denial> {
+    let end = if text.starts_with('[') {
+        text.find(']').ok_or(Denial::Host)? + 1
+    } else {
+        text.find(':').unwrap_or(text.len())
+    };
+    let (host, port) = text.split_at(end);
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => None,
+        Some("") => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().map_err(|_| Denial::Host)?),
+        _ => return Err(Denial::Host),
+    };
+    let good = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if !good || host.is_empty() || host.ends_with('.') {
+        return Err(Denial::Host);
+    }
+    let upper = host.bytes().any(|b| b.is_ascii_uppercase());
+    let host = if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
+    Ok(Named { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn judge(version: Version, target: &str, hosts: &[&str]) -> Result<String, Denial> {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        host(&parts, false).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn hosts_are_normalised() {
+        for (given, expected) in [
+            ("example.com", "example.com"),
+            ("EXAMPLE.com", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com:80", "example.com"),
+            ("example.com:", "example.com"),
+            ("127.0.0.1:8080", "127.0.0.1"),
+            ("[::1]:8080", "[::1]"),
+        ] {
+            assert_eq!(judge(Version::HTTP_11, "/", &[given]).as_deref(), Ok(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn odd_hosts_are_refused() {
+        for given in [
+            "",
+            "a,b",
+            "u@h",
+            "a\"; for=1.2.3.4",
+            "a b",
+            "a/b",
+            "a:b",
+            "a:99999",
+            "[::1",
+            "[x]",
+            ".",
+            "a..",
+            "a:1:2",
+            "é",
+            "a%2e",
+        ] {
+            assert_eq!(judge(Version::HTTP_11, "/", &[given]), Err(Denial::Host), "{given}");
+        }
+    }
+
+    #[test]
+    fn one_host_is_named_and_only_one() {
+        assert_eq!(judge(Version::HTTP_11, "/", &[]), Err(Denial::Host));
+        assert_eq!(judge(Version::HTTP_11, "/", &["a", "a"]), Err(Denial::Host));
+        assert_eq!(judge(Version::HTTP_10, "/", &[]).as_deref(), Ok(""));
+        assert_eq!(judge(Version::HTTP_11, "http://a/x", &["A:80"]).as_deref(), Ok("a"));
+        assert_eq!(judge(Version::HTTP_11, "http://evil/x", &["a"]), Err(Denial::Host));
+        assert_eq!(judge(Version::HTTP_11, "http://a:81/x", &["a"]), Err(Denial::Host));
+        assert_eq!(judge(Version::HTTP_11, "http://u@a/x", &["a"]), Err(Denial::Host));
+        assert_eq!(judge(Version::HTTP_2, "http://a/x", &[]).as_deref(), Ok("a"));
+        assert_eq!(judge(Version::HTTP_2, "http://a/x", &["b"]), Err(Denial::Host));
+    }
+
+    #[test]
+    fn connect_is_no_method_of_ours() {
+        let request = Request::builder().method("CONNECT").uri("a:443").header("host", "a:443").body(()).unwrap();
+        assert_eq!(host(&request.into_parts().0, false), Err(Denial::Method));
+    }
+}

@@ -1,0 +1,235 @@
+//! Bodies on their way through: streamed, never buffered, counted, and cut at the configured size.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{exchange::Exchange, headers, pool::Lease};
+use crate::{net::Connection, store::Snapshot};
+
+/// An answer's body. Dropping it, at its end or before, writes the access line.
+#[derive(Debug, Default)]
+pub struct Body {
+    kind: Kind,
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Debug, Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Upstream {
+        incoming: Incoming,
+        ended: bool,
+        /// Goes back to its pool when the body has ended.
+        lease: Option<Lease>,
+    },
+}
+
+impl Body {
+    /// A body at hand.
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, exchange: None }
+    }
+
+    /// An upstream's body as it comes.
+    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
+        Self { kind: Kind::Upstream { incoming, ended: false, lease }, exchange: None }
+    }
+
+    /// Ends `exchange` with this body.
+    pub(super) fn with(mut self, exchange: Box<Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let frame = match &mut this.kind {
+            Kind::Empty => None,
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Kind::Upstream { incoming, ended, .. } => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                *ended = frame.is_none();
+                frame
+            }
+        };
+        if let (Some(exchange), Some(Ok(frame))) = (&mut this.exchange, &frame) {
+            exchange.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Upstream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Kind::Upstream { incoming, ended, lease } = &mut self.kind
+            && (*ended || incoming.is_end_stream())
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+/// A client's body on its way to the upstream.
+#[derive(Debug, Default)]
+pub(super) struct RequestBody(Option<Box<Streaming>>);
+
+#[derive(Debug)]
+struct Streaming {
+    incoming: Incoming,
+    /// Bytes it may still bring; none is no limit.
+    room: Option<u64>,
+    ended: bool,
+    fate: Arc<Fate>,
+    /// HTTP/1: closed when the body is not read to its end, since what follows is then no request.
+    connection: Option<Arc<Connection>>,
+    tables: Arc<Snapshot>,
+}
+
+/// How a client's body fared, for whoever waits for the upstream's answer.
+#[derive(Debug, Default)]
+pub(super) struct Fate(AtomicU8);
+
+/// Why a client's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// It was larger than allowed.
+    #[error("the request's body is too large")]
+    TooLarge,
+    /// The client, or what it sent.
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+}
+
+impl RequestBody {
+    /// `limit` 0 is none. Without a body there is nothing to keep track of.
+    pub(super) fn new(
+        incoming: Incoming,
+        limit: u64,
+        connection: Option<&Arc<Connection>>,
+        tables: &Arc<Snapshot>,
+    ) -> (Self, Option<Arc<Fate>>) {
+        if incoming.is_end_stream() {
+            return (Self(None), None);
+        }
+        let fate = Arc::new(Fate::default());
+        let streaming = Streaming {
+            incoming,
+            room: (limit > 0).then_some(limit),
+            ended: false,
+            fate: fate.clone(),
+            connection: connection.cloned(),
+            tables: tables.clone(),
+        };
+        (Self(Some(Box::new(streaming))), Some(fate))
+    }
+}
+
+impl Fate {
+    pub(super) fn is_too_large(&self) -> bool {
+        self.0.load(Relaxed) == TOO_LARGE
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.0.load(Relaxed) == BROKEN
+    }
+}
+
+impl Streaming {
+    /// Passes a frame on, if there is room for it, without trailers that only we may set.
+    fn admit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
+        if let (Some(room), Some(data)) = (&mut self.room, frame.data_ref()) {
+            let Some(left) = room.checked_sub(data.len() as u64) else {
+                self.fate.0.store(TOO_LARGE, Relaxed);
+                return Err(Broken::TooLarge);
+            };
+            *room = left;
+        }
+        Ok(match frame.into_trailers() {
+            Ok(mut trailers) => {
+                headers::clean_trailers(&mut trailers, &self.tables.gate);
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        })
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(streaming) = &mut self.0 else { return Poll::Ready(None) };
+        Poll::Ready(match ready!(Pin::new(&mut streaming.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(streaming.admit(frame)),
+            Some(Err(error)) => {
+                streaming.fate.0.store(BROKEN, Relaxed);
+                Some(Err(Broken::Client(error)))
+            }
+            None => {
+                streaming.ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|streaming| streaming.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |streaming| streaming.incoming.size_hint())
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection
+            && !self.ended
+            && !self.incoming.is_end_stream()
+        {
+            connection.close_after();
+        }
+    }
+}
+
+const TOO_LARGE: u8 = 1;
+const BROKEN: u8 = 2;

@@ -1,0 +1,116 @@
+//! Connections to upstreams: TCP or a Unix socket, TLS with ALPN, and the HTTP handshake.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{body::RequestBody, pool::Key};
+use crate::{net::tls, store::UpstreamScheme};
+
+/// What TLS upstreams are offered: HTTP/2 or HTTP/1.1, or HTTP/1.1 alone for what is to be upgraded.
+#[derive(Debug, Clone)]
+pub(super) struct Tls {
+    pub(super) any: Arc<ClientConfig>,
+    pub(super) http1: Arc<ClientConfig>,
+}
+
+/// A connection that can take requests.
+#[derive(Debug)]
+pub(super) enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Why no connection stands.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("connecting took too long")]
+    TimedOut,
+    #[error("no connection")]
+    Io(#[from] io::Error),
+    #[error("no HTTP connection")]
+    Http(#[from] hyper::Error),
+}
+
+impl Tls {
+    pub(super) fn new() -> Result<Self, rustls::Error> {
+        let any = tls::client_config(&[b"h2", b"http/1.1"])?;
+        let mut http1 = any.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { any: Arc::new(any), http1: Arc::new(http1) })
+    }
+}
+
+/// Opens a connection, ready for a request.
+pub(super) async fn connect(key: &Key, tls: &Tls, http1_only: bool, limit: Duration) -> Result<Sender, Error> {
+    timeout(limit, async {
+        match key.scheme {
+            UpstreamScheme::Http | UpstreamScheme::Echo => http1(tcp(key).await?).await,
+            UpstreamScheme::H2c => http2(tcp(key).await?).await,
+            UpstreamScheme::Unix => http1(UnixStream::connect(&*key.host).await?).await,
+            UpstreamScheme::Https => https(key, if http1_only { &tls.http1 } else { &tls.any }).await,
+        }
+    })
+    .await
+    .map_err(|_| Error::TimedOut)?
+}
+
+async fn tcp(key: &Key) -> io::Result<TcpStream> {
+    // An address needs no resolver, which would cost a thread.
+    let stream = match key.host.parse::<IpAddr>() {
+        Ok(ip) => TcpStream::connect((ip, key.port)).await?,
+        Err(_) => TcpStream::connect((&*key.host, key.port)).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn https(key: &Key, config: &Arc<ClientConfig>) -> Result<Sender, Error> {
+    let name = ServerName::try_from(key.host.to_string()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config.clone()).connect(name, tcp(key).await?).await?;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if h2 { http2(stream).await } else { http1(stream).await }
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, Error> {
+    let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to an upstream failed");
+        }
+    });
+    Ok(Sender::Http1(sender))
+}
+
+async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, Error> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to an upstream failed");
+        }
+    });
+    Ok(Sender::Http2(sender))
+}
+
+/// Largest response head of an HTTP/1.1 upstream, and of what is read ahead.
+const MAX_BUFFER: usize = 256 << 10;
+const MAX_HEADER_LIST: u32 = 128 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const PING_EVERY: Duration = Duration::from_secs(20);

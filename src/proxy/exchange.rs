@@ -1,0 +1,149 @@
+//! One request from its head to its answer's end: what is counted and logged of it, once, whatever happens.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, Uri, Version, request::Parts};
+
+use super::headers;
+use crate::{
+    authz::{Denial, Found},
+    net::Now,
+    store::KeyType,
+    telemetry::{AccessLine, AccessLog, Door, Metrics},
+};
+
+/// Where requests are counted and logged.
+#[derive(Debug)]
+pub(super) struct Observer {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: AccessLog,
+}
+
+/// A request under way. When it is dropped, it is counted and its access line written.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    observer: Arc<Observer>,
+    pub(super) found: Found,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    pub(super) path: Option<Box<str>>,
+    pub(super) client: Option<IpAddr>,
+    pub(super) request_id: HeaderValue,
+    traceparent: Option<HeaderValue>,
+    pub(super) now: Now,
+    started: Instant,
+    verdict: Duration,
+    upstream: Option<Duration>,
+    pub(super) status: u16,
+    /// Place and label of the denial; 0 is granted.
+    outcome: (usize, &'static str),
+    pub(super) bytes_out: u64,
+}
+
+impl Exchange {
+    pub(super) fn begin(
+        observer: &Arc<Observer>,
+        found: Found,
+        parts: &Parts,
+        client: Option<IpAddr>,
+        request_id: HeaderValue,
+        (now, started): (Now, Instant),
+    ) -> Box<Self> {
+        Box::new(Self {
+            observer: observer.clone(),
+            found,
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            path: None,
+            client,
+            request_id,
+            traceparent: parts.headers.get("traceparent").cloned(),
+            now,
+            started,
+            verdict: Duration::ZERO,
+            upstream: None,
+            status: CLIENT_GONE,
+            outcome: (0, "granted"),
+            bytes_out: 0,
+        })
+    }
+
+    /// The verdict is there.
+    pub(super) fn judged(&mut self, found: Found) {
+        self.found = found;
+        self.verdict = self.started.elapsed();
+    }
+
+    /// The upstream has begun to answer, or failed to.
+    pub(super) fn answered(&mut self) {
+        self.upstream = Some(self.started.elapsed().saturating_sub(self.verdict));
+    }
+
+    pub(super) fn denied(&mut self, denial: &Denial) {
+        self.outcome = (denial.reason_index(), denial.reason());
+    }
+
+    fn count(&self) {
+        let (index, reason) = self.outcome;
+        let outcome = if index == 0 { "granted" } else { "denied" };
+        let (counters, api) = match self.found.api() {
+            Some(api) => (&api.counters, &*api.id),
+            None => (&self.found.tables.no_api_counters, "_none"),
+        };
+        self.observer.metrics.count_request(counters, Door::Proxy, api, index, outcome, reason);
+    }
+
+    fn log(&self) {
+        let api = self.found.api();
+        self.observer.access_log.write(&AccessLine {
+            unix_ms: self.now.unix_ms,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: self.traceparent.as_ref().and_then(headers::trace_id),
+            client: self.client,
+            method: self.method.as_str(),
+            path: self.path.as_deref().unwrap_or_else(|| self.uri.path()),
+            protocol: protocol(self.version),
+            status: self.status,
+            reason: self.outcome.1,
+            api: api.map(|api| &*api.name),
+            version: api.and_then(|api| api.version.as_deref()),
+            template: self.found.resource().map(|resource| &*resource.template),
+            application: self.found.application().map(|application| &*application.name),
+            key_type: self.found.application.map(|_| match self.found.key_type {
+                KeyType::Production => "PRODUCTION",
+                KeyType::Sandbox => "SANDBOX",
+            }),
+            tier: self.found.subscription().map(|subscription| &*subscription.tier_name),
+            verdict_us: u64::try_from(self.verdict.as_micros()).unwrap_or(u64::MAX),
+            upstream_ms: self.upstream.map(|time| time.as_secs_f64() * 1e3),
+            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            bytes_out: self.bytes_out,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.count();
+        if self.observer.access_log.sampled() {
+            self.log();
+        }
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 | Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        _ => "HTTP/2",
+    }
+}
+
+/// nginx's status for a client that did not wait for its answer.
+const CLIENT_GONE: u16 = 499;

@@ -1,0 +1,197 @@
+//! A granted request goes to the upstream, and its answer back.
+//!
+//! What was judged is what is forwarded: the path is the canonical one of the grant, never the one sent.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use hyper::client::conn::TrySendError;
+
+use super::{
+    body::{Body, RequestBody},
+    connect::{self, Sender},
+    echo,
+    pool::Lease,
+    upstream::{Upstreams, Way},
+};
+use crate::{
+    authz::{Denial, ForwardQuery},
+    store::{Upstream, UpstreamScheme},
+};
+
+/// How a request is to be sent, whichever upstream takes it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Canonical path towards the upstream, and query.
+    pub(super) target: Target,
+    /// The client's `Host`, where it is preserved.
+    pub(super) preserved_host: Option<HeaderValue>,
+    pub(super) websocket: bool,
+    pub(super) connect_timeout: Duration,
+}
+
+/// Path and query towards the upstream, before a base path.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// As the client sent it.
+    AsSent(PathAndQuery),
+    /// Changed by the grant.
+    Rewritten(Box<str>),
+}
+
+/// Why there is no answer to pass on.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Connect(connect::Error),
+    /// A connection broke, or what came over it is no HTTP.
+    Http(hyper::Error),
+    /// There is no way to say it, such as an authority that is no URI's.
+    Unspeakable,
+}
+
+impl Failure {
+    pub(super) fn denial(&self) -> Denial {
+        match self {
+            Self::Connect(connect::Error::TimedOut) => Denial::UpstreamTimedOut,
+            _ => Denial::UpstreamFailed,
+        }
+    }
+}
+
+impl Target {
+    /// The canonical path (`None`: as sent) without its first `cut` bytes, and the query that may pass.
+    pub(super) fn of(path: Option<&str>, cut: usize, query: &ForwardQuery, uri: &Uri) -> Self {
+        if let (None, 0, ForwardQuery::AsSent, Some(sent)) = (path, cut, query, uri.path_and_query()) {
+            return Self::AsSent(sent.clone());
+        }
+        let tail = path.unwrap_or_else(|| uri.path()).get(cut..).unwrap_or_default();
+        let query = match query {
+            ForwardQuery::AsSent => uri.query(),
+            ForwardQuery::Without(rest) => rest.as_deref(),
+        };
+        Self::Rewritten(join("", tail, query).into_boxed_str())
+    }
+
+    fn path_and_query(&self, base_path: &str) -> Option<PathAndQuery> {
+        let text = match self {
+            Self::AsSent(sent) if base_path.is_empty() => return Some(sent.clone()),
+            Self::AsSent(sent) => join(base_path, sent.as_str(), None),
+            Self::Rewritten(path) => join(base_path, path, None),
+        };
+        PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
+    }
+}
+
+/// `base` + `tail` + `?query`, with a slash at the tail's front.
+fn join(base: &str, tail: &str, query: Option<&str>) -> String {
+    let mut text = String::with_capacity(base.len() + tail.len() + query.map_or(0, str::len) + 2);
+    text.push_str(base);
+    if !tail.starts_with('/') {
+        text.push('/');
+    }
+    text.push_str(tail);
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    text
+}
+
+impl Plan {
+    /// Sends `request` by the first of `list`, in turn, to which a connection stands.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        upstreams: &Upstreams,
+        list: &[Arc<Upstream>],
+    ) -> Result<Response<Body>, Failure> {
+        let mut failure = Failure::Unspeakable;
+        for way in upstreams.in_turn(list) {
+            if way.scheme == UpstreamScheme::Echo {
+                return self.echo(&way, request).await.ok_or(Failure::Unspeakable);
+            }
+            if let Some(sender) = way.pool.reuse(self.websocket) {
+                return self.send_reused(&way, sender, request).await;
+            }
+            match way.pool.open(self.websocket, self.connect_timeout).await {
+                Ok(sender) => return self.send_by(&way, sender, request).await.map_err(|failed| failed.why),
+                Err(error) => failure = Failure::Connect(error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn echo(&self, way: &Way, mut request: Request<RequestBody>) -> Option<Response<Body>> {
+        self.address(&mut request, way, false)?;
+        echo::answer(request).await
+    }
+
+    /// An idle connection may turn out closed: what was not sent at all goes over a new one, once.
+    async fn send_reused(
+        &self,
+        way: &Arc<Way>,
+        sender: Sender,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Body>, Failure> {
+        let failed = match self.send_by(way, sender, request).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        let Some(unsent) = failed.unsent else { return Err(failed.why) };
+        let sender = way.pool.open(self.websocket, self.connect_timeout).await.map_err(Failure::Connect)?;
+        self.send_by(way, sender, *unsent).await.map_err(|failed| failed.why)
+    }
+
+    async fn send_by(
+        &self,
+        way: &Arc<Way>,
+        sender: Sender,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Body>, Failed> {
+        let h2 = matches!(sender, Sender::Http2(_));
+        if self.address(&mut request, way, h2).is_none() {
+            return Err(Failed { why: Failure::Unspeakable, unsent: None });
+        }
+        match sender {
+            Sender::Http1(mut sender) => {
+                let incoming = sender.try_send_request(request).await.map_err(Failed::from)?;
+                let lease = Lease { sender, pool: way.pool.clone() };
+                Ok(incoming.map(|body| Body::upstream(body, Some(lease))))
+            }
+            Sender::Http2(mut sender) => {
+                let incoming = sender.try_send_request(request).await.map_err(Failed::from)?;
+                Ok(incoming.map(|body| Body::upstream(body, None)))
+            }
+        }
+    }
+
+    /// Makes target, version and `Host` what this connection needs.
+    fn address(&self, request: &mut Request<RequestBody>, way: &Way, h2: bool) -> Option<()> {
+        let path = self.target.path_and_query(&way.base_path)?;
+        if h2 {
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = way.absolute(path, self.preserved_host.as_ref())?;
+            request.headers_mut().remove(header::HOST);
+        } else {
+            *request.version_mut() = Version::HTTP_11;
+            *request.uri_mut() = Uri::from(path);
+            let host = self.preserved_host.as_ref().or(way.host.as_ref()).cloned();
+            request.headers_mut().insert(header::HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
+        }
+        Some(())
+    }
+}
+
+/// A request that did not get an answer; given back when nothing of it was sent.
+struct Failed {
+    why: Failure,
+    unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl From<TrySendError<Request<RequestBody>>> for Failed {
+    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = error.take_message().map(Box::new);
+        Self { why: Failure::Http(error.into_error()), unsent }
+    }
+}

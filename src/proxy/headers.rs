@@ -1,0 +1,266 @@
+//! Header fields on their way through, edited in place (RFC 9110 section 7.6, attacks I01–I08).
+//!
+//! First everything goes that concerns one connection only or that a client must not say; only then ours are set.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+
+use super::client::{Client, X_FORWARDED_FOR};
+use crate::{
+    authz::Found,
+    net::Connection,
+    store::{AuthRule, Gate},
+    throttle::Usage,
+};
+
+/// What `forward` needs to know to edit a request's fields.
+#[derive(Debug)]
+pub(super) struct Outbound<'a> {
+    pub(super) found: &'a Found,
+    pub(super) client: Client,
+    pub(super) connection: &'a Connection,
+    pub(super) request_id: &'a HeaderValue,
+    /// What the client asked for, as it wrote it.
+    pub(super) host: Option<HeaderValue>,
+    /// The client asks for a WebSocket.
+    pub(super) websocket: bool,
+}
+
+impl Outbound<'_> {
+    /// Makes a client's fields into what the upstream gets, save `Host`.
+    pub(super) fn edit(self, headers: &mut HeaderMap) {
+        let gate = &self.found.tables.gate;
+        let upgrade = self.websocket.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+        self.clean(headers, gate);
+        headers.reserve(ADDED);
+        if let Some(upgrade) = upgrade {
+            headers.insert(header::UPGRADE, upgrade);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        self.forwarding(headers);
+        self.identity(headers, gate);
+        headers.append(header::VIA, VIA);
+    }
+
+    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) {
+        let keep_token = self.found.api().is_some_and(|api| api.forward_token)
+            && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
+        let mut unwanted = Vec::new();
+        let mut trailers = false;
+        for (name, value) in &*headers {
+            match name.as_str() {
+                "host" | "accept" | "user-agent" | "content-type" | "content-length" => {}
+                "connection" => named(value, &mut unwanted),
+                "te" => trailers |= has_token(value, "trailers"),
+                "authorization" if !keep_token && is_token(value) => unwanted.push(header::AUTHORIZATION),
+                "authorization" => {}
+                other => {
+                    if is_hop_by_hop(other) || (!self.client.trusted && is_forwarding(other)) || gate.strips(other) {
+                        unwanted.push(name.clone());
+                    }
+                }
+            }
+        }
+        headers.remove(header::CONNECTION);
+        for name in unwanted {
+            headers.remove(name);
+        }
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(header::TE);
+        }
+    }
+
+    /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are kept and continued, another's are gone.
+    fn forwarding(&self, headers: &mut HeaderMap) {
+        if let Some(peer) = self.connection.peer_value() {
+            let continued = continue_list(headers, peer);
+            headers.insert(&X_FORWARDED_FOR, continued.unwrap_or_else(|| peer.clone()));
+        }
+        let proto = if self.connection.is_tls() { "https" } else { "http" };
+        headers.entry(&X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+        if let Some(host) = &self.host {
+            headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        }
+        headers.insert(&X_REQUEST_ID, self.request_id.clone());
+    }
+
+    /// The client's own are gone by now: a claim that the token lacks leaves no header.
+    fn identity(&self, headers: &mut HeaderMap, gate: &Gate) {
+        let Some(identity) = self.found.identity.as_deref() else { return };
+        let names = &gate.identity;
+        let values = &identity.headers;
+        let own =
+            [(&names.subject, &values.subject), (&names.client_id, &values.client_id), (&names.scopes, &values.scopes)];
+        for (name, value) in own.into_iter().chain(names.claims.iter().map(|(_, name)| name).zip(&values.claims)) {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        let Some(application) = self.found.application() else { return };
+        set_text(headers, &names.application, &application.name);
+        if let Some(subscription) = self.found.subscription() {
+            set_text(headers, &names.tier, &subscription.tier_name);
+        }
+    }
+}
+
+/// Makes an upstream's fields into what the client gets.
+pub(super) fn edit_response(headers: &mut HeaderMap, switching: bool, usage: Option<&Usage>) {
+    let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    let mut unwanted = Vec::new();
+    for (name, value) in &*headers {
+        match name.as_str() {
+            "connection" => named(value, &mut unwanted),
+            other if is_hop_by_hop(other) || other == "te" => unwanted.push(name.clone()),
+            _ => {}
+        }
+    }
+    headers.remove(header::CONNECTION);
+    for name in unwanted {
+        headers.remove(name);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    headers.append(header::VIA, VIA);
+    if let Some(usage) = usage {
+        set_text(headers, &RATE_LIMIT_POLICY, &format!("{:?};q={};w={}", usage.tier, usage.limit, usage.window_s));
+        set_text(headers, &RATE_LIMIT, &format!("{:?};r={};t={}", usage.tier, usage.remaining, usage.reset_s));
+    }
+}
+
+/// Trailers carry no identity, no credential and nothing of one connection.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap, gate: &Gate) {
+    let unwanted: Vec<_> = trailers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            matches!(
+                name,
+                "authorization" | "connection" | "te" | "host" | "content-length" | "cookie" | "x-request-id"
+            ) || is_hop_by_hop(name)
+                || is_forwarding(name)
+                || gate.strips(name)
+        })
+        .cloned()
+        .collect();
+    for name in unwanted {
+        trailers.remove(name);
+    }
+}
+
+/// The request's id: a trusted peer's, if it is short visible ASCII, else a new one.
+pub(super) fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
+    let given = headers
+        .get(&X_REQUEST_ID)
+        .filter(|id| trusted && (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+    given.cloned().unwrap_or_else(|| {
+        let mut id = Vec::with_capacity(32);
+        let random = fastrand::u128(..).to_be_bytes();
+        id.extend(random.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).expect("hex digits are visible ASCII")
+    })
+}
+
+/// Whether an HTTP/1.1 client asks to switch to WebSocket. Other protocols are not offered to upstreams: `h2c` would
+/// let further requests pass unjudged.
+pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11
+        && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.get_all(header::UPGRADE).iter().count() == 1
+        && headers.get_all(header::CONNECTION).iter().any(|value| has_token(value, "upgrade"))
+}
+
+/// A target's authority as a field: HTTP/2 has no `Host`.
+pub(super) fn authority_value(uri: &Uri) -> Option<HeaderValue> {
+    HeaderValue::from_str(uri.authority()?.as_str()).ok()
+}
+
+/// The trace id of a valid `traceparent` (W3C Trace Context).
+pub(super) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
+    let text = traceparent.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, id, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let good =
+        hex(version, 2) && version != "ff" && hex(id, 32) && hex(span, 16) && parts.next().is_some_and(|f| hex(f, 2));
+    (good && id.bytes().any(|b| b != b'0')).then_some(id)
+}
+
+/// The names a `Connection` field lists.
+fn named(value: &HeaderValue, into: &mut Vec<HeaderName>) {
+    let names = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    into.extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
+}
+
+fn has_token(value: &HeaderValue, token: &str) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// A token of ours to judge, as opposed to, say, Basic credentials meant for the upstream.
+fn is_token(value: &HeaderValue) -> bool {
+    let value = value.as_bytes().trim_ascii_start();
+    let end = value.iter().position(|b| *b == b' ' || *b == b'\t').unwrap_or(value.len());
+    let scheme = &value[..end];
+    scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"dpop")
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+/// Fields by which proxies tell of the client, in every spelling that an upstream might take for them.
+fn is_forwarding(name: &str) -> bool {
+    let name = name.as_bytes();
+    let like = |known: &[u8]| {
+        name.len() >= known.len()
+            && name.iter().zip(known).all(|(b, known)| b == known || (*known == b'-' && matches!(b, b'_' | b'.')))
+    };
+    like(b"x-forwarded-") || (name.len() == 9 && (like(b"forwarded") || like(b"x-real-ip")))
+}
+
+/// The list of forwarded addresses, all lines of it, with `peer` at its end.
+fn continue_list(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(&X_FORWARDED_FOR).iter();
+    let mut list = lines.next()?.as_bytes().to_vec();
+    for line in lines.chain([peer]) {
+        list.extend_from_slice(b", ");
+        list.extend_from_slice(line.as_bytes());
+    }
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).ok()
+}
+
+/// Sets a text that was configured: visible ASCII as it is, everything else percent-encoded.
+fn set_text(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
+    let encoded;
+    let text = if text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        text
+    } else {
+        encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string();
+        &encoded
+    };
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
+const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Fields we may set.
+const ADDED: usize = 12;
