@@ -32,3 +32,27 @@ impl From<store::PathFlaw> for PathFlaw {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flaws_keep_their_names() {
+        for (sent, flaw) in [
+            ("*", PathFlaw::NoLeadingSlash),
+            ("/a%2fb", PathFlaw::EncodedSlash),
+            ("/a\\b", PathFlaw::Backslash),
+            ("/%00", PathFlaw::Control),
+            ("/%zz", PathFlaw::Encoding),
+            ("/%c0%ae", PathFlaw::Utf8),
+            ("/a#b", PathFlaw::Fragment),
+            ("/%2e%2e/a", PathFlaw::DotSegment),
+            ("//a", PathFlaw::EmptySegment),
+            ("/a%3b", PathFlaw::Parameter),
+        ] {
+            assert_eq!(canonical(sent), Err(flaw), "{sent}");
+        }
+        assert_eq!(canonical("/%41").as_deref(), Ok("/A"));
+    }
+}
