@@ -193,3 +193,97 @@ const RESERVED: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::IdentityHeaders;
+    use super::*;
+
+    fn settings() -> GateSettings {
+        GateSettings {
+            trusted_proxies: Vec::new(),
+            fault_format: FaultFormat::Wso2,
+            realm: "tollgate".into(),
+            strip_headers: vec!["X_Tenant.Id".into()],
+            identity_headers: IdentityHeaders {
+                claims: [("email".to_owned(), "X-Auth-Email".to_owned())].into(),
+                ..IdentityHeaders::default()
+            },
+            rate_limit_headers: false,
+        }
+    }
+
+    #[test]
+    fn spoofed_identities_are_stripped_in_every_spelling() {
+        let gate = Gate::build(&settings()).unwrap();
+        for name in [
+            "x-auth-subject",
+            "x_auth_subject",
+            "x.auth.subject",
+            "x-auth_client.id",
+            "x-auth-scopes",
+            "x-auth-application",
+            "x-auth-tier",
+            "x-auth-email",
+            "x-jwt-assertion",
+            "x_jwt_assertion",
+            "client-cert",
+            "client_cert_chain",
+            "x-forwarded-client-cert",
+            "x-wso2-client-certificate",
+            "x-tenant-id",
+            "x_tenant_id",
+        ] {
+            assert!(gate.strips(name), "{name}");
+        }
+        for name in [
+            "",
+            "x",
+            "host",
+            "authorization",
+            "x-auth-subjec",
+            "x-auth-subject2",
+            "x-auth-subjects",
+            "xauthsubject",
+            "x-forwarded-for",
+            "content-length",
+            "x-jwt-assertiom",
+            "y-auth-subject",
+        ] {
+            assert!(!gate.strips(name), "{name}");
+        }
+        assert!(gate.strip.is_sorted());
+    }
+
+    #[test]
+    fn a_listed_name_of_any_length_and_letter_is_found() {
+        let names = ["a", "z9", "9z", "_x", "-y", &"q".repeat(63), &"q".repeat(64), &"w".repeat(200)];
+        let mut settings = settings();
+        settings.strip_headers = names.map(str::to_owned).to_vec();
+        let gate = Gate::build(&settings).unwrap();
+        assert!(names.iter().all(|name| gate.strips(name)));
+        assert!(!gate.strips(&"q".repeat(65)) && !gate.strips("b"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_fields() {
+        let mut settings = settings();
+        settings.realm = "a\"b".into();
+        settings.strip_headers = vec!["Content-Length".into(), "a b".into()];
+        settings.identity_headers.subject = "Transfer_Encoding".into();
+        settings.identity_headers.client_id = "Authorization".into();
+        settings.identity_headers.scopes = String::new();
+        settings.identity_headers.tier = "X_Auth_Email".into();
+        let fields: Vec<String> = Gate::build(&settings).unwrap_err().into_iter().map(|it| it.field).collect();
+        let expected = [
+            "realm",
+            "identity_headers.subject",
+            "identity_headers.client_id",
+            "identity_headers.scopes",
+            "identity_headers.claims.email",
+            "strip_headers[0]",
+            "strip_headers[1]",
+        ];
+        assert_eq!(fields, expected);
+    }
+}

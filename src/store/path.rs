@@ -281,3 +281,123 @@ const CLASSES: [Class; 256] = {
 };
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn canonical_paths_are_borrowed() {
+        let paths =
+            "/ /a /a/ /a/b.c/d..e/.f/... /a+b:c@d!$&'()*,=~-_ /%20/%2B /caf%C3%A9 /%252e%252e/x /100%25 /%23%3F";
+        for path in paths.split(' ') {
+            assert!(matches!(canonical(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_spellings_become_canonical() {
+        for (sent, expected) in [
+            ("/%41dmin", "/Admin"),
+            ("/%7euser/%2d%5F", "/~user/-_"),
+            ("/a%2eb", "/a.b"),
+            ("/%2e%2e%2e", "/..."),
+            ("/%2e.%2e", "/..."),
+            ("/a%20%2b", "/a%20%2B"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/café", "/caf%C3%A9"),
+            ("/😀/x", "/%F0%9F%98%80/x"),
+            ("/a b\"<>^`{|}", "/a%20b%22%3C%3E%5E%60%7B%7C%7D"),
+            ("/%41/%e2%82%ac/b", "/A/%E2%82%AC/b"),
+            ("/%252E", "/%252E"),
+            ("/%2541", "/%2541"),
+            ("/é%2e", "/%C3%A9."),
+        ] {
+            assert_eq!(canonical(sent).as_deref(), Ok(expected), "{sent}");
+        }
+    }
+
+    #[test]
+    fn flaws_are_refused() {
+        use PathFlaw::*;
+        for (flaw, sent) in [
+            (NoLeadingSlash, "* admin http://evil/admin %2Fadmin"),
+            (DotSegment, "/public/../admin /public/./../admin /public/.. /. /./a /a/%2e%2e /é/%2e%2e/"),
+            (DotSegment, "/%2e%2e/admin /.%2E/admin /%2e./admin /%2E"),
+            (EncodedSlash, "/a%2Fb /a%2fb /..%2fadmin"),
+            (Backslash, r"/a%5Cb /a%5cb /public\..\admin /é\"),
+            (EmptySegment, "//admin /api//admin /// /%41//"),
+            (Parameter, "/admin;x=1 /..;/admin /.;/admin /a;b/../admin /a%3Bb /a%3bb"),
+            (Fragment, "/admin#/public /%41#"),
+            (Encoding, "/a?b /a% /a%4 /a%zz /a%+1 /a%4é /%C3%A"),
+            (Control, "/%00 /\0 /a\x7f /%7F /%0d%0a /%C2%85"),
+            (Utf8, "/%c0%ae /%C0%AE%C0%AE/x /%e0%80%af /%ED%A0%80 /%F5%80%80%80 /%80 /%C3 /%C3/ /%C3A9 /%E2%82/%AC"),
+        ] {
+            for sent in sent.split(' ') {
+                assert_eq!(canonical(sent), Err(flaw), "{sent:?}");
+            }
+        }
+        assert_eq!(canonical(""), Err(NoLeadingSlash));
+        assert_eq!(canonical("/a\nb"), Err(Control));
+        assert_eq!(canonical("/\u{85}"), Err(Control));
+    }
+
+    fn decoded(path: &str) -> Vec<u8> {
+        percent_decode_str(path).collect()
+    }
+
+    /// Paths made of what is hard, so that flaws and their neighbours come up often.
+    fn paths() -> impl Strategy<Value = String> {
+        let pieces: Vec<&str> = "/ . a %2e %2E %41 %c3%a9 %C3 é %25 % 2e %2F ; %20 + \"".split(' ').collect();
+        let piece = prop::sample::select(pieces);
+        prop_oneof![
+            prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat())),
+            "/\\PC{0,20}",
+            ".{0,20}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_is_idempotent_and_means_the_same(sent in paths()) {
+            if let Ok(canonical_form) = canonical(&sent) {
+                prop_assert!(matches!(canonical(&canonical_form), Ok(Cow::Borrowed(_))));
+                prop_assert_eq!(decoded(&canonical_form), decoded(&sent));
+            }
+        }
+
+        #[test]
+        fn canonical_holds_nothing_forbidden(sent in paths()) {
+            if let Ok(path) = canonical(&sent) {
+                prop_assert!(path.starts_with('/'));
+                let forbidden = |b: u8| !b.is_ascii_graphic() || b"\\#;?\"<>^`{|}".contains(&b);
+                prop_assert_eq!(path.bytes().find(|b| forbidden(*b)), None);
+                prop_assert!(!path.contains("//"));
+                prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+                let text = String::from_utf8(decoded(&path));
+                prop_assert!(text.is_ok_and(|text| !text.chars().any(|c| c.is_control() || c == '\\' || c == ';')));
+                prop_assert_eq!(decoded(&path).iter().filter(|b| **b == b'/').count(), path.matches('/').count());
+            }
+        }
+
+        #[test]
+        fn every_way_of_encoding_a_plain_path_is_the_same_path(
+            segments in prop::collection::vec("[a-z~_][a-z0-9.~_-]{0,5}", 1..4), mask in any::<u64>(),
+        ) {
+            let plain = format!("/{}", segments.join("/"));
+            let mut sent = String::new();
+            for (n, c) in plain.chars().enumerate() {
+                match c {
+                    '/' => sent.push(c),
+                    _ if mask >> (n % 64) & 1 == 1 => sent.push_str(&format!("%{:02x}", u32::from(c))),
+                    _ => sent.push(c),
+                }
+            }
+            let canonical_form = canonical(&sent);
+            prop_assert_eq!(canonical_form.as_deref(), Ok(plain.as_str()));
+        }
+    }
+}

@@ -124,3 +124,63 @@ pub(super) fn host(text: &str) -> Result<String, &'static str> {
 
 /// Deeper than any real API; bounds the recursion of a look-up.
 const MAX_SEGMENTS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(text: &'static str) -> Part<'static> {
+        Part::Exact(text.into())
+    }
+
+    #[test]
+    fn templates_read_segment_by_segment() {
+        for (text, parts) in [
+            ("/", vec![]),
+            ("/*", vec![Part::Rest]),
+            ("/items", vec![exact("items")]),
+            ("/items/", vec![exact("items")]),
+            ("/items/{id}", vec![exact("items"), Part::Param]),
+            ("/{a}/b/*", vec![Part::Param, exact("b"), Part::Rest]),
+            ("/{order-id}/{x_1.y}", vec![Part::Param, Part::Param]),
+            ("/café", vec![exact("caf%C3%A9")]),
+            ("/%63af%c3%a9", vec![exact("caf%C3%A9")]),
+            ("/a b", vec![exact("a%20b")]),
+            ("/a:b@c", vec![exact("a:b@c")]),
+        ] {
+            assert_eq!(template(text), Ok(parts), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_templates_are_refused() {
+        let deep = "/a".repeat(MAX_SEGMENTS + 1);
+        for text in [
+            "", "items", "*", "//", "/a//b", "/*/", "/*/a", "/a*", "/**", "/*.json", "/{a}{b}", "/x{a}", "/{a}x",
+            "/{}", "/{", "/}", "/{a", "/{a/b}", "/{+a}", "/{a*}", "/{a b}", "/..", "/a/./b", "/a;b", "/a#b", "/a?b",
+            "/a%2Fb", "/%", "/a\\b", &deep,
+        ] {
+            assert!(template(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_lose_case_port_and_dot() {
+        for (text, expected) in [
+            ("EXAMPLE.com", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com:443", "example.com"),
+            ("Example.com.:8443", "example.com"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("[::1]:8080", "::1"),
+            ("[0:0::1]", "::1"),
+            ("my_service", "my_service"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", ".", ":80", "a..b", "a b", "http://a", "a/b", "*.a", "a:b", "a:99999", "::1", "[::1", "é.com"]
+        {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+}

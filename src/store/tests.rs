@@ -1,1 +1,367 @@
-//! tests
+//! What a configuration becomes: which resource a request elects, which rows are found, what they hold.
+
+use http::Method;
+use serde::Deserialize;
+
+use crate::problem::Problem;
+
+use super::{settings::*, *};
+
+/// The part of the configuration file that becomes tables.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    key_managers: Vec<String>,
+    apis: Vec<ApiSettings>,
+    applications: Vec<ApplicationSettings>,
+    subscriptions: Vec<SubscriptionSettings>,
+    tiers: Vec<TierSettings>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            key_managers: vec!["keycloak".into()],
+            apis: Vec::new(),
+            applications: Vec::new(),
+            subscriptions: Vec::new(),
+            tiers: Vec::new(),
+        }
+    }
+}
+
+fn gate() -> GateSettings {
+    GateSettings {
+        trusted_proxies: Vec::new(),
+        fault_format: FaultFormat::Wso2,
+        realm: "tollgate".into(),
+        strip_headers: Vec::new(),
+        identity_headers: IdentityHeaders::default(),
+        rate_limit_headers: false,
+    }
+}
+
+/// The tables of a piece of TOML.
+pub(super) fn build(toml: &str) -> Result<Snapshot, Vec<Problem>> {
+    let file: File = toml::from_str(toml).unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    let tables = TableSettings {
+        gate: &gate(),
+        key_managers: &file.key_managers,
+        apis: &file.apis,
+        applications: &file.applications,
+        subscriptions: &file.subscriptions,
+        tiers: &file.tiers,
+    };
+    Snapshot::build(&tables, 7)
+}
+
+/// An API; each resource is a template and its verbs.
+fn api(head: &str, resources: &[&str]) -> String {
+    let mut text = format!("[[apis]]\nupstream = \"echo:\"\n{head}\n");
+    for resource in resources {
+        let mut words = resource.split(' ');
+        let path = words.next().expect("a template");
+        let verbs: Vec<String> = words.map(|verb| format!("{verb:?}")).collect();
+        text += &format!("[[apis.resources]]\npath = {path:?}\n");
+        if !verbs.is_empty() {
+            text += &format!("methods = [{}]\n", verbs.join(", "));
+        }
+    }
+    text
+}
+
+/// What a request elects, as `api template context-length`.
+fn elected(tables: &Snapshot, host: &str, method: &str, path: &str) -> String {
+    match tables.resolve(host, &Method::from_bytes(method.as_bytes()).unwrap(), path) {
+        Resolution::Found(target) => {
+            let api = &tables.apis[target.api as usize];
+            let resource = &api.resources[target.resource as usize];
+            format!("{} {} {}", api.id, resource.template, target.context_len)
+        }
+        Resolution::NoResource { api } => format!("{} -", tables.apis[api as usize].id),
+        Resolution::NoApi => "-".into(),
+    }
+}
+
+#[test]
+fn requests_elect_their_resource() {
+    let tables = build(
+        &[
+            api(
+                "name = 'Orders'\nversion = 'v1'\ncontext = '/orders'\ndefault_version = true",
+                &[
+                    "/ GET",
+                    "/items GET POST",
+                    "/items/{id} GET",
+                    "/items/{id}/lines/* GET",
+                    "/items/new GET",
+                    "/items/new/{x}/y GET",
+                    "/items/{id}/b/d GET",
+                    "/items/* GET DELETE",
+                    "/slash/ GET",
+                    "/café/{x} GET",
+                    "/head GET",
+                    "/head HEAD",
+                    "/all",
+                    "/all/dav * PROPFIND",
+                    "/deep/{a}/{b}/{c} GET",
+                ],
+            ),
+            api("name = 'Orders'\nversion = 'v2'\ncontext = '/orders'", &["/* GET"]),
+            api("name = 'Long'\ncontext = '/orders/v1/items/special'", &["/x GET"]),
+            api("name = 'Root'\ncontext = '/'", &["/ GET", "/health GET", "/{tenant}/files/* GET"]),
+            api("name = 'Here'\ncontext = '/orders'\nhosts = ['Here.Example:443', '[::1]']", &["/only GET"]),
+            api("name = 'Shared1'\ncontext = '/shared'", &["/a GET", "/{x}/one GET"]),
+            api("name = 'Shared2'\ncontext = '/shared'", &["/a POST", "/b GET", "/{y}/two GET"]),
+            api("name = 'Wide'\ncontext = '/wide'", &["/* GET"]),
+        ]
+        .concat(),
+    )
+    .unwrap();
+    let rows = "
+        GET /orders/v1                   Orders:v1 / 10
+        GET /orders/v1/                  Orders:v1 / 10
+        GET /orders                      Orders:v1 / 7
+        GET /orders/                     Orders:v1 / 7
+        GET /orders/items                Orders:v1 /items 7
+        GET /orders/v1/items             Orders:v1 /items 10
+        GET /orders/v1/items/            Orders:v1 /items 10
+        POST /orders/v1/items            Orders:v1 /items 10
+        DELETE /orders/v1/items          Orders:v1 -
+        GET /orders/v1/items/42          Orders:v1 /items/{id} 10
+        GET /orders/v1/items/42/         Orders:v1 /items/{id} 10
+        DELETE /orders/v1/items/42       Orders:v1 -
+        GET /orders/v1/items/new         Orders:v1 /items/new 10
+        GET /orders/v1/items/new/1/y     Orders:v1 /items/new/{x}/y 10
+        GET /orders/v1/items/new/b/d     Orders:v1 /items/{id}/b/d 10
+        GET /orders/v1/items/new/lines   Orders:v1 /items/{id}/lines/* 10
+        GET /orders/v1/items/7/lines     Orders:v1 /items/{id}/lines/* 10
+        GET /orders/v1/items/7/lines/a/b Orders:v1 /items/{id}/lines/* 10
+        GET /orders/v1/items/7/other     Orders:v1 /items/* 10
+        DELETE /orders/v1/items/7/other  Orders:v1 /items/* 10
+        GET /orders/v1/items/new/1/z     Orders:v1 /items/* 10
+        GET /orders/v1/items/special/x   Long /x 24
+        GET /orders/v1/items/special/y   Long -
+        GET /orders/v1/items/special     Long -
+        GET /orders/v1/Items             Orders:v1 -
+        GET /Orders/v1/items             Root -
+        GET /orders/v1/slash             Orders:v1 /slash/ 10
+        GET /orders/v1/slash/            Orders:v1 /slash/ 10
+        GET /orders/v1/caf%C3%A9/1       Orders:v1 /café/{x} 10
+        GET /orders/v1/caf%C3%A9         Orders:v1 -
+        HEAD /orders/v1/items            Orders:v1 /items 10
+        HEAD /orders/v1/head             Orders:v1 /head 10
+        POST /orders/v1/all              Orders:v1 /all 10
+        OPTIONS /orders/v1/all           Orders:v1 /all 10
+        TRACE /orders/v1/all             Orders:v1 -
+        CONNECT /orders/v1/all           Orders:v1 -
+        PROPFIND /orders/v1/all          Orders:v1 -
+        PROPFIND /orders/v1/all/dav      Orders:v1 /all/dav 10
+        PATCH /orders/v1/all/dav         Orders:v1 /all/dav 10
+        OPTIONS /orders/v1/items         Orders:v1 -
+        GET /orders/v1/deep/1/2/3        Orders:v1 /deep/{a}/{b}/{c} 10
+        GET /orders/v1/deep/1/2          Orders:v1 -
+        GET /orders/v1/deep/1/2/3/4      Orders:v1 -
+        GET /orders/v2                   Orders:v2 /* 10
+        GET /orders/v2/a/b/c             Orders:v2 /* 10
+        HEAD /orders/v2/a                Orders:v2 /* 10
+        GET /orders/v3                   Orders:v1 -
+        GET /ordersv1                    Root -
+        GET /                            Root / 0
+        POST /                           Root -
+        GET /health                      Root /health 0
+        GET /acme/files                  Root /{tenant}/files/* 0
+        GET /acme/files/a/b              Root /{tenant}/files/* 0
+        GET /acme                        Root -
+        GET /wide                        Wide /* 5
+        GET /wide/                       Wide /* 5
+        GET /shared/a                    Shared1 /a 7
+        POST /shared/a                   Shared2 /a 7
+        PUT /shared/a                    Shared2 -
+        GET /shared/b                    Shared2 /b 7
+        GET /shared/q/one                Shared1 /{x}/one 7
+        GET /shared/q/two                Shared2 /{y}/two 7
+        GET /shared/q                    Shared1 -
+        GET here.example/orders/only     Here /only 7
+        GET here.example/orders/items    Here -
+        GET here.example/orders/v1/items Here -
+        GET here.example/health          Root /health 0
+        GET [::1]/orders/only            Here /only 7
+        GET ::1/orders/only              Here /only 7
+        GET other.example/orders/items   Orders:v1 /items 7
+    ";
+    for row in rows.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let (method, rest) = row.split_once(' ').unwrap();
+        let (target, expected) = rest.split_once(' ').unwrap();
+        let (host, path) = target.split_at(target.find('/').unwrap());
+        assert_eq!(elected(&tables, host, method, path), expected.trim(), "{row}");
+    }
+}
+
+#[test]
+fn a_parameter_is_never_empty_and_nothing_odd_panics() {
+    let tables = build(&api("name = 'A'\ncontext = '/a'", &["/{x} GET", "/{x}/{y} GET"])).unwrap();
+    for (path, expected) in
+        [("/a//", "A -"), ("/a///", "A -"), ("/a//b", "A -"), ("", "-"), ("é", "-"), ("a", "-"), ("//", "-")]
+    {
+        assert_eq!(elected(&tables, "", "GET", path), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn no_root_api_means_no_api() {
+    let tables = build(&api("name = 'A'\ncontext = '/a/b'", &["/* GET"])).unwrap();
+    for (path, expected) in [("/", "-"), ("/a", "-"), ("/a/", "-"), ("/a/c", "-"), ("/a/b", "A /* 4"), ("/a/bc", "-")] {
+        assert_eq!(elected(&tables, "", "GET", path), expected, "{path}");
+    }
+}
+
+/// Looks up a tier of the first API, its first resource, the application and its subscription.
+const TIERED: &str = r#"
+    key_managers = ["a", "b"]
+    [[apis]]
+    name = "A"
+    context = "/a"
+    upstream = ["http://one", "http://two/x"]
+    tier = "API"
+    key_managers = ["b", "a", "b"]
+    resources = [{ path = "/x", tier = "RES" }, { path = "/y", methods = ["GET"], scopes = ["s"] }]
+    [[apis]]
+    name = "B"
+    context = "/b"
+    sandbox = "http://one"
+    fault_format = "problem"
+    resources = [{ path = "/x", tier = "RES" }]
+    key_managers = ["a", "b"]
+    [[applications]]
+    name = "app"
+    owner = "ada"
+    tier = "APP"
+    keys = [{ key_manager = "a", consumer_key = "k" }, { key_manager = "b", consumer_key = "k", key_type = "SANDBOX" }]
+    [[applications]]
+    name = "other"
+    owner = "bob"
+    [[subscriptions]]
+    application = "app"
+    api = "A"
+    tier = "SUB"
+    state = "ON_HOLD"
+    [[subscriptions]]
+    application = "other"
+    api = "A"
+    tier = "Unlimited"
+"#;
+
+fn tiered(api: &str, resource: &str, application: &str, subscription: &str) -> Snapshot {
+    let names = [("API", api), ("RES", resource), ("APP", application), ("SUB", subscription)];
+    build(&names.iter().fold(TIERED.to_owned(), |text, (from, to)| text.replace(from, to))).unwrap()
+}
+
+#[test]
+fn rows_are_found_by_their_names() {
+    let tables = tiered("Unlimited", "10KPerMin", "20PerMin", "Gold");
+    assert_eq!(tables.generation, 7);
+    let key = |key_type| Some(ConsumerKey { application: 0, key_type });
+    assert_eq!(tables.consumer_key("a", "k"), key(KeyType::Production));
+    assert_eq!(tables.consumer_key("b", "k"), key(KeyType::Sandbox));
+    assert_eq!(tables.consumer_key("c", "k"), None);
+    assert_eq!(tables.consumer_key("a", "K"), None);
+    let held = tables.subscription(0, 0).unwrap();
+    assert_eq!((held.state, &*held.tier_name), (SubscriptionState::OnHold, "Gold"));
+    assert_eq!(tables.subscription(1, 0).unwrap().tier, None);
+    assert!(tables.subscription(0, 1).is_none() && tables.subscription(9, 0).is_none());
+
+    let [a, b] = &tables.apis[..] else { panic!("two APIs") };
+    let hosts = |list: &[std::sync::Arc<Upstream>]| list.iter().map(|it| it.host.to_string()).collect::<Vec<_>>();
+    assert_eq!(hosts(&a.upstreams.production), ["one", "two"]);
+    assert_eq!(hosts(&a.upstreams.sandbox), ["one", "two"]);
+    assert!(b.upstreams.production.is_empty());
+    assert!(std::sync::Arc::ptr_eq(&a.upstreams.production[0], &b.upstreams.sandbox[0]));
+    assert_eq!((a.fault_format, b.fault_format), (FaultFormat::Wso2, FaultFormat::Problem));
+    assert_eq!(a.key_managers, b.key_managers);
+    assert_ne!(a.key_managers.id, KeyManagerSet::of(&["a".into()]).id);
+    assert_ne!(KeyManagerSet::of(&["ab".into(), "c".into()]).id, KeyManagerSet::of(&["a".into(), "bc".into()]).id);
+    assert_eq!(KeyManagerSet::of(&[]).id, 0);
+}
+
+#[test]
+fn tiers_limit_what_uses_them() {
+    let tables = tiered("Unlimited", "10KPerMin", "20PerMin", "Gold");
+    let minute = |limit| Quota { limit, window: Window::Seconds(60) };
+    assert_eq!(tables.apis[0].tier, None);
+    assert_eq!(tables.apis[0].resources[0].tier.as_ref().unwrap().quota, minute(10_000));
+    assert_eq!(tables.apis[0].resources[1].tier, None);
+    assert_eq!(tables.applications[0].tier.as_ref().unwrap().quota, minute(20));
+    assert_eq!((&*tables.applications[1].tier_name, &tables.applications[1].tier), ("Unlimited", &None));
+    assert_eq!(tables.subscription(0, 0).unwrap().tier.as_ref().unwrap().quota, minute(5_000));
+
+    // An API's tier replaces those of its resources, and only those.
+    let tables = tiered("50KPerMin", "10KPerMin", "Unlimited", "Unlimited");
+    assert_eq!(tables.apis[0].tier.as_ref().unwrap().quota, minute(50_000));
+    assert_eq!(tables.apis[0].resources[0].tier, None);
+    assert!(tables.apis[1].resources[0].tier.is_some());
+}
+
+#[test]
+fn configured_tiers_replace_built_in_ones() {
+    let tiers = "
+        [[tiers]]
+        name = 'Gold'
+        requests = 3
+        per = '2mo'
+        burst = { requests = 2, per = '10s' }
+        stop_on_quota_reach = false
+        [[tiers]]
+        name = 'AsyncGold'
+        requests = 2147483647
+        per = '2d'
+        level = 'subscription'
+        [[tiers]]
+        name = 'Unlimited'
+        requests = 9
+        per = '1h'
+    ";
+    let tables = build(
+        &(TIERED.replace("SUB", "Gold").replace("APP", "Gold").replace("RES", "10KPerMin") + tiers)
+            .replace("API", "Unlimited"),
+    )
+    .unwrap();
+    let gold = tables.subscription(0, 0).unwrap().tier.as_ref().unwrap();
+    assert_eq!(gold.quota, Quota { limit: 3, window: Window::Months(2) });
+    assert_eq!((gold.burst, gold.stop_on_quota_reach), (Some(Burst { requests: 2, per_ms: 10_000 }), false));
+    assert_eq!(tables.applications[0].tier.as_ref().unwrap().limits, gold.limits);
+    // `Unlimited` with a limit limits, and still leaves the resources' tiers in place.
+    assert_eq!(tables.apis[0].tier.as_ref().unwrap().quota.limit, 9);
+    assert_eq!(tables.apis[0].resources[0].tier.as_ref().unwrap().quota.limit, 10_000);
+    assert_eq!(tables.subscription(1, 0).unwrap().tier.as_ref().unwrap().quota.limit, 9);
+}
+
+#[test]
+fn counters_are_told_apart_by_name_limit_window_and_subject() {
+    let limits = |name: &str, limit, window| {
+        let quota = Quota { limit, window };
+        std::sync::Arc::new(Limits { name: name.into(), quota, burst: None, stop_on_quota_reach: true })
+    };
+    let gold = limits("Gold", 5, Window::Seconds(60));
+    let counter = |limits: &std::sync::Arc<Limits>, subject| Tier::new(limits.clone(), subject).counter;
+    let (get, post) = ([Method::GET], [Method::POST]);
+    let all = [
+        counter(&gold, Subject::Api("a:b")),
+        counter(&gold, Subject::Application("a:b")),
+        counter(&gold, Subject::Subscription("a:b", "c")),
+        counter(&gold, Subject::Subscription("a", "b:c")),
+        counter(&gold, Subject::Resource("a", "/b", &get)),
+        counter(&gold, Subject::Resource("a", "/b", &post)),
+        counter(&gold, Subject::Resource("a", "/c", &get)),
+        counter(&limits("Golda", 5, Window::Seconds(60)), Subject::Api("a:b")),
+        counter(&limits("Gold", 6, Window::Seconds(60)), Subject::Api("a:b")),
+        counter(&limits("Gold", 5, Window::Seconds(61)), Subject::Api("a:b")),
+        counter(&limits("Gold", 5, Window::Months(60)), Subject::Api("a:b")),
+    ];
+    let distinct: std::collections::HashSet<u128> = all.into_iter().collect();
+    assert_eq!(distinct.len(), all.len());
+
+    let burst = Some(Burst { requests: 1, per_ms: 1_000 });
+    let same = std::sync::Arc::new(Limits { burst, stop_on_quota_reach: false, ..Limits::clone(&gold) });
+    assert_eq!(counter(&same, Subject::Api("a:b")), all[0]);
+}

@@ -75,3 +75,68 @@ fn base_path(base: &str) -> Result<String, &'static str> {
 }
 
 const FORM: &str = "an upstream is http://host[:port][/base], https://…, h2c://…, unix:/path or echo:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use UpstreamScheme::{Echo, H2c, Http, Https, Unix};
+
+    #[test]
+    fn addresses_are_read_into_their_parts() {
+        for (text, scheme, host, port, authority, base_path) in [
+            ("http://127.0.0.1:3000", Http, "127.0.0.1", 3000, "127.0.0.1:3000", ""),
+            ("http://api.local", Http, "api.local", 80, "api.local", ""),
+            ("http://api.local:80/", Http, "api.local", 80, "api.local", ""),
+            ("http://API.Local:8080/v1/", Http, "api.local", 8080, "api.local:8080", "/v1"),
+            ("https://api.local", Https, "api.local", 443, "api.local", ""),
+            ("https://api.local:80", Https, "api.local", 80, "api.local:80", ""),
+            ("https://api.local/a/b%2dc", Https, "api.local", 443, "api.local", "/a/b-c"),
+            ("h2c://[::1]:50051", H2c, "::1", 50051, "[::1]:50051", ""),
+            ("h2c://grpc", H2c, "grpc", 80, "grpc", ""),
+            ("unix:/run/api.sock", Unix, "/run/api.sock", 0, "localhost", ""),
+            ("echo:", Echo, "", 0, "echo", ""),
+        ] {
+            let upstream = Upstream::parse(text).expect(text);
+            let read = (upstream.scheme, &*upstream.host, upstream.port, &*upstream.authority, &*upstream.base_path);
+            assert_eq!(read, (scheme, host, port, authority, base_path), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for text in [
+            "",
+            "127.0.0.1:3000",
+            "http:",
+            "http://",
+            "http:///a",
+            "http:/a",
+            "ftp://a",
+            "HTTP://a",
+            "http://u@a",
+            "http://u:p@a",
+            "http://a?b",
+            "http://a/b?c",
+            "http://a/b#c",
+            "http://a#b",
+            "http://a:",
+            "http://a:0",
+            "http://a:99999",
+            "http://a b",
+            "http://a\\b",
+            "http://a/../b",
+            "http://a//b",
+            "http://a/b;c",
+            "http://[::1",
+            "http://%61",
+            "unix:run/a",
+            "unix:",
+            "unix:/run/",
+            "echo",
+            "echo:x",
+            "echo://",
+        ] {
+            assert!(Upstream::parse(text).is_err(), "{text}");
+        }
+    }
+}

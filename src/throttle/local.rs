@@ -73,7 +73,7 @@ impl Counters {
         }
     }
 
-    /// Drops cells whose window has ended and whose bucket is empty. Looks at a part of them, in turn.
+    /// Drops cells whose window ended a minute ago and whose bucket is empty. Looks at a part of them, in turn.
     pub(super) fn sweep(&self, now_ms: u64) {
         let guard = self.cells.guard();
         let looked_at = {
@@ -114,7 +114,7 @@ impl Cell {
         let state = self.quota.load(Relaxed);
         let (window, _) = unpack(state);
         let is_over = state != SWEPT
-            && window::end_ms(self.window, window) <= now_ms
+            && window::end_ms(self.window, window) + GRACE_MS <= now_ms
             && self.empty_at_ns.load(Relaxed) <= nanoseconds(now_ms);
         // Whoever counts meanwhile changes the window's number, and this fails.
         is_over && self.quota.compare_exchange(state, SWEPT, Relaxed, Relaxed).is_ok()
@@ -267,6 +267,9 @@ impl Hasher for Folded {
     }
 }
 
+/// How long a cell is kept beyond its window: a request that has waited (for keys, say) brings an older moment,
+/// and shall not find a closed window empty.
+const GRACE_MS: u64 = 60_000;
 /// No window has this number (`window::number`).
 const SWEPT: u64 = u64::MAX;
 /// One sweep looks at this part of the cells, and at no fewer than `SWEEP_LEAST`.

@@ -15,8 +15,8 @@ pub(super) fn number(window: Window, now_ms: u64) -> u32 {
 pub(super) fn end_ms(window: Window, number: u32) -> u64 {
     let next = u64::from(number) + 1;
     match window {
-        Window::Seconds(length) => next * u64::from(length.max(1)) * 1_000,
-        Window::Months(length) => first_day(next * u64::from(length.max(1))) * DAY_MS,
+        Window::Seconds(length) => next.saturating_mul(u64::from(length.max(1)) * 1_000),
+        Window::Months(length) => first_day(next.saturating_mul(u64::from(length.max(1)))).saturating_mul(DAY_MS),
     }
 }
 
@@ -33,8 +33,8 @@ pub(super) fn length_s(window: Window, number: u32) -> u64 {
 
 /// Months from January 1970 to the one that `day` (since the epoch) falls into.
 fn month(day: u64) -> u64 {
-    // A month has at least 28 days and 30.44 on average: the guess is never too low by more than one.
-    let guess = day * 100 / 3_045;
+    // 400 years have 4,800 months and 146,097 days, so the guess is wrong by one at most.
+    let guess = day * 4_800 / 146_097;
     (guess.saturating_sub(1)..=guess + 1).rev().find(|month| first_day(*month) <= day).unwrap_or(0)
 }
 
@@ -86,8 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_two_centuries_is_in_the_month_that_holds_it() {
-        for day in 0..73_000 {
+    fn every_day_of_three_centuries_is_in_the_month_that_holds_it() {
+        for day in 0..110_000 {
             let month = month(day);
             assert!(first_day(month) <= day && day < first_day(month + 1), "day {day}");
         }
