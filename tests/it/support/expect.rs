@@ -10,6 +10,8 @@ use super::Answer;
 pub(crate) enum Expect {
     /// 200 from the upstream.
     Pass,
+    /// A pass or 401: the list leaves it open, so long as nothing breaks.
+    Either,
     /// Refused by the verdict or the proxy door: judged in every detail.
     Refused(Want),
     /// Refused by the HTTP parser: one of these statuses, where 0 is a closed connection or stream.
@@ -96,6 +98,7 @@ impl Expect {
             Self::Pass => Some(true),
             Self::Refused(want) => (!want.reaches_upstream).then_some(false),
             Self::Parser(_) => Some(false),
+            Self::Either => None,
         }
     }
 
@@ -105,6 +108,8 @@ impl Expect {
         match self {
             Self::Pass if answer.status == 200 => Ok(()),
             Self::Pass => Err(format!("should pass; {}", seen())),
+            Self::Either if matches!(answer.status, 200 | 401) => Ok(()),
+            Self::Either => Err(format!("should be 200 or 401; {}", seen())),
             Self::Parser(statuses) if statuses.contains(&answer.status) => Ok(()),
             Self::Parser(statuses) => Err(format!("should be one of {statuses:?}; {}", seen())),
             Self::Refused(want) => want.verify(answer, form).map_err(|wrong| format!("{wrong}; {}", seen())),
