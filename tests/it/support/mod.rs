@@ -15,9 +15,9 @@ use std::{future::Future, sync::OnceLock};
 
 pub(crate) use backend::{Backend, H2Backend};
 pub(crate) use client::{Answer, Client, Request, Via, raw_h1, send};
-pub(crate) use config::{Config, key_manager};
+pub(crate) use config::{Config, api, application, key_manager, resource, subscription};
 pub(crate) use expect::{Challenge, Expect, Form, challenge_of};
-pub(crate) use gate::{Gate, Ports, free_ports, run, tollgate};
+pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
 pub(crate) use h2raw::{RawAnswer, raw_h2};
 pub(crate) use idp::{Idp, Mood};
 pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
