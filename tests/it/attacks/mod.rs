@@ -1,0 +1,83 @@
+//! The attack suite: one row per case of the attack list, by its id, over HTTP/1.1 and HTTP/2.
+//!
+//! A row has one or more inputs, each a [`Case`] whose name starts with the id. Rows of the sections kept
+//! here as whole lists must run or say what they wait for.
+
+mod section_01;
+mod section_02;
+mod section_06;
+mod section_07;
+mod section_08;
+mod section_09;
+mod section_10;
+mod section_12;
+mod section_14;
+
+use std::collections::BTreeSet;
+
+use crate::support::{Case, Form, Token, World, check_all, world};
+
+/// One section of the list.
+struct Section {
+    /// Its table, run by `run_section`.
+    cases: fn(&'static World) -> Vec<Case>,
+    /// Rows that are tests of their own, with where they are.
+    tests: &'static [(&'static str, &'static str)],
+    /// Rows that cannot run yet, with the part that they wait for, and rows that do not apply, with why.
+    waits: &'static [(&'static str, &'static str)],
+}
+
+const SECTIONS: [Section; 9] = [
+    section_01::SECTION,
+    section_02::SECTION,
+    section_06::SECTION,
+    section_07::SECTION,
+    section_08::SECTION,
+    section_09::SECTION,
+    section_10::SECTION,
+    section_12::SECTION,
+    section_14::SECTION,
+];
+
+/// Sections whose every row must be here: letter, first and last number.
+const COMPLETE: [(&str, u8, u8); 3] = [("U", 1, 21), ("A", 1, 16), ("G", 1, 13)];
+
+#[test]
+fn every_row_of_the_complete_sections_runs_or_waits() {
+    let world = world(Form::Wso2);
+    let (mut run, mut wait) = (BTreeSet::new(), BTreeSet::new());
+    for section in &SECTIONS {
+        run.extend((section.cases)(world).iter().map(|case| id_of(&case.name).to_owned()));
+        run.extend(section.tests.iter().map(|(id, _)| (*id).to_owned()));
+        wait.extend(section.waits.iter().filter(|(_, reason)| !reason.is_empty()).map(|(id, _)| (*id).to_owned()));
+    }
+    let twice: Vec<_> = run.intersection(&wait).collect();
+    println!("{} rows run, {} wait or do not apply: {wait:?}", run.len(), wait.len());
+    let all = COMPLETE.iter().flat_map(|(letter, first, last)| (*first..=*last).map(move |n| format!("{letter}{n:02}")));
+    let missing: Vec<_> = all.filter(|id| !run.contains(id) && !wait.contains(id)).collect();
+    assert!(missing.is_empty(), "neither run nor waiting: {missing:?}");
+    assert!(twice.is_empty(), "both run and waiting: {twice:?}");
+}
+
+/// Runs a section's table.
+fn run_section(section: &Section) {
+    let world = world(Form::Wso2);
+    let cases = (section.cases)(world);
+    check_all(&world.gate, &world.backends(), world.form, &cases);
+}
+
+/// `T01` of `T01 alg none`.
+fn id_of(name: &str) -> &str {
+    name.split(' ').next().unwrap_or_default()
+}
+
+/// A case that brings `token` to an item of the Orders API.
+fn bring(name: impl Into<String>, expect: crate::support::Expect, token: impl Into<String>) -> Case {
+    let token = token.into();
+    Case::new(name, expect, move || crate::support::Request::get("/orders/v1/items/{m}").bearer(&token))
+}
+
+/// A good token of the key manager with the strict profile.
+fn strict(world: &World) -> Token {
+    Token::of(&world.strict, "shop-web").header("typ", "at+jwt")
+}

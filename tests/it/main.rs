@@ -1,0 +1,16 @@
+//! Behaviour of the whole program over real sockets: a gate is a process, its answers are what a user sees.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod admin;
+mod attacks;
+mod cli;
+mod drain;
+mod jwks;
+mod layers;
+mod proxy;
+mod quickstart;
+mod refusals;
+mod reload;
+mod support;
+mod throttle;
+mod tokens;

@@ -1,0 +1,186 @@
+//! Reload by SIGHUP and by a changed file: nothing is lost, a bad file changes nothing, counters stay.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{
+    Backend, Client, Config, Gate, Idp, Ports, Request, Token, Via, api, application, block_on, resource, subscription,
+};
+
+struct Place {
+    gate: Gate,
+    idp: Idp,
+    config: Config,
+}
+
+fn place(tables: &str) -> Place {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let config = Config::orders(&idp, &upstream.url()).with(tables);
+    let gate = Gate::start(|ports| config.text(ports));
+    // The upstream's task lives on the shared runtime; the handle is not needed.
+    Place { gate, idp, config }
+}
+
+impl Place {
+    fn ports(&self) -> &Ports {
+        &self.gate.ports
+    }
+
+    fn status(&self, target: &str) -> u16 {
+        self.as_client("shop-web", target)
+    }
+
+    fn as_client(&self, client: &str, target: &str) -> u16 {
+        let token = Token::of(&self.idp, client).sign();
+        block_on(self.gate.send(Via::H1, &Request::get(target).bearer(token))).status
+    }
+
+    fn state(&self) -> Value {
+        self.gate.admin("/readyz?verbose").json()
+    }
+
+    fn generation(&self) -> u64 {
+        self.state()["config"]["generation"].as_u64().unwrap_or(0)
+    }
+
+    /// Reloads and waits until the new configuration is in place.
+    fn reload(&self, config: &Config) {
+        let before = self.generation();
+        self.gate.reload(&config.text(self.ports()));
+        self.gate.wait_for("the reload", || self.generation() > before);
+    }
+}
+
+const ITEM: &str = "/orders/v1/items/{m}";
+
+/// An open API at `/extra`.
+fn extra() -> String {
+    api("Extra", "/extra", None, "upstream = \"echo:\"\nsubscription = \"none\"") + &resource("/a/{id}", "auth = \"none\"")
+}
+
+#[test]
+fn a_changed_file_is_taken_up_with_and_without_signal() {
+    let place = place("");
+    assert_eq!(place.status("/extra/a/{m}"), 404);
+    place.reload(&place.config.clone().with(&extra()));
+    assert_eq!(place.status("/extra/a/{m}"), 200);
+    let file = place.gate.config_file();
+    std::fs::write(&file, place.config.text(place.ports())).unwrap();
+    place.gate.wait_for("the change without a signal", || place.status("/extra/a/{m}") == 404);
+    assert_eq!(place.status(ITEM), 200);
+}
+
+#[test]
+fn a_bad_file_keeps_the_old_configuration() {
+    let place = place("");
+    let failed = || place.gate.metric("tollgate_config_reloads_total", &["outcome=\"failed\""]);
+    let good = place.config.text(place.ports());
+    let bad = [
+        format!("{good}\nbork = 1\n"),
+        good.replacen("audience = [\"orders-api\"]", "audiences = [\"secret-value-4711\"]", 1),
+        good.replacen("[[applications]]", "[[aplications]]", 1),
+        "this is no TOML".to_owned(),
+        String::new(),
+    ];
+    for text in bad {
+        let before = (failed(), place.generation());
+        place.gate.reload(&text);
+        place.gate.wait_for("the refusal", || failed() > before.0);
+        assert_eq!(place.status(ITEM), 200);
+        assert_eq!(place.gate.admin("/readyz").status, 200, "it stays ready");
+        assert_eq!(place.generation(), before.1);
+        let state = place.state();
+        assert!(state["config"]["last_error"].as_str().is_some_and(|e| !e.is_empty()), "{state}");
+        assert!(!state.to_string().contains("secret-value-4711"), "{state}");
+    }
+    assert!(!place.gate.stderr().contains("secret-value-4711"));
+    place.reload(&place.config.clone().with(&extra()));
+    assert!(place.state()["config"]["last_error"].is_null(), "{}", place.state());
+    assert!(place.gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""]) >= 1.0);
+}
+
+const FIVE: &str = "\n[[tiers]]\nname = \"Five\"\nrequests = 5\nper = \"1d\"\n";
+
+fn five() -> String {
+    application("five", "five", "Unlimited", "") + &subscription("five", "Orders:v1", "Five", "UNBLOCKED")
+}
+
+fn passing(place: &Place, n: usize) -> usize {
+    (0..n).filter(|_| place.as_client("five", ITEM) == 200).count()
+}
+
+#[test]
+fn counters_are_kept_over_a_reload() {
+    let place = place(&(five() + FIVE));
+    assert_eq!(passing(&place, 3), 3);
+    place.reload(&place.config.clone().with(&extra()));
+    assert_eq!(passing(&place, 5), 2, "two are left of five");
+}
+
+#[test]
+fn a_changed_tier_counts_at_once() {
+    let place = place(&(five() + FIVE));
+    assert_eq!(passing(&place, 9), 5);
+    let mut wider = place.config.clone();
+    wider.rest = wider.rest.replace("requests = 5", "requests = 50");
+    place.reload(&wider);
+    assert_eq!(passing(&place, 9), 9);
+    let mut narrower = place.config.clone();
+    narrower.rest = narrower.rest.replace("requests = 5", "requests = 2");
+    place.reload(&narrower);
+    assert_eq!(passing(&place, 9), 2);
+}
+
+#[test]
+fn a_subscription_change_counts_for_cached_tokens() {
+    let place = place("");
+    let token = Token::of(&place.idp, "shop-web").sign();
+    let call = || block_on(place.gate.send(Via::H1, &Request::get(ITEM).bearer(&token))).status;
+    assert_eq!((call(), call()), (200, 200));
+    let mut blocked = place.config.clone();
+    blocked.rest = blocked.rest.replace("state = \"UNBLOCKED\"", "state = \"BLOCKED\"");
+    place.reload(&blocked);
+    assert_eq!(call(), 401);
+    place.reload(&place.config);
+    assert_eq!(call(), 200);
+}
+
+#[test]
+fn reloading_under_load_loses_nothing() {
+    let place = place("");
+    let token = Token::of(&place.idp, "shop-web").sign();
+    let end = Instant::now() + Duration::from_secs(2);
+    let port = place.ports().proxy;
+    let client = |n: usize| {
+        let token = token.clone();
+        async move {
+            let mut client = Client::connect(port).await.unwrap();
+            let mut done = 0;
+            while Instant::now() < end {
+                let good = n % 2 == 0;
+                let request = Request::get(ITEM).bearer(if good { &token } else { "bad" });
+                let answer = client.call(&request).await;
+                let expected = if good { 200 } else { 401 };
+                if answer.status != expected {
+                    return Err(format!("after {done}: {answer:?}"));
+                }
+                done += 1;
+            }
+            Ok(done)
+        }
+    };
+    let tasks: Vec<_> = (0..6).map(|n| crate::support::runtime().spawn(client(n))).collect();
+    let texts = [place.config.clone().with(&extra()).text(place.ports()), place.config.text(place.ports())];
+    for n in 0.. {
+        if Instant::now() >= end {
+            break;
+        }
+        place.gate.reload(&texts[n % 2]);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    let results: Vec<_> = block_on(futures_util::future::join_all(tasks)).into_iter().map(|r| r.unwrap()).collect();
+    let failed: Vec<_> = results.iter().filter_map(|r| r.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(place.generation() >= 3, "reloads took place: {}", place.state());
+}

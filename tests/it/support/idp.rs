@@ -1,0 +1,227 @@
+//! A test provider: discovery and JWKS over plain TCP, with every misbehaviour a provider can show.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+use super::{keys, runtime};
+
+/// How the provider behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mood {
+    #[default]
+    Good,
+    /// Answers 500 everywhere.
+    Broken,
+    /// Answers, but only after this many milliseconds.
+    Slow(u64),
+    /// The key set is an HTML page with status 200.
+    Html,
+    /// The key set has no keys.
+    Empty,
+    /// The key set never ends (it stops at 64 MiB).
+    Huge,
+    /// The key set is at another host, says a redirect.
+    Redirect,
+    /// The metadata names another issuer.
+    OtherIssuer,
+}
+
+/// A provider on a loopback port.
+pub(crate) struct Idp {
+    port: u16,
+    state: Arc<State>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct State {
+    issuer: String,
+    mood: Mutex<Mood>,
+    keys: Mutex<Vec<Value>>,
+    discoveries: AtomicU32,
+    key_fetches: AtomicU32,
+    others: Mutex<Vec<String>>,
+}
+
+impl Idp {
+    /// A provider with one key of every kind: `rsa`, `es256`, `es384`, `es512`, `ed`.
+    pub(crate) fn start() -> Self {
+        let all = keys();
+        let set = vec![
+            all.rsa.jwk("rsa"),
+            all.es256.jwk("es256"),
+            all.es384.jwk("es384"),
+            all.es512.jwk("es512"),
+            all.ed.jwk("ed"),
+        ];
+        Self::with_keys(set)
+    }
+
+    /// A provider with just these keys.
+    pub(crate) fn with_keys(keys: Vec<Value>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State {
+            issuer: format!("http://127.0.0.1:{port}/realms/shop"),
+            mood: Mutex::default(),
+            keys: Mutex::new(keys),
+            discoveries: AtomicU32::new(0),
+            key_fetches: AtomicU32::new(0),
+            others: Mutex::default(),
+        });
+        let idp = Self { port, state, task: Mutex::new(None) };
+        idp.serve(listener);
+        idp
+    }
+
+    /// Its issuer identifier.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.state.issuer
+    }
+
+    pub(crate) fn mood(&self, mood: Mood) {
+        *self.state.mood.lock() = mood;
+    }
+
+    /// Puts another key set in place.
+    pub(crate) fn rotate(&self, keys: Vec<Value>) {
+        *self.state.keys.lock() = keys;
+    }
+
+    /// How often the key set was asked for.
+    pub(crate) fn key_fetches(&self) -> u32 {
+        self.state.key_fetches.load(Ordering::SeqCst)
+    }
+
+    /// How often the metadata was asked for.
+    pub(crate) fn discoveries(&self) -> u32 {
+        self.state.discoveries.load(Ordering::SeqCst)
+    }
+
+    /// Requests for anything else, by path.
+    pub(crate) fn other_requests(&self) -> Vec<String> {
+        self.state.others.lock().clone()
+    }
+
+    /// Connections are refused from now on.
+    pub(crate) fn stop(&self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+        // The listener goes with the task; wait until it is gone.
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the provider did not stop");
+    }
+
+    /// Serves again at the same address.
+    pub(crate) fn restart(&self) {
+        for _ in 0..100 {
+            if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", self.port)) {
+                return self.serve(listener);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the provider's port is taken");
+    }
+
+    fn serve(&self, listener: std::net::TcpListener) {
+        listener.set_nonblocking(true).unwrap();
+        let state = Arc::clone(&self.state);
+        let task = runtime().spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, Arc::clone(&state)));
+            }
+        });
+        *self.task.lock() = Some(task);
+    }
+}
+
+async fn answer(mut stream: TcpStream, state: Arc<State>) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let text = String::from_utf8_lossy(&head);
+    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    let reply = state.reply(&path).await;
+    let _ = stream.write_all(&reply).await;
+    let _ = stream.shutdown().await;
+    // Read to the end, so that closing does not reset the connection under the answer.
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut head)).await;
+}
+
+impl State {
+    async fn reply(&self, path: &str) -> Vec<u8> {
+        let mood = *self.mood.lock();
+        if let Mood::Slow(millis) = mood {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        if path.contains("/.well-known/") {
+            self.discoveries.fetch_add(1, Ordering::SeqCst);
+        } else if path == "/realms/shop/jwks" {
+            self.key_fetches.fetch_add(1, Ordering::SeqCst);
+            return self.key_set(mood);
+        } else {
+            self.others.lock().push(path.to_owned());
+            return http("404 Not Found", "text/plain", "");
+        }
+        if mood == Mood::Broken {
+            return http("500 Internal Server Error", "text/plain", "broken");
+        }
+        let issuer = if mood == Mood::OtherIssuer { "http://127.0.0.1:1/elsewhere" } else { &self.issuer };
+        let metadata = json!({
+            "issuer": issuer,
+            "jwks_uri": format!("{}/jwks", self.issuer),
+            "token_endpoint": format!("{}/token", self.issuer),
+            "authorization_endpoint": format!("{}/auth", self.issuer),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        });
+        http("200 OK", "application/json", &metadata.to_string())
+    }
+
+    fn key_set(&self, mood: Mood) -> Vec<u8> {
+        match mood {
+            Mood::Broken => http("500 Internal Server Error", "text/plain", "broken"),
+            Mood::Html => http("200 OK", "text/html", "<html><body>Sign in</body></html>"),
+            Mood::Empty => http("200 OK", "application/json", r#"{"keys":[]}"#),
+            Mood::Huge => {
+                let filler = "x".repeat(64 << 20);
+                http("200 OK", "application/json", &json!({ "filler": filler, "keys": *self.keys.lock() }).to_string())
+            }
+            // `localhost` is another host than `127.0.0.1`, though it would answer.
+            Mood::Redirect => {
+                let target = self.issuer.replace("127.0.0.1", "localhost");
+                format!("HTTP/1.1 302 Found\r\nlocation: {target}/moved\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .into_bytes()
+            }
+            _ => http("200 OK", "application/json", &json!({ "keys": *self.keys.lock() }).to_string()),
+        }
+    }
+}
+
+fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        .into_bytes()
+}

@@ -1,0 +1,112 @@
+//! Tokens: every algorithm, the cache, claims that become header values, two key managers with one gate.
+
+use crate::support::{BOTH, Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, block_on, check_all, key_manager, keys, now, world};
+
+#[test]
+fn every_algorithm_passes() {
+    let world = world(Form::Wso2);
+    let all = keys();
+    let mut cases = Vec::new();
+    for (key, kid, algorithms) in [
+        (&all.rsa, "rsa", &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"][..]),
+        (&all.es256, "es256", &["ES256"]),
+        (&all.es384, "es384", &["ES384"]),
+        (&all.es512, "es512", &["ES512"]),
+        (&all.ed, "ed", &["EdDSA"]),
+    ] {
+        for algorithm in algorithms {
+            let token = world.token().key(key, kid).header("alg", *algorithm);
+            let (good, bad) = (token.sign(), token.claim("sub", "mallory").sign());
+            // The signature of one over the claims of the other.
+            let (head, _) = bad.rsplit_once('.').unwrap();
+            let mixed = format!("{head}.{}", good.rsplit('.').next().unwrap());
+            let case = |name: String, expect, token: String| {
+                Case::new(name, expect, move || Request::get("/orders/v1/items/{m}").bearer(&token))
+            };
+            cases.push(case((*algorithm).to_owned(), Expect::Pass, good));
+            cases.push(case(format!("{algorithm} over other claims"), Expect::T401, mixed));
+        }
+    }
+    check_all(&world.gate, &world.backends(), world.form, &cases);
+}
+
+#[test]
+fn a_cached_token_ends_at_exp() {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let mut config = Config::orders(&idp, &upstream.url());
+    config.rest = config.rest.replacen("audience = [\"orders-api\"]", "audience = [\"orders-api\"]\nleeway = \"0\"", 1);
+    let gate = Gate::start(|ports| config.text(ports));
+    let end = now() + 3;
+    let token = Token::of(&idp, "shop-web").claim("exp", end).sign();
+    let call = || block_on(gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token))).status;
+    let (first, second, before) = (call(), call(), now());
+    assert!(before >= end || (first, second) == (200, 200), "{first} {second}");
+    gate.wait_for("the end of the token", || now() > end);
+    assert_eq!(call(), 401);
+}
+
+#[test]
+fn what_is_cached_are_facts_of_the_token_not_the_verdict() {
+    let world = world(Form::Wso2);
+    let token = world.token().claim("scope", "orders:read").sign();
+    let call = |method: &str, target: &str| {
+        block_on(world.gate.send(Via::H1, &Request::new(method, target).bearer(&token))).status
+    };
+    assert_eq!(call("GET", "/orders/v1/items/{m}"), 200);
+    assert_eq!(call("POST", "/orders/v1/items/{m}"), 403);
+    assert_eq!(call("GET", "/special/v1/items/{m}"), 403);
+    assert_eq!(call("GET", "/second/v1/items/{m}"), 401);
+    assert_eq!(call("GET", "/orders/v1/items/{m}"), 200);
+    assert!(world.gate.metric("tollgate_cache_lookups_total", &["outcome=\"hit\""]) >= 1.0, "{}", world.gate.metrics());
+}
+
+#[test]
+fn key_managers_of_an_api_are_its_only_ones() {
+    let world = world(Form::Wso2);
+    let foreign = world.bearer("shop-web");
+    let own = Token::of(&world.second, "shop-web").key(&keys().es256_other, "es256").sign();
+    let cases = [
+        Case::new("another's", Expect::T401, move || Request::get("/second/v1/items/{m}").bearer(&foreign)),
+        Case::new("its own", Expect::Pass, move || Request::get("/second/v1/items/{m}").bearer(&own)),
+    ];
+    check_all(&world.gate, &world.backends(), world.form, &cases);
+}
+
+#[test]
+fn claims_become_safe_header_values() {
+    let world = world(Form::Wso2);
+    let long = "x".repeat(8 << 10);
+    for value in ["a\r\nx-evil: 1", "a\u{0}b", "Åse", "a\tb", "", " a ", "\u{7f}", long.as_str()] {
+        let token = world.token().claim("sub", value).claim("email", value).sign();
+        for via in BOTH {
+            let answer = block_on(world.gate.send(*via, &Request::get("/orders/v1/items/{m}").bearer(&token)));
+            if answer.status == 401 {
+                continue;
+            }
+            assert_eq!(answer.status, 200, "{value:?} {answer:?}");
+            let head = answer.json()["head"].as_str().unwrap_or_default().to_owned();
+            assert!(!head.to_ascii_lowercase().contains("\r\nx-evil"), "{value:?} {head}");
+            assert!(head.is_ascii() && !head.contains(['\u{0}', '\u{7f}']), "{value:?} {head}");
+            assert!(answer.forwarded_field("x-auth-subject").len() <= 1, "{value:?} {head}");
+        }
+    }
+}
+
+#[test]
+fn one_issuer_shared_by_two_key_managers_is_told_by_audience() {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let two = key_manager("other", &idp, "audience = [\"billing\"]");
+    let applications = "\n[[applications]]\nname = \"biller\"\nowner = \"ada\"\n\
+        keys = [{ key_manager = \"other\", consumer_key = \"shop-web\" }]\n";
+    let config = Config::orders(&idp, &upstream.url()).with(&two).with(applications);
+    let gate = Gate::start(|ports| config.text(ports));
+    let call = |audience: &str| {
+        let token = Token::of(&idp, "shop-web").claim("aud", audience).sign();
+        let answer = block_on(gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
+        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(call("orders-api").0, 200);
+    // Known there, but that application is not subscribed.
+    assert_eq!(call("billing"), (403, "900908".into()));
+    assert_eq!(call("neither"), (401, "900901".into()));
+}
