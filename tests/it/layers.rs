@@ -52,7 +52,8 @@ fn lower_modules_never_use_upper_ones() {
         };
         let text = fs::read_to_string(&file).unwrap();
         for used in used_modules(&without_tests(&text)) {
-            let allowed = used == from || own == 5 || layer(&used).is_some_and(|of| of < own) || below_in_ground(&used, &from);
+            let allowed =
+                used == from || own == 5 || layer(&used).is_some_and(|of| of < own) || below_in_ground(&used, &from);
             if !allowed {
                 wrong.push(format!("{} ({from}) uses {used}", file.strip_prefix(&root).unwrap_or(&file).display()));
             }
@@ -92,7 +93,8 @@ fn without_tests(text: &str) -> String {
 
 /// Modules named right after `crate::`, also in braces; comments do not count.
 fn used_modules(text: &str) -> Vec<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
     let mut all = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         // `$crate::` in a macro and `tollgate_crate::` are something else.

@@ -85,7 +85,10 @@ fn a_query_token_is_never_forwarded() {
             let request = Request::get(&target);
             let answer = send(world, *via, &request);
             let line = answer.forwarded().lines().next().unwrap_or_default().to_owned();
-            assert!(line.contains(&format!("{}{rest}", request.mark)) && !line.contains("token"), "{target} {line} {answer:?}");
+            assert!(
+                line.contains(&format!("{}{rest}", request.mark)) && !line.contains("token"),
+                "{target} {line} {answer:?}"
+            );
         }
     }
 }
@@ -125,7 +128,8 @@ fn trace_and_request_id_go_on() {
     let world = main_world();
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for via in BOTH {
-        let request = item(world).header("traceparent", parent).header("tracestate", "a=1").header("x-request-id", "{m}-id");
+        let request =
+            item(world).header("traceparent", parent).header("tracestate", "a=1").header("x-request-id", "{m}-id");
         let answer = send(world, *via, &request);
         let passed = answer.forwarded_field("traceparent").join(",");
         assert!(passed.contains("0af7651916cd43dd8448eb211c80319c"), "{passed}");
@@ -189,7 +193,11 @@ fn head_options_and_empty_answers() {
     for via in BOTH {
         let head = Request::new("HEAD", "/orders/v1/items/{m}").bearer(&token).script("head");
         let answer = send(world, *via, &head);
-        assert_eq!((answer.status, answer.body.len(), answer.header("content-length")), (200, 0, Some("1234")), "{via:?}");
+        assert_eq!(
+            (answer.status, answer.body.len(), answer.header("content-length")),
+            (200, 0, Some("1234")),
+            "{via:?}"
+        );
         let nothing = send(world, *via, &item(world).script("nothing"));
         assert_eq!((nothing.status, nothing.body.len(), nothing.header("x-kept")), (204, 0, Some("1")), "{via:?}");
         let listed = send(world, *via, &Request::new("OPTIONS", "/orders/v1/options/{m}"));
@@ -436,9 +444,12 @@ fn tls_speaks_http2_by_alpn() {
     let gate = Gate::start(|ports| config.text(ports));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.cert.der().clone()).unwrap();
-    for (offered, expected) in [(&[b"h2".as_slice(), b"http/1.1"][..], "h2"), (&[b"http/1.1".as_slice()][..], "http/1.1")] {
+    for (offered, expected) in
+        [(&[b"h2".as_slice(), b"http/1.1"][..], "h2"), (&[b"http/1.1".as_slice()][..], "http/1.1")]
+    {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut client = builder.with_root_certificates(roots.clone()).with_no_client_auth();
         client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let status = block_on(async {
@@ -482,7 +493,8 @@ fn a_unix_socket_upstream_works() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nunix");
         }
     });
-    let local = api("Local", "/local", None, &format!("upstream = \"unix:{}\"\nsubscription = \"none\"", path.display()));
+    let local =
+        api("Local", "/local", None, &format!("upstream = \"unix:{}\"\nsubscription = \"none\"", path.display()));
     let config = Config::orders(&idp, "echo:").with(&local).with(&resource("/items/{id}", ""));
     let gate = Gate::start(|ports| config.text(ports));
     let token = Token::of(&idp, "anyone").sign();

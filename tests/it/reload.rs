@@ -56,7 +56,8 @@ const ITEM: &str = "/orders/v1/items/{m}";
 
 /// An open API at `/extra`.
 fn extra() -> String {
-    api("Extra", "/extra", None, "upstream = \"echo:\"\nsubscription = \"none\"") + &resource("/a/{id}", "auth = \"none\"")
+    api("Extra", "/extra", None, "upstream = \"echo:\"\nsubscription = \"none\"")
+        + &resource("/a/{id}", "auth = \"none\"")
 }
 
 #[test]

@@ -75,7 +75,11 @@ fn places(good: &str) -> Vec<Case> {
         query("X06 empty", Expect::M401, "/query/v1/items/{m}?access_token=".into()),
         query("X07 twice", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access_token={good}")),
         query("X07 good and bad", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access_token=b")),
-        query("X07 another spelling", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access%5Ftoken=b")),
+        query(
+            "X07 another spelling",
+            Expect::R400,
+            format!("/query/v1/items/{{m}}?access_token={good}&access%5Ftoken=b"),
+        ),
     ]
 }
 
@@ -84,7 +88,9 @@ fn aliases(good: &str) -> Vec<Case> {
     let names = ["authorization_", "x_authorization", "proxy-authorization", "x-forwarded-access-token"];
     let case = |name: &'static str| {
         let value = format!("Bearer {good}");
-        Case::new(format!("X11 {name}"), Expect::M401, move || Request::get("/orders/v1/items/{m}").header(name, &value))
+        Case::new(format!("X11 {name}"), Expect::M401, move || {
+            Request::get("/orders/v1/items/{m}").header(name, &value)
+        })
     };
     names.into_iter().map(case).collect()
 }

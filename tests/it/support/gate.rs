@@ -163,7 +163,8 @@ impl Gate {
     pub(crate) fn access_line(&self, mark: &str) -> Option<Value> {
         for _ in 0..150 {
             let text = self.stdout();
-            let found = text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
+            let found =
+                text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
             let mut found = found.filter(|line| line["path"].as_str().is_some_and(|path| path.contains(mark)));
             if let Some(line) = found.next() {
                 return Some(line);
@@ -201,7 +202,8 @@ impl Gate {
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().map(Child::id).unwrap();
-        let sent = Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).status().unwrap();
+        let sent =
+            Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).status().unwrap();
         assert!(sent.success(), "cannot signal the gate");
     }
 

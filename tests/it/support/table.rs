@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{
-    Answer, Backend, Expect, Gate, Request, Via, block_on, client,
-    expect::Form,
-    gate::needles,
-};
+use super::{Answer, Backend, Expect, Gate, Request, Via, block_on, client, expect::Form, gate::needles};
 
 /// One case. The request is built anew for every protocol, so that its mark is its own.
 pub(crate) struct Case {
