@@ -149,7 +149,10 @@ impl App {
         loop {
             tokio::select! {
                 () = changed(&mut watch) => reload(&mut reloader, &self.clock),
-                _ = signals.hangup.recv() => reload(&mut reloader, &self.clock),
+                _ = signals.hangup.recv() => {
+                    watch.iter_mut().for_each(FileWatch::settle);
+                    reload(&mut reloader, &self.clock);
+                }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
                     // Someone at a terminal: no load balancer needs a delay to notice.

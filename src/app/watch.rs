@@ -37,6 +37,11 @@ impl FileWatch {
         Ok(Self { file: file.to_owned(), seen: std::fs::read(file).ok(), changes, _watcher: watcher })
     }
 
+    /// What the file holds now has been taken, or refused: from now on only something else is a change.
+    pub(super) fn settle(&mut self) {
+        self.seen = std::fs::read(&self.file).ok();
+    }
+
     /// Waits until the file holds something else.
     pub(super) async fn changed(&mut self) {
         loop {

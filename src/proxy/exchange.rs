@@ -40,10 +40,20 @@ pub(super) struct Exchange {
     verdict: Duration,
     upstream: Option<Duration>,
     pub(super) status: u16,
-    /// Place and label of the denial; 0 is granted.
-    outcome: (usize, &'static str),
+    verdict_label: Label,
     pub(super) bytes_out: u64,
 }
+
+/// How a request is counted.
+#[derive(Debug, Clone, Copy)]
+struct Label {
+    /// Place of the reason among all reasons.
+    index: usize,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+const GRANTED: Label = Label { index: 0, outcome: "granted", reason: "granted" };
 
 impl Exchange {
     pub(super) fn begin(
@@ -69,7 +79,7 @@ impl Exchange {
             verdict: Duration::ZERO,
             upstream: None,
             status: CLIENT_GONE,
-            outcome: (0, "granted"),
+            verdict_label: GRANTED,
             bytes_out: 0,
         })
     }
@@ -78,6 +88,7 @@ impl Exchange {
     pub(super) fn judged(&mut self, found: Found) {
         self.found = found;
         self.verdict = self.started.elapsed();
+        self.observer.metrics.check_duration.observe(self.verdict.as_secs_f64());
     }
 
     /// The upstream has begun to answer, or failed to.
@@ -86,14 +97,18 @@ impl Exchange {
     }
 
     pub(super) fn denied(&mut self, denial: &Denial) {
-        self.outcome = (denial.reason_index(), denial.reason());
+        self.verdict_label = Label { index: denial.reason_index(), outcome: denial.outcome(), reason: denial.reason() };
+    }
+
+    /// Whether the answer may have a body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.method != Method::HEAD
     }
 
     fn count(&self) {
-        let (index, reason) = self.outcome;
-        let outcome = if index == 0 { "granted" } else { "denied" };
+        let Label { index, outcome, reason } = self.verdict_label;
         let (counters, api) = match self.found.api() {
-            Some(api) => (&api.counters, &*api.id),
+            Some(api) => (&api.counters, &*api.name),
             None => (&self.found.tables.no_api_counters, "_none"),
         };
         self.observer.metrics.count_request(counters, Door::Proxy, api, index, outcome, reason);
@@ -110,7 +125,7 @@ impl Exchange {
             path: self.path.as_deref().unwrap_or_else(|| self.uri.path()),
             protocol: protocol(self.version),
             status: self.status,
-            reason: self.outcome.1,
+            reason: self.verdict_label.reason,
             api: api.map(|api| &*api.name),
             version: api.and_then(|api| api.version.as_deref()),
             template: self.found.resource().map(|resource| &*resource.template),

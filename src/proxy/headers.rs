@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
-    authz::Found,
+    authz::{Found, fault},
     net::Connection,
     store::{AuthRule, Gate},
     throttle::Usage,
@@ -19,6 +19,8 @@ pub(super) struct Outbound<'a> {
     pub(super) client: Client,
     pub(super) connection: &'a Connection,
     pub(super) request_id: &'a HeaderValue,
+    /// The protocol it came by.
+    pub(super) version: Version,
     /// What the client asked for, as it wrote it.
     pub(super) host: Option<HeaderValue>,
     /// The client asks for a WebSocket.
@@ -38,7 +40,7 @@ impl Outbound<'_> {
         }
         self.forwarding(headers);
         self.identity(headers, gate);
-        headers.append(header::VIA, VIA);
+        headers.append(header::VIA, via(self.version));
     }
 
     fn clean(&self, headers: &mut HeaderMap, gate: &Gate) {
@@ -106,7 +108,7 @@ impl Outbound<'_> {
 }
 
 /// Makes an upstream's fields into what the client gets.
-pub(super) fn edit_response(headers: &mut HeaderMap, switching: bool, usage: Option<&Usage>) {
+pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool, usage: Option<&Usage>) {
     let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     let mut unwanted = Vec::new();
     for (name, value) in &*headers {
@@ -124,10 +126,9 @@ pub(super) fn edit_response(headers: &mut HeaderMap, switching: bool, usage: Opt
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    headers.append(header::VIA, VIA);
+    headers.append(header::VIA, via(version));
     if let Some(usage) = usage {
-        set_text(headers, &RATE_LIMIT_POLICY, &format!("{:?};q={};w={}", usage.tier, usage.limit, usage.window_s));
-        set_text(headers, &RATE_LIMIT, &format!("{:?};r={};t={}", usage.tier, usage.remaining, usage.reset_s));
+        fault::rate_limit(usage, headers);
     }
 }
 
@@ -189,6 +190,15 @@ pub(super) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     (good && id.bytes().any(|b| b != b'0')).then_some(id)
 }
 
+/// By which protocol a message came to us (RFC 9110 section 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_09 | Version::HTTP_10 => "1.0 tollgate",
+        Version::HTTP_11 => "1.1 tollgate",
+        _ => "2 tollgate",
+    })
+}
+
 /// The names a `Connection` field lists.
 fn named(value: &HeaderValue, into: &mut Vec<HeaderName>) {
     let names = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
@@ -212,6 +222,7 @@ fn is_hop_by_hop(name: &str) -> bool {
         name,
         "keep-alive"
             | "proxy-connection"
+            | "proxy-authenticate"
             | "proxy-authorization"
             | "transfer-encoding"
             | "upgrade"
@@ -258,9 +269,6 @@ fn set_text(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Fields we may set.
 const ADDED: usize = 12;

@@ -229,6 +229,7 @@ impl<J: Judge> Proxy<J> {
             client,
             connection,
             request_id: &exchange.request_id,
+            version: parts.version,
             host,
             websocket: plan.websocket,
         }
@@ -278,6 +279,12 @@ impl<J: Judge> Proxy<J> {
         response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
         exchange.denied(denial);
         exchange.status = response.status().as_u16();
+        if !exchange.wants_body() {
+            // HTTP/1 leaves the body out by itself; over HTTP/2 it would be a protocol error.
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(header::CONTENT_LENGTH, length);
+            return response.map(|_| Body::default().with(exchange));
+        }
         response.map(|bytes| Body::full(bytes).with(exchange))
     }
 
@@ -353,7 +360,8 @@ async fn discard(mut body: Incoming, parts: &Parts, connection: &Connection, lim
 
 /// An upstream's answer, as the client gets it.
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, usage: Option<&Usage>) -> Response<Body> {
-    headers::edit_response(response.headers_mut(), false, usage);
+    let version = response.version();
+    headers::edit_response(response.headers_mut(), version, false, usage);
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
@@ -367,7 +375,7 @@ fn switch(
     connection: &Arc<Connection>,
 ) -> Response<Body> {
     upgrade::join(client, hyper::upgrade::on(&mut response), connection.clone());
-    headers::edit_response(response.headers_mut(), true, None);
+    headers::edit_response(response.headers_mut(), Version::HTTP_11, true, None);
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
 }
