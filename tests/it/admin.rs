@@ -8,7 +8,16 @@ fn only_its_own_paths() {
     for path in ["/metrics", "/livez", "/readyz"] {
         assert_eq!(gate.admin(path).status, 200, "{path}");
     }
-    for path in ["/", "/metrics/", "/metricsx", "/metrics/../livez", "/admin", "/debug/pprof", "/orders/v1/public/1", "//metrics"] {
+    for path in [
+        "/",
+        "/metrics/",
+        "/metricsx",
+        "/metrics/../livez",
+        "/admin",
+        "/debug/pprof",
+        "/orders/v1/public/1",
+        "//metrics",
+    ] {
         assert!(matches!(gate.admin(path).status, 400 | 404), "{path}");
     }
     // And the proxy door has none of them.
@@ -70,7 +79,8 @@ fn every_metric_has_help_and_type() {
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        let known = |kind: &str| text.contains(&format!("# {kind} {base} ")) || text.contains(&format!("# {kind} {name} "));
+        let known =
+            |kind: &str| text.contains(&format!("# {kind} {base} ")) || text.contains(&format!("# {kind} {name} "));
         assert!(known("HELP") && known("TYPE"), "{line}");
         assert!(name.starts_with("tollgate_") || name.starts_with("process_"), "{line}");
     }

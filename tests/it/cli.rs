@@ -56,7 +56,7 @@ fn a_mistake_names_file_line_field_and_the_nearest_name() {
     let said = told(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(&format!("tollgate.toml:{line}")), "{line}: {said}");
-    assert!(said.contains("audiense") && said.contains("`audience`") || said.contains("\"audience\"") || said.contains("audience?"), "{said}");
+    assert!(said.contains("audiense") && said.contains("audience"), "{said}");
 }
 
 #[test]
@@ -103,7 +103,11 @@ fn every_mistake_is_refused_without_quoting_values() {
         assert!(text.contains(old), "{old}");
         let output = with_file(&["check"], "tollgate.toml", &text.replacen(old, new, 1));
         let said = told(&output);
-        if output.status.code() != Some(78) || !said.contains(word) || said.contains("s3cr3t") || said.contains("panicked") {
+        if output.status.code() != Some(78)
+            || !said.contains(word)
+            || said.contains("s3cr3t")
+            || said.contains("panicked")
+        {
             failures.push(format!("{new}: {:?} {said}", output.status.code()));
         }
     }
@@ -122,10 +126,9 @@ fn one_consumer_key_in_two_applications_is_refused() {
 #[test]
 fn two_templates_of_one_shape_are_refused() {
     let (_idp, text) = good();
-    for (old, new) in [
-        ("path = \"/plain/{id}\"", "path = \"/items/{other}\""),
-        ("path = \"/plain/{id}\"", "path = \"/public/{x}\""),
-    ] {
+    for (old, new) in
+        [("path = \"/plain/{id}\"", "path = \"/items/{other}\""), ("path = \"/plain/{id}\"", "path = \"/public/{x}\"")]
+    {
         let output = with_file(&["check"], "tollgate.toml", &text.replacen(old, new, 1));
         assert_eq!(output.status.code(), Some(78), "{new}: {}", told(&output));
         assert!(told(&output).contains("resources["), "{}", told(&output));
@@ -175,9 +178,26 @@ fn the_schema_is_json_and_knows_every_section() {
     assert_eq!(output.status.code(), Some(0));
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for section in [
-        "workers", "trusted_proxies", "fault_format", "realm", "strip_headers", "proxy", "decision", "management", "admin",
-        "store", "shared", "cache", "throttle", "log", "identity_headers", "key_managers", "apis", "applications",
-        "subscriptions", "tiers",
+        "workers",
+        "trusted_proxies",
+        "fault_format",
+        "realm",
+        "strip_headers",
+        "proxy",
+        "decision",
+        "management",
+        "admin",
+        "store",
+        "shared",
+        "cache",
+        "throttle",
+        "log",
+        "identity_headers",
+        "key_managers",
+        "apis",
+        "applications",
+        "subscriptions",
+        "tiers",
     ] {
         assert!(schema["properties"].get(section).is_some(), "{section}");
     }
@@ -197,7 +217,8 @@ fn a_taken_port_is_78() {
 #[test]
 fn health_asks_the_admin_door() {
     let idp = Idp::start();
-    let config = Config::orders(&idp, "echo:").with(&key_manager("extra", &idp, "audience = [\"x\"]\nstartup = \"optional\""));
+    let config =
+        Config::orders(&idp, "echo:").with(&key_manager("extra", &idp, "audience = [\"x\"]\nstartup = \"optional\""));
     let gate = Gate::start(|ports| config.text(ports));
     let health = |gate: &Gate| run(&["health", "--config", gate.config_file().to_str().unwrap()]);
     let output = health(&gate);

@@ -98,7 +98,9 @@ fn an_outage_fails_no_good_token_and_passes_no_bad_one() {
     assert_eq!(place.call(&forged), 401, "a forged one");
     let unknown = Token::of(&place.idp, "shop-web").header("kid", "unknown").sign();
     assert!(matches!(place.call(&unknown), 401 | 503), "an unknown key");
-    place.gate.wait_for("a failed refresh", || place.call(&Token::of(&place.idp, "shop-web").header("kid", unique()).sign()) == 503);
+    place.gate.wait_for("a failed refresh", || {
+        place.call(&Token::of(&place.idp, "shop-web").header("kid", unique()).sign()) == 503
+    });
     place.idp.restart();
     place.gate.wait_for("recovery", || place.call(&unknown) == 401);
     assert_eq!(place.call(&cached), 200);
@@ -168,8 +170,11 @@ fn one_provider_down_does_not_hold_up_the_other() {
     let (first, second) = (Idp::start(), Idp::start());
     second.mood(Mood::Slow(1500));
     let upstream = Backend::start("production");
-    let config = config(&first, &upstream, "jwks_refresh = \"1s\"")
-        .with(&key_manager("slow", &second, "audience = [\"orders-api\"]\nstartup = \"optional\"\njwks_refresh = \"1s\""));
+    let config = config(&first, &upstream, "jwks_refresh = \"1s\"").with(&key_manager(
+        "slow",
+        &second,
+        "audience = [\"orders-api\"]\nstartup = \"optional\"\njwks_refresh = \"1s\"",
+    ));
     let gate = Gate::start(|ports| config.text(ports));
     let place = Place { gate, idp: first, upstream };
     let slow = Token::of(&second, "shop-web").header("kid", "nothing-like-it").sign();

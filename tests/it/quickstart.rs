@@ -38,7 +38,8 @@ fn the_file_gives_200_401_403_and_429() {
     let provider = gate.ports.provider;
     let shop = token(provider, "shop-web", "demo-only-shop-web", "orders:read");
     assert_eq!((shop.status, shop.json()["token_type"].as_str()), (200, Some("Bearer")), "{shop:?}");
-    let (shop, stranger) = (access_token(&shop), access_token(&token(provider, "stranger", "demo-only-stranger", "orders:read")));
+    let (shop, stranger) =
+        (access_token(&shop), access_token(&token(provider, "stranger", "demo-only-stranger", "orders:read")));
     let call = |token: &str| {
         let request = Request::get("/orders/v1/items/42");
         let request = if token.is_empty() { request } else { request.bearer(token) };
@@ -153,7 +154,10 @@ impl Session {
                 "-X" | "--request" => method = Some(value()),
                 "-d" | "--data" | "--data-urlencode" => body.push(value()),
                 "-u" | "--user" => {
-                    headers.push(format!("authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(value())));
+                    headers.push(format!(
+                        "authorization: Basic {}",
+                        base64::engine::general_purpose::STANDARD.encode(value())
+                    ));
                 }
                 "-o" | "-w" | "--output" | "--write-out" | "-m" | "--max-time" => _ = value(),
                 flag if flag.starts_with('-') && flag.len() > 1 => {

@@ -1,6 +1,8 @@
 //! Every refusal of the design's table, over both protocols, in both body formats and as gRPC says it.
 
-use crate::support::{BOTH, Case, Challenge, Expect, Form, Request, Token, Via, World, block_on, challenge_of, check_all, now, world};
+use crate::support::{
+    BOTH, Case, Challenge, Expect, Form, Request, Token, Via, World, block_on, challenge_of, check_all, now, world,
+};
 
 const ITEM: &str = "/orders/v1/items/{m}";
 const PLAIN: &str = "/orders/v1/plain/{m}";
@@ -43,15 +45,25 @@ fn credentials(world: &'static World) -> Vec<Case> {
     let ended = token.clone().claim("exp", now() - 120);
     vec![
         Case::new("no credential", Expect::M401, || Request::get(ITEM)),
-        Case::new("bearer with nothing after it", Expect::M401, || Request::get(ITEM).header("authorization", "Bearer ")),
+        Case::new("bearer with nothing after it", Expect::M401, || {
+            Request::get(ITEM).header("authorization", "Bearer ")
+        }),
         Case::new("garbage", Expect::T401, || Request::get(ITEM).bearer("garbage")),
         Case::new("opaque token", Expect::T401, || Request::get(ITEM).bearer("0123456789abcdef0123456789abcdef")),
         Case::new("expired", Expect::T401, get(ITEM, &ended)),
         Case::new("not yet valid", Expect::T401, get(ITEM, &token.clone().claim("nbf", now() + 120))),
         Case::new("unknown issuer", Expect::T401, get(ITEM, &token.clone().claim("iss", "https://evil.example.com"))),
         Case::new("audience of another", Expect::T401, get(ITEM, &token.clone().claim("aud", "billing"))),
-        Case::new("bound to a key (jkt)", Expect::T401, get(ITEM, &token.clone().claim("cnf", serde_json::json!({"jkt": "x"})))),
-        Case::new("bound by an unknown method", Expect::T401, get(ITEM, &token.claim("cnf", serde_json::json!({"foo": 1})))),
+        Case::new(
+            "bound to a key (jkt)",
+            Expect::T401,
+            get(ITEM, &token.clone().claim("cnf", serde_json::json!({"jkt": "x"}))),
+        ),
+        Case::new(
+            "bound by an unknown method",
+            Expect::T401,
+            get(ITEM, &token.claim("cnf", serde_json::json!({"foo": 1}))),
+        ),
         Case::new("two Authorization fields", Expect::R400, move || Request::get(ITEM).bearer(&good).bearer(&good)),
         Case::new("two enabled places", Expect::R400, move || {
             Request::get(&format!("/query/v1/items/{{m}}?access_token={other}")).bearer(&other)
@@ -72,7 +84,11 @@ fn subscriptions(world: &'static World) -> Vec<Case> {
         case("app-rejected", Expect::INACTIVE),
         case("app-unsubscribed", Expect::NOT_SUBSCRIBED),
         case("never-heard-of", Expect::NOT_SUBSCRIBED),
-        Case::new("no consumer key in the token", Expect::NOT_SUBSCRIBED, get(ITEM, &world.token().without("client_id"))),
+        Case::new(
+            "no consumer key in the token",
+            Expect::NOT_SUBSCRIBED,
+            get(ITEM, &world.token().without("client_id")),
+        ),
         Case::new("no upstream for the key type", Expect::T401, move || {
             Request::get("/prodonly/v1/items/{m}").bearer(&sandbox)
         }),
@@ -88,11 +104,17 @@ fn resources(world: &'static World, form: Form) -> Vec<Case> {
     let mut cases = vec![
         Case::new("scope of the verb", Expect::s403("orders:write"), write),
         Case::new("one of two scopes", Expect::s403("a b"), get("/orders/v1/any/{m}", &reader)),
-        Case::new("both of two scopes", Expect::s403("a b"), get("/orders/v1/all/{m}", &reader.clone().claim("scope", "a"))),
+        Case::new(
+            "both of two scopes",
+            Expect::s403("a b"),
+            get("/orders/v1/all/{m}", &reader.clone().claim("scope", "a")),
+        ),
         Case::new("no scopes at all", Expect::s403("orders:read"), get(ITEM, &reader.without("scope"))),
         Case::new("API's audience", special, get("/special/v1/items/{m}", &token)),
         Case::new("no template", Expect::NO_RESOURCE, get("/orders/v1/nothing/here/{m}", &token)),
-        Case::new("no template, without credential", Expect::NO_RESOURCE, || Request::get("/orders/v1/nothing/here/{m}")),
+        Case::new("no template, without credential", Expect::NO_RESOURCE, || {
+            Request::get("/orders/v1/nothing/here/{m}")
+        }),
         Case::new("no API", Expect::NO_API, get("/nowhere/{m}", &token)),
         Case::new("no API of that version", Expect::NO_API, get("/orders/v9/items/{m}", &token)),
         Case::new("API at another host", Expect::NO_API, get("/hosted/v1/items/{m}", &token)),
@@ -202,12 +224,18 @@ fn every_pass_that_borders_on_a_refusal() {
         pass("delete pending", ITEM, client("app-delete-pending")),
         pass("prod-only blocked, sandbox key", ITEM, client("app-prod-blocked-sandbox")),
         pass("no subscription needed", "/bare/v1/items/{m}", client("never-heard-of")),
-        pass("API's audience", "/special/v1/items/{m}", token.clone().claim("aud", serde_json::json!(["orders-api", "special-api"]))),
+        pass(
+            "API's audience",
+            "/special/v1/items/{m}",
+            token.clone().claim("aud", serde_json::json!(["orders-api", "special-api"])),
+        ),
         pass("within the leeway", ITEM, token.claim("exp", now() - 5)),
         Case::new("auth none, no token", Expect::Pass, || Request::get("/orders/v1/public/{m}")),
         Case::new("auth none, bad token", Expect::Pass, || Request::get("/orders/v1/public/{m}").bearer("bad")),
         Case::new("auth optional, no token", Expect::Pass, || Request::get("/orders/v1/maybe/{m}")),
-        Case::new("token in the query", Expect::Pass, move || Request::get(&format!("/query/v1/items/{{m}}?access_token={text}"))),
+        Case::new("token in the query", Expect::Pass, move || {
+            Request::get(&format!("/query/v1/items/{{m}}?access_token={text}"))
+        }),
         Case::new("at the API's host", Expect::Pass, get("/hosted/v1/items/{m}", &world.token())),
     ];
     cases.last_mut().unwrap().build = {
@@ -220,7 +248,8 @@ fn every_pass_that_borders_on_a_refusal() {
 #[test]
 fn a_bad_optional_token_is_refused() {
     let world = world(Form::Wso2);
-    let case = Case::new("auth optional, bad token", Expect::T401, || Request::get("/orders/v1/maybe/{m}").bearer("a.b.c"));
+    let case =
+        Case::new("auth optional, bad token", Expect::T401, || Request::get("/orders/v1/maybe/{m}").bearer("a.b.c"));
     check_all(&world.gate, &world.backends(), Form::Wso2, &[case]);
 }
 

@@ -1,6 +1,8 @@
 //! Quotas and bursts through the door: which bucket a request meets, and what it does not count on.
 
-use crate::support::{Answer, BOTH, Backend, Config, Gate, Idp, Request, Token, Via, application, block_on, subscription};
+use crate::support::{
+    Answer, BOTH, Backend, Config, Gate, Idp, Request, Token, Via, application, block_on, subscription,
+};
 
 /// Windows of a day, so that no test meets the end of one but at midnight.
 const TIERS: &str = "
@@ -38,7 +40,8 @@ fn place(section: &str, tables: &str) -> Place {
 }
 
 fn subscribed(client: &str, application_tier: &str, subscription_tier: &str) -> String {
-    application(client, client, application_tier, "") + &subscription(client, "Orders:v1", subscription_tier, "UNBLOCKED")
+    application(client, client, application_tier, "")
+        + &subscription(client, "Orders:v1", subscription_tier, "UNBLOCKED")
 }
 
 impl Place {
@@ -167,8 +170,9 @@ fn accepted_answers_tell_the_limit_when_asked_to() {
 
 #[test]
 fn api_and_resource_tiers_meet_anonymous_calls_too() {
-    let api = crate::support::api("Free", "/free", None, "upstream = \"UP\"\nsubscription = \"none\"\ntier = \"Three\"")
-        + &crate::support::resource("/a/{id}", "auth = \"none\"\ntier = \"Five\"");
+    let api =
+        crate::support::api("Free", "/free", None, "upstream = \"UP\"\nsubscription = \"none\"\ntier = \"Three\"")
+            + &crate::support::resource("/a/{id}", "auth = \"none\"\ntier = \"Five\"");
     let upstream = Backend::start("production");
     let place = place("", &api.replace("UP", &upstream.url()));
     let all: Vec<_> = (0..5).map(|_| block_on(place.gate.send(Via::H2, &Request::get("/free/a/{m}")))).collect();

@@ -1,6 +1,9 @@
 //! Tokens: every algorithm, the cache, claims that become header values, two key managers with one gate.
 
-use crate::support::{BOTH, Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, block_on, check_all, key_manager, keys, now, world};
+use crate::support::{
+    BOTH, Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, block_on, check_all, key_manager, keys,
+    now, world,
+};
 
 #[test]
 fn every_algorithm_passes() {

@@ -53,7 +53,8 @@ fn every_row_of_the_complete_sections_runs_or_waits() {
     }
     let twice: Vec<_> = run.intersection(&wait).collect();
     println!("{} rows run, {} wait or do not apply: {wait:?}", run.len(), wait.len());
-    let all = COMPLETE.iter().flat_map(|(letter, first, last)| (*first..=*last).map(move |n| format!("{letter}{n:02}")));
+    let all =
+        COMPLETE.iter().flat_map(|(letter, first, last)| (*first..=*last).map(move |n| format!("{letter}{n:02}")));
     let missing: Vec<_> = all.filter(|id| !run.contains(id) && !wait.contains(id)).collect();
     assert!(missing.is_empty(), "neither run nor waiting: {missing:?}");
     assert!(twice.is_empty(), "both run and waiting: {twice:?}");

@@ -65,9 +65,15 @@ fn algorithms(world: &World) -> Vec<Case> {
     all.push(refused("T08 alg not allow-listed", rsa.clone().header("alg", "RS512").sign()));
     all.push(bring("T08 an allow-listed one passes", Expect::Pass, rsa.sign()));
     for name in ["es256", "RS256 ", ""] {
-        all.push(refused("T08 alg in another spelling", world.token().header("alg", name).sign_with(|m| keys().es256.sign("ES256", m))));
+        all.push(refused(
+            "T08 alg in another spelling",
+            world.token().header("alg", name).sign_with(|m| keys().es256.sign("ES256", m)),
+        ));
     }
-    all.push(refused("T08 no alg", world.token().header("alg", Value::Null).sign_with(|m| keys().es256.sign("ES256", m))));
+    all.push(refused(
+        "T08 no alg",
+        world.token().header("alg", Value::Null).sign_with(|m| keys().es256.sign("ES256", m)),
+    ));
     all
 }
 
@@ -92,7 +98,10 @@ fn confusions(world: &World) -> Vec<Case> {
     let mut all: Vec<Case> = secrets.into_iter().map(confused).collect();
     all.push(refused("T06 alg of another family", world.token().key(&keys().es256, "rsa").sign()));
     all.push(refused("T14 ES384 by a P-256 key", world.token().header("alg", "ES384").sign()));
-    all.push(refused("T14 ES256 by a P-384 key", world.token().key(&keys().es384, "es384").header("alg", "ES256").sign()));
+    all.push(refused(
+        "T14 ES256 by a P-384 key",
+        world.token().key(&keys().es384, "es384").header("alg", "ES256").sign(),
+    ));
     all.push(refused("T14 ES256K", world.token().header("alg", "ES256K").sign()));
     all
 }
@@ -103,11 +112,14 @@ fn signatures(world: &World) -> Vec<Case> {
         let token = world.token().key(key, kid);
         all.push(bring(format!("T11 {kid} itself is good"), Expect::Pass, token.sign()));
         all.push(refused("T11 null signature", token.sign_with(|_| Vec::new())));
-        all.push(refused("T11 signature by another's hand", token.sign_with(|m| {
-            let mut signature = key.sign(key.algorithm(), m);
-            signature[5] ^= 1;
-            signature
-        })));
+        all.push(refused(
+            "T11 signature by another's hand",
+            token.sign_with(|m| {
+                let mut signature = key.sign(key.algorithm(), m);
+                signature[5] ^= 1;
+                signature
+            }),
+        ));
     }
     let with = |bytes: Vec<u8>| world.token().sign_with(|_| bytes);
     let mut one = vec![0; 64];
@@ -145,7 +157,11 @@ fn key_choice(world: &World) -> Vec<Case> {
         // The second provider publishes the same key id with another key.
         refused("T28 the other issuer's key", world.token().key(&keys().es256_other, "es256").sign()),
         refused("T28 and the reverse", Token::of(&world.second, "shop-web").sign()),
-        bring("T28 its own key", Expect::Pass, Token::of(&world.second, "shop-web").key(&keys().es256_other, "es256").sign()),
+        bring(
+            "T28 its own key",
+            Expect::Pass,
+            Token::of(&world.second, "shop-web").key(&keys().es256_other, "es256").sign(),
+        ),
         bring("T30 no kid", Expect::Pass, world.token().header("kid", Value::Null).sign()),
     ];
     let long = "k".repeat(8 << 10);
@@ -163,8 +179,14 @@ fn duplicates(world: &World) -> Vec<Case> {
     let token = world.token();
     let mut all = vec![
         refused("T31 alg twice", token.raw_header(r#"{"alg":"ES256","alg":"none","kid":"es256"}"#, "ES256")),
-        refused("T31 alg twice, other order", token.raw_header(r#"{"alg":"none","alg":"ES256","kid":"es256"}"#, "ES256")),
-        refused("T31 escaped spelling", token.raw_header(r#"{"alg":"ES256","\u0061lg":"none","kid":"es256"}"#, "ES256")),
+        refused(
+            "T31 alg twice, other order",
+            token.raw_header(r#"{"alg":"none","alg":"ES256","kid":"es256"}"#, "ES256"),
+        ),
+        refused(
+            "T31 escaped spelling",
+            token.raw_header(r#"{"alg":"ES256","\u0061lg":"none","kid":"es256"}"#, "ES256"),
+        ),
     ];
     let claims = token.claims_text();
     let inner = claims.trim_start_matches('{');

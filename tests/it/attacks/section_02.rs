@@ -89,7 +89,8 @@ fn issuers(world: &World) -> Vec<Case> {
         issuer.trim_end_matches("/realms/shop").to_owned(),
         String::new(),
     ];
-    let mut all: Vec<Case> = spellings.iter().map(|iss| refused("C07 iss", &world.token().claim("iss", iss.as_str()))).collect();
+    let mut all: Vec<Case> =
+        spellings.iter().map(|iss| refused("C07 iss", &world.token().claim("iss", iss.as_str()))).collect();
     all.push(refused("C07 iss a list", &world.token().claim("iss", json!([issuer]))));
     all.push(refused("C07 no iss", &world.token().without("iss")));
     let unknown = world.token().claim("iss", "https://unknown.example.com").sign();
@@ -155,6 +156,10 @@ fn scopes(world: &World) -> Vec<Case> {
         Request::get("/orders/v1/items/{m}").bearer(&other)
     }));
     all.push(bring("C22 azp beside client_id", Expect::Pass, world.token().claim("azp", "never-heard-of").sign()));
-    all.push(bring("C22 azp alone", Expect::NOT_SUBSCRIBED, world.token().without("client_id").claim("azp", "never-heard-of").sign()));
+    all.push(bring(
+        "C22 azp alone",
+        Expect::NOT_SUBSCRIBED,
+        world.token().without("client_id").claim("azp", "never-heard-of").sign(),
+    ));
     all
 }

@@ -1,7 +1,7 @@
 //! 6: Token extraction.
 
 use super::{Section, run_section};
-use crate::support::{Case, Expect, Request, Via, World};
+use crate::support::{Case, Expect, Request, World};
 
 pub(super) const SECTION: Section = Section {
     cases,
@@ -30,10 +30,10 @@ fn cases(world: &'static World) -> Vec<Case> {
     };
     let bearer = format!("Bearer {good}");
     let mut all = vec![
-        two("X01 valid then invalid", bearer.clone(), "Bearer x".into()).only(&[Via::H1]),
-        two("X01 invalid then valid", "Bearer x".into(), bearer.clone()).only(&[Via::H1]),
-        two("X01 the same twice", bearer.clone(), bearer.clone()).only(&[Via::H1]),
-        two("X01 Basic then Bearer", "Basic YTpi".into(), bearer.clone()).only(&[Via::H1]),
+        two("X01 valid then invalid", bearer.clone(), "Bearer x".into()),
+        two("X01 invalid then valid", "Bearer x".into(), bearer.clone()),
+        two("X01 the same twice", bearer.clone(), bearer.clone()),
+        two("X01 Basic then Bearer", "Basic YTpi".into(), bearer.clone()),
         with("X02 comma-joined", Expect::R400, format!("{bearer}, Bearer bad")),
         with("X02 comma-joined, no space", Expect::R400, format!("{bearer},Bearer {good}")),
         with("X04 lower case", Expect::Pass, format!("bearer {good}")),
@@ -75,7 +75,11 @@ fn places(good: &str) -> Vec<Case> {
         query("X06 empty", Expect::M401, "/query/v1/items/{m}?access_token=".into()),
         query("X07 twice", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access_token={good}")),
         query("X07 good and bad", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access_token=b")),
-        query("X07 another spelling", Expect::R400, format!("/query/v1/items/{{m}}?access_token={good}&access%5Ftoken=b")),
+        query(
+            "X07 another spelling",
+            Expect::R400,
+            format!("/query/v1/items/{{m}}?access_token={good}&access%5Ftoken=b"),
+        ),
     ]
 }
 
@@ -84,7 +88,9 @@ fn aliases(good: &str) -> Vec<Case> {
     let names = ["authorization_", "x_authorization", "proxy-authorization", "x-forwarded-access-token"];
     let case = |name: &'static str| {
         let value = format!("Bearer {good}");
-        Case::new(format!("X11 {name}"), Expect::M401, move || Request::get("/orders/v1/items/{m}").header(name, &value))
+        Case::new(format!("X11 {name}"), Expect::M401, move || {
+            Request::get("/orders/v1/items/{m}").header(name, &value)
+        })
     };
     names.into_iter().map(case).collect()
 }

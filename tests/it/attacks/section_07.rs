@@ -29,10 +29,8 @@ fn identity_headers() {
 
 fn cases(_: &'static World) -> Vec<Case> {
     vec![
-        Case::new("I12 Host injection", Expect::BAD, || {
-            Request::get("/orders/v1/public/{m}").host("a\"; for=1.2.3.4")
-        })
-        .only(&[Via::H1]),
+        Case::new("I12 Host injection", Expect::BAD, || Request::get("/orders/v1/public/{m}").host("a\"; for=1.2.3.4"))
+            .only(&[Via::H1]),
     ]
 }
 
@@ -53,7 +51,14 @@ fn spellings() -> Vec<String> {
         "X-User",
     ];
     let forms = |name: &str| {
-        [name.into(), name.to_ascii_lowercase(), name.to_ascii_uppercase(), name.replace('-', "_"), name.replace('-', "."), mixed(name)]
+        [
+            name.into(),
+            name.to_ascii_lowercase(),
+            name.to_ascii_uppercase(),
+            name.replace('-', "_"),
+            name.replace('-', "."),
+            mixed(name),
+        ]
     };
     names.iter().flat_map(|name| forms(name)).collect()
 }
@@ -89,7 +94,9 @@ fn identity_of_the_client_never_passes() {
 fn hop_by_hop_lists_cannot_remove_ours() {
     let world = world(Form::Wso2);
     let token = world.bearer("shop-web");
-    for list in ["X-Auth-Subject, Authorization", "close, x-auth-subject, x-auth-client-id", "x-forwarded-for, via, host"] {
+    for list in
+        ["X-Auth-Subject, Authorization", "close, x-auth-subject, x-auth-client-id", "x-forwarded-for, via, host"]
+    {
         let request = Request::get("/orders/v1/items/{m}").bearer(&token).header("connection", list);
         let answer = block_on(world.gate.send(Via::H1, &request));
         assert_eq!(answer.status, 200, "{list} {answer:?}");
@@ -104,7 +111,8 @@ fn hop_by_hop_lists_cannot_remove_ours() {
 fn an_absent_claim_is_not_inherited() {
     let world = world(Form::Wso2);
     for via in crate::support::BOTH {
-        let request = Request::get("/orders/v1/items/{m}").bearer(world.bearer("shop-web")).header("x-auth-email", "forged");
+        let request =
+            Request::get("/orders/v1/items/{m}").bearer(world.bearer("shop-web")).header("x-auth-email", "forged");
         let answer = block_on(world.gate.send(*via, &request));
         assert_eq!(answer.status, 200);
         assert!(answer.forwarded_field("x-auth-email").is_empty(), "{}", answer.forwarded());

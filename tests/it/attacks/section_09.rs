@@ -120,11 +120,19 @@ fn forms() -> Vec<Case> {
         raw("U10 no leading slash", Expect::Parser(&[400, 0]), "orders/v1/public/{m}", "GET"),
         raw("U10 a gRPC name without slash", Expect::Parser(&[400, 0]), "service/method{m}", "POST"),
         raw("U10 empty", Expect::Parser(&[400, 0]), "", "GET"),
-        raw("U11 absolute, another authority", Expect::BAD, "http://evil.example/orders/v1/public/{m}", "GET").only(&[Via::H1]),
-        raw("U11 absolute, the same", Expect::Pass, "http://api.example.com/orders/v1/public/{m}", "GET").only(&[Via::H1]),
-        raw("U11 absolute, judged like any", Expect::M401, "http://api.example.com/orders/v1/admin/{m}", "GET").only(&[Via::H1]),
-        raw("U11 absolute, user information", Expect::Parser(&[400]), "http://u@api.example.com/orders/v1/public/{m}", "GET")
+        raw("U11 absolute, another authority", Expect::BAD, "http://evil.example/orders/v1/public/{m}", "GET")
             .only(&[Via::H1]),
+        raw("U11 absolute, the same", Expect::Pass, "http://api.example.com/orders/v1/public/{m}", "GET")
+            .only(&[Via::H1]),
+        raw("U11 absolute, judged like any", Expect::M401, "http://api.example.com/orders/v1/admin/{m}", "GET")
+            .only(&[Via::H1]),
+        raw(
+            "U11 absolute, user information",
+            Expect::Parser(&[400]),
+            "http://u@api.example.com/orders/v1/public/{m}",
+            "GET",
+        )
+        .only(&[Via::H1]),
         raw("U11 CONNECT", Expect::Parser(&[405]), "api.example.com:443", "CONNECT").only(&[Via::H1]),
         raw("U11 asterisk", Expect::Parser(&[400, 403, 404, 405]), "*", "OPTIONS"),
         raw("U11 asterisk for GET", Expect::Parser(&[400, 403, 404, 405, 0]), "*", "GET"),
@@ -139,9 +147,13 @@ fn hosts(world: &World) -> Vec<Case> {
             Request::get("/hosted/v1/items/{m}").bearer(&token).host(host)
         })
     };
-    let mut all: Vec<Case> =
-        ["ONLY.Example.COM", "only.example.com.", "only.example.com:80", "Only.example.com.:443"].map(|h| at(h, Expect::Pass)).into();
-    all.extend(["only.example.com.evil.example", "xonly.example.com", "example.com", "only.example.com.."].map(|h| at(h, Expect::Parser(&[404, 400, 0]))));
+    let mut all: Vec<Case> = ["ONLY.Example.COM", "only.example.com.", "only.example.com:80", "Only.example.com.:443"]
+        .map(|h| at(h, Expect::Pass))
+        .into();
+    all.extend(
+        ["only.example.com.evil.example", "xonly.example.com", "example.com", "only.example.com.."]
+            .map(|h| at(h, Expect::Parser(&[404, 400, 0]))),
+    );
     all
 }
 
@@ -234,7 +246,8 @@ fn raw_bytes_in_paths_are_refused() {
 #[test]
 fn connect_over_http2_is_refused() {
     let world = world(Form::Wso2);
-    let plain = vec![(":method".to_owned(), b"CONNECT".to_vec()), (":authority".to_owned(), b"api.example.com:443".to_vec())];
+    let plain =
+        vec![(":method".to_owned(), b"CONNECT".to_vec()), (":authority".to_owned(), b"api.example.com:443".to_vec())];
     let mut extended = h2_get(b"/orders/v1/public/u11connect".to_vec());
     extended[0].1 = b"CONNECT".to_vec();
     extended.insert(1, (":protocol".to_owned(), b"websocket".to_vec()));

@@ -12,7 +12,7 @@ pub(super) const SECTION: Section = Section {
         ("S05", "http_1_0_chunks_are_not_reused"),
         ("S06", "bytes_after_an_upgrade_are_no_request"),
         ("S07", "a_denied_body_is_no_request"),
-        ("S13", "proxy::a_slow_head_is_cut"),
+        ("S13", "limits::a_slow_head_is_cut"),
         ("S16", "a_denied_expectation_gets_no_100"),
     ],
     waits: &[],
@@ -30,27 +30,39 @@ fn cases(world: &'static World) -> Vec<Case> {
     let h1 = |name: &str, expect: Expect, build: fn() -> Request| Case::new(name, expect, build).only(&[Via::H1]);
     let mut all = vec![
         h1("S09 empty name", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("", "x")),
-        h1("S09 space in a name", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("a b", "x")),
-        h1("S09 space before the colon", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("x-a ", "x")),
-        h1("S09 bracket in a name", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("a(b", "x")),
+        h1("S09 space in a name", Expect::Parser(&[400, 0]), || {
+            Request::get("/orders/v1/public/{m}").header("a b", "x")
+        }),
+        h1("S09 space before the colon", Expect::Parser(&[400, 0]), || {
+            Request::get("/orders/v1/public/{m}").header("x-a ", "x")
+        }),
+        h1("S09 bracket in a name", Expect::Parser(&[400, 0]), || {
+            Request::get("/orders/v1/public/{m}").header("a(b", "x")
+        }),
         h1("S10 bare CR", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("x-a", "1\r2")),
         h1("S10 NUL", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("x-a", "1\u{0}2")),
         h1("S10 folded", Expect::Parser(&[400, 0]), || Request::get("/orders/v1/public/{m}").header("x-a", "1\r\n 2")),
         h1("S11 Host with a comma", Expect::BAD, || Request::get("/orders/v1/public/{m}").host("a.example,b.example")),
-        h1("S11 Host with user information", Expect::BAD, || Request::get("/orders/v1/public/{m}").host("u@api.example.com")),
+        h1("S11 Host with user information", Expect::BAD, || {
+            Request::get("/orders/v1/public/{m}").host("u@api.example.com")
+        }),
         h1("S11 Host with a path", Expect::BAD, || Request::get("/orders/v1/public/{m}").host("api.example.com/x")),
         h1("S11 two Hosts", Expect::BAD, || Request::get("/orders/v1/public/{m}").header("host", "api.example.com")),
         h1("S11 no Host", Expect::BAD, || Request { host: None, ..Request::get("/orders/v1/public/{m}") }),
-        Case::new("S12 one huge field", Expect::Parser(&[431, 0]), move || public().header("x-huge", "x".repeat(1 << 20))),
+        Case::new("S12 one huge field", Expect::Parser(&[431, 0]), move || {
+            public().header("x-huge", "x".repeat(1 << 20))
+        }),
         Case::new("S12 many fields", Expect::Parser(&[431, 0]), move || {
             many.iter().fold(public(), |request, name| request.header(name, "x"))
         }),
         Case::new("S12 long target", Expect::Parser(&[414, 431, 0]), move || {
             Request::get(&format!("/orders/v1/public/{{m}}?{}", "x".repeat(32 << 10)))
         }),
-        Case::new("S12 a long target within the head's limit", Expect::refused(414, "414", crate::support::Challenge::Absent, "8"), move || {
-            Request::get(&format!("/orders/v1/public/{{m}}?{}", "x".repeat(9 << 10)))
-        }),
+        Case::new(
+            "S12 a long target within the head's limit",
+            Expect::refused(414, "414", crate::support::Challenge::Absent, "8"),
+            move || Request::get(&format!("/orders/v1/public/{{m}}?{}", "x".repeat(9 << 10))),
+        ),
     ];
     for script in ["split", "switch"] {
         let token = good.clone();
@@ -116,14 +128,20 @@ fn odd_lengths_are_refused() {
         "content-length: -1",
         "content-length: 5 5",
     ] {
-        let (status, seen, closed) = smuggle(&format!("POST /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\n{length}\r\n\r\nhello"));
+        let (status, seen, closed) =
+            smuggle(&format!("POST /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\n{length}\r\n\r\nhello"));
         assert!(matches!(status, 400 | 413 | 0) && seen == 0 && closed, "{length}: {status} {seen} {closed}");
     }
 }
 
 #[test]
 fn odd_chunks_are_refused() {
-    for chunks in ["0x5\r\nhello\r\n0\r\n\r\n", "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n", "5 5\r\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n0\r\n\r\n"] {
+    for chunks in [
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
+        "5 5\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+    ] {
         let (status, _, closed) = smuggle(&format!(
             "POST /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"
         ));
@@ -155,8 +173,9 @@ fn a_denied_body_is_no_request() {
     let body = "GET /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\n\r\n";
     for method in ["POST", "GET"] {
         let length = body.len() + "m0000000".len() - "MARK".len();
-        let (status, seen, _) =
-            smuggle(&format!("{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"));
+        let (status, seen, _) = smuggle(&format!(
+            "{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"
+        ));
         assert!(status == 401 && seen == 0, "{method} {status} {seen}");
     }
     // A length announced, no body sent: answered all the same.

@@ -37,7 +37,9 @@ fn cases(world: &'static World) -> Vec<Case> {
             Request::new(method, "/orders/v1/items/{m}").bearer(&token)
         }));
     }
-    all.push(Case::new("A15 HEAD follows GET", Expect::Parser(&[401]), || Request::new("HEAD", "/orders/v1/items/{m}")));
+    all.push(Case::new("A15 HEAD follows GET", Expect::Parser(&[401]), || {
+        Request::new("HEAD", "/orders/v1/items/{m}")
+    }));
     all
 }
 

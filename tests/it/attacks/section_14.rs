@@ -42,7 +42,12 @@ const MISTAKES: [(&str, &str, &str, &str); 9] = [
     ("G01", "auth = \"optional\"", "auth = \"optionl\"", "auth"),
     ("G02", "audience = [\"orders-api\"]", "audience = [\"${TOLLGATE_TEST_NOT_SET}\"]", "TOLLGATE_TEST_NOT_SET"),
     ("G02", "[admin]", "tls = { cert = \"/nowhere/cert.pem\", key = \"/nowhere/key.pem\" }\n[admin]", "proxy.tls"),
-    ("G03", "[admin]", "tls = { cert = \"CERT\", key = \"KEY\", client_ca = \"/nowhere/ca.pem\" }\n[admin]", "client_ca"),
+    (
+        "G03",
+        "[admin]",
+        "tls = { cert = \"CERT\", key = \"KEY\", client_ca = \"/nowhere/ca.pem\" }\n[admin]",
+        "client_ca",
+    ),
     ("G03", "[admin]", "tls = { cert = \"CERT\", key = \"KEY\", client_ca = \"EMPTY\" }\n[admin]", "client_ca"),
     ("G04", "[admin]", "tls = { cert = \"CERT\", key = \"KEY\", min_version = \"1.9\" }\n[admin]", "min_version"),
     ("G05", "audience = [\"orders-api\"]", "insecure_skip_verify = false", "insecure_skip_verify"),
@@ -96,8 +101,12 @@ fn log_lines_cannot_be_forged() {
     assert_eq!(line["status"], 401, "{line}");
     let out = world.gate.stdout() + &world.gate.stderr();
     assert!(!out.contains('\u{1b}'));
-    assert!(out.lines().all(|line| !line.starts_with("{\"forged\"") && !line.starts_with("{\"status\":200,\"path\":\"/forged")));
-    let unparsed: Vec<&str> = out.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err()).collect();
+    assert!(
+        out.lines()
+            .all(|line| !line.starts_with("{\"forged\"") && !line.starts_with("{\"status\":200,\"path\":\"/forged"))
+    );
+    let unparsed: Vec<&str> =
+        out.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err()).collect();
     assert!(unparsed.is_empty(), "{unparsed:?}");
 }
 

@@ -104,7 +104,9 @@ impl Conn {
             "reset" => None,
             "garbage" => self.send(b"this is not HTTP\r\n\r\n").await.and(None),
             "split" => self.send(b"HTTP/1.1 200 OK\r\nx-a: 1\rx-evil: 2\r\ncontent-length: 0\r\n\r\n").await,
-            "switch" => self.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\nconnection: upgrade\r\n\r\n").await,
+            "switch" => {
+                self.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\nconnection: upgrade\r\n\r\n").await
+            }
             "echo" => self.echo(head).await,
             "events" => self.events(argument.parse().unwrap_or(3)).await,
             "upgrade" => self.upgrade(head).await,
@@ -296,7 +298,9 @@ impl Conn {
 
 /// A header field's value in the text of a head.
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name))).map(|(_, v)| v.trim())
+    head.lines()
+        .find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)))
+        .map(|(_, v)| v.trim())
 }
 
 fn before_body(reply: &str) -> &str {
@@ -384,7 +388,8 @@ async fn echo_h2(request: Request<Incoming>, seen: Arc<Mutex<Vec<HeaderMap>>>) -
         trailers.insert("x-request-trailers", sent_checksum.parse().unwrap());
         _ = sender.send(Ok(Frame::trailers(trailers))).await;
     });
-    let frames = futures_util::stream::unfold(frames, |mut from| async { from.recv().await.map(|frame| (frame, from)) });
+    let frames =
+        futures_util::stream::unfold(frames, |mut from| async { from.recv().await.map(|frame| (frame, from)) });
     let kind = head.headers.get("content-type").cloned();
     let mut response = Response::new(StreamBody::new(Box::pin(frames)).boxed());
     if let Some(kind) = kind {

@@ -95,5 +95,7 @@ pub(crate) fn application(name: &str, consumer_key: &str, tier: &str, more: &str
 
 /// `[[subscriptions]]`
 pub(crate) fn subscription(application: &str, api: &str, tier: &str, state: &str) -> String {
-    format!("\n[[subscriptions]]\napplication = \"{application}\"\napi = \"{api}\"\ntier = \"{tier}\"\nstate = \"{state}\"\n")
+    format!(
+        "\n[[subscriptions]]\napplication = \"{application}\"\napi = \"{api}\"\ntier = \"{tier}\"\nstate = \"{state}\"\n"
+    )
 }

@@ -131,7 +131,10 @@ impl Want {
         }
         match form {
             Form::Grpc => self.verify_grpc(answer),
-            _ if answer.header("content-type").is_none() && answer.body.is_empty() && answer.header("content-length") != Some("0") => {
+            _ if answer.header("content-type").is_none()
+                && answer.body.is_empty()
+                && answer.header("content-length") != Some("0") =>
+            {
                 // The answer to HEAD has no body.
                 Ok(())
             }
@@ -143,7 +146,9 @@ impl Want {
     fn verify_challenge(&self, answer: &Answer) -> Result<(), String> {
         let fields = answer.all("www-authenticate");
         let Some(field) = fields.first() else {
-            return ensure(self.challenge == Challenge::Absent, || format!("should challenge with {:?}", self.challenge));
+            return ensure(self.challenge == Challenge::Absent, || {
+                format!("should challenge with {:?}", self.challenge)
+            });
         };
         let (scheme, parameters) = challenge_of(field);
         let error = parameters.get("error").map(String::as_str);
@@ -176,7 +181,9 @@ impl Want {
         let body = answer.json();
         ensure(body["code"].as_str() == Some(self.code), || format!("code should be the string {}", self.code))?;
         for member in ["message", "description"] {
-            ensure(body[member].as_str().is_some_and(|text| !text.is_empty()), || format!("{member} should be a text"))?;
+            ensure(body[member].as_str().is_some_and(|text| !text.is_empty()), || {
+                format!("{member} should be a text")
+            })?;
         }
         ensure(media_type(answer) == "application/json", || "content-type should be application/json".into())
     }
@@ -186,7 +193,9 @@ impl Want {
         ensure(body["code"].as_str() == Some(self.code), || format!("code should be {}", self.code))?;
         ensure(body["status"].as_u64() == Some(self.status.into()), || "status should be repeated".into())?;
         for member in ["type", "title", "detail"] {
-            ensure(body[member].as_str().is_some_and(|text| !text.is_empty()), || format!("{member} should be a text"))?;
+            ensure(body[member].as_str().is_some_and(|text| !text.is_empty()), || {
+                format!("{member} should be a text")
+            })?;
         }
         ensure(media_type(answer) == "application/problem+json", || "content-type should be problem+json".into())
     }

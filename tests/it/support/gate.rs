@@ -37,9 +37,19 @@ pub(crate) fn tollgate(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command line to its end.
+/// Runs a command line to its end; one that does not end by itself is killed, and has no exit code.
 pub(crate) fn run(arguments: &[&str]) -> Output {
-    tollgate(arguments).output().unwrap()
+    let child = tollgate(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    done.recv_timeout(STARTING)
+        .or_else(|_| {
+            Command::new("sh").args(["-c", r#"kill -9 "$1""#, "kill", &pid]).status().unwrap();
+            done.recv()
+        })
+        .unwrap()
+        .unwrap()
 }
 
 /// Ports that nothing else here asks for: below those the system gives to outgoing connections.
@@ -154,16 +164,12 @@ impl Gate {
         wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Access lines so far.
-    pub(crate) fn access_lines(&self) -> Vec<Value> {
-        self.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
     /// The access line whose path holds `mark`; waits for it a while.
     pub(crate) fn access_line(&self, mark: &str) -> Option<Value> {
         for _ in 0..150 {
             let text = self.stdout();
-            let found = text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
+            let found =
+                text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
             let mut found = found.filter(|line| line["path"].as_str().is_some_and(|path| path.contains(mark)));
             if let Some(line) = found.next() {
                 return Some(line);
@@ -201,7 +207,8 @@ impl Gate {
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().map(Child::id).unwrap();
-        let sent = Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).status().unwrap();
+        let sent =
+            Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).status().unwrap();
         assert!(sent.success(), "cannot signal the gate");
     }
 

@@ -213,8 +213,10 @@ impl State {
             // `localhost` is another host than `127.0.0.1`, though it would answer.
             Mood::Redirect => {
                 let target = self.issuer.replace("127.0.0.1", "localhost");
-                format!("HTTP/1.1 302 Found\r\nlocation: {target}/moved\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                    .into_bytes()
+                format!(
+                    "HTTP/1.1 302 Found\r\nlocation: {target}/moved\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                .into_bytes()
             }
             _ => http("200 OK", "application/json", &json!({ "keys": *self.keys.lock() }).to_string()),
         }
@@ -222,6 +224,9 @@ impl State {
 }
 
 fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
-        .into_bytes()
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }

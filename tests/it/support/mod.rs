@@ -7,6 +7,7 @@ mod expect;
 mod gate;
 mod h2raw;
 mod idp;
+mod itself;
 mod keys;
 mod table;
 mod world;
@@ -20,16 +21,14 @@ pub(crate) use expect::{Challenge, Expect, Form, challenge_of};
 pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
 pub(crate) use h2raw::{RawAnswer, raw_h2};
 pub(crate) use idp::{Idp, Mood};
-pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
-pub(crate) use table::{BOTH, Case, check_all, run_all};
+pub(crate) use keys::{Token, b64, compact, hs256, keys, now, unique, websocket_accept};
+pub(crate) use table::{BOTH, Case, check_all};
 pub(crate) use world::{World, world};
 
 /// The runtime of providers, upstreams and clients: outlives every test.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-    })
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 /// Runs a test's future on the shared runtime.

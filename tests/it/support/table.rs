@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{
-    Answer, Backend, Expect, Gate, Request, Via, block_on, client,
-    expect::Form,
-    gate::needles,
-};
+use super::{Answer, Backend, Expect, Gate, Request, Via, block_on, client, expect::Form, gate::needles};
 
 /// One case. The request is built anew for every protocol, so that its mark is its own.
 pub(crate) struct Case {
@@ -45,8 +41,7 @@ pub(crate) fn check_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &
     assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
-/// As `check_all`, but gives the failures.
-pub(crate) fn run_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &[Case]) -> Vec<String> {
+fn run_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &[Case]) -> Vec<String> {
     let sent = block_on(send_all(gate.ports.proxy, form, cases));
     let mut failures = Vec::new();
     let mut secrets = Vec::new();

@@ -85,10 +85,12 @@ fn config(form: Form, idps: [&Idp; 4], upstream: &Backend, sandbox: &Backend, gr
     let format = if form == Form::Problem { "problem" } else { "wso2" };
     let other = if form == Form::Problem { "wso2" } else { "problem" };
     let url = upstream.url();
-    let mut rest = String::from("[log]\nlevel = \"debug\"\n[identity_headers]\nclaims = { email = \"X-Auth-Email\" }\n");
+    let mut rest =
+        String::from("[log]\nlevel = \"debug\"\n[identity_headers]\nclaims = { email = \"X-Auth-Email\" }\n");
     rest.push_str(&key_manager("main", idp, "audience = [\"orders-api\"]"));
     rest.push_str(&key_manager("second", second, "audience = [\"orders-api\"]"));
-    let profile = "audience = [\"orders-api\"]\ntyp = \"at+jwt\"\nalgorithms = [\"RS256\", \"ES256\"]\nmax_lifetime = \"1h\"";
+    let profile =
+        "audience = [\"orders-api\"]\ntyp = \"at+jwt\"\nalgorithms = [\"RS256\", \"ES256\"]\nmax_lifetime = \"1h\"";
     rest.push_str(&key_manager("strict", strict, profile));
     rest.push_str(&key_manager("down", down, "audience = [\"orders-api\"]\nstartup = \"optional\""));
     rest.push_str(&orders_api(&url));
