@@ -56,12 +56,7 @@ fn a_mistake_names_file_line_field_and_the_nearest_name() {
     let said = told(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(&format!("tollgate.toml:{line}")), "{line}: {said}");
-    assert!(
-        said.contains("audiense") && said.contains("`audience`")
-            || said.contains("\"audience\"")
-            || said.contains("audience?"),
-        "{said}"
-    );
+    assert!(said.contains("audiense") && said.contains("audience"), "{said}");
 }
 
 #[test]

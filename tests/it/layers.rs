@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 23] = [
     ("problem", 0),
     ("units", 0),
     ("secret", 0),
@@ -30,9 +30,6 @@ const LAYERS: [(&str, u8); 26] = [
     ("cli", 5),
     ("app", 5),
     ("config", 5),
-    ("quickstart", 5),
-    ("explain", 5),
-    ("serve", 5),
 ];
 
 /// Ground stands in an order of its own: problem, units, secret < telemetry < net.

@@ -159,7 +159,7 @@ fn reloading_under_load_loses_nothing() {
             let mut client = Client::connect(port).await.unwrap();
             let mut done = 0;
             while Instant::now() < end {
-                let good = n % 2 == 0;
+                let good = n.is_multiple_of(2);
                 let request = Request::get(ITEM).bearer(if good { &token } else { "bad" });
                 let answer = client.call(&request).await;
                 let expected = if good { 200 } else { 401 };

@@ -254,12 +254,7 @@ impl Client {
     /// Whether the other side closes within a second.
     pub(crate) async fn closes(&mut self) -> bool {
         let mut rest = Vec::new();
-        matches!(timeout(Duration::from_secs(3), self.stream.read_to_end(&mut rest)).await, Ok(_))
-    }
-
-    /// The socket itself, with nothing read ahead.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
+        timeout(Duration::from_secs(3), self.stream.read_to_end(&mut rest)).await.is_ok()
     }
 
     async fn read_answer(&mut self, method: &str) -> std::io::Result<Answer> {

@@ -37,9 +37,19 @@ pub(crate) fn tollgate(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command line to its end.
+/// Runs a command line to its end; one that does not end by itself is killed, and has no exit code.
 pub(crate) fn run(arguments: &[&str]) -> Output {
-    tollgate(arguments).output().unwrap()
+    let child = tollgate(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    done.recv_timeout(STARTING)
+        .or_else(|_| {
+            Command::new("sh").args(["-c", r#"kill -9 "$1""#, "kill", &pid]).status().unwrap();
+            done.recv()
+        })
+        .unwrap()
+        .unwrap()
 }
 
 /// Ports that nothing else here asks for: below those the system gives to outgoing connections.
@@ -152,11 +162,6 @@ impl Gate {
         let lines = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         let wanted = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
         wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Access lines so far.
-    pub(crate) fn access_lines(&self) -> Vec<Value> {
-        self.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The access line whose path holds `mark`; waits for it a while.

@@ -7,6 +7,7 @@ mod expect;
 mod gate;
 mod h2raw;
 mod idp;
+mod itself;
 mod keys;
 mod table;
 mod world;
@@ -20,8 +21,8 @@ pub(crate) use expect::{Challenge, Expect, Form, challenge_of};
 pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
 pub(crate) use h2raw::{RawAnswer, raw_h2};
 pub(crate) use idp::{Idp, Mood};
-pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
-pub(crate) use table::{BOTH, Case, check_all, run_all};
+pub(crate) use keys::{Token, b64, compact, hs256, keys, now, unique, websocket_accept};
+pub(crate) use table::{BOTH, Case, check_all};
 pub(crate) use world::{World, world};
 
 /// The runtime of providers, upstreams and clients: outlives every test.

@@ -41,8 +41,7 @@ pub(crate) fn check_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &
     assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
-/// As `check_all`, but gives the failures.
-pub(crate) fn run_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &[Case]) -> Vec<String> {
+fn run_all(gate: &Gate, backends: &[&Backend], form: Form, cases: &[Case]) -> Vec<String> {
     let sent = block_on(send_all(gate.ports.proxy, form, cases));
     let mut failures = Vec::new();
     let mut secrets = Vec::new();
