@@ -119,6 +119,34 @@ fn giving_back_restores_quota_and_burst() {
 }
 
 #[test]
+fn a_lost_race_takes_nothing() {
+    // Charging one counter twice is the race in a single thread: both looks see room for one.
+    let limiter = Limiter::new();
+    let (wide, one) = (with_burst(&tier(1, 3, MINUTE), 3, 60_000), tier(2, 1, MINUTE));
+    let burst_of_one = with_burst(&tier(3, 9, MINUTE), 1, 60_000);
+    for narrow in [&one, &burst_of_one] {
+        let twice = [charge(Level::Api, &wide), charge(Level::Application, narrow), charge(Level::Application, narrow)];
+        let refused = limiter.admit(&twice, Now::at_ms(0), false).unwrap_err();
+        assert_eq!((refused.level, refused.burst), (Level::Application, narrow.burst.is_some()));
+        let usage = limiter.admit(&twice[1..2], Now::at_ms(0), true).unwrap().unwrap();
+        assert_eq!(usage.remaining, narrow.quota.limit - 1);
+    }
+    assert_eq!((0..9).filter(|_| passes(&limiter, &[charge(Level::Api, &wide)], 0)).count(), 3);
+}
+
+#[test]
+fn nothing_is_counted_on_a_swept_counter() {
+    let (limiter, tier) = (Limiter::new(), tier(1, 1, MINUTE));
+    let (charge, now) = (charge(Level::Subscription, &tier), Now::at_ms(600_000));
+    let guard = limiter.counters.guard();
+    let mut account = Account::open(&limiter.counters, &charge, now, &guard);
+    limiter.sweep(now);
+    assert_eq!(limiter.counters.len(), 0);
+    assert_eq!(account.take(&limiter.counters, &charge, now, &guard), Ok(1));
+    assert!(!passes(&limiter, &[charge], 600_000));
+}
+
+#[test]
 fn bursts_refill_evenly() {
     let (limiter, tier) = (Limiter::new(), with_burst(&tier(1, 1_000_000, MINUTE), 4, 1_000));
     let charges = [charge(Level::Subscription, &tier)];

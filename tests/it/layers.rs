@@ -28,6 +28,8 @@ const LAYERS: [(&str, u8); 23] = [
     ("main", 5),
     ("lib", 5),
     ("cli", 5),
+    ("health", 5),
+    ("quickstart", 5),
     ("app", 5),
     ("config", 5),
 ];
