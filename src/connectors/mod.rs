@@ -4,6 +4,8 @@
 //! configuration or the provider's own metadata names are asked, never one from a token.
 
 mod oidc;
+#[cfg(test)]
+mod tests;
 
 use std::{fs::File, io::Read};
 
@@ -25,7 +27,10 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
     match settings.connector {
         ConnectorKind::Oidc => {}
         ConnectorKind::Embedded => {
-            return Err(vec![Problem::new(format!("{field}.connector"), "the embedded provider hands its keys over itself")]);
+            return Err(vec![Problem::new(
+                format!("{field}.connector"),
+                "the embedded provider hands its keys over itself",
+            )]);
         }
         _ => return Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
     }

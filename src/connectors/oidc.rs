@@ -45,7 +45,9 @@ pub(super) fn key_source(
 ) -> Result<KeySource, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut check = |name: &str, text: &str| {
-        endpoint(text, settings.allow_http).map_err(|why| problems.push(Problem::new(format!("{field}.{name}"), why))).ok()
+        endpoint(text, settings.allow_http)
+            .map_err(|why| problems.push(Problem::new(format!("{field}.{name}"), why)))
+            .ok()
     };
     let issuer = check("issuer", &settings.issuer);
     let jwks_uri = settings.jwks_uri.as_deref().and_then(|text| check("jwks_uri", text));
@@ -116,7 +118,8 @@ impl Provider {
 
     fn read(&self, text: &[u8]) -> Result<Url, FetchError> {
         let refuse = |why: &str| FetchError::Metadata(why.to_owned());
-        let metadata: Metadata = serde_json::from_slice(text).map_err(|_| refuse("the metadata is not JSON with issuer and jwks_uri"))?;
+        let metadata: Metadata =
+            serde_json::from_slice(text).map_err(|_| refuse("the metadata is not JSON with issuer and jwks_uri"))?;
         if metadata.issuer != self.issuer {
             return Err(refuse("the metadata is for another issuer than the one configured"));
         }

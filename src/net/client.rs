@@ -157,9 +157,7 @@ impl Resolve for Resolver {
 fn is_forbidden(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.is_multicast() || v4.is_unspecified(),
-        IpAddr::V6(v6) => {
-            v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified() || v6 == AWS_METADATA
-        }
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified() || v6 == AWS_METADATA,
     }
 }
 
@@ -199,14 +197,17 @@ mod tests {
 
     #[test]
     fn metadata_addresses_are_forbidden_in_every_spelling() {
-        for text in ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::", "224.0.0.1"] {
+        for text in
+            ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::", "224.0.0.1"]
+        {
             assert!(is_forbidden(text.parse().expect("an address")), "{text}");
         }
         for text in ["127.0.0.1", "::1", "10.0.0.1", "fd00::1", "93.184.216.34"] {
             assert!(!is_forbidden(text.parse().expect("an address")), "{text}");
         }
         // The URL parser has already undone the odd spellings of numbers.
-        for text in ["http://2852039166/", "http://0xA9FEA9FE/", "http://169.254.43518/", "http://[::ffff:a9fe:a9fe]/"] {
+        for text in ["http://2852039166/", "http://0xA9FEA9FE/", "http://169.254.43518/", "http://[::ffff:a9fe:a9fe]/"]
+        {
             let url = Url::parse(text).expect("a URL");
             assert!(host_address(&url).is_some_and(is_forbidden), "{text}");
         }

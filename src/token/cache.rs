@@ -68,10 +68,7 @@ impl Cache {
                 .max_capacity(settings.tokens.0)
                 .weigher(|_, entry: &Arc<Entry>| entry.weight())
                 .build_with_hasher(Spread),
-            bad: Moka::builder()
-                .max_capacity(settings.negative.0)
-                .weigher(|_, _| BAD_WEIGHT)
-                .build_with_hasher(Spread),
+            bad: Moka::builder().max_capacity(settings.negative.0).weigher(|_, _| BAD_WEIGHT).build_with_hasher(Spread),
             negative_ttl_ms: u64::try_from(settings.negative_ttl.0.as_millis()).unwrap_or(u64::MAX),
         })
     }

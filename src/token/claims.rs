@@ -424,7 +424,8 @@ mod tests {
         assert_eq!(text(&headers.client_id).as_deref(), Some("shop"));
         assert_eq!(text(&headers.scopes).as_deref(), Some("a%20b c"));
         let claims: Vec<Option<String>> = headers.claims.iter().map(text).collect();
-        let expected = [None, Some("r&d,a%2Cb"), Some("41"), Some("{\"city\":\"K%C3%B6ln\"}"), None, None, Some("false")];
+        let expected =
+            [None, Some("r&d,a%2Cb"), Some("41"), Some("{\"city\":\"K%C3%B6ln\"}"), None, None, Some("false")];
         assert_eq!(claims, expected.map(|value| value.map(str::to_owned)));
     }
 

@@ -230,7 +230,8 @@ impl Issuer {
         let (ours, theirs) = (&self.rules.settings, &other.rules.settings);
         self.is_remote()
             && other.is_remote()
-            && (&ours.issuer, &ours.jwks_uri, &ours.algorithms) == (&theirs.issuer, &theirs.jwks_uri, &theirs.algorithms)
+            && (&ours.issuer, &ours.jwks_uri, &ours.algorithms)
+                == (&theirs.issuer, &theirs.jwks_uri, &theirs.algorithms)
     }
 
     /// Goes on with the keys of the issuer whose place it takes, until its own task has fetched.

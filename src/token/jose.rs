@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn headers_are_read_strictly() {
-        assert_eq!(header(r#"{"alg":"ES256","kid":"a","jku":"http://169.254.169.254/"}"#).as_deref(), Ok("ES256 Some(\"a\")"));
+        assert_eq!(
+            header(r#"{"alg":"ES256","kid":"a","jku":"http://169.254.169.254/"}"#).as_deref(),
+            Ok("ES256 Some(\"a\")")
+        );
         assert_eq!(header(r#"{"alg":"ES256","b64":true}"#).as_deref(), Ok("ES256 None"));
         for alg in ["none", "None", "nOnE", "NONE", "none ", "HS256", "es256", "ES256K", "", "RSA1_5"] {
             assert_eq!(header(&format!("{{\"alg\":\"{alg}\"}}")), Err(Flaw::Algorithm), "{alg}");

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn only_one_object_and_not_too_deep() {
-        for text in ["", "null", "1", "\"a\"", "[]", "{}{}", "{} x", "\u{feff}{}", "{\"a\":1e999}", "{a:1}", "{\"a\":NaN}"]
+        for text in
+            ["", "null", "1", "\"a\"", "[]", "{}{}", "{} x", "\u{feff}{}", "{\"a\":1e999}", "{a:1}", "{\"a\":NaN}"]
         {
             assert!(!reads(text), "{text}");
         }

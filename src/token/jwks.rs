@@ -32,7 +32,10 @@ pub(super) struct Key {
 /// The numbers of a key; equal for equal keys.
 #[derive(Debug, PartialEq, Eq)]
 enum Material {
-    Rsa { n: Box<[u8]>, e: Box<[u8]> },
+    Rsa {
+        n: Box<[u8]>,
+        e: Box<[u8]>,
+    },
     /// A curve's point or an Ed25519 key.
     Point(Box<[u8]>),
 }
@@ -265,7 +268,10 @@ mod tests {
         assert_eq!(algorithms(ec.clone()), [Algorithm::ES256]);
         assert_eq!(algorithms(ed.clone()), [Algorithm::EdDSA]);
         assert_eq!(algorithms(with(rsa.clone(), "alg", "PS256")), [Algorithm::PS256]);
-        assert_eq!(algorithms(with(rsa.clone(), "key_ops", json!(["sign", "verify"]))), [Algorithm::RS256, Algorithm::PS256]);
+        assert_eq!(
+            algorithms(with(rsa.clone(), "key_ops", json!(["sign", "verify"]))),
+            [Algorithm::RS256, Algorithm::PS256]
+        );
         for useless in [
             with(rsa.clone(), "alg", "RS512"),
             with(rsa.clone(), "alg", "RSA-OAEP"),

@@ -34,7 +34,8 @@ pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
 impl Metrics {
     /// Registered, and at 0.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let lookups = counters("tollgate_cache_lookups_total", "Look-ups by cache and outcome.", &["cache", "outcome"])?;
+        let lookups =
+            counters("tollgate_cache_lookups_total", "Look-ups by cache and outcome.", &["cache", "outcome"])?;
         let verifications =
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =

@@ -114,7 +114,11 @@ async fn every_algorithm_passes_and_is_remembered() {
         let (_, signature) = token.rsplit_once('.').expect("three parts");
         let other = signer.token(&with(claims(), "sub", "eve"));
         let (signed, _) = other.rsplit_once('.').expect("three parts");
-        assert_eq!(flaw(ask(&tokens, &format!("{signed}.{signature}"), NOW).await), Some(Flaw::Signature), "{algorithm:?}");
+        assert_eq!(
+            flaw(ask(&tokens, &format!("{signed}.{signature}"), NOW).await),
+            Some(Flaw::Signature),
+            "{algorithm:?}"
+        );
     }
 }
 
@@ -144,10 +148,11 @@ async fn attacks_on_header_and_signature_are_refused() {
     let der = [&[0x30, 0x44, 2, 0x20][..], &whole[..32], &[2, 0x20], &whole[32..]].concat();
     let ps = rsa.raw(Algorithm::PS256, signed("PS256", "named").as_bytes());
     let order = [
-        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
-        0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+        0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
     ];
-    let jwk_header = json!({ "alg": "ES256", "kid": "e", "jwk": attacker.jwk(), "jku": "http://169.254.169.254/", "x5c": ["AA"] });
+    let jwk_header =
+        json!({ "alg": "ES256", "kid": "e", "jwk": attacker.jwk(), "jku": "http://169.254.169.254/", "x5c": ["AA"] });
     let text = |signer: &Signer, header: &str, payload: &str| signer.sign(header, payload.as_bytes());
     let rows = [
         ("good", bare(&whole), None),
@@ -424,7 +429,9 @@ async fn a_new_key_passes_on_first_sight_and_a_flood_fetches_once() {
     assert_eq!(provider.count(), 2, "one fetch for all who wait");
     assert_eq!(flaw(ask(&tokens, &first, now).await), Some(Flaw::UnknownKey), "the old key has left");
 
-    let stranger = |kid: usize| new.sign(&json!({ "alg": "ES256", "kid": kid.to_string() }).to_string(), claims().to_string().as_bytes());
+    let stranger = |kid: usize| {
+        new.sign(&json!({ "alg": "ES256", "kid": kid.to_string() }).to_string(), claims().to_string().as_bytes())
+    };
     for kid in 0..100 {
         assert_eq!(flaw(ask(&tokens, &stranger(kid), after(now, 9)).await), Some(Flaw::UnknownKey));
     }
@@ -444,7 +451,8 @@ async fn an_outage_fails_no_good_token_until_the_keys_are_too_old() {
     let token = |sub: &str| signer.token(&with(with(claims(), "exp", now.unix() + 100_000), "sub", sub));
     let cached = token("cached");
     assert_eq!(flaw(ask(&tokens, &cached, now).await), None);
-    for broken in [None, Some("<!doctype html>".to_owned()), Some("{\"keys\":[]}".into()), Some("x".repeat(300 << 10))] {
+    for broken in [None, Some("<!doctype html>".to_owned()), Some("{\"keys\":[]}".into()), Some("x".repeat(300 << 10))]
+    {
         *provider.answer.lock() = broken;
         let fetches = provider.count();
         let stranger = signer.sign(r#"{"alg":"ES256","kid":"new"}"#, claims().to_string().as_bytes());
@@ -452,10 +460,14 @@ async fn an_outage_fails_no_good_token_until_the_keys_are_too_old() {
         assert!(is_unavailable(&ask(&tokens, &stranger, later).await), "an unknown kid cannot be judged");
         assert!(provider.count() > fetches);
         assert_eq!(flaw(ask(&tokens, &cached, later).await), None);
-        assert_eq!(flaw(ask(&tokens, &token(&format!("new {fetches}")), later).await), None, "the last good set is kept");
+        assert_eq!(
+            flaw(ask(&tokens, &token(&format!("new {fetches}")), later).await),
+            None,
+            "the last good set is kept"
+        );
         assert!(is_unavailable(&ask(&tokens, &stranger, later).await), "and within the cool-down");
     }
-    assert_eq!(tokens.status(after(now, 3599))[0].ready, true);
+    assert!(tokens.status(after(now, 3599))[0].ready);
     let stale = after(now, 3700);
     assert!(is_unavailable(&ask(&tokens, &cached, stale).await), "cached tokens too");
     assert!(is_unavailable(&ask(&tokens, &token("other"), stale).await));
