@@ -26,12 +26,16 @@ use tollgate::{
     token::{Authenticator, KeyManagers, KeySource, settings::CacheSettings},
 };
 
+/// The program's own allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }
 
 /// The signature alone, its key parsed beforehand.
-#[divan::bench(args = ALGORITHMS, sample_count = 200, sample_size = 10)]
+#[divan::bench(args = ALGORITHMS, sample_count = 1000, sample_size = 4)]
 fn bare_signature(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let provider = provider(algorithm);
     let input = || {
@@ -45,7 +49,7 @@ fn bare_signature(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 }
 
 /// A token never seen before, from text to identity.
-#[divan::bench(args = ALGORITHMS, sample_count = 200, sample_size = 10)]
+#[divan::bench(args = ALGORITHMS, sample_count = 1000, sample_size = 4)]
 fn first_sight(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let provider = provider(algorithm);
     let (tokens, all) = (provider.authenticator(), KeyManagerSet::all());
