@@ -4,6 +4,8 @@
 //! configuration or the provider's own metadata names are asked, never one from a token.
 
 mod oidc;
+#[cfg(test)]
+mod tests;
 
 use std::{fs::File, io::Read};
 

@@ -11,6 +11,7 @@ use std::{
 
 use aws_lc_rs::{error::Unspecified, hmac, rand::SystemRandom};
 use moka::sync::Cache as Moka;
+use parking_lot::Mutex;
 
 use super::{Flaw, Identity, Issuer, claims::Validity, jwks::Key, metrics::Metrics, settings::CacheSettings};
 use crate::net::Now;
@@ -21,6 +22,8 @@ pub(super) struct Cache {
     secret: hmac::Key,
     good: Moka<Digest, Arc<Entry>, Spread>,
     bad: Moka<Digest, Arc<BadSignature>, Spread>,
+    /// Held while a token is verified; which one, says its digest.
+    verifying: [Mutex<()>; LOCKS],
     negative_ttl_ms: u64,
 }
 
@@ -69,6 +72,7 @@ impl Cache {
                 .weigher(|_, entry: &Arc<Entry>| entry.weight())
                 .build_with_hasher(Spread),
             bad: Moka::builder().max_capacity(settings.negative.0).weigher(|_, _| BAD_WEIGHT).build_with_hasher(Spread),
+            verifying: [const { Mutex::new(()) }; LOCKS],
             negative_ttl_ms: u64::try_from(settings.negative_ttl.0.as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -118,13 +122,20 @@ impl Cache {
     }
 
     /// Runs `verify` once, however many threads bring the token at the same time, and remembers a good
-    /// outcome.
+    /// outcome. Others that share the lock wait for one verification; that is cheaper than the books
+    /// moka keeps for `try_get_with`.
     pub(super) fn once(
         &self,
         digest: Digest,
         verify: impl FnOnce() -> Result<Arc<Entry>, Flaw>,
     ) -> Result<Arc<Entry>, Flaw> {
-        self.good.try_get_with(digest, verify).map_err(|flaw| *flaw)
+        let _verifying = self.verifying[usize::from(digest.0[31]) % LOCKS].lock();
+        if let Some(entry) = self.good.get(&digest) {
+            return Ok(entry);
+        }
+        let entry = verify()?;
+        self.good.insert(digest, Arc::clone(&entry));
+        Ok(entry)
     }
 
     /// How many good tokens are remembered, and the bytes they hold.
@@ -214,7 +225,6 @@ impl Hasher for Mix {
         self.0
     }
 
-    // Besides digests, moka hashes type ids with it.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
@@ -226,6 +236,8 @@ impl Hasher for Mix {
     }
 }
 
+/// Many more than threads that verify, so that different tokens hardly ever meet.
+const LOCKS: usize = 128;
 /// The slot, the key and its count, the entry's node in moka's two queues; measured.
 const ENTRY_OVERHEAD: usize = 240;
 const BAD_WEIGHT: u32 = ENTRY_OVERHEAD as u32 + mem::size_of::<BadSignature>() as u32 + 16;

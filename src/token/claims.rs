@@ -3,7 +3,7 @@
 //! Dates are numbers, audiences are compared whole, a shape that is not understood is refused. Values for
 //! headers are encoded here, once, so that no claim can break out of its header.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use http::HeaderValue;
@@ -221,8 +221,7 @@ fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
         if i > 0 {
             text.push(separator);
         }
-        let word = utf8_percent_encode(word.as_ref(), if separator == ',' { &ENCODED_IN_LIST } else { &ENCODED });
-        write!(text, "{word}").ok()?;
+        text.extend(utf8_percent_encode(word.as_ref(), if separator == ',' { &ENCODED_IN_LIST } else { &ENCODED }));
         if text.len() > MAX_HEADER {
             return None;
         }
