@@ -71,10 +71,6 @@ impl App {
             listener::bind(address, n).map_err(|source| Error::Bind { field, address: address.clone(), source })
         };
         let one = |field: String, address: &Address| Ok(bind(field, address, 1)?.pop());
-        let admin = match &self.settings.admin {
-            Some(admin) => one("admin.listen".into(), &admin.listen)?,
-            None => None,
-        };
         let mut providers = Vec::new();
         for embedded in &self.providers {
             providers.extend(one(format!("{}: listen", embedded.name), &embedded.listen)?);
@@ -82,6 +78,11 @@ impl App {
         let proxy = match &self.settings.proxy {
             Some(proxy) => bind("proxy.listen".into(), &proxy.listen, self.workers())?,
             None => Vec::new(),
+        };
+        // Last, so that whoever finds the admin door finds the others too.
+        let admin = match &self.settings.admin {
+            Some(admin) => one("admin.listen".into(), &admin.listen)?,
+            None => None,
         };
         Ok(Bound { admin, providers, proxy })
     }

@@ -77,9 +77,9 @@ fn a_query_token_is_never_forwarded() {
         for via in BOTH {
             let request = Request::get(&target);
             let answer = send(world, *via, &request);
-            let line = answer.forwarded().lines().next().unwrap_or_default().to_owned();
+            let line = answer.forwarded_line();
             assert!(
-                line.contains(&format!("{}{rest}", request.mark)) && !line.contains("token"),
+                line.contains(&format!("{}{rest}", request.mark)) && !line.to_ascii_lowercase().contains("token"),
                 "{target} {line} {answer:?}"
             );
         }
