@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Request, Version, header};
 use tokio::sync::mpsc;
 
 use super::drain::{Drain, Phase};
+use crate::telemetry::OpenConnection;
 
 /// One client connection.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub struct Connection {
     blocked: AtomicU64,
     /// The server waits until every clone of this is gone.
     _alive: mpsc::Sender<Infallible>,
+    _open: OpenConnection,
 }
 
 /// What a connection is doing.
@@ -65,7 +67,13 @@ pub struct Raw {
 pub(super) struct BadFraming;
 
 impl Connection {
-    pub(super) fn new(peer: Option<IpAddr>, tls: bool, drain: Drain, alive: mpsc::Sender<Infallible>) -> Self {
+    pub(super) fn new(
+        peer: Option<IpAddr>,
+        tls: bool,
+        drain: Drain,
+        alive: mpsc::Sender<Infallible>,
+        open: OpenConnection,
+    ) -> Self {
         let peer = peer.map(|ip| ip.to_canonical());
         Self {
             peer,
@@ -82,6 +90,7 @@ impl Connection {
             stray_hash: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
             _alive: alive,
+            _open: open,
         }
     }
 
@@ -261,14 +270,16 @@ impl Scan {
 /// Whether `bytes` hold a whole head without a Content-Length. Not looked at for GET and HEAD, which hardly ever
 /// have a body; "no" is always safe.
 fn has_no_length(bytes: &[u8]) -> bool {
+    // The parser skips empty lines before a request, too.
+    let bytes = bytes.trim_ascii_start();
     if bytes.starts_with(b"GET ") || bytes.starts_with(b"HEAD ") {
         return false;
     }
-    for line in bytes.split(|b| *b == b'\n').skip(1) {
-        if line.is_empty() || line == b"\r" {
+    for line in bytes.split_inclusive(|b| *b == b'\n').skip(1) {
+        if line == b"\n" || line == b"\r\n" {
             return true;
         }
-        if line.len() >= LENGTH.len() && line[..LENGTH.len()].eq_ignore_ascii_case(LENGTH) {
+        if line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH)) {
             return false;
         }
     }
@@ -286,9 +297,11 @@ const NO_LENGTH: u8 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Door, Metrics};
 
     fn connection() -> Connection {
-        Connection::new(Some("::ffff:10.0.0.1".parse().unwrap()), false, Drain::new(), mpsc::channel(1).0)
+        let open = Metrics::new().connection_opened(Door::Proxy);
+        Connection::new(Some("::ffff:10.0.0.1".parse().unwrap()), false, Drain::new(), mpsc::channel(1).0, open)
     }
 
     fn begin(connection: &Connection, coding: &[&str]) -> Result<bool, BadFraming> {
@@ -344,6 +357,9 @@ mod tests {
             ("POST / HTTP/1.1\r\nContent-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", true),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r", true),
+            ("\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", true),
+            ("\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ] {
             let (connection, mut scan) = (connection(), Scan::default());
             scan.observe(head.as_bytes(), &connection);

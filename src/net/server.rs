@@ -37,7 +37,7 @@ use super::{
     tls::Acceptor,
     watchdog::{self, LINGER},
 };
-use crate::telemetry::{ConnectionError, Metrics};
+use crate::telemetry::{ConnectionError, Door, Metrics};
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -69,6 +69,8 @@ pub struct Limits {
 /// A door's server. Clones serve further listeners.
 #[derive(Debug)]
 pub struct Server<H> {
+    /// Which door it is, for its count of open connections.
+    pub door: Door,
     /// Who answers.
     pub handler: Arc<H>,
     /// Limits; new connections take the newest.
@@ -84,6 +86,7 @@ pub struct Server<H> {
 impl<H> Clone for Server<H> {
     fn clone(&self) -> Self {
         Self {
+            door: self.door,
             handler: self.handler.clone(),
             limits: self.limits.clone(),
             tls: self.tls.clone(),
@@ -153,7 +156,8 @@ impl<H: Handler> Server<H> {
         alive: mpsc::Sender<Infallible>,
     ) -> Result<(), ConnectionError> {
         let limits = self.limits.load_full();
-        let connection = Arc::new(Connection::new(peer, self.tls.is_some(), self.drain.clone(), alive));
+        let open = self.metrics.connection_opened(self.door);
+        let connection = Arc::new(Connection::new(peer, self.tls.is_some(), self.drain.clone(), alive, open));
         let opened = timeout(limits.header, self.open(stream, connection.clone()));
         let (io, h2) = tokio::select! {
             opened = opened => opened.map_err(|_| ConnectionError::HeaderTimeout)??,

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     authz::{Denial, ForwardQuery},
     store::{Upstream, UpstreamScheme},
+    telemetry::UpstreamError,
 };
 
 /// How a request is to be sent, whichever upstream takes it.
@@ -55,6 +56,17 @@ impl Failure {
         match self {
             Self::Connect(connect::Error::TimedOut) => Denial::UpstreamTimedOut,
             _ => Denial::UpstreamFailed,
+        }
+    }
+
+    /// How it is counted.
+    pub(super) fn reason(&self) -> UpstreamError {
+        match self {
+            Self::Connect(connect::Error::TimedOut) => UpstreamError::Timeout,
+            Self::Connect(_) => UpstreamError::Connect,
+            Self::Http(error) if error.is_parse() => UpstreamError::Protocol,
+            Self::Http(_) => UpstreamError::Reset,
+            Self::Unspeakable => UpstreamError::Protocol,
         }
     }
 }

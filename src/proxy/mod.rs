@@ -7,12 +7,16 @@ mod authority;
 mod body;
 mod client;
 mod connect;
+#[cfg(test)]
+mod connection_tests;
 mod echo;
 mod exchange;
 mod forward;
 mod headers;
 mod pool;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -53,7 +57,7 @@ use crate::{
         tls::Acceptor,
     },
     store::{KeyType, Store, UpstreamScheme},
-    telemetry::{AccessLog, ConnectionError, Metrics},
+    telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     throttle::Usage,
 };
 
@@ -131,6 +135,7 @@ impl<J: Judge> Proxy<J> {
     /// Serves `listener` on the present runtime until it is drained.
     pub async fn run(self: Arc<Self>, listener: Listener, tls: Option<Acceptor>) -> io::Result<()> {
         let server = Server {
+            door: Door::Proxy,
             handler: self.clone(),
             limits: self.shared.limits.clone(),
             tls,
@@ -240,21 +245,24 @@ impl<J: Judge> Proxy<J> {
         let sent = plan.send(Request::from_parts(parts, body), &self.upstreams, upstreams);
         let answer = timeout(settings.timeouts.request.0, sent).await;
         exchange.answered();
-        let failure = match answer {
+        let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
                 return pass_on(response, exchange, usage.as_ref());
             }
             Ok(Ok(response)) => match upgrade.filter(|_| plan.websocket) {
                 Some(client) => return switch(response, client, exchange, connection),
-                None => Denial::UpstreamFailed,
+                None => (Denial::UpstreamFailed, UpstreamError::Protocol),
             },
-            Ok(Err(failure)) => failure.denial(),
-            Err(_) => Denial::UpstreamTimedOut,
+            Ok(Err(failure)) => (failure.denial(), failure.reason()),
+            Err(_) => (Denial::UpstreamTimedOut, UpstreamError::Timeout),
         };
         match fate.as_deref() {
             Some(fate) if fate.is_too_large() => self.fault(&Denial::BodyTooLarge, exchange, kind),
             Some(fate) if fate.is_broken() => self.client_broke(exchange, connection),
-            _ => self.fault(&failure, exchange, kind),
+            _ => {
+                self.shared.metrics.upstream_error(reason);
+                self.fault(&failure, exchange, kind)
+            }
         }
     }
 
