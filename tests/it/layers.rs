@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 25] = [
     ("problem", 0),
     ("units", 0),
     ("secret", 0),
@@ -28,6 +28,8 @@ const LAYERS: [(&str, u8); 23] = [
     ("main", 5),
     ("lib", 5),
     ("cli", 5),
+    ("health", 5),
+    ("quickstart", 5),
     ("app", 5),
     ("config", 5),
 ];

@@ -92,7 +92,7 @@ fn log_lines_cannot_be_forged() {
     let request = Request::get("/orders/v1/wild/{m}%22%7B%22status%22")
         .header("user-agent", forged)
         .header("x-request-id", forged)
-        .header("traceparent", "\u{1b}[31m")
+        .header("traceparent", forged)
         .bearer(world.token().header("kid", "x\r\n{\"forged\":1}\u{1b}[31m").sign());
     for via in [Via::H1, Via::H2] {
         block_on(world.gate.send(via, &request));
