@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: &[(&str, u8)] = &[
+const LAYERS: [(&str, u8); 25] = [
     ("problem", 0),
     ("units", 0),
     ("secret", 0),

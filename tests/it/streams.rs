@@ -27,9 +27,11 @@ fn bodies_and_trailers_stream_through() {
         let body = vec![b'x'; 600 << 10];
         let answer = send(world, *via, &Request::new("POST", "/orders/v1/plain/{m}").bearer(&token).body(body));
         assert_eq!(answer.json()["body_len"], 600 << 10, "{via:?} {:?}", answer.error);
-        // RFC 9110 section 6.5.1: trailers go to whoever says that it takes them.
-        let request = Request::post("/orders/v1/plain/{m}").bearer(&token).header("te", "trailers");
-        let request = request.trailer("x-check", "7").script("trailers");
+        let request = Request::post("/orders/v1/plain/{m}")
+            .bearer(&token)
+            .trailer("x-check", "7")
+            .header("te", "trailers")
+            .script("trailers");
         let answer = send(world, *via, &request);
         assert_eq!(answer.trailers, [("x-checksum".to_owned(), "42".to_owned())], "{via:?} {answer:?}");
         let told = answer.json()["trailers"].as_str().unwrap_or_default().to_ascii_lowercase();

@@ -42,7 +42,7 @@ fn cases(world: &'static World) -> Vec<Case> {
         with("X04 nothing after it", Expect::M401, "Bearer".into()),
         with("X04 spaces after it", Expect::M401, "Bearer   ".into()),
         with("X04 tab", Expect::Either, format!("Bearer\t{good}")),
-        with("X04 two words", Expect::T401, format!("Bearer {good} {good}")),
+        with("X04 two words", Expect::R400, format!("Bearer {good} {good}")),
         with("X04 scheme glued", Expect::M401, format!("Bearer{good}")),
         with("X05 Basic", Expect::M401, "Basic YWRhOnB3".into()),
         with("X05 a bare token", Expect::M401, good.clone()),
