@@ -1,4 +1,7 @@
 //! A forest of path segments in three flat tables: a step down is one look-up, and nothing is allocated for it.
+//!
+//! Flat, and the edges in the hash table itself, since with a million templates a look-up costs what it
+//! misses in the processor's caches.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -11,9 +14,8 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// Indices into `edges`, by parent and text.
-    index: HashTable<u32>,
-    edges: Vec<Edge>,
+    /// By parent and text.
+    edges: HashTable<Edge>,
     /// The texts of all edges.
     text: Vec<u8>,
     hasher: DefaultHashBuilder,
@@ -30,6 +32,8 @@ pub(super) struct Node {
     pub(super) rest: u32,
     /// What is mounted here.
     pub(super) mount: u32,
+    /// Whether an edge begins here.
+    has_children: bool,
 }
 
 /// An exact segment between two nodes.
@@ -43,18 +47,12 @@ struct Edge {
 
 impl Trie {
     pub(super) fn new() -> Self {
-        Self {
-            nodes: Vec::new(),
-            index: HashTable::new(),
-            edges: Vec::new(),
-            text: Vec::new(),
-            hasher: DefaultHashBuilder::default(),
-        }
+        Self { nodes: Vec::new(), edges: HashTable::new(), text: Vec::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// A new node that nothing leads to.
     pub(super) fn root(&mut self) -> u32 {
-        self.nodes.push(Node { param: NONE, end: NONE, rest: NONE, mount: NONE });
+        self.nodes.push(Node { param: NONE, end: NONE, rest: NONE, mount: NONE, has_children: false });
         index(self.nodes.len() - 1)
     }
 
@@ -66,11 +64,9 @@ impl Trie {
         let child = self.root();
         let edge = Edge { parent, child, start: index(self.text.len()), length: index(segment.len()) };
         self.text.extend_from_slice(segment.as_bytes());
-        self.edges.push(edge);
-        let (edges, text, hasher) = (&self.edges, &self.text, &self.hasher);
-        let hash = hash(hasher, parent, segment.as_bytes());
-        let rehash = |&it: &u32| hash_edge(hasher, edges[it as usize], text);
-        self.index.insert_unique(hash, index(edges.len() - 1), rehash);
+        self.node_mut(parent).has_children = true;
+        let (text, hasher) = (&self.text, &self.hasher);
+        self.edges.insert_unique(hash_edge(hasher, &edge, text), edge, |it| hash_edge(hasher, it, text));
         child
     }
 
@@ -89,13 +85,12 @@ impl Trie {
     /// The node below `parent` by exactly `segment`.
     #[inline]
     pub(super) fn child(&self, parent: u32, segment: &str) -> Option<u32> {
+        if !self.node(parent).has_children {
+            return None;
+        }
         let segment = segment.as_bytes();
-        let is_it = |&it: &u32| {
-            let edge = &self.edges[it as usize];
-            edge.parent == parent && edge.text(&self.text) == segment
-        };
-        let edge = *self.index.find(hash(&self.hasher, parent, segment), is_it)?;
-        Some(self.edges[edge as usize].child)
+        let is_it = |it: &Edge| it.parent == parent && it.text(&self.text) == segment;
+        self.edges.find(hash(&self.hasher, parent, segment), is_it).map(|it| it.child)
     }
 
     pub(super) fn node(&self, node: u32) -> &Node {
@@ -108,10 +103,9 @@ impl Trie {
 
     /// Gives back the room for more.
     pub(super) fn shrink(&mut self) {
-        let (edges, text, hasher) = (&self.edges, &self.text, &self.hasher);
-        self.index.shrink_to_fit(|&it| hash_edge(hasher, edges[it as usize], text));
+        let (text, hasher) = (&self.text, &self.hasher);
+        self.edges.shrink_to_fit(|it| hash_edge(hasher, it, text));
         self.nodes.shrink_to_fit();
-        self.edges.shrink_to_fit();
         self.text.shrink_to_fit();
     }
 }
@@ -122,7 +116,7 @@ impl Edge {
     }
 }
 
-fn hash_edge(hasher: &DefaultHashBuilder, edge: Edge, text: &[u8]) -> u64 {
+fn hash_edge(hasher: &DefaultHashBuilder, edge: &Edge, text: &[u8]) -> u64 {
     hash(hasher, edge.parent, edge.text(text))
 }
 
