@@ -3,11 +3,7 @@
 //! `hot` asks for the same row again and again, `spread` for another one each time: its difference between few and
 //! many rows is the cache misses of the machine, which a real request meets once for each look-up.
 
-use std::{
-    hint::black_box,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::OnceLock, time::Instant};
 
 use divan::{Bencher, counter::ItemsCount};
 use http::Method;
@@ -115,34 +111,31 @@ fn strips(bencher: Bencher, name: &str) {
 
 /// The tables that have this many rows of something.
 fn tables(rows: usize) -> &'static Snapshot {
-    static FEW: OnceLock<Snapshot> = OnceLock::new();
-    static MANY: OnceLock<Snapshot> = OnceLock::new();
-    if rows == 10 { FEW.get_or_init(|| build(SMALL)) } else { MANY.get_or_init(|| build(LARGE)) }
+    let tables = if rows == 10 { &FEW } else { &MANY };
+    tables.get().expect("built before the benches run")
 }
 
+static FEW: OnceLock<Snapshot> = OnceLock::new();
+static MANY: OnceLock<Snapshot> = OnceLock::new();
+
+/// Builds the tables and says what they take, besides the settings they are built from.
 fn tell_size(size: Size) {
-    let before = resident_mib();
-    let started = Instant::now();
-    tables(size.apis);
-    let built = started.elapsed();
-    // The allocator gives back the settings' memory a little later.
-    std::thread::sleep(Duration::from_millis(500));
+    let settings = Settings::new(size);
+    let (before, started) = (resident_mib(), Instant::now());
+    let tables = if size.apis == SMALL.apis { &FEW } else { &MANY };
+    tables.get_or_init(|| settings.build());
     let Size { apis, applications, subscriptions } = size;
     println!(
         "{apis} APIs x {RESOURCES} resources, {applications} applications, {subscriptions} subscriptions: \
-         +{} MiB resident (peak {} MiB, with the settings), built in {built:.1?}",
+         {} MiB more resident, built in {:.1?}",
         resident_mib().saturating_sub(before),
-        status_mib("VmHWM:"),
+        started.elapsed(),
     );
 }
 
 fn resident_mib() -> u64 {
-    status_mib("VmRSS:")
-}
-
-fn status_mib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0) / 1024
 }
 
@@ -161,19 +154,16 @@ fn subscribed(n: usize, size: Size) -> (usize, usize) {
     (application, (application * 7 + n / size.applications) % size.apis)
 }
 
-fn build(size: Size) -> Snapshot {
-    let gate = GateSettings {
-        trusted_proxies: Vec::new(),
-        fault_format: FaultFormat::Wso2,
-        realm: "tollgate".into(),
-        strip_headers: Vec::new(),
-        identity_headers: IdentityHeaders::default(),
-        rate_limit_headers: false,
-    };
-    let apis: Vec<ApiSettings> = (0..size.apis).map(api).collect();
-    let applications: Vec<ApplicationSettings> = (0..size.applications).map(application).collect();
-    let subscriptions: Vec<SubscriptionSettings> = (0..size.subscriptions)
-        .map(|n| {
+struct Settings {
+    gate: GateSettings,
+    apis: Vec<ApiSettings>,
+    applications: Vec<ApplicationSettings>,
+    subscriptions: Vec<SubscriptionSettings>,
+}
+
+impl Settings {
+    fn new(size: Size) -> Self {
+        let subscription = |n| {
             let (application, api) = subscribed(n, size);
             SubscriptionSettings {
                 application: format!("application-{application}"),
@@ -181,17 +171,33 @@ fn build(size: Size) -> Snapshot {
                 tier: "Gold".into(),
                 state: SubscriptionState::Unblocked,
             }
-        })
-        .collect();
-    let settings = TableSettings {
-        gate: &gate,
-        key_managers: &["keycloak".into()],
-        apis: &apis,
-        applications: &applications,
-        subscriptions: &subscriptions,
-        tiers: &[],
-    };
-    Snapshot::build(&settings, 1).expect("good settings")
+        };
+        Self {
+            gate: GateSettings {
+                trusted_proxies: Vec::new(),
+                fault_format: FaultFormat::Wso2,
+                realm: "tollgate".into(),
+                strip_headers: Vec::new(),
+                identity_headers: IdentityHeaders::default(),
+                rate_limit_headers: false,
+            },
+            apis: (0..size.apis).map(api).collect(),
+            applications: (0..size.applications).map(application).collect(),
+            subscriptions: (0..size.subscriptions).map(subscription).collect(),
+        }
+    }
+
+    fn build(&self) -> Snapshot {
+        let tables = TableSettings {
+            gate: &self.gate,
+            key_managers: &["keycloak".into()],
+            apis: &self.apis,
+            applications: &self.applications,
+            subscriptions: &self.subscriptions,
+            tiers: &[],
+        };
+        Snapshot::build(&tables, 1).expect("good settings")
+    }
 }
 
 fn api(n: usize) -> ApiSettings {

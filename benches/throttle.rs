@@ -33,7 +33,8 @@ fn tier(counter: u128, limit: u32, burst: bool) -> Tier {
         stop_on_quota_reach: true,
     };
     // Digests in reality: spread over all bits.
-    Tier { limits: Arc::new(limits), counter: counter.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) }
+    let counter = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_ne_bytes();
+    Tier { limits: Arc::new(limits), counter }
 }
 
 fn calls(bencher: Bencher, limiter: &Limiter, charges: impl Fn() -> Vec<(Level, Tier)> + Sync) {

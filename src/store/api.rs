@@ -28,6 +28,7 @@ pub(super) struct ApiBuilder<'a> {
     upstreams: HashMap<Upstream, Arc<Upstream>>,
     methods: HashSet<Arc<[Method]>>,
     scopes: HashSet<Arc<[Box<str>]>>,
+    templates: HashSet<Arc<str>>,
 }
 
 /// `name:version`, or the name where there is no version.
@@ -47,6 +48,7 @@ impl<'a> ApiBuilder<'a> {
             upstreams: HashMap::new(),
             methods: HashSet::new(),
             scopes: HashSet::new(),
+            templates: HashSet::new(),
         }
     }
 
@@ -117,7 +119,7 @@ impl<'a> ApiBuilder<'a> {
         let tier = picked.and_then(|tier| tier.limits).map(|limits| Tier::new(limits, subject));
         let scopes = scopes(&settings.scopes, &field, problems);
         let resource = Resource {
-            template: settings.path.as_str().into(),
+            template: self.shared_template(&settings.path),
             methods,
             scopes: shared(&mut self.scopes, scopes),
             scopes_match: settings.scopes_match,
@@ -125,6 +127,16 @@ impl<'a> ApiBuilder<'a> {
             tier,
         };
         (resource, sound)
+    }
+
+    /// `/`, `/*` and `/{id}` come up in many APIs.
+    fn shared_template(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.templates.get(text) {
+            return Arc::clone(known);
+        }
+        let template: Arc<str> = text.into();
+        self.templates.insert(Arc::clone(&template));
+        template
     }
 
     fn upstreams(&mut self, api: &ApiSettings, field: &dyn Fn(&str) -> String, problems: &mut Problems) -> Upstreams {

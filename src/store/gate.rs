@@ -25,8 +25,8 @@ pub struct Gate {
     /// RateLimit fields on accepted answers too.
     pub rate_limit_headers: bool,
 
-    /// By length of a name, the first letters of those in `strip`: most names are told apart here.
-    first_letters: Box<[u32; LENGTHS]>,
+    /// By length of a name, the first and last letters of those in `strip`: most names are told apart here.
+    letters: Box<[u64; LENGTHS]>,
 }
 
 /// Parsed names of the identity headers.
@@ -59,10 +59,10 @@ impl Gate {
         }
         let identity = identity_names(settings, problems);
         let strip = strip_names(settings, &identity, problems);
-        let mut first_letters = Box::new([0; LENGTHS]);
+        let mut letters = Box::new([0; LENGTHS]);
         for name in &strip {
-            let (length, letter) = place(name);
-            first_letters[length] |= letter;
+            let (length, pair) = place(name);
+            letters[length] |= pair;
         }
         Self {
             trusted_proxies: settings.trusted_proxies.clone(),
@@ -71,7 +71,7 @@ impl Gate {
             strip,
             identity,
             rate_limit_headers: settings.rate_limit_headers,
-            first_letters,
+            letters,
         }
     }
 
@@ -79,19 +79,22 @@ impl Gate {
     /// `_` and `.` count as `-`, since CGI and its heirs make them one.
     #[inline]
     pub fn strips(&self, name: &str) -> bool {
-        let (length, letter) = place(name);
-        self.first_letters[length] & letter != 0 && self.is_listed(name)
+        let (length, pair) = place(name);
+        self.letters[length] & pair != 0 && self.is_listed(name)
     }
 
     fn is_listed(&self, name: &str) -> bool {
-        self.strip.binary_search_by(|listed| listed.bytes().cmp(name.bytes().map(dashed))).is_ok()
+        let same = |listed: &str| listed.bytes().zip(name.bytes()).all(|(listed, byte)| listed == dashed(byte));
+        self.strip.iter().any(|listed| listed.len() == name.len() && same(listed))
     }
 }
 
-/// Where a name stands in `first_letters`.
+/// Where a name stands in `letters`: its length, and one bit for its first and last letter.
 #[inline]
-fn place(name: &str) -> (usize, u32) {
-    (name.len().min(LENGTHS - 1), 1 << (name.as_bytes().first().copied().map_or(0, dashed) & 31))
+fn place(name: &str) -> (usize, u64) {
+    let bytes = name.as_bytes();
+    let (first, last) = (bytes.first().copied().map_or(0, dashed), bytes.last().copied().map_or(0, dashed));
+    (name.len().min(LENGTHS - 1), 1 << (first.wrapping_add(last.wrapping_mul(7)) & 63))
 }
 
 /// The one spelling of the three that CGI takes for the same.

@@ -12,7 +12,7 @@ use memchr::memchr;
 use super::{
     Api,
     template::{self, Part},
-    trie::{NONE, Trie},
+    trie::{Grower, NONE, Trie},
 };
 
 /// What a request's host, path and verb lead to.
@@ -44,7 +44,7 @@ pub struct Target {
 #[derive(Debug)]
 pub(super) struct Routes {
     trie: Trie,
-    /// Where the contexts of a host begin.
+    /// Where the contexts of a host begin; `end` of a node there is a mount, elsewhere a candidate.
     hosts: HashMap<Box<str>, u32>,
     /// Where the contexts for any host begin.
     any_host: u32,
@@ -93,100 +93,20 @@ pub(super) struct Conflict {
 impl Routes {
     /// Lays out the APIs as `placements` says (one for each API), and tells which resources cannot be told apart.
     pub(super) fn build(apis: &[Api], placements: &[Placement]) -> (Self, Vec<Conflict>) {
-        let mut routes =
-            Self { trie: Trie::new(), hosts: HashMap::new(), any_host: 0, mounts: Vec::new(), resources: Vec::new() };
-        routes.any_host = routes.trie.root();
-        let mut conflicts = Vec::new();
+        let mut layout = Layout::new(apis, placements);
         let mut laid_out: HashMap<Vec<u32>, u32> = HashMap::new();
         for ((host, context), group) in groups(placements) {
             let mount = match laid_out.get(&group) {
                 Some(mount) => *mount,
                 None => {
-                    let mount = routes.add_mount(apis, placements, &group, &mut conflicts);
+                    let mount = layout.add_mount(&group);
                     laid_out.insert(group, mount);
                     mount
                 }
             };
-            routes.add_context(host, context, mount);
+            layout.add_context(host, context, mount);
         }
-        routes.shrink();
-        conflicts.sort_unstable();
-        conflicts.dedup();
-        (routes, conflicts)
-    }
-
-    /// The templates of all APIs of `group` in one tree.
-    fn add_mount(
-        &mut self,
-        apis: &[Api],
-        placements: &[Placement],
-        group: &[u32],
-        conflicts: &mut Vec<Conflict>,
-    ) -> u32 {
-        let templates = self.trie.root();
-        for &api in group {
-            for &resource in &placements[api as usize].resources {
-                let text = &apis[api as usize].resources[resource as usize].template;
-                let Ok(parts) = template::template(text) else { continue };
-                self.add_template(apis, templates, &parts, (api, resource), conflicts);
-            }
-        }
-        self.mounts.push(Mount { api: group[0], templates });
-        count(self.mounts.len() - 1)
-    }
-
-    fn add_template(
-        &mut self,
-        apis: &[Api],
-        root: u32,
-        parts: &[Part<'_>],
-        of: (u32, u32),
-        conflicts: &mut Vec<Conflict>,
-    ) {
-        let mut node = root;
-        let mut rest = false;
-        for part in parts {
-            match part {
-                Part::Exact(text) => node = self.trie.add_child(node, text),
-                Part::Param => node = self.trie.add_param(node),
-                Part::Rest => rest = true,
-            }
-        }
-        let place = count(self.resources.len());
-        let node = self.trie.node_mut(node);
-        let head = if rest { &mut node.rest } else { &mut node.end };
-        let next = std::mem::replace(head, place);
-        self.resources.push(Candidate { api: of.0, resource: of.1, next });
-        let mine = &apis[of.0 as usize].resources[of.1 as usize];
-        conflicts.extend(
-            self.candidates(next)
-                .filter(|other| mine.shares_verb_with(&apis[other.api as usize].resources[other.resource as usize]))
-                .map(|other| Conflict { later: of, earlier: (other.api, other.resource) }),
-        );
-    }
-
-    fn add_context(&mut self, host: &str, context: &str, mount: u32) {
-        let mut node = self.any_host;
-        if !host.is_empty() {
-            node = match self.hosts.get(host) {
-                Some(root) => *root,
-                None => {
-                    let root = self.trie.root();
-                    self.hosts.insert(host.into(), root);
-                    root
-                }
-            };
-        }
-        for segment in context.split('/').skip(1) {
-            node = self.trie.add_child(node, segment);
-        }
-        self.trie.node_mut(node).mount = mount;
-    }
-
-    fn shrink(&mut self) {
-        self.trie.shrink();
-        self.mounts.shrink_to_fit();
-        self.resources.shrink_to_fit();
+        layout.finish()
     }
 
     /// Elects. Allocates nothing; the cost does not grow with the number of APIs.
@@ -221,7 +141,7 @@ impl Routes {
     /// The mount with the longest context that `path` begins with, and that context's length.
     fn longest_context(&self, root: u32, path: &str) -> Option<(Mount, usize)> {
         let mut node = root;
-        let mut longest = (self.trie.node(node).mount, 0);
+        let mut longest = (self.trie.node(node).end, 0);
         let mut at = 0;
         while at < path.len() {
             let end = memchr(b'/', &path.as_bytes()[at + 1..]).map_or(path.len(), |n| at + 1 + n);
@@ -229,8 +149,8 @@ impl Routes {
                 Some(child) => node = child,
                 None => break,
             }
-            if self.trie.node(node).mount != NONE {
-                longest = (self.trie.node(node).mount, end);
+            if self.trie.node(node).end != NONE {
+                longest = (self.trie.node(node).end, end);
             }
             at = end;
         }
@@ -272,8 +192,97 @@ impl Routes {
     }
 
     fn candidates(&self, first: u32) -> impl Iterator<Item = Candidate> {
-        let at = |place: u32| self.resources.get(place as usize).copied();
-        std::iter::successors(at(first), move |it| at(it.next))
+        chain(&self.resources, first)
+    }
+}
+
+/// The resources of one shape.
+fn chain(resources: &[Candidate], first: u32) -> impl Iterator<Item = Candidate> {
+    let at = |place: u32| resources.get(place as usize).copied();
+    std::iter::successors(at(first), move |it| at(it.next))
+}
+
+/// [`Routes`] while they are laid out.
+struct Layout<'a> {
+    apis: &'a [Api],
+    placements: &'a [Placement],
+    trie: Grower,
+    hosts: HashMap<Box<str>, u32>,
+    any_host: u32,
+    mounts: Vec<Mount>,
+    resources: Vec<Candidate>,
+    conflicts: Vec<Conflict>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(apis: &'a [Api], placements: &'a [Placement]) -> Self {
+        let mut trie = Grower::new();
+        Self {
+            apis,
+            placements,
+            any_host: trie.root(),
+            trie,
+            hosts: HashMap::new(),
+            mounts: Vec::new(),
+            resources: Vec::new(),
+            conflicts: Vec::new(),
+        }
+    }
+
+    /// The templates of all APIs of `group` in one tree.
+    fn add_mount(&mut self, group: &[u32]) -> u32 {
+        let (apis, placements) = (self.apis, self.placements);
+        let templates = self.trie.root();
+        for &api in group {
+            for &resource in &placements[api as usize].resources {
+                let text = &apis[api as usize].resources[resource as usize].template;
+                let Ok(parts) = template::template(text) else { continue };
+                self.add_template(templates, &parts, (api, resource));
+            }
+        }
+        self.mounts.push(Mount { api: group[0], templates });
+        count(self.mounts.len() - 1)
+    }
+
+    fn add_template(&mut self, root: u32, parts: &[Part<'_>], of: (u32, u32)) {
+        let mut node = root;
+        let mut rest = false;
+        for part in parts {
+            match part {
+                Part::Exact(text) => node = self.trie.child(node, text),
+                Part::Param => node = self.trie.param(node),
+                Part::Rest => rest = true,
+            }
+        }
+        let place = count(self.resources.len());
+        let node = self.trie.node_mut(node);
+        let head = if rest { &mut node.rest } else { &mut node.end };
+        let next = std::mem::replace(head, place);
+        let resource = |(api, resource): (u32, u32)| &self.apis[api as usize].resources[resource as usize];
+        let earlier = chain(&self.resources, next).map(|it| (it.api, it.resource));
+        let unclear = earlier.filter(|earlier| resource(of).shares_verb_with(resource(*earlier)));
+        self.conflicts.extend(unclear.map(|earlier| Conflict { later: of, earlier }));
+        self.resources.push(Candidate { api: of.0, resource: of.1, next });
+    }
+
+    fn add_context(&mut self, host: &str, context: &str, mount: u32) {
+        let mut node = self.any_host;
+        if !host.is_empty() {
+            node = *self.hosts.entry(host.into()).or_insert_with(|| self.trie.root());
+        }
+        for segment in context.split('/').skip(1) {
+            node = self.trie.child(node, segment);
+        }
+        self.trie.node_mut(node).end = mount;
+    }
+
+    fn finish(mut self) -> (Routes, Vec<Conflict>) {
+        self.mounts.shrink_to_fit();
+        self.resources.shrink_to_fit();
+        self.conflicts.sort_unstable();
+        self.conflicts.dedup();
+        let Self { hosts, any_host, mounts, resources, .. } = self;
+        (Routes { trie: self.trie.finish(), hosts, any_host, mounts, resources }, self.conflicts)
     }
 }
 
@@ -298,4 +307,58 @@ fn groups(placements: &[Placement]) -> BTreeMap<(&str, &str), Vec<u32>> {
 /// Tables are indexed with 32 bits; no configuration has four billion rows.
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::tests::build, *};
+
+    /// How well a template fits a path, segment by segment: exact 0, parameter 1, the rest 3, the end 2.
+    fn fit(template: &str, path: &[&str]) -> Option<Vec<u8>> {
+        let mut ranks = Vec::new();
+        let mut segments = path.iter();
+        for part in template.split('/').filter(|part| !part.is_empty()) {
+            if part == "*" {
+                ranks.push(3);
+                return Some(ranks);
+            }
+            let segment = segments.next()?;
+            match part {
+                "{p}" => ranks.push(1),
+                exact if exact == *segment => ranks.push(0),
+                _ => return None,
+            }
+        }
+        ranks.push(2);
+        segments.next().is_none().then_some(ranks)
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_fitting_template_is_elected(
+            templates in prop::collection::btree_set("(/(a|b|c|\\{p\\})){0,4}(/\\*)?", 1..14),
+            paths in prop::collection::vec(prop::collection::vec("[a-d]", 0..6), 1..12),
+        ) {
+            let resources: Vec<String> = templates.iter()
+                .map(|template| if template.is_empty() { "/" } else { template })
+                .map(|template| format!("{{ path = \"{template}\" }}"))
+                .collect();
+            let tables = build(&format!(
+                "[[apis]]\nname = 'A'\ncontext = '/x'\nupstream = 'echo:'\nresources = [{}]", resources.join(", "),
+            )).expect("templates of different shapes");
+            for path in paths {
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                let best = templates.iter().zip(0..).filter_map(|(it, n)| Some((fit(it, &path)?, n))).min();
+                let expected = match best {
+                    Some((_, resource)) => Resolution::Found(Target { api: 0, resource, context_len: 2 }),
+                    None => Resolution::NoResource { api: 0 },
+                };
+                let sent = path.iter().fold("/x".to_owned(), |sent, segment| sent + "/" + segment);
+                prop_assert_eq!(tables.resolve("", &Method::GET, &sent), expected, "{} of {:?}", sent, templates);
+                prop_assert_eq!(tables.resolve("", &Method::GET, &(sent + "/")), expected);
+            }
+        }
+    }
 }

@@ -142,7 +142,7 @@ impl KeyManagerSet {
 #[derive(Debug)]
 pub struct Resource {
     /// The template as configured, for logs and counters.
-    pub template: Box<str>,
+    pub template: Arc<str>,
     /// Verbs it lists; empty is every one of RFC 9110 and PATCH, but CONNECT and TRACE.
     pub methods: Arc<[Method]>,
     /// Scopes it needs.

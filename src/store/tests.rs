@@ -358,7 +358,7 @@ fn counters_are_told_apart_by_name_limit_window_and_subject() {
         counter(&limits("Gold", 5, Window::Seconds(61)), Subject::Api("a:b")),
         counter(&limits("Gold", 5, Window::Months(60)), Subject::Api("a:b")),
     ];
-    let distinct: std::collections::HashSet<u128> = all.into_iter().collect();
+    let distinct: std::collections::HashSet<[u8; 16]> = all.into_iter().collect();
     assert_eq!(distinct.len(), all.len());
 
     let burst = Some(Burst { requests: 1, per_ms: 1_000 });

@@ -12,7 +12,8 @@ pub struct Tier {
     /// Digest over everything that tells this counter from others: level, what is counted for
     /// (API, resource, application, subscription: names, length-prefixed), tier name, limit, window.
     /// Tiers of the same name, limit and window have the same, so that a reload keeps what was counted.
-    pub counter: u128,
+    /// Its bytes: a number would take a million rows 16 bytes more each, for alignment.
+    pub counter: [u8; 16],
 }
 
 /// What a tier allows.
@@ -84,7 +85,7 @@ impl Tier {
     }
 }
 
-fn counter(limits: &Limits, subject: Subject<'_>) -> u128 {
+fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
     let mut digest = Digest::new();
     match subject {
         Subject::Api(api) => digest.text("api").text(api),
@@ -102,7 +103,7 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> u128 {
         Window::Months(n) => (1, n),
     };
     digest.text(&limits.name).number(limits.quota.limit).number(unit).number(length);
-    u128::from_be_bytes(digest.finish())
+    digest.finish()
 }
 
 /// SHA-256 over length-prefixed texts: two lists of names that only look alike when joined differ.

@@ -233,7 +233,7 @@ impl<'g> Account<'g> {
 
 /// The counter's key. Multiplied and turned, so that no two pairs of small numbers meet.
 fn key(charge: &Charge<'_>) -> u128 {
-    charge.tier.counter.wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
+    u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
 }
 
 /// Where a quota stands after this request.

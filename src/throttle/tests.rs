@@ -18,7 +18,7 @@ const MINUTE: Window = Window::Seconds(60);
 
 fn tier(counter: u128, limit: u32, window: Window) -> Tier {
     let limits = Limits { name: "T".into(), quota: Quota { limit, window }, burst: None, stop_on_quota_reach: true };
-    Tier { limits: Arc::new(limits), counter }
+    Tier { limits: Arc::new(limits), counter: counter.to_ne_bytes() }
 }
 
 fn with_burst(tier: &Tier, requests: u32, per_ms: u64) -> Tier {
@@ -249,9 +249,9 @@ fn a_sweep_looks_at_a_part_and_gets_round() {
 /// What the limits mean, said slowly: every admitted request is remembered.
 #[derive(Default)]
 struct Model {
-    counted: HashMap<(u128, u128, u32), u32>,
+    counted: HashMap<([u8; 16], u128, u32), u32>,
     /// Each bucket's content in nanoseconds of refill time, and when it was that.
-    buckets: HashMap<(u128, u128), (u64, u64)>,
+    buckets: HashMap<([u8; 16], u128), (u64, u64)>,
 }
 
 impl Model {
