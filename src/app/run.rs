@@ -308,4 +308,4 @@ async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);

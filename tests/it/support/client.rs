@@ -157,11 +157,6 @@ impl Answer {
         self.json()["head"].as_str().unwrap_or_default().to_ascii_lowercase()
     }
 
-    /// The forwarded request's line, as it came.
-    pub(crate) fn forwarded_line(&self) -> String {
-        self.json()["head"].as_str().and_then(|head| head.lines().next()).unwrap_or_default().to_owned()
-    }
-
     /// A field of the forwarded request: all its values.
     pub(crate) fn forwarded_field(&self, name: &str) -> Vec<String> {
         let head = self.json()["head"].as_str().unwrap_or_default().to_owned();
