@@ -49,8 +49,7 @@ fn from_header<'r>(request: &CheckRequest<'r>) -> Result<Option<&'r str>, Denial
     match token {
         "" => Ok(None),
         // Two credentials in one field, which some clients and proxies fold together.
-        token if token.contains(',') => Err(Denial::Credentials),
-        token if token.contains(BLANK) => Err(Denial::Token(Flaw::Malformed)),
+        token if token.contains([',', ' ', '\t']) => Err(Denial::Credentials),
         token => Ok(Some(token)),
     }
 }
