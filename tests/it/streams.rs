@@ -29,6 +29,7 @@ fn bodies_and_trailers_stream_through() {
         assert_eq!(answer.json()["body_len"], 600 << 10, "{via:?} {:?}", answer.error);
         let request = Request::post("/orders/v1/plain/{m}")
             .bearer(&token)
+            .header("trailer", "x-check")
             .trailer("x-check", "7")
             .header("te", "trailers")
             .script("trailers");
