@@ -13,9 +13,12 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::TlsSettings;
+use super::{
+    TlsSettings,
+    client::{self, ClientError},
+};
 
-/// Why a listener's certificates cannot be used. Names the setting, never a file's contents.
+/// Why certificates cannot be used. Names the setting, never a file's contents.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read, or is no PEM.
@@ -29,6 +32,9 @@ pub enum Error {
     /// The parts do not fit together.
     #[error("tls: {0}")]
     Config(#[from] rustls::Error),
+    /// There is nothing to trust when we call out.
+    #[error(transparent)]
+    Roots(#[from] ClientError),
 }
 
 /// A listener's certificates. They can be replaced while it serves; clones share them.
@@ -59,29 +65,22 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// What we offer and trust when we call out: the system's roots (or those of `SSL_CERT_FILE`), else Mozilla's.
-pub fn client_config(protocols: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
-    client_config_with(root_store(), protocols)
+/// What we offer and trust when we call out: [`client::root_store`].
+pub fn client_config(protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
+    Ok(client_config_with(client::root_store()?, protocols)?)
 }
 
 /// Like [`client_config`], trusting `roots`.
-pub fn client_config_with(roots: RootCertStore, protocols: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+pub fn client_config_with(
+    roots: impl Into<Arc<RootCertStore>>,
+    protocols: &[&[u8]],
+) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
     Ok(config)
-}
-
-fn root_store() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    // Single broken certificates in the system's store are skipped; the others still count.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }
 
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig, Error> {

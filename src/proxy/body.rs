@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -123,9 +123,15 @@ struct Streaming {
     tables: Arc<Snapshot>,
 }
 
-/// How a client's body fared, for whoever waits for the upstream's answer.
+/// How a client's body fares, for whoever waits for the upstream's answer.
 #[derive(Debug, Default)]
-pub(super) struct Fate(AtomicU8);
+pub(super) struct Fate {
+    broken: AtomicU8,
+    /// Frames that came, wrapping.
+    frames: AtomicU32,
+    /// The upstream has room, the client sends nothing.
+    waiting: AtomicBool,
+}
 
 /// Why a client's body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -164,11 +170,20 @@ impl RequestBody {
 
 impl Fate {
     pub(super) fn is_too_large(&self) -> bool {
-        self.0.load(Relaxed) == TOO_LARGE
+        self.broken.load(Relaxed) == TOO_LARGE
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.0.load(Relaxed) == BROKEN
+        self.broken.load(Relaxed) == BROKEN
+    }
+
+    /// Whether it is the client that everybody waits for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    pub(super) fn frames(&self) -> u32 {
+        self.frames.load(Relaxed)
     }
 }
 
@@ -177,7 +192,7 @@ impl Streaming {
     fn admit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
         if let (Some(room), Some(data)) = (&mut self.room, frame.data_ref()) {
             let Some(left) = room.checked_sub(data.len() as u64) else {
-                self.fate.0.store(TOO_LARGE, Relaxed);
+                self.fate.broken.store(TOO_LARGE, Relaxed);
                 return Err(Broken::TooLarge);
             };
             *room = left;
@@ -198,10 +213,15 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(streaming) = &mut self.0 else { return Poll::Ready(None) };
-        Poll::Ready(match ready!(Pin::new(&mut streaming.incoming).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(streaming.admit(frame)),
+        let polled = Pin::new(&mut streaming.incoming).poll_frame(cx);
+        streaming.fate.waiting.store(polled.is_pending(), Relaxed);
+        Poll::Ready(match ready!(polled) {
+            Some(Ok(frame)) => {
+                streaming.fate.frames.fetch_add(1, Relaxed);
+                Some(streaming.admit(frame))
+            }
             Some(Err(error)) => {
-                streaming.fate.0.store(BROKEN, Relaxed);
+                streaming.fate.broken.store(BROKEN, Relaxed);
                 Some(Err(Broken::Client(error)))
             }
             None => {

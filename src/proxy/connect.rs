@@ -1,6 +1,11 @@
 //! Connections to upstreams: TCP or a Unix socket, TLS with ALPN, and the HTTP handshake.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -41,13 +46,19 @@ pub(super) enum Error {
 }
 
 impl Tls {
-    pub(super) fn new() -> Result<Self, rustls::Error> {
+    /// The process's: reading the roots is not cheap, and all workers trust the same.
+    pub(super) fn shared() -> Result<Self, tls::Error> {
+        if let Some(tls) = SHARED.get() {
+            return Ok(tls.clone());
+        }
         let any = tls::client_config(&[b"h2", b"http/1.1"])?;
         let mut http1 = any.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { any: Arc::new(any), http1: Arc::new(http1) })
+        Ok(SHARED.get_or_init(|| Self { any: Arc::new(any), http1: Arc::new(http1) }).clone())
     }
 }
+
+static SHARED: OnceLock<Tls> = OnceLock::new();
 
 /// Opens a connection, ready for a request.
 pub(super) async fn connect(key: &Key, tls: &Tls, http1_only: bool, limit: Duration) -> Result<Sender, Error> {

@@ -151,6 +151,7 @@ impl Plan {
             Err(failed) => failed,
         };
         let Some(unsent) = failed.unsent else { return Err(failed.why) };
+        way.pool.forget_shared();
         let sender = way.pool.open(self.websocket, self.connect_timeout).await.map_err(Failure::Connect)?;
         self.send_by(way, sender, *unsent).await.map_err(|failed| failed.why)
     }

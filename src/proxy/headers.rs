@@ -2,7 +2,7 @@
 //!
 //! First everything goes that concerns one connection only or that a client must not say; only then ours are set.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
 
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
@@ -172,6 +172,12 @@ pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool 
         && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && headers.get_all(header::UPGRADE).iter().count() == 1
         && headers.get_all(header::CONNECTION).iter().any(|value| has_token(value, "upgrade"))
+}
+
+/// About the bytes of a head, as HTTP/1.1 writes it.
+pub(super) fn size(parts: &Parts) -> u64 {
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (fields + parts.method.as_str().len() + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
 /// A target's authority as a field: HTTP/2 has no `Host`.

@@ -13,6 +13,7 @@ mod echo;
 mod exchange;
 mod forward;
 mod headers;
+mod limits;
 mod pool;
 pub mod settings;
 #[cfg(test)]
@@ -30,10 +31,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
-use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::timeout;
 
 pub use body::Body;
 pub use settings::Settings;
@@ -48,13 +46,13 @@ use self::{
     upstream::Upstreams,
 };
 use crate::{
-    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, PathFlaw, fault},
+    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, fault},
     net::{
         Clock, Connection, Drain,
         connection::Raw,
         listener::Listener,
         server::{Handler, Limits, Server},
-        tls::Acceptor,
+        tls::{self, Acceptor},
     },
     store::{KeyType, Store, UpstreamScheme},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
@@ -127,9 +125,9 @@ pub struct Proxy<J = Authorizer> {
 
 impl<J: Judge> Proxy<J> {
     /// A door with connections of its own.
-    pub fn new(shared: Shared<J>) -> Result<Self, rustls::Error> {
+    pub fn new(shared: Shared<J>) -> Result<Self, tls::Error> {
         let observer = Observer { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() };
-        Ok(Self { shared, observer: Arc::new(observer), upstreams: Upstreams::new(Tls::new()?) })
+        Ok(Self { shared, observer: Arc::new(observer), upstreams: Upstreams::new(Tls::shared()?) })
     }
 
     /// Serves `listener` on the present runtime until it is drained.
@@ -171,11 +169,12 @@ impl<J: Judge> Proxy<J> {
         let mut exchange =
             Exchange::begin(&self.observer, Found::new(tables), &parts, client.address, request_id, time);
 
-        let host =
-            match admit(&parts, &body, raw, &settings).and_then(|()| authority::host(&parts, connection.is_tls())) {
-                Ok(host) => host,
-                Err(denial) => return self.refuse(denial, exchange, &parts, body, connection, &settings).await,
-            };
+        let host = match limits::admit(&parts, &body, raw, &settings)
+            .and_then(|()| authority::host(&parts, connection.is_tls()))
+        {
+            Ok(host) => host,
+            Err(denial) => return self.refuse(denial, exchange, &parts, body, connection, &settings).await,
+        };
         let decision = self
             .shared
             .judge
@@ -243,7 +242,7 @@ impl<J: Judge> Proxy<J> {
         let (body, fate) = RequestBody::new(body, settings.max_body.0, keeps_alive, &tables);
 
         let sent = plan.send(Request::from_parts(parts, body), &self.upstreams, upstreams);
-        let answer = timeout(settings.timeouts.request.0, sent).await;
+        let answer = limits::in_time(sent, settings.timeouts.request.0, fate.as_deref()).await;
         exchange.answered();
         let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
@@ -258,7 +257,12 @@ impl<J: Judge> Proxy<J> {
         };
         match fate.as_deref() {
             Some(fate) if fate.is_too_large() => self.fault(&Denial::BodyTooLarge, exchange, kind),
-            Some(fate) if fate.is_broken() => self.client_broke(exchange, connection),
+            Some(fate) if fate.is_broken() => {
+                self.client_broke(exchange, connection, StatusCode::BAD_REQUEST, ConnectionError::Reset)
+            }
+            Some(fate) if fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
+                self.client_broke(exchange, connection, StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
+            }
             _ => {
                 self.shared.metrics.upstream_error(reason);
                 self.fault(&failure, exchange, kind)
@@ -276,7 +280,7 @@ impl<J: Judge> Proxy<J> {
         connection: &Arc<Connection>,
         settings: &Settings,
     ) -> Response<Body> {
-        discard(body, parts, connection, settings.timeouts.header.0).await;
+        limits::discard(body, parts, connection, settings.timeouts.header.0).await;
         self.fault(&denial, exchange, parts.headers.get(header::CONTENT_TYPE).cloned())
     }
 
@@ -296,13 +300,19 @@ impl<J: Judge> Proxy<J> {
         response.map(|bytes| Body::full(bytes).with(exchange))
     }
 
-    /// The client's body was no HTTP, or it went away: like what the parser finds, a status only.
-    fn client_broke(&self, mut exchange: Box<Exchange>, connection: &Connection) -> Response<Body> {
-        self.shared.metrics.connection_error(ConnectionError::Reset);
+    /// The client's body was no HTTP, stopped coming, or it went away: like what the parser finds, a status only.
+    fn client_broke(
+        &self,
+        mut exchange: Box<Exchange>,
+        connection: &Connection,
+        status: StatusCode,
+        reason: ConnectionError,
+    ) -> Response<Body> {
+        self.shared.metrics.connection_error(reason);
         connection.close_after();
-        exchange.status = StatusCode::BAD_REQUEST.as_u16();
+        exchange.status = status.as_u16();
         let mut response = Response::new(Body::default().with(exchange));
-        *response.status_mut() = StatusCode::BAD_REQUEST;
+        *response.status_mut() = status;
         response
     }
 }
@@ -330,42 +340,6 @@ struct Granted {
     upgrade: Option<OnUpgrade>,
 }
 
-/// The limits that the parser does not keep.
-fn admit(parts: &Parts, body: &Incoming, raw: Raw, settings: &Settings) -> Result<(), Denial> {
-    if parts.headers.len() > settings.max_headers {
-        return Err(Denial::HeaderTooLarge);
-    }
-    if parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64 > settings.max_uri.0 {
-        return Err(Denial::UriTooLong);
-    }
-    if settings.max_body.0 > 0 && body.size_hint().lower() > settings.max_body.0 {
-        return Err(Denial::BodyTooLarge);
-    }
-    if raw.fragment { Err(Denial::Path(PathFlaw::Fragment)) } else { Ok(()) }
-}
-
-/// Reads the rest of a refused request, so that the connection can go on: only as much as a client sends before it
-/// looks for an answer, and nothing that still waits for `100 Continue`.
-async fn discard(mut body: Incoming, parts: &Parts, connection: &Connection, limit: Duration) {
-    if body.is_end_stream() || parts.version >= Version::HTTP_2 {
-        return;
-    }
-    let small = body.size_hint().lower() <= DISCARDED && !parts.headers.contains_key(header::EXPECT);
-    let read = async {
-        let mut left = DISCARDED;
-        while let Some(frame) = body.frame().await {
-            let read =
-                frame.ok().and_then(|frame| left.checked_sub(frame.data_ref().map_or(0, |data| data.len() as u64)));
-            let Some(rest) = read else { return false };
-            left = rest;
-        }
-        true
-    };
-    if !small || !timeout(limit, read).await.unwrap_or(false) {
-        connection.close_after();
-    }
-}
-
 /// An upstream's answer, as the client gets it.
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, usage: Option<&Usage>) -> Response<Body> {
     let version = response.version();
@@ -388,5 +362,4 @@ fn switch(
     response.map(|body| body.with(exchange))
 }
 
-const DISCARDED: u64 = 64 << 10;
 const SHORTEST_SWEEP: Duration = Duration::from_secs(1);

@@ -132,6 +132,11 @@ impl Pool {
         shared.clone()
     }
 
+    /// The shared connection takes no more requests, though it still stands.
+    pub(super) fn forget_shared(&self) {
+        *self.shared.lock() = None;
+    }
+
     fn put(&self, sender: http1::SendRequest<RequestBody>) {
         let mut idle = self.idle.lock();
         if idle.len() < MOST_IDLE {

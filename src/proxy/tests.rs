@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -221,6 +222,31 @@ async fn bodies_have_a_largest_size() {
 }
 
 #[tokio::test]
+async fn an_upload_that_goes_on_has_time_and_one_that_stops_has_not() {
+    let upstream = echo().await;
+    let gate = gate(Plan { proxy: json!({ "timeouts": { "request": "200ms" } }), ..Plan::to(upstream.url("http")) });
+    for (pieces, status) in [(6, 200), (2, 408)] {
+        let mut client = gate.connect().await;
+        client.write_all(b"POST /api/a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n").await.unwrap();
+        for _ in 0..pieces {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            client.write_all(b"x").await.unwrap();
+        }
+        assert_eq!(read_answer(&mut client).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_small_limit_of_the_head_is_kept() {
+    let upstream = echo().await;
+    let gate = gate(Plan { proxy: json!({ "max_header_bytes": "1KiB" }), ..Plan::to(upstream.url("http")) });
+    for (length, status) in [(800, 200), (1100, 431)] {
+        let answer = gate.ask(&format!("GET /api/a HTTP/1.1\nX-A: {}", "a".repeat(length))).await;
+        assert_eq!(answer.status, status);
+    }
+}
+
+#[tokio::test]
 async fn a_reused_connection_that_is_gone_is_replaced() {
     // Answers once, then closes without having said so.
     let upstream = raw(|mut stream, _| async move {
@@ -322,7 +348,7 @@ async fn events_arrive_before_the_end() {
     };
     read_until("data: 1", &mut seen).await;
     assert!(!seen.contains("data: 2"));
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     go_on.notify_one();
     read_until("0\r\n\r\n", &mut seen).await;
     assert!(seen.contains("data: 2"), "a stream is free of the request timeout");
