@@ -23,6 +23,7 @@ use tollgate::{
     config::{self, Format},
     net::{Clock, Now},
     store::{Snapshot, Store},
+    telemetry::Metrics,
     throttle::Limiter,
     token::{Authenticator, KeyManagers, KeySource},
 };
@@ -60,6 +61,7 @@ impl Bench {
             store: Arc::new(Store::new(tables)),
             tokens: Arc::new(tokens),
             limiter: Arc::new(Limiter::new()),
+            metrics: Arc::new(Metrics::new()),
         };
         let runtime = Builder::new_current_thread().build().expect("a runtime can be made");
         Self { authorizer, key, now: Clock::new().now(), runtime }

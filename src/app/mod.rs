@@ -100,6 +100,7 @@ impl App {
             store: Arc::new(Store::new(tables)),
             tokens: Arc::new(tokens),
             limiter: Arc::new(Limiter::new()),
+            metrics: Arc::clone(&metrics),
         });
         Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls })
     }

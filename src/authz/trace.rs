@@ -1,4 +1,8 @@
-//! The steps of a verdict, told to whoever asks. In production nobody does, and it costs nothing.
+//! The steps of a verdict, told to whoever asks. In production only a sample is timed; else it costs nothing.
+
+use std::time::Instant;
+
+use crate::telemetry::Metrics;
 
 /// The steps, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +18,22 @@ pub enum Step {
     Grant,
 }
 
+impl Step {
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Resolve => "resolve",
+            Self::Credential => "credential",
+            Self::Authenticate => "authenticate",
+            Self::Subscription => "subscription",
+            Self::Scope => "scope",
+            Self::Throttle => "throttle",
+            Self::Grant => "grant",
+        }
+    }
+}
+
 /// Hears of each step. `()` hears nothing and compiles to nothing.
 pub trait Trace {
     /// `note` is only called by a trace that records.
@@ -23,4 +43,26 @@ pub trait Trace {
 impl Trace for () {
     #[inline(always)]
     fn step(&mut self, _: Step, _: impl FnOnce() -> String) {}
+}
+
+/// Measures how long each step takes.
+#[derive(Debug)]
+pub struct StepTimer<'m> {
+    metrics: &'m Metrics,
+    since: Instant,
+}
+
+impl<'m> StepTimer<'m> {
+    /// Starts now.
+    pub fn start(metrics: &'m Metrics) -> Self {
+        Self { metrics, since: Instant::now() }
+    }
+}
+
+impl Trace for StepTimer<'_> {
+    fn step(&mut self, step: Step, _: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let took = now - std::mem::replace(&mut self.since, now);
+        self.metrics.step_duration.with_label_values(&[step.label()]).observe(took.as_secs_f64());
+    }
 }

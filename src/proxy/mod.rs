@@ -67,7 +67,7 @@ pub trait Judge: Send + Sync + 'static {
 
 impl Judge for Authorizer {
     async fn check(&self, request: &CheckRequest<'_>) -> Decision {
-        Self::check(self, request, &mut ()).await
+        self.check_sampled(request).await
     }
 }
 

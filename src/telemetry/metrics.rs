@@ -13,8 +13,8 @@ use std::{
 };
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge, Registry,
-    TextEncoder, core::Collector,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    PullingGauge, Registry, TextEncoder, core::Collector,
 };
 
 use super::process::ProcessCollector;
@@ -26,6 +26,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Time `Authorizer::check` took.
     pub check_duration: Histogram,
+    /// Time each step of a verdict took, of a sample of requests.
+    pub step_duration: HistogramVec,
     /// Access lines that were dropped because the writer could not keep up.
     pub access_lines_dropped: IntCounter,
 
@@ -114,6 +116,7 @@ impl Metrics {
         let reloads = counters(&registry, "config_reloads_total", "Reloads of the configuration.", &["outcome"]);
         Self {
             check_duration: check_duration(&registry),
+            step_duration: step_duration(&registry),
             access_lines_dropped: access_lines_dropped(&registry),
             requests,
             name_apis: AtomicBool::new(true),
@@ -291,6 +294,14 @@ fn check_duration(registry: &Registry) -> Histogram {
     let histogram = Histogram::with_opts(options.buckets(CHECK_BUCKETS.to_vec())).expect(CONSTANT);
     register(registry, histogram.clone());
     histogram
+}
+
+fn step_duration(registry: &Registry) -> HistogramVec {
+    let options =
+        HistogramOpts::new("tollgate_step_duration_seconds", "Time each step of a verdict took, of one request in 64.");
+    let histograms = HistogramVec::new(options.buckets(CHECK_BUCKETS.to_vec()), &["step"]).expect(CONSTANT);
+    register(registry, histograms.clone());
+    histograms
 }
 
 fn access_lines_dropped(registry: &Registry) -> IntCounter {

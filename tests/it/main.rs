@@ -4,6 +4,7 @@
 mod admin;
 mod attacks;
 mod cli;
+mod docs;
 mod drain;
 mod jwks;
 mod layers;

@@ -1,0 +1,23 @@
+//! What the papers say, held against the program.
+
+use std::collections::BTreeSet;
+
+use crate::support::{Form, Request, Via, block_on, world};
+
+#[test]
+fn the_readme_names_every_metric_and_no_other() {
+    let world = world(Form::Wso2);
+    let token = world.bearer("shop-web");
+    // Some series begin with their first event.
+    for _ in 0..300 {
+        block_on(world.gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
+    }
+    let metrics = world.gate.metrics();
+    assert_eq!(names(include_str!("../../README.md")), names(&metrics));
+}
+
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let name = |word: &'_ str| ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).is_none();
+    words.filter(|word| word.starts_with("tollgate_") && name(word)).collect()
+}
