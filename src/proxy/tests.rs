@@ -397,6 +397,22 @@ async fn grpc_passes_with_its_trailers() {
 }
 
 #[tokio::test]
+async fn declared_trailers_pass_and_an_identity_in_them_does_not() {
+    let upstream = echo().await;
+    let gate = Gate::before(&upstream);
+    let mut client = gate.connect().await;
+    client
+        .write_all(
+            b"POST /api/a HTTP/1.1\r\nHost: a\r\nTrailer: X-Check, X-Auth-Subject\r\nTransfer-Encoding: chunked\r\n\r\n\
+              2\r\nhi\r\n0\r\nX-Check: 7\r\nX-Auth-Subject: eve\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    let seen = read_answer(&mut client).await.json();
+    assert_eq!((&seen["body"], &seen["trailers"]), (&json!("hi"), &json!({ "x-check": "7" })));
+}
+
+#[tokio::test]
 async fn http2_clients_reach_http1_upstreams() {
     let upstream = echo().await;
     let gate = Gate::before(&upstream);
