@@ -38,20 +38,21 @@ fn from_header<'r>(request: &CheckRequest<'r>) -> Result<Option<&'r str>, Denial
     if fields.next().is_some() {
         return Err(Denial::Credentials);
     }
-    let Ok(field) = field.to_str() else { return Err(Denial::Token(Flaw::Malformed)) };
-    let field = field.trim_matches(BLANK);
-    let scheme_end = field.find(BLANK).unwrap_or(field.len());
+    let field = field.as_bytes().trim_ascii();
+    let scheme_end = field.iter().position(|b| BLANK.contains(b)).unwrap_or(field.len());
     let (scheme, token) = field.split_at(scheme_end);
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Ok(None);
     }
-    let token = token.trim_start_matches(BLANK);
-    match token {
-        "" => Ok(None),
-        // Two credentials in one field, which some clients and proxies fold together.
-        token if token.contains([',', ' ', '\t']) => Err(Denial::Credentials),
-        token => Ok(Some(token)),
+    let token = token.trim_ascii_start();
+    if token.is_empty() {
+        return Ok(None);
     }
+    // Two credentials in one field, which some clients and proxies fold together.
+    if memchr::memchr3(b',', b' ', b'\t', token).is_some() {
+        return Err(Denial::Credentials);
+    }
+    std::str::from_utf8(token).map(Some).map_err(|_| Denial::Token(Flaw::Malformed))
 }
 
 /// `?access_token=…`
@@ -92,7 +93,7 @@ fn is_token_name(name: &str) -> bool {
 }
 
 const TOKEN_PARAMETER: &str = "access_token";
-const BLANK: [char; 2] = [' ', '\t'];
+const BLANK: [u8; 2] = [b' ', b'\t'];
 
 #[cfg(test)]
 mod tests {

@@ -45,6 +45,15 @@ impl Trace for () {
     fn step(&mut self, _: Step, _: impl FnOnce() -> String) {}
 }
 
+/// A trace that may not be there.
+impl<T: Trace> Trace for Option<T> {
+    fn step(&mut self, step: Step, note: impl FnOnce() -> String) {
+        if let Some(trace) = self {
+            trace.step(step, note);
+        }
+    }
+}
+
 /// Measures how long each step takes.
 #[derive(Debug)]
 pub struct StepTimer<'m> {

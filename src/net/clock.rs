@@ -54,7 +54,12 @@ impl Clock {
     /// The present moment. Re-anchors the wall clock at most once a minute, so that a stepped or
     /// slewed system clock is followed for dates, never for windows.
     pub fn now(&self) -> Now {
-        let steady_ms = self.start_unix_ms + millis(self.start.elapsed());
+        self.at(Instant::now())
+    }
+
+    /// The moment `instant`, for whoever has just asked the system.
+    pub fn at(&self, instant: Instant) -> Now {
+        let steady_ms = self.start_unix_ms + millis(instant.saturating_duration_since(self.start));
         let anchored = self.anchored_ms.load(Ordering::Relaxed);
         if steady_ms - anchored.min(steady_ms) >= ANCHOR_EVERY_MS
             && self.anchored_ms.compare_exchange(anchored, steady_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -1,6 +1,6 @@
 //! Limits of size and time that the server beneath does not keep.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use http::{Version, header, request::Parts};
 use http_body::Body as _;
@@ -34,11 +34,10 @@ pub(super) fn admit(parts: &Parts, body: &Incoming, raw: Raw, settings: &Setting
 /// Waits for the head of an answer. An upload that goes on has time: it is the upstream's time that is limited, and
 /// the client's between two pieces.
 pub(super) async fn in_time<F: Future>(
-    answer: F,
+    mut answer: Pin<&mut F>,
     limit: Duration,
     upload: Option<&Fate>,
 ) -> Result<F::Output, Elapsed> {
-    let mut answer = pin!(answer);
     let mut frames = 0;
     loop {
         match timeout(limit, answer.as_mut()).await {
@@ -53,7 +52,7 @@ pub(super) async fn in_time<F: Future>(
 /// Reads the rest of a refused request, so that the connection can go on: only as much as a client sends before it
 /// looks for an answer, and nothing that still waits for `100 Continue`.
 pub(super) async fn discard(mut body: Incoming, parts: &Parts, connection: &Connection, limit: Duration) {
-    if body.is_end_stream() || parts.version >= Version::HTTP_2 {
+    if parts.version >= Version::HTTP_2 {
         return;
     }
     let small = body.size_hint().lower() <= DISCARDED && !parts.headers.contains_key(header::EXPECT);

@@ -25,12 +25,14 @@ mod upstream;
 
 use std::{
     io,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 pub use body::Body;
@@ -157,7 +159,8 @@ impl<J: Judge> Proxy<J> {
 
     /// A request's whole way.
     async fn respond(&self, mut request: Request<Incoming>, connection: &Arc<Connection>, raw: Raw) -> Response<Body> {
-        let time = (self.shared.clock.now(), Instant::now());
+        let started = Instant::now();
+        let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
         let tables = self.shared.store.load();
         let websocket = headers::asks_for_websocket(request.version(), request.headers());
@@ -242,7 +245,7 @@ impl<J: Judge> Proxy<J> {
         let (body, fate) = RequestBody::new(body, settings.max_body.0, keeps_alive, &tables);
 
         let sent = plan.send(Request::from_parts(parts, body), &self.upstreams, upstreams);
-        let answer = limits::in_time(sent, settings.timeouts.request.0, fate.as_deref()).await;
+        let answer = limits::in_time(pin!(sent), settings.timeouts.request.0, fate.as_deref()).await;
         exchange.answered();
         let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
@@ -280,7 +283,10 @@ impl<J: Judge> Proxy<J> {
         connection: &Arc<Connection>,
         settings: &Settings,
     ) -> Response<Body> {
-        limits::discard(body, parts, connection, settings.timeouts.header.0).await;
+        if !body.is_end_stream() {
+            // Boxed: rare, and every request would carry room for it.
+            Box::pin(limits::discard(body, parts, connection, settings.timeouts.header.0)).await;
+        }
         self.fault(&denial, exchange, parts.headers.get(header::CONTENT_TYPE).cloned())
     }
 

@@ -2,6 +2,7 @@
 //! connection that all requests share.
 
 use std::{
+    pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
@@ -107,14 +108,23 @@ impl Pool {
     /// A new connection; where HTTP/2 is spoken, the shared one.
     pub(super) async fn open(&self, http1_only: bool, limit: Duration) -> Result<Sender, connect::Error> {
         if self.key.scheme != UpstreamScheme::H2c {
-            let sender = connect::connect(&self.key, &self.tls, http1_only, limit).await?;
+            let sender = self.connect(http1_only, limit).await?;
             return Ok(self.share(sender));
         }
         let _turn = self.opening.acquire().await;
         if let Some(shared) = self.shared() {
             return Ok(Sender::Http2(shared));
         }
-        connect::connect(&self.key, &self.tls, false, limit).await.map(|sender| self.share(sender))
+        self.connect(false, limit).await.map(|sender| self.share(sender))
+    }
+
+    /// Boxed, since it is rare and large: every request would carry room for it.
+    fn connect(
+        &self,
+        http1_only: bool,
+        limit: Duration,
+    ) -> Pin<Box<impl Future<Output = Result<Sender, connect::Error>> + Send>> {
+        Box::pin(connect::connect(&self.key, &self.tls, http1_only, limit))
     }
 
     fn share(&self, sender: Sender) -> Sender {

@@ -265,7 +265,7 @@ impl Authenticator {
             Err(Refused::UnknownKey(issuer)) => issuer,
             outcome => return self.conclude(outcome, now),
         };
-        let outcome = match issuer.renew(now).await {
+        let outcome = match Box::pin(issuer.renew(now)).await {
             Renewal::Fetched => self.first_sight(digest, token, allowed, now),
             Renewal::Same => Err(Refused::UnknownKey(issuer)),
             Renewal::Failed => Err(Refused::NoKeys(issuer)),
