@@ -46,6 +46,14 @@ struct Embedded {
     provider: Arc<Provider>,
 }
 
+impl Embedded {
+    /// Whether it is where these settings want it.
+    fn settled(&self, settings: &KeyManagerSettings) -> bool {
+        let listen = settings.listen.as_deref().and_then(|listen| listen.parse().ok());
+        self.provider.issuer() == settings.issuer && listen.as_ref() == Some(&self.listen)
+    }
+}
+
 /// Why the process cannot run, once it is built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -7,13 +7,14 @@ use parking_lot::Mutex;
 
 use super::{Embedded, embedded, keep, key_managers, tables};
 use crate::{
+    authserver::{Provider, Terms},
     authz::Authorizer,
     config::{self, Settings},
     net::{client::Client, tls},
     problem::Problem,
     proxy,
     telemetry::{AccessLog, Logs, Metrics},
-    token::{Issuer, KeyManagers},
+    token::{Issuer, KeyManagers, settings::KeyManagerSettings},
 };
 
 /// What readiness tells of the configuration.
@@ -71,9 +72,12 @@ impl Reloader {
         if !problems.is_empty() {
             return Err(document.explain(problems));
         }
-        // The last two that can fail: each takes all or nothing.
+        let clients = self.new_clients(&settings).map_err(|problems| document.explain(problems))?;
+        // The last that can fail: from here on everything is taken over.
         self.reload_certificates(&settings).map_err(|problem| document.explain(vec![problem]))?;
-        self.replace_clients(&settings).map_err(|problems| document.explain(problems))?;
+        for (provider, clients) in clients {
+            provider.replace_clients(clients);
+        }
         for field in config::restart_only(&self.settings, &settings) {
             tracing::warn!(field, "changed, and waits for a restart");
         }
@@ -91,10 +95,12 @@ impl Reloader {
     }
 
     fn key_managers(&self, settings: &Settings) -> Result<KeyManagers, Vec<Problem>> {
-        let is_new = |name: &str| !self.providers.iter().any(|embedded| embedded.name == name);
+        let runs = |manager: &KeyManagerSettings| {
+            self.providers.iter().any(|own| own.name == manager.name && own.settled(manager))
+        };
         let new: Vec<Problem> = embedded(settings)
-            .filter(|(_, manager)| is_new(&manager.name))
-            .map(|(field, _)| Problem::new(field, "a new embedded provider needs a restart"))
+            .filter(|(_, manager)| !runs(manager))
+            .map(|(field, _)| Problem::new(field, "an embedded provider that is new or moves needs a restart"))
             .collect();
         if !new.is_empty() {
             return Err(new);
@@ -113,12 +119,12 @@ impl Reloader {
         }
     }
 
-    fn replace_clients(&self, settings: &Settings) -> Result<(), Vec<Problem>> {
-        for (field, manager) in embedded(settings) {
-            if let Some(own) = self.providers.iter().find(|embedded| embedded.name == manager.name) {
-                own.provider.replace_clients(manager, &field)?;
-            }
-        }
-        Ok(())
+    /// The clients of each embedded provider, not yet in force.
+    fn new_clients(&self, settings: &Settings) -> Result<Vec<(&Provider, Terms)>, Vec<Problem>> {
+        let own = |name: &str| self.providers.iter().find(|embedded| embedded.name == name);
+        embedded(settings)
+            .filter_map(|(field, manager)| own(&manager.name).map(|own| (&*own.provider, field, manager)))
+            .map(|(provider, field, manager)| Ok((provider, Terms::new(manager, &field)?)))
+            .collect()
     }
 }

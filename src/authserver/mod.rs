@@ -27,7 +27,8 @@ use crate::{
     token::settings::{KeyManagerSettings, TokenForm},
 };
 use key::SigningKey;
-use terms::Terms;
+
+pub use terms::Terms;
 
 /// The provider: one signing key for the process's life, and the present clients.
 #[derive(Debug)]
@@ -53,11 +54,10 @@ impl Provider {
         }
     }
 
-    /// Takes over clients, audience and lifetime of new settings, all or (with any mistake) nothing. Key,
-    /// issuer and listener stay, so tokens issued before stay good.
-    pub fn replace_clients(&self, settings: &KeyManagerSettings, field: &str) -> Result<(), Vec<Problem>> {
-        self.terms.store(Arc::new(Terms::new(settings, field)?));
-        Ok(())
+    /// Puts new clients, audience and lifetime in force. Key, issuer and listener stay, so tokens issued
+    /// before stay good.
+    pub fn replace_clients(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
     }
 
     /// Its issuer identifier.

@@ -14,7 +14,7 @@ use crate::{
 
 /// Who gets which tokens.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub struct Terms {
     /// `aud` of every token.
     pub(super) audience: Vec<String>,
     /// Seconds that a token lives, at least 1.
@@ -36,7 +36,7 @@ pub(super) struct Client {
 
 impl Terms {
     /// The terms, or every mistake in them.
-    pub(super) fn new(settings: &KeyManagerSettings, field: &str) -> Result<Self, Vec<Problem>> {
+    pub fn new(settings: &KeyManagerSettings, field: &str) -> Result<Self, Vec<Problem>> {
         let Ok((key, nobody)) = random_key() else {
             return Err(vec![Problem::new(field, "the system gives no random numbers")]);
         };

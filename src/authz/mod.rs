@@ -88,14 +88,13 @@ impl Authorizer {
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
             subscription::require(tables, api, &identity, seen)?;
+            require_environment(api, seen)?;
             trace.step(Step::Subscription, || subscription::describe(tables, seen));
             scope::require(resource, &identity)?;
             scope::require_audience(api, &identity)?;
             trace.step(Step::Scope, || resource.scopes.join(" "));
         }
-        if api.upstreams.of(seen.key_type).is_empty() {
-            return Err(Denial::NoEnvironment);
-        }
+        require_environment(api, seen)?;
         let usage = self.admit(tables, api, resource, seen, request)?;
         trace.step(Step::Throttle, || "room left".to_owned());
         let query = credential::without_token(request.query);
@@ -170,6 +169,11 @@ fn resolve<'t>(
     let api = tables.apis.get(target.api as usize).ok_or(Denial::Internal)?;
     let resource = api.resources.get(target.resource as usize).ok_or(Denial::Internal)?;
     Ok((api, resource, target.context_len as usize))
+}
+
+/// The key type, or being anonymous, selects the environment: there must be one.
+fn require_environment(api: &Api, seen: &Seen) -> Result<(), Denial> {
+    if api.upstreams.of(seen.key_type).is_empty() { Err(Denial::NoEnvironment) } else { Ok(()) }
 }
 
 /// The canonical path, where it is not what was sent.

@@ -13,7 +13,7 @@ use crate::{
     net::Address,
     problem::Problem,
     proxy,
-    token::settings::{ConnectorKind, KeyManagerSettings},
+    token::settings::KeyManagerSettings,
     units::{Size, Span},
 };
 
@@ -70,8 +70,7 @@ impl Settings {
     }
 
     fn check_doors(&self, found: &mut Findings) {
-        let embedded = self.key_managers.iter().any(|manager| manager.connector == ConnectorKind::Embedded);
-        let doors = self.proxy.is_some() || self.decision.is_some() || self.management.is_some() || embedded;
+        let doors = self.proxy.is_some() || self.decision.is_some() || self.management.is_some();
         found.refuse(!doors, "proxy", "is missing, and so is every other door: there is nothing to do");
 
         let listeners = self.listeners();

@@ -9,6 +9,9 @@ use crate::{
 
 use super::{Settings, problems::Findings};
 
+/// The default: keys are fetched one call at a time, so there is nothing to limit yet.
+const UNBUILT_CONCURRENCY: u32 = 64;
+
 /// Adds a problem for every setting without a part.
 pub(super) fn check(settings: &Settings, found: &mut Findings) {
     let mut refuse = |set: bool, field: String| {
@@ -22,9 +25,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     refuse(settings.shared.is_some(), "shared".into());
 
     let (cache, usual) = (&settings.cache, CacheSettings::default());
-    refuse(cache.negative != usual.negative, "cache.negative".into());
     refuse(cache.introspection_ttl != usual.introspection_ttl, "cache.introspection_ttl".into());
-    refuse(cache.negative_ttl != usual.negative_ttl, "cache.negative_ttl".into());
     refuse(settings.throttle.failures != throttle::Failures::default(), "throttle.failures".into());
 
     for (index, manager) in settings.key_managers.iter().enumerate() {
@@ -33,5 +34,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         refuse(!matches!(manager.validation, Validation::Auto | Validation::Jwt), at("validation"));
         refuse(manager.tokens == TokenForm::Opaque, at("tokens"));
         refuse(manager.token_pattern.is_some(), at("token_pattern"));
+        refuse(manager.introspection_endpoint.is_some(), at("introspection_endpoint"));
+        refuse(manager.concurrency != UNBUILT_CONCURRENCY, at("concurrency"));
     }
 }

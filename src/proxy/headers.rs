@@ -44,13 +44,13 @@ impl Outbound<'_> {
     }
 
     fn clean(&self, headers: &mut HeaderMap, gate: &Gate) {
-        let keep_token = self.found.api().is_some_and(|api| api.forward_token)
+        let keep_token = self.found.api().is_some_and(|api| api.forward_token && api.token_in_header)
             && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
         let mut unwanted = Vec::new();
         let mut trailers = false;
         for (name, value) in &*headers {
             match name.as_str() {
-                "host" | "accept" | "user-agent" | "content-type" | "content-length" => {}
+                "host" | "content-length" => {}
                 "connection" => named(value, &mut unwanted),
                 "te" => trailers |= has_token(value, "trailers"),
                 "authorization" if !keep_token && is_token(value) => unwanted.push(header::AUTHORIZATION),

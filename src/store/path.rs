@@ -62,6 +62,28 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathFlaw> {
     Ok(Cow::Borrowed(path))
 }
 
+/// A canonical path in the form that is compared: what RFC 3986 allows unencoded in a segment is decoded,
+/// so that `/items%3Aexport` is judged as the `/items:export` that most upstreams take it for. Forwarded is
+/// the canonical form all the same: to some, `%2B` and `+` are two things.
+pub(super) fn comparable(canonical: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr(b'%', canonical.as_bytes()) else { return Cow::Borrowed(canonical) };
+    let (done, mut rest) = canonical.split_at(first);
+    let mut text = String::with_capacity(canonical.len());
+    text.push_str(done);
+    while let Some(next) = rest.chars().next() {
+        let decoded = rest.get(..3).and_then(decoded_reserved);
+        text.push(decoded.unwrap_or(next));
+        rest = &rest[if decoded.is_some() { 3 } else { next.len_utf8() }..];
+    }
+    Cow::Owned(text)
+}
+
+/// The character behind a triplet, if it is one that a segment may hold unencoded (RFC 3986 section 3.3).
+fn decoded_reserved(triplet: &str) -> Option<char> {
+    let byte = u8::from_str_radix(triplet.strip_prefix('%')?, 16).ok()?;
+    b"!$&'()*+,=:@".contains(&byte).then_some(char::from(byte))
+}
+
 /// What the present segment holds so far, after decoding.
 #[derive(Debug, Clone, Copy)]
 enum Segment {

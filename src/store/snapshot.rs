@@ -1,6 +1,6 @@
 //! The immutable tables.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::Method;
 
@@ -8,7 +8,12 @@ use crate::{problem::Problem, telemetry::ApiCounters};
 
 use super::{
     Application, AuthRule, ConsumerKey, FaultFormat, Gate, KeyType, Resolution, ScopesMatch, Subscription,
-    SubscriptionRule, Tier, application::ConsumerKeys, build, resource::Routes, settings::TableSettings,
+    SubscriptionRule, Tier,
+    application::ConsumerKeys,
+    build,
+    path::comparable,
+    resource::{Routes, Target},
+    settings::TableSettings,
     subscription::Subscriptions,
 };
 
@@ -176,7 +181,14 @@ impl Snapshot {
     /// Elects the API and resource for a canonical path (design, step 2). `host` is lower case,
     /// without port and trailing dot.
     pub fn resolve(&self, host: &str, method: &Method, path: &str) -> Resolution {
-        self.routes.resolve(&self.apis, host, method, path)
+        let compared = comparable(path);
+        match self.routes.resolve(&self.apis, host, method, &compared) {
+            Resolution::Found(target) if matches!(compared, Cow::Owned(_)) => {
+                let context = &compared[..target.context_len as usize];
+                Resolution::Found(Target { context_len: as_sent(context, path), ..target })
+            }
+            resolution => resolution,
+        }
     }
 
     /// The application behind a consumer key of a key manager.
@@ -188,6 +200,13 @@ impl Snapshot {
     pub fn subscription(&self, application: u32, api: u32) -> Option<&Subscription> {
         self.subscriptions.get(application, api)
     }
+}
+
+/// Bytes of `path` that are as many segments as `context` has.
+fn as_sent(context: &str, path: &str) -> u32 {
+    let segments = context.matches('/').count();
+    let end = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
+    u32::try_from(end).unwrap_or(u32::MAX)
 }
 
 /// What `*` stands for: RFC 9110 section 9 and RFC 5789, but CONNECT and TRACE, which are never forwarded.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::path::canonical;
+use super::path::{canonical, comparable};
 
 /// One segment of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,10 @@ fn literal(segment: &str) -> Result<Cow<'_, str>, &'static str> {
     if segment.contains('*') {
         return Err("`*` stands only at the end, as `/*`");
     }
-    match canonical(segment).map_err(|flaw| flaw.describe())? {
-        Cow::Borrowed("/") => Err("has an empty segment"),
-        Cow::Borrowed(text) => Ok(Cow::Borrowed(&text[1..])),
-        Cow::Owned(text) => Ok(Cow::Owned(text[1..].to_owned())),
+    let text = canonical(segment).map_err(|flaw| flaw.describe())?;
+    match &*comparable(&text) {
+        "/" => Err("has an empty segment"),
+        text => Ok(Cow::Owned(text[1..].to_owned())),
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn context(text: &str) -> Result<String, &'static str> {
     if text.contains(['{', '}', '*']) {
         return Err("a context has no parameters and no `*`");
     }
-    canonical(text).map(Cow::into_owned).map_err(|flaw| flaw.describe())
+    canonical(text).map(|text| comparable(&text).into_owned()).map_err(|flaw| flaw.describe())
 }
 
 /// A version as a path segment in canonical form, with a leading slash.
@@ -96,7 +96,7 @@ pub(super) fn version(text: &str) -> Result<String, &'static str> {
     if text.contains(['{', '}', '*']) {
         return Err("a version has no parameters and no `*`");
     }
-    canonical(&format!("/{text}")).map(Cow::into_owned).map_err(|flaw| flaw.describe())
+    canonical(&format!("/{text}")).map(|text| comparable(&text).into_owned()).map_err(|flaw| flaw.describe())
 }
 
 /// A host in the form requests are looked up by: lower case, without port, trailing dot and brackets.

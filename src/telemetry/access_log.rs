@@ -73,10 +73,9 @@ impl AccessLog {
         Ok(log)
     }
 
-    /// Takes over new settings, at a reload.
+    /// Takes over a new share of requests. The form of lines stays until the next start, as the logs' does.
     pub fn apply(&self, settings: &LogSettings) {
         self.shared.sample.store(settings.access_sample.to_bits(), Ordering::Relaxed);
-        self.shared.text.store(settings.format == LogFormat::Text, Ordering::Relaxed);
     }
 
     /// Whether this request gets a line (`access_sample`).
