@@ -532,7 +532,7 @@ async fn a_reload_goes_on_with_the_keys_of_the_same_provider() {
     let provider = Arc::new(Provider::with(&json!({ "keys": [ec.jwk(), rsa.jwk()] })));
     let only_ec = |s: &mut KeyManagerSettings| s.algorithms = vec![Algorithm::ES256];
     let (tokens, now) = with_provider(changed(only_ec), &provider).await;
-    let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 300));
+    let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 10_000));
     let (by_ec, by_rsa) = (token(&ec), token(&rsa));
     assert_eq!(flaw(ask(&tokens, &by_ec, now).await), None);
     assert_eq!(flaw(ask(&tokens, &by_rsa, now).await), Some(Flaw::Algorithm));
