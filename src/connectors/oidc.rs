@@ -85,12 +85,12 @@ fn metadata_urls(issuer: &Url) -> [Url; 2] {
 }
 
 impl FetchKeys for Provider {
-    fn fetch(&self) -> FetchFuture<'_> {
-        Box::pin(async {
+    fn fetch(&self, rediscover: bool) -> FetchFuture<'_> {
+        Box::pin(async move {
             let known = self.jwks_uri.lock().clone();
             let url = match known {
-                Some(url) => url,
-                None => self.discover().await?,
+                Some(url) if self.metadata.is_empty() || !rediscover => url,
+                known => self.locate(known).await?,
             };
             let outcome = self.document(&url, JWKS_TYPES, MAX_JWKS).await;
             if !self.metadata.is_empty() {
@@ -102,6 +102,14 @@ impl FetchKeys for Provider {
 }
 
 impl Provider {
+    /// The key set's address as the metadata has it now; the one known where the metadata cannot be had.
+    async fn locate(&self, known: Option<Url>) -> Result<Url, FetchError> {
+        match self.discover().await {
+            Err(error @ (FetchError::Unreachable(_) | FetchError::Answer(_))) => known.ok_or(error),
+            outcome => outcome,
+        }
+    }
+
     /// The key set's address, from the first place that has metadata.
     async fn discover(&self) -> Result<Url, FetchError> {
         let mut first = None;

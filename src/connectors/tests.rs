@@ -122,7 +122,7 @@ async fn metadata_is_found_by_either_way_and_asked_once() {
         let server = Server::start(site, None).await;
         let source = source(&settings(&format!("http://{}{path}", server.address), ""));
         for _ in 0..2 {
-            assert_eq!(source.fetch().await.expect("keys"), KEYS);
+            assert_eq!(source.fetch(false).await.expect("keys"), KEYS);
         }
         let asked = server.asked();
         assert_eq!(asked[asked.len() - 3..], [well_known, "/keys", "/keys"], "{asked:?}");
@@ -147,7 +147,7 @@ async fn metadata_that_is_not_exactly_ours_is_refused() {
             Box::new(move |_| reply("200 OK", &body.replace("ISSUER", &at.to_string())))
         };
         let server = Server::start(site, None).await;
-        let outcome = source(&settings(&format!("http://{}", server.address), "")).fetch().await;
+        let outcome = source(&settings(&format!("http://{}", server.address), "")).fetch(false).await;
         let Err(FetchError::Metadata(why)) = outcome else { panic!("{body}: {outcome:?}") };
         assert!(why.contains(expected), "{body}: {why}");
         assert_eq!(server.asked().len(), 1, "{body}");
@@ -172,7 +172,7 @@ async fn bad_answers_are_no_keys() {
     ] {
         let server = Server::start(|_| Box::new(move |_| response.clone()), None).await;
         let by_hand = format!(r#","discovery":false,"jwks_uri":"http://{}/keys""#, server.address);
-        let outcome = source(&settings("https://idp.example.com", &by_hand)).fetch().await;
+        let outcome = source(&settings("https://idp.example.com", &by_hand)).fetch(false).await;
         assert!(matches!(outcome, Err(FetchError::Answer(_) | FetchError::Unreachable(_))), "{name}: {outcome:?}");
     }
 }
@@ -192,10 +192,44 @@ async fn keys_that_moved_are_found_again() {
     };
     let server = Server::start(site, None).await;
     let source = source(&settings(&format!("http://{}", server.address), ""));
-    assert!(source.fetch().await.is_ok());
+    assert!(source.fetch(false).await.is_ok());
     *moved.lock() = "/new";
-    assert!(source.fetch().await.is_err());
-    assert!(source.fetch().await.is_ok());
+    assert!(source.fetch(false).await.is_err());
+    assert!(source.fetch(false).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_are_looked_for_anew_though_the_old_place_answers() {
+    let site_metadata = Arc::new(Mutex::new(Some("/old")));
+    let now = Arc::clone(&site_metadata);
+    let site = move |at: SocketAddr| -> Box<Site> {
+        Box::new(move |asked| match (asked, *now.lock()) {
+            ("/.well-known/openid-configuration", Some("other")) => metadata("https://other.example.com", "https://x"),
+            ("/.well-known/openid-configuration", Some(path)) => {
+                metadata(&format!("http://{at}"), &format!("http://{at}{path}"))
+            }
+            ("/old", _) => reply("200 OK", "{}"),
+            ("/new", _) => reply("200 OK", KEYS),
+            _ => reply("404 Not Found", ""),
+        })
+    };
+    let server = Server::start(site, None).await;
+    let source = source(&settings(&format!("http://{}", server.address), ""));
+    assert_eq!(source.fetch(false).await.expect("an answer"), "{}");
+    *site_metadata.lock() = Some("/new");
+    assert_eq!(source.fetch(false).await.expect("an answer"), "{}", "the address known is used");
+    assert_eq!(source.fetch(true).await.expect("keys"), KEYS);
+    assert_eq!(source.fetch(false).await.expect("keys"), KEYS, "and remembered");
+    *site_metadata.lock() = None;
+    assert_eq!(source.fetch(true).await.expect("keys"), KEYS, "without metadata, where they were");
+    *site_metadata.lock() = Some("other");
+    assert!(matches!(source.fetch(true).await, Err(FetchError::Metadata(_))), "another's metadata");
+
+    let by_hand = format!(r#","jwks_uri":"http://{}/new""#, server.address);
+    let asked = server.asked().len();
+    let source = self::source(&settings(&format!("http://{}", server.address), &by_hand));
+    assert_eq!(source.fetch(true).await.expect("keys"), KEYS);
+    assert_eq!(server.asked()[asked..], ["/new"], "an address given by hand stays");
 }
 
 #[tokio::test]
@@ -214,7 +248,7 @@ async fn a_certificate_counts_only_from_a_trusted_root() {
         let by_hand = format!(r#","jwks_uri":"https://{host}:{}/keys""#, server.address.port());
         settings("https://idp.example.com", &by_hand)
     };
-    assert!(matches!(source(&keys("localhost")).fetch().await, Err(FetchError::Unreachable(_))), "self-signed");
+    assert!(matches!(source(&keys("localhost")).fetch(false).await, Err(FetchError::Unreachable(_))), "self-signed");
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a certificate");
     let client = Client::with_roots(Arc::new(roots)).expect("roots");
@@ -222,19 +256,19 @@ async fn a_certificate_counts_only_from_a_trusted_root() {
         Ok(KeySource::Remote(source)) => source,
         other => panic!("{other:?}"),
     };
-    assert_eq!(trusting(&keys("localhost")).fetch().await.expect("trusted"), KEYS);
-    assert!(matches!(trusting(&keys("127.0.0.1")).fetch().await, Err(FetchError::Unreachable(_))), "another name");
+    assert_eq!(trusting(&keys("localhost")).fetch(false).await.expect("trusted"), KEYS);
+    assert!(matches!(trusting(&keys("127.0.0.1")).fetch(false).await, Err(FetchError::Unreachable(_))), "another name");
     assert_eq!(server.asked().iter().filter(|path| *path == "/keys").count(), 1);
 }
 
 #[tokio::test]
 async fn nobody_there_is_said_once() {
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
-    let outcome = source(&settings(&format!("http://{gone}"), "")).fetch().await;
+    let outcome = source(&settings(&format!("http://{gone}"), "")).fetch(false).await;
     assert!(matches!(outcome, Err(FetchError::Unreachable(_))), "{outcome:?}");
     let metadata_service =
         settings("https://idp.example.com", r#","allow_http":true,"jwks_uri":"http://169.254.169.254/""#);
-    let outcome = source(&metadata_service).fetch().await;
+    let outcome = source(&metadata_service).fetch(false).await;
     assert!(matches!(outcome, Err(FetchError::Answer(_))), "{outcome:?}");
 }
 

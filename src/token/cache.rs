@@ -123,14 +123,16 @@ impl Cache {
 
     /// Runs `verify` once, however many threads bring the token at the same time, and remembers a good
     /// outcome. Others that share the lock wait for one verification; that is cheaper than the books
-    /// moka keeps for `try_get_with`.
+    /// moka keeps for `try_get_with`. What another thread has remembered counts only if it still holds.
     pub(super) fn once(
         &self,
         digest: Digest,
+        now: Now,
         verify: impl FnOnce() -> Result<Arc<Entry>, Flaw>,
     ) -> Result<Arc<Entry>, Flaw> {
         let _verifying = self.verifying[usize::from(digest.0[31]) % LOCKS].lock();
-        if let Some(entry) = self.good.get(&digest) {
+        let holds = |entry: &Arc<Entry>| matches!(entry.holds(now), Remembered::Good(_));
+        if let Some(entry) = self.good.get(&digest).filter(holds) {
             return Ok(entry);
         }
         let entry = verify()?;

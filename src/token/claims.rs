@@ -55,6 +55,7 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
         client_id: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
         scopes: joined(&scopes, ' '),
         claims: rules.header_claims.iter().map(|name| claim_header(claims.get(name)?)).collect(),
+        claim_names: Arc::clone(&rules.header_claims),
     };
     let identity = Identity {
         key_manager: Arc::clone(&rules.name),

@@ -100,12 +100,19 @@ impl Issuer {
     /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer.
     pub async fn run(self: Arc<Self>, clock: Arc<Clock>) {
         let KeySource::Remote(source) = &self.source else { return };
+        let mut astray = false;
         while !self.is_retired() {
             // Read before the fetch: a demand made while it runs may be newer than its answer.
             let demand = self.demand.lock().number;
-            let outcome = self.fetch(source.as_ref()).await;
+            let rediscover = astray || demand > *self.met.borrow();
+            let outcome = self.fetch(source.as_ref(), rediscover).await;
+            if self.is_retired() {
+                break;
+            }
             let now = clock.now();
             self.settle(&outcome, now);
+            // What answered is no key set of use: the keys may be elsewhere by now.
+            astray = matches!(outcome, Err(FetchError::Keys(_)));
             let delay = self.delay(outcome.is_ok());
             self.next_ms.store(now.steady_ms.saturating_add(millis(delay)), Ordering::Relaxed);
             self.met.send_replace(demand);
@@ -182,8 +189,8 @@ impl Issuer {
         Some(demand.number)
     }
 
-    async fn fetch(&self, source: &dyn FetchKeys) -> Result<(Arc<KeySet>, Found), FetchError> {
-        let text = source.fetch().await?;
+    async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<(Arc<KeySet>, Found), FetchError> {
+        let text = source.fetch(rediscover).await?;
         Ok(KeySet::read(&text, &self.rules.settings.algorithms, self.keys.load_full().as_ref())?)
     }
 
@@ -225,19 +232,37 @@ impl Issuer {
         self.rules == *rules && matches!(source, KeySource::Remote(_)) == self.is_remote()
     }
 
-    /// Whether `other` would fetch the same keys.
-    pub(super) fn is_same_provider(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.rules.settings, &other.rules.settings);
-        self.is_remote()
-            && other.is_remote()
-            && (&ours.issuer, &ours.jwks_uri, &ours.algorithms)
-                == (&theirs.issuer, &theirs.jwks_uri, &theirs.algorithms)
+    /// Goes on with what the freshest of `before` has from the same provider, whatever its name and its
+    /// other rules, until its own task has fetched.
+    pub(super) fn succeed(&self, before: &[Arc<Self>]) {
+        let has_our_keys = |old: &&Arc<Self>| self.is_same_provider(old) && old.keys.load().is_some();
+        let Some(old) = before.iter().filter(has_our_keys).max_by_key(|old| old.fetched_ms.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        // Read first: if a newer set comes in between, it only counts as older than it is.
+        let fetched_ms = old.fetched_ms.load(Ordering::Relaxed);
+        let keys = old.keys.load().as_ref().map(|set| set.reread(&self.rules.settings.algorithms));
+        match keys {
+            Some(Ok(set)) => {
+                self.fetched_ms.store(fetched_ms, Ordering::Relaxed);
+                self.keys.store(Some(set));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(key_manager.name = &*self.rules.name, %error, "cannot go on with the keys at hand");
+            }
+            None => {}
+        }
     }
 
-    /// Goes on with the keys of the issuer whose place it takes, until its own task has fetched.
-    pub(super) fn succeed(&self, before: &Self) {
-        self.keys.store(before.keys.load_full());
-        self.fetched_ms.store(before.fetched_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// Whether we would fetch the keys that `old` has. Those it may have by plain HTTP are none of ours
+    /// where that is no longer allowed.
+    fn is_same_provider(&self, old: &Self) -> bool {
+        let (ours, theirs) = (&self.rules.settings, &old.rules.settings);
+        self.is_remote()
+            && old.is_remote()
+            && (&ours.issuer, &ours.jwks_uri, ours.connector) == (&theirs.issuer, &theirs.jwks_uri, theirs.connector)
+            && (ours.allow_http || !theirs.allow_http)
     }
 
     fn install(&self, set: &Arc<KeySet>, now: Now) {
@@ -258,10 +283,12 @@ impl Issuer {
         }
     }
 
-    /// How long until the next fetch, with jitter so that many sidecars spread out.
+    /// How long until the next fetch, with jitter so that many sidecars spread out. Good keys are fetched
+    /// anew long before they are too old, however close `jwks_refresh` is to `jwks_max_stale`.
     fn delay(&self, good: bool) -> Duration {
         let (span, spread) = if good {
-            (self.rules.settings.jwks_refresh.0.max(FIRST_RETRY), 0.1)
+            let settings = &self.rules.settings;
+            (settings.jwks_refresh.0.min(settings.jwks_max_stale.0 / 2).max(FIRST_RETRY), 0.1)
         } else {
             let first = if self.keys.load().is_some() { LATER_RETRY } else { FIRST_RETRY };
             let doublings = self.failures.load(Ordering::Relaxed).saturating_sub(1).min(10);
@@ -287,3 +314,86 @@ fn millis(span: Duration) -> u64 {
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LATER_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        token::{
+            metrics::Metrics,
+            settings::{Algorithm, KeyManagerSettings},
+            testing::{Provider, Signer, settings},
+        },
+        units::Span,
+    };
+
+    const ISSUER: &str = "https://idp.example.com";
+
+    fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
+        let mut settings = settings(ISSUER);
+        change(&mut settings);
+        let name: Arc<str> = settings.name.as_str().into();
+        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&name);
+        let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
+        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
+    }
+
+    #[test]
+    fn good_keys_are_fetched_anew_long_before_they_are_too_old() {
+        let delays = |refresh: u64, max_stale: u64| {
+            let spans = (Span::seconds(refresh), Span::seconds(max_stale));
+            let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
+            let delays: Vec<f64> = (0..200).map(|_| issuer.delay(true).as_secs_f64()).collect();
+            let (least, most) = (delays.iter().copied().reduce(f64::min), delays.iter().copied().reduce(f64::max));
+            least.zip(most).expect("200 of them")
+        };
+        let (least, most) = delays(300, 300);
+        assert!(least < most && least >= 135.0 && most <= 165.0, "{least} to {most}");
+        let (least, most) = delays(300, 3600);
+        assert!(least >= 270.0 && most > 300.0 && most <= 330.0, "{least} to {most}");
+        let (least, _) = delays(0, 0);
+        assert!(least >= 0.18, "never without a pause");
+    }
+
+    #[tokio::test]
+    async fn the_address_is_looked_up_again_when_the_keys_are_of_no_use_or_lack_one() {
+        let signer = Signer::new(Algorithm::ES256, "e");
+        let provider = Arc::new(Provider::with(&json!({ "keys": [] })));
+        let issuer = issuer(&provider, |_| {});
+        let clock = Arc::new(Clock::new());
+        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::clone(&clock)));
+        let wait_for = async |count: usize| {
+            while provider.count() < count {
+                time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        wait_for(1).await;
+        *provider.answer.lock() = Some(signer.jwks().to_string());
+        wait_for(2).await;
+        while issuer.is_failing() {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        issuer.wake.notify_one();
+        wait_for(3).await;
+        assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
+        assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
+        issuer.retire();
+        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_outlives_its_issuer_changes_nothing() {
+        let signer = Signer::new(Algorithm::ES256, "e");
+        let provider = Arc::new(Provider { delay: Duration::from_millis(50), ..Provider::with(&signer.jwks()) });
+        let issuer = issuer(&provider, |_| {});
+        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
+        while provider.count() == 0 {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        issuer.retire();
+        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+        assert!(issuer.keys.load().is_none());
+    }
+}

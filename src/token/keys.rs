@@ -28,8 +28,9 @@ impl KeySource {
 
 /// Asks a provider for its JWK set. Implemented by connectors.
 pub trait FetchKeys: fmt::Debug + Send + Sync {
-    /// The set's text as the provider has it now. Ends in bounded time.
-    fn fetch(&self) -> FetchFuture<'_>;
+    /// The set's text as the provider has it now. Ends in bounded time. `rediscover`: what was learnt
+    /// about where the set is may be out of date, and is to be learnt anew.
+    fn fetch(&self, rediscover: bool) -> FetchFuture<'_>;
 }
 
 /// What [`FetchKeys::fetch`] gives back.
@@ -71,6 +72,8 @@ impl FetchError {
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Arc<Key>>,
+    /// What they were read from, to be read again under other rules.
+    text: Box<[u8]>,
     /// Counts up when a key comes or goes.
     pub(super) version: u64,
 }
@@ -88,7 +91,8 @@ pub(super) enum Candidates<'s> {
 
 impl KeySet {
     /// Reads a set that takes the place of `before`: keys that stay keep their identity, so that what
-    /// they vouched for stays good; keys that are gone are told so by [`Self::retire_missing`].
+    /// they vouched for stays good; keys that are gone are told so by [`Self::retire_missing`], and do
+    /// not come back: the same key in a later set is another.
     pub(super) fn read(
         text: &[u8],
         allowed: &[Algorithm],
@@ -100,14 +104,20 @@ impl KeySet {
         let keys: Vec<Arc<Key>> = parsed
             .keys
             .into_iter()
-            .map(|key| old.iter().find(|o| o.is_same(&key)).map_or_else(|| Arc::new(key), Arc::clone))
+            .map(|key| {
+                let same = old.iter().find(|old| old.is_live() && old.is_same(&key));
+                same.map_or_else(|| Arc::new(key), Arc::clone)
+            })
             .collect();
         let unchanged = keys.len() == old.len() && keys.iter().zip(old).all(|(a, b)| Arc::ptr_eq(a, b));
-        if let Some(before) = before.filter(|_| unchanged) {
-            return Ok((Arc::clone(before), found));
-        }
-        let version = before.map_or(1, |set| set.version + 1);
-        Ok((Arc::new(Self { keys, version }), found))
+        let version = before.map_or(1, |set| set.version + u64::from(!unchanged));
+        Ok((Arc::new(Self { keys, text: text.into(), version }), found))
+    }
+
+    /// The same set for another issuer, with the keys that are of use to it. They are keys of their own:
+    /// what becomes of ours is nothing to them.
+    pub(super) fn reread(&self, allowed: &[Algorithm]) -> Result<Arc<Self>, JwksError> {
+        Self::read(&self.text, allowed, None).map(|(set, _)| set)
     }
 
     /// Tells the keys that `after` lacks that they have left.
@@ -116,9 +126,10 @@ impl KeySet {
         self.keys.iter().filter(gone).for_each(|key| key.leave());
     }
 
-    /// The keys to try for a token's `kid` and `alg`; bounded, since trying costs.
+    /// The keys to try for a token's `kid` and `alg`; bounded, since trying costs. A newer set may be in
+    /// force by now: keys that it lacks do not count.
     pub(super) fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> Candidates<'_> {
-        let named = || self.keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
+        let named = || self.keys.iter().filter(|key| key.is_live() && (id.is_none() || key.id.as_deref() == id));
         let fit: Vec<&Arc<Key>> = named().filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
         if !fit.is_empty() {
             return Candidates::Some(fit);
@@ -137,3 +148,42 @@ pub(super) struct Found {
 }
 
 const MAX_TRIES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::token::testing::Signer;
+
+    #[test]
+    fn a_key_that_has_left_does_not_count_and_does_not_come_back() {
+        let signer = Signer::new(Algorithm::ES256, "e");
+        let text = signer.jwks().to_string();
+        let read = |before| KeySet::read(text.as_bytes(), &[Algorithm::ES256], before).expect("a set").0;
+        let finds = |set: &KeySet| matches!(set.candidates(Some("e"), Algorithm::ES256), Candidates::Some(_));
+        let first = read(None);
+        let second = read(Some(&first));
+        assert!(Arc::ptr_eq(&first.keys[0], &second.keys[0]) && first.version == second.version, "it has stayed");
+        first.keys[0].leave();
+        assert!(!finds(&first) && !finds(&second));
+        assert!(matches!(second.candidates(Some("e"), Algorithm::ES256), Candidates::UnknownId));
+        assert!(matches!(second.candidates(None, Algorithm::ES256), Candidates::UnknownId));
+        let third = read(Some(&second));
+        assert!(finds(&third) && third.version > second.version);
+    }
+
+    #[test]
+    fn another_issuer_reads_the_set_by_its_own_rules() {
+        let (ec, ed) = (Signer::new(Algorithm::ES256, "ec"), Signer::new(Algorithm::EdDSA, "ed"));
+        let text = json!({ "keys": [ec.jwk(), ed.jwk()] }).to_string();
+        let (set, _) = KeySet::read(ec.jwks().to_string().as_bytes(), &[Algorithm::ES256], None).expect("a set");
+        let (set, _) = KeySet::read(text.as_bytes(), &[Algorithm::ES256], Some(&set)).expect("a set");
+        assert_eq!((set.keys.len(), set.version), (1, 1), "nothing new as far as we go");
+        let other = set.reread(&[Algorithm::ES256, Algorithm::EdDSA]).expect("two keys");
+        set.keys[0].leave();
+        assert!(matches!(other.candidates(Some("ed"), Algorithm::EdDSA), Candidates::Some(_)));
+        assert!(matches!(other.candidates(Some("ec"), Algorithm::ES256), Candidates::Some(_)));
+        assert!(matches!(set.reread(&[Algorithm::RS256]), Err(JwksError::NoUsableKey)));
+    }
+}

@@ -76,9 +76,7 @@ impl KeyManagers {
                 None => {
                     let counters = metrics.fetches(&rules.name);
                     let issuer = Arc::new(Issuer::new(rules, source.clone(), counters));
-                    if let Some(old) = old.filter(|old| old.is_same_provider(&issuer)) {
-                        issuer.succeed(old);
-                    }
+                    issuer.succeed(&before.issuers);
                     started.push(Arc::clone(&issuer));
                     issuer
                 }

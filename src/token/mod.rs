@@ -98,8 +98,20 @@ pub struct IdentityValues {
     pub client_id: Option<HeaderValue>,
     /// Scopes, space separated
     pub scopes: Option<HeaderValue>,
-    /// Configured claims, in the order of `store::IdentityNames::claims`.
+    /// Claims that were configured when the token was judged; read by [`Self::claim`].
     pub claims: Box<[Option<HeaderValue>]>,
+    /// Their names, in the same order.
+    pub claim_names: Arc<[Box<str>]>,
+}
+
+impl IdentityValues {
+    /// The claim `name`, which is likely at `index`. It is elsewhere or missing where the configured claims
+    /// have changed since the token was judged; another claim's value is never given.
+    pub fn claim(&self, index: usize, name: &str) -> Option<&HeaderValue> {
+        let is_it = |at: &usize| self.claim_names.get(*at).is_some_and(|known| **known == *name);
+        let at = Some(index).filter(is_it).or_else(|| (0..self.claim_names.len()).find(is_it))?;
+        self.claims.get(at)?.as_ref()
+    }
 }
 
 /// A good token, and how it was known.
@@ -301,7 +313,7 @@ impl Authenticator {
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
         let mut from_cache = true;
-        let outcome = self.cache.once(digest, || {
+        let outcome = self.cache.once(digest, now, || {
             from_cache = false;
             let verified = jwt::verify(&compact, header.algorithm, &keys, &claims, rules, now)?;
             let identity = Arc::new(verified.identity);

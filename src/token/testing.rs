@@ -126,6 +126,8 @@ impl Signer {
 pub(super) struct Provider {
     pub(super) answer: Mutex<Option<String>>,
     pub(super) fetches: AtomicUsize,
+    /// Of each fetch, whether the address was to be looked up again.
+    pub(super) rediscovered: Mutex<Vec<bool>>,
     pub(super) delay: Duration,
 }
 
@@ -140,8 +142,9 @@ impl Provider {
 }
 
 impl FetchKeys for Provider {
-    fn fetch(&self) -> FetchFuture<'_> {
-        Box::pin(async {
+    fn fetch(&self, rediscover: bool) -> FetchFuture<'_> {
+        Box::pin(async move {
+            self.rediscovered.lock().push(rediscover);
             self.fetches.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(self.delay).await;
             let answer = self.answer.lock().clone();

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Rejection,
+    Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Refused, Rejection,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, TypRule},
     testing::{Provider, Signer, b64, settings},
 };
@@ -524,6 +524,103 @@ async fn a_retired_issuer_ends_its_task() {
     assert_eq!(put(&tokens, vec![(changed, remote(&provider))], &[]).len(), 1);
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
     assert!(tokens.status(Clock::new().now())[0].ready, "its successor goes on with its keys");
+}
+
+#[tokio::test]
+async fn a_reload_goes_on_with_the_keys_of_the_same_provider() {
+    let (ec, rsa) = (Signer::new(Algorithm::ES256, "e"), Signer::new(Algorithm::RS256, "r"));
+    let provider = Arc::new(Provider::with(&json!({ "keys": [ec.jwk(), rsa.jwk()] })));
+    let only_ec = |s: &mut KeyManagerSettings| s.algorithms = vec![Algorithm::ES256];
+    let (tokens, now) = with_provider(changed(only_ec), &provider).await;
+    let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 10_000));
+    let (by_ec, by_rsa) = (token(&ec), token(&rsa));
+    assert_eq!(flaw(ask(&tokens, &by_ec, now).await), None);
+    assert_eq!(flaw(ask(&tokens, &by_rsa, now).await), Some(Flaw::Algorithm));
+    // From here on no task runs: nothing is fetched.
+    let reload = |settings| assert_eq!(put(&tokens, vec![(settings, remote(&provider))], &[]).len(), 1);
+    reload(settings(ISSUER));
+    assert_eq!(flaw(ask(&tokens, &by_rsa, now).await), None, "more algorithms");
+    assert_eq!(flaw(ask(&tokens, &by_ec, now).await), None);
+    reload(changed(only_ec));
+    assert_eq!(flaw(ask(&tokens, &by_rsa, now).await), Some(Flaw::Algorithm), "fewer algorithms");
+    reload(changed(|s| s.name = "renamed".into()));
+    assert_eq!(flaw(ask(&tokens, &by_rsa, now).await), None, "another name");
+    assert!(ask(&tokens, &by_rsa, now).await.is_ok_and(|good| good.from_cache));
+    assert!(is_unavailable(&ask(&tokens, &by_rsa, after(now, 3700)).await), "they are as old as they were");
+    reload(changed(|s| s.allow_http = true));
+    assert_eq!(flaw(ask(&tokens, &by_ec, now).await), None);
+    reload(settings(ISSUER));
+    assert!(is_unavailable(&ask(&tokens, &by_ec, now).await), "what came by plain HTTP does not count any more");
+}
+
+#[tokio::test]
+async fn keys_from_elsewhere_are_not_taken_over() {
+    let signer = Signer::new(Algorithm::ES256, "e");
+    let provider = Arc::new(Provider::with(&signer.jwks()));
+    let (tokens, now) = with_provider(settings(ISSUER), &provider).await;
+    let token = |iss: &str| signer.token(&with(with(claims(), "iss", iss), "exp", now.unix() + 300));
+    let other = "https://other.example.com";
+    let moved = changed(|s| s.jwks_uri = Some("https://keys.example.com/".into()));
+    let elsewhere = changed(|s| (s.name, s.issuer) = ("other".into(), other.into()));
+    put(&tokens, vec![(moved, remote(&provider)), (elsewhere, remote(&provider))], &[]);
+    assert!(is_unavailable(&ask(&tokens, &token(ISSUER), now).await));
+    assert!(is_unavailable(&ask(&tokens, &token(other), now).await));
+}
+
+#[tokio::test]
+async fn a_fetch_under_way_at_a_reload_leaves_the_successor_its_keys() {
+    let (old, new) = (Signer::new(Algorithm::ES256, "old"), Signer::new(Algorithm::ES256, "new"));
+    let provider = Arc::new(Provider { delay: Duration::from_millis(50), ..Provider::with(&old.jwks()) });
+    let tokens = empty();
+    let clock = Arc::new(Clock::new());
+    let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
+    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::clone(&clock)));
+    wait_until(|| tokens.status(clock.now())[0].ready).await;
+    let now = clock.now();
+    let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 300));
+    let (first, stranger) = (token(&old), token(&new));
+    *provider.answer.lock() = Some(new.jwks().to_string());
+    let reload = async {
+        wait_until(|| provider.count() == 2).await;
+        put(&tokens, vec![(changed(|s| s.leeway = Span::seconds(1)), remote(&provider))], &[]);
+    };
+    let _ = tokio::join!(ask(&tokens, &stranger, now), reload);
+    tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+    assert_eq!(flaw(ask(&tokens, &first, now).await), None);
+    assert!(ask(&tokens, &first, now).await.is_ok_and(|good| good.from_cache), "its key is alive");
+}
+
+#[tokio::test]
+async fn what_another_thread_remembered_counts_only_while_it_holds() {
+    let signer = Signer::new(Algorithm::ES256, "e");
+    let tokens = with_keys(settings(ISSUER), &signer.jwks());
+    let token = signer.token(&claims());
+    assert_eq!(flaw(ask(&tokens, &token, NOW).await), None);
+    let all = KeyManagerSet::all();
+    let digest = tokens.cache.digest(all.id, &token);
+    // As a thread that found nothing in the cache, and now finds what another has put there.
+    let sight = |now| tokens.first_sight(digest, &token, &all, now);
+    assert!(sight(NOW).is_ok_and(|good| good.from_cache));
+    assert!(matches!(sight(after(NOW, 330)), Err(Refused::Flaw(Flaw::Expired))));
+    let strict = changed(|s| s.audience = vec!["orders".into()]);
+    put(&tokens, vec![(strict, KeySource::fixed(&signer.jwks()))], &[]);
+    assert!(matches!(sight(NOW), Err(Refused::Flaw(Flaw::Audience))));
+}
+
+#[tokio::test]
+async fn a_claim_is_given_by_name_wherever_it_stands() {
+    let signer = Signer::new(Algorithm::ES256, "e");
+    let tokens = empty();
+    put(&tokens, vec![(settings(ISSUER), KeySource::fixed(&signer.jwks()))], &["email", "team", "missing"]);
+    let token = signer.token(&with(with(claims(), "email", "ada@example.com"), "team", "blue"));
+    let good = ask(&tokens, &token, NOW).await.expect("good");
+    let claim = |index, name| good.identity.headers.claim(index, name).and_then(|value| value.to_str().ok());
+    assert_eq!(claim(0, "email"), Some("ada@example.com"));
+    assert_eq!(claim(1, "email"), Some("ada@example.com"));
+    assert_eq!(claim(0, "team"), Some("blue"));
+    assert_eq!(claim(9, "team"), Some("blue"));
+    assert_eq!(claim(2, "missing"), None);
+    assert_eq!(claim(0, "phone"), None);
 }
 
 #[test]
