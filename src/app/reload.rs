@@ -35,7 +35,8 @@ pub(super) struct Reloader {
     pub(super) client: Client,
     pub(super) providers: Vec<Embedded>,
     pub(super) tls: Option<tls::Acceptor>,
-    pub(super) proxy: proxy::Shared,
+    /// None: it is not configured.
+    pub(super) proxy: Option<proxy::Shared>,
     pub(super) logs: Logs,
     pub(super) access_log: AccessLog,
     pub(super) status: Arc<Mutex<ConfigStatus>>,
@@ -87,8 +88,8 @@ impl Reloader {
         self.metrics.tables_replaced();
         self.logs.apply(&settings.log);
         self.access_log.apply(&settings.log);
-        if let Some(proxy) = &settings.proxy {
-            self.proxy.reload(proxy.clone());
+        if let (Some(proxy), Some(settings)) = (&self.proxy, &settings.proxy) {
+            proxy.reload(settings.clone());
         }
         self.settings = settings;
         Ok(started)

@@ -94,7 +94,13 @@ impl App {
         }
     }
 
-    async fn serve(self, doors: Bound, file: Option<&Path>, logs: Logs, access_log: AccessLog) -> Result<(), Error> {
+    async fn serve(
+        mut self,
+        doors: Bound,
+        file: Option<&Path>,
+        logs: Logs,
+        access_log: AccessLog,
+    ) -> Result<(), Error> {
         let mut signals = Signals::new().map_err(|source| Error::System { what: "signal handlers", source })?;
         let drain = Drain::new();
         let (stop, stopped) = watch::channel(false);
@@ -102,30 +108,13 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
-        start_issuers(self.authorizer.tokens.replace(self.key_managers), &self.clock);
+        start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
         tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
 
-        let Some(settings) = self.settings.proxy.clone() else {
-            // Another door than the proxy is not built yet, and the settings were judged: nothing to serve.
-            return Ok(());
-        };
-        let shared = proxy::Shared {
-            judge: Arc::clone(&self.authorizer),
-            store: Arc::clone(&self.authorizer.store),
-            clock: Arc::clone(&self.clock),
-            metrics: Arc::clone(&self.metrics),
-            access_log: access_log.clone(),
-            limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
-            settings: Arc::new(ArcSwap::from_pointee(settings)),
-            drain: drain.clone(),
-        };
         let (alive, mut gone) = mpsc::channel(1);
-        for (number, listener) in doors.proxy.into_iter().enumerate() {
-            let door = Proxy::new(shared.clone())
-                .map_err(|error| Error::System { what: "TLS towards upstreams", source: io::Error::other(error) })?;
-            start_worker(number, Arc::new(door), listener, self.tls.clone(), alive.clone())?;
-        }
-        drop(alive);
+        let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
+        // An embedded provider alone has no workers that could end: the sender is kept for them.
+        let _alive = proxy.is_none().then_some(alive);
         started.store(true, Ordering::Release);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
@@ -137,7 +126,7 @@ impl App {
             client: self.client,
             providers: self.providers,
             tls: self.tls,
-            proxy: shared.clone(),
+            proxy: proxy.clone(),
             logs,
             access_log,
             status,
@@ -166,10 +155,39 @@ impl App {
                 }),
             }
         }
-        finish(&drain, &shared.settings.load_full(), &mut gone, &mut signals).await;
+        if let Some(proxy) = proxy {
+            finish(&drain, &proxy.settings.load_full(), &mut gone, &mut signals).await;
+        }
         let _ = stop.send(true);
         tracing::info!("drained");
         Ok(())
+    }
+
+    /// Starts the proxy's workers; `None`: it is not configured.
+    fn start_proxy(
+        &self,
+        listeners: Vec<Listener>,
+        access_log: &AccessLog,
+        drain: &Drain,
+        alive: &mpsc::Sender<Infallible>,
+    ) -> Result<Option<proxy::Shared>, Error> {
+        let Some(settings) = self.settings.proxy.clone() else { return Ok(None) };
+        let shared = proxy::Shared {
+            judge: Arc::clone(&self.authorizer),
+            store: Arc::clone(&self.authorizer.store),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            access_log: access_log.clone(),
+            limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+            settings: Arc::new(ArcSwap::from_pointee(settings)),
+            drain: drain.clone(),
+        };
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let door = Proxy::new(shared.clone())
+                .map_err(|error| Error::System { what: "TLS towards upstreams", source: io::Error::other(error) })?;
+            start_worker(number, Arc::new(door), listener, self.tls.clone(), alive.clone())?;
+        }
+        Ok(Some(shared))
     }
 
     fn start_side_doors(

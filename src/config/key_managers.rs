@@ -135,7 +135,6 @@ fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found:
     }
     let short = manager.jwks_max_stale < manager.jwks_refresh;
     found.refuse(short, at("jwks_max_stale"), "must be at least jwks_refresh");
-    found.refuse(manager.concurrency == 0, at("concurrency"), "must be at least 1");
 }
 
 /// An absolute `https` URL, or `http` where that is allowed.

@@ -13,7 +13,7 @@ use crate::{
     net::Address,
     problem::Problem,
     proxy,
-    token::settings::KeyManagerSettings,
+    token::settings::{ConnectorKind, KeyManagerSettings},
     units::{Size, Span},
 };
 
@@ -70,7 +70,8 @@ impl Settings {
     }
 
     fn check_doors(&self, found: &mut Findings) {
-        let doors = self.proxy.is_some() || self.decision.is_some() || self.management.is_some();
+        let embedded = self.key_managers.iter().any(|manager| manager.connector == ConnectorKind::Embedded);
+        let doors = self.proxy.is_some() || self.decision.is_some() || self.management.is_some() || embedded;
         found.refuse(!doors, "proxy", "is missing, and so is every other door: there is nothing to do");
 
         let listeners = self.listeners();
@@ -230,9 +231,7 @@ mod tests {
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
             ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
-            ("cache.negative = '5MiB'", "cache.negative: not in this build"),
             ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
-            ("cache.negative_ttl = '6s'", "cache.negative_ttl: not in this build"),
             ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
@@ -300,13 +299,17 @@ mod tests {
             ("jwks_refresh = '0'", "jwks_refresh: must be longer than 0"),
             ("jwks_cooldown = '0'", "jwks_cooldown: must be longer than 0"),
             ("timeout = '0'", "timeout: must be longer than 0"),
-            ("concurrency = 0", "concurrency: must be at least 1"),
             ("listen = '127.0.0.1:1'", "listen: is only for connector \"embedded\""),
             ("allow_remote = true", "allow_remote: is only for connector \"embedded\""),
             ("clients = [{ id = 'a', secret = 'b' }]", "clients: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connector \"http\""),
             ("validation = 'introspect'", "validation: not in this build"),
             ("token_pattern = '^op_'", "token_pattern: not in this build"),
+            ("concurrency = 8", "concurrency: not in this build"),
+            (
+                "introspection_endpoint = 'https://idp.example.com/introspect'",
+                "introspection_endpoint: not in this build",
+            ),
         ] {
             assert_eq!(problems(&format!("{GOOD}{line}")), [format!("key_managers[0].{expected}")], "{line}");
         }

@@ -94,7 +94,9 @@ impl Outbound<'_> {
         let values = &identity.headers;
         let own =
             [(&names.subject, &values.subject), (&names.client_id, &values.client_id), (&names.scopes, &values.scopes)];
-        for (name, value) in own.into_iter().chain(names.claims.iter().map(|(_, name)| name).zip(&values.claims)) {
+        // By the claim's name: tables and tokens may be of two versions while a reload is under way.
+        let claims = names.claims.iter().enumerate().map(|(at, (claim, name))| (name, values.claim(at, claim)));
+        for (name, value) in own.into_iter().map(|(name, value)| (name, value.as_ref())).chain(claims) {
             if let Some(value) = value {
                 headers.insert(name, value.clone());
             }

@@ -312,6 +312,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn reserved_characters_are_compared_decoded() {
+        for (canonical, compared) in [
+            ("/items:export", "/items:export"),
+            ("/items%3Aexport", "/items:export"),
+            ("/a%21%24%26%27%28%29%2A%2B%2C%3D%40", "/a!$&'()*+,=@"),
+            ("/caf%C3%A9/%20%252e%23%3F", "/caf%C3%A9/%20%252e%23%3F"),
+        ] {
+            assert_eq!(comparable(canonical), compared);
+        }
+    }
+
+    #[test]
     fn canonical_paths_are_borrowed() {
         let paths =
             "/ /a /a/ /a/b.c/d..e/.f/... /a+b:c@d!$&'()*,=~-_ /%20/%2B /caf%C3%A9 /%252e%252e/x /100%25 /%23%3F";

@@ -199,6 +199,21 @@ fn requests_elect_their_resource() {
 }
 
 #[test]
+fn an_encoded_spelling_meets_the_same_template() {
+    let tables = build(&api("name = \"A\"\ncontext = \"/a:b\"", &["/{id} GET", "/items:export GET"])).unwrap();
+    for (path, resource, context) in [
+        ("/a:b/items:export", 1, "/a:b"),
+        ("/a:b/items%3Aexport", 1, "/a:b"),
+        ("/a%3Ab/items:export", 1, "/a%3Ab"),
+        ("/a%3Ab/items%3Aexport/", 1, "/a%3Ab"),
+        ("/a%3Ab/x%3Ay", 0, "/a%3Ab"),
+    ] {
+        let Resolution::Found(target) = tables.resolve("", &Method::GET, path) else { panic!("{path}") };
+        assert_eq!((target.resource, &path[..target.context_len as usize]), (resource, context), "{path}");
+    }
+}
+
+#[test]
 fn a_parameter_is_never_empty_and_nothing_odd_panics() {
     let tables = build(&api("name = 'A'\ncontext = '/a'", &["/{x} GET", "/{x}/{y} GET"])).unwrap();
     for (path, expected) in

@@ -16,7 +16,7 @@ use super::{
 use crate::{problem::Problem, store::KeyManagerSet};
 
 /// Key managers whose settings have been found good, to be put in force by `Authenticator::replace`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KeyManagers(Vec<(Rules, KeySource)>);
 
 /// The key managers in force.
