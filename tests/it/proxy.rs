@@ -63,6 +63,35 @@ fn the_credential_is_removed() {
 }
 
 #[test]
+fn a_credential_that_was_not_judged_is_not_forwarded() {
+    let world = main_world();
+    let token = world.bearer("shop-web");
+    for via in BOTH {
+        let request = Request::get(&format!("/queryonly/v1/items/{{m}}?access_token={token}")).bearer("unjudged");
+        let answer = send(world, *via, &request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.forwarded().contains("unjudged"), "{}", answer.forwarded());
+        // Bound to a key: nobody here can check the proof, so it is never anonymous either.
+        let request = Request::get("/orders/v1/maybe/{m}").header("authorization", "DPoP unjudged");
+        assert_eq!(send(world, *via, &request).status, 401);
+    }
+}
+
+#[test]
+fn an_encoded_spelling_is_judged_by_the_same_template() {
+    let world = main_world();
+    let token = world.bearer("shop-web");
+    for via in BOTH {
+        for path in ["/verbs/items:export", "/verbs/items%3Aexport", "/verbs/items%3aexport"] {
+            let answer = send(world, *via, &Request::get(&format!("{path}?{{m}}")).bearer(&token));
+            assert_eq!((answer.status, &answer.json()["code"]), (403, &"900910".into()), "{path}");
+        }
+        let answer = send(world, *via, &Request::get("/verbs/{m}%3Aother").bearer(&token));
+        assert!(answer.forwarded_field("host").len() == 1 && answer.forwarded().contains("%3aother"), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_query_token_is_never_forwarded() {
     let world = main_world();
     let token = world.bearer("shop-web");

@@ -115,6 +115,7 @@ fn more_apis(url: &str, sandbox: &str, grpc: &str, other_format: &str) -> String
     add("Special", &format!("{to}\naudience = [\"special-api\"]"));
     add("Bare", &format!("{to}\nsubscription = \"none\""));
     add("Query", &format!("{to}\ntoken_in = [\"header\", \"query\"]"));
+    add("QueryOnly", &format!("{to}\ntoken_in = [\"query\"]\nforward_token = true\nsubscription = \"none\""));
     add("Env", &format!("production = \"{url}\"\nsandbox = \"{sandbox}\""));
     add("ProdOnly", &format!("production = \"{url}\""));
     add("Keep", &format!("{to}\nstrip_prefix = false\npreserve_host = true\nforward_token = true"));
@@ -130,6 +131,9 @@ fn more_apis(url: &str, sandbox: &str, grpc: &str, other_format: &str) -> String
     out.push_str(&items);
     out.push_str(&api("Defver", "/defver", Some("v2"), &format!("{to}\ndefault_version = true")));
     out.push_str(&items);
+    let verbs = resource("/{id}", "") + &resource("/items:export", "scopes = [\"admin\"]");
+    out.push_str(&api("Verbs", "/verbs", None, &format!("{to}\nsubscription = \"none\"")));
+    out.push_str(&verbs);
     out.push_str(&api("TinyResource", "/tinyresource", Some("v1"), &to));
     out.push_str(&resource("/items/{id}", "tier = \"Tiny\""));
     out
