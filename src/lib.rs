@@ -18,16 +18,17 @@
 //! # Walkthrough 1: a request
 //!
 //! ```text
-//! net::server → hyper → proxy::Proxy::call → authz::Authorizer::check → proxy::forward → upstream
+//! net::server → hyper → proxy::Proxy::respond → authz::Authorizer::check → proxy::forward → upstream
 //! ```
 //!
 //! A worker is one thread with a runtime, a listener and upstream connections of its own. It accepts a
-//! connection and hands each request to [`proxy::Proxy::call`], which is one visible list of steps. The
+//! connection and hands each request to [`proxy::Proxy`], whose `respond` is one visible list of steps. The
 //! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
 //! is the verdict as a list of steps: canonical path, resource, credential, token, subscription, scopes,
-//! quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to `proxy::forward`, which edits the header fields in place and streams the
-//! body; a refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line
-//! is written and one counter moves.
+//! quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
+//! `proxy::forward`: the header fields are edited in place (`proxy::headers`) and the body is streamed. A
+//! refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line is
+//! written and one counter moves.
 //!
 //! In the common case, a token seen before, nothing on this path waits or locks: the tables are a
 //! snapshot behind an atomic pointer, the token is in the cache, the counters are atomics.
