@@ -11,6 +11,8 @@ mod connect;
 mod connection_tests;
 mod echo;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod forward;
 mod headers;
 mod limits;
