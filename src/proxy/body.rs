@@ -73,8 +73,12 @@ impl HttpBody for Body {
                 frame
             }
         };
-        if let (Some(exchange), Some(Ok(frame))) = (&mut this.exchange, &frame) {
-            exchange.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match (&mut this.exchange, &frame) {
+            (Some(exchange), Some(Ok(frame))) => {
+                exchange.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            (Some(exchange), Some(Err(_))) => exchange.broke_off(),
+            _ => {}
         }
         Poll::Ready(frame)
     }
@@ -175,6 +179,11 @@ impl Fate {
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Relaxed) == BROKEN
+    }
+
+    /// Whether nothing went wrong with it so far.
+    pub(super) fn is_whole(&self) -> bool {
+        self.broken.load(Relaxed) == 0
     }
 
     /// Whether it is the client that everybody waits for.

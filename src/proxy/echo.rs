@@ -1,7 +1,7 @@
 //! The built-in upstream, for trying out: answers with what it was sent. Never shows a credential.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 
@@ -27,8 +27,12 @@ pub(super) async fn answer(request: Request<RequestBody>) -> Option<Response<Bod
         "headers": fields,
         "body_bytes": length,
     });
-    let mut response = Response::new(Body::full(Bytes::from(format!("{echo}\n"))));
+    let text = format!("{echo}\n");
+    let length = HeaderValue::from(text.len());
+    let body = if parts.method == Method::HEAD { Body::default() } else { Body::full(Bytes::from(text)) };
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Some(response)
 }

@@ -8,12 +8,12 @@ use std::{
 
 use http::{HeaderValue, Method, Uri, Version, request::Parts};
 
-use super::headers;
+use super::{body::Fate, headers};
 use crate::{
     authz::{Denial, Found},
     net::Now,
     store::KeyType,
-    telemetry::{AccessLine, AccessLog, Door, Metrics},
+    telemetry::{AccessLine, AccessLog, Door, Metrics, UpstreamError},
 };
 
 /// Where requests are counted and logged.
@@ -36,12 +36,14 @@ pub(super) struct Exchange {
     pub(super) request_id: HeaderValue,
     traceparent: Option<HeaderValue>,
     pub(super) now: Now,
-    started: Instant,
+    pub(super) started: Instant,
     verdict: Duration,
     upstream: Option<Duration>,
     pub(super) status: u16,
     verdict_label: Label,
     pub(super) bytes_out: u64,
+    /// How the request's body fares, while the answer is passed on.
+    pub(super) upload: Option<Arc<Fate>>,
 }
 
 /// How a request is counted.
@@ -53,6 +55,8 @@ struct Label {
     reason: &'static str,
 }
 
+/// Until there is a verdict. The index is behind those of all denials.
+const UNJUDGED: Label = Label { index: 63, outcome: "failed", reason: "client_gone" };
 const GRANTED: Label = Label { index: 0, outcome: "granted", reason: "granted" };
 
 impl Exchange {
@@ -79,8 +83,9 @@ impl Exchange {
             verdict: Duration::ZERO,
             upstream: None,
             status: CLIENT_GONE,
-            verdict_label: GRANTED,
+            verdict_label: UNJUDGED,
             bytes_out: 0,
+            upload: None,
         })
     }
 
@@ -91,6 +96,10 @@ impl Exchange {
         self.observer.metrics.check_duration.observe(self.verdict.as_secs_f64());
     }
 
+    pub(super) fn granted(&mut self) {
+        self.verdict_label = GRANTED;
+    }
+
     /// The upstream has begun to answer, or failed to.
     pub(super) fn answered(&mut self) {
         self.upstream = Some(self.started.elapsed().saturating_sub(self.verdict));
@@ -98,6 +107,13 @@ impl Exchange {
 
     pub(super) fn denied(&mut self, denial: &Denial) {
         self.verdict_label = Label { index: denial.reason_index(), outcome: denial.outcome(), reason: denial.reason() };
+    }
+
+    /// The answer broke off. Where the client's body did so before, that is why.
+    pub(super) fn broke_off(&self) {
+        if self.upload.as_deref().is_none_or(Fate::is_whole) {
+            self.observer.metrics.upstream_error(UpstreamError::Reset);
+        }
     }
 
     /// Whether the answer may have a body.

@@ -2,17 +2,23 @@
 //!
 //! What was judged is what is forwarded: the path is the canonical one of the grant, never the one sent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 
 use super::{
     body::{Body, RequestBody},
     connect::{self, Sender},
     echo,
-    pool::Lease,
+    pool::{Lease, Reused},
     upstream::{Upstreams, Way},
 };
 use crate::{
@@ -30,6 +36,8 @@ pub(super) struct Plan {
     pub(super) preserved_host: Option<HeaderValue>,
     pub(super) websocket: bool,
     pub(super) connect_timeout: Duration,
+    /// When the request came.
+    pub(super) since: Instant,
 }
 
 /// Path and query towards the upstream, before a base path.
@@ -68,6 +76,15 @@ impl Failure {
             Self::Http(_) => UpstreamError::Reset,
             Self::Unspeakable => UpstreamError::Protocol,
         }
+    }
+
+    /// The connection ended with no answer on it.
+    fn is_end(&self) -> bool {
+        let Self::Http(error) = self else { return false };
+        error.is_incomplete_message()
+            || error.is_closed()
+            || error.is_canceled()
+            || error.source().is_some_and(|source| source.is::<io::Error>())
     }
 }
 
@@ -123,8 +140,8 @@ impl Plan {
             if way.scheme == UpstreamScheme::Echo {
                 return self.echo(&way, request).await.ok_or(Failure::Unspeakable);
             }
-            if let Some(sender) = way.pool.reuse(self.websocket) {
-                return self.send_reused(&way, sender, request).await;
+            if let Some(reused) = way.pool.reuse(self.websocket, self.since) {
+                return self.send_reused(&way, reused, request).await;
             }
             match way.pool.open(self.websocket, self.connect_timeout).await {
                 Ok(sender) => return self.send_by(&way, sender, request).await.map_err(|failed| failed.why),
@@ -139,21 +156,24 @@ impl Plan {
         echo::answer(request).await
     }
 
-    /// An idle connection may turn out closed: what was not sent at all goes over a new one, once.
+    /// An idle connection may turn out closed: what was not sent at all, or may be sent twice, goes over a new one,
+    /// once.
     async fn send_reused(
         &self,
         way: &Arc<Way>,
-        sender: Sender,
+        Reused { sender, rested }: Reused,
         request: Request<RequestBody>,
     ) -> Result<Response<Body>, Failure> {
+        let spare = if rested && !self.websocket { spare(&request) } else { None };
         let failed = match self.send_by(way, sender, request).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
-        let Some(unsent) = failed.unsent else { return Err(failed.why) };
+        let spare = spare.filter(|_| failed.why.is_end());
+        let Some(again) = failed.unsent.or(spare) else { return Err(failed.why) };
         way.pool.forget_shared();
         let sender = way.pool.open(self.websocket, self.connect_timeout).await.map_err(Failure::Connect)?;
-        self.send_by(way, sender, *unsent).await.map_err(|failed| failed.why)
+        self.send_by(way, sender, *again).await.map_err(|failed| failed.why)
     }
 
     async fn send_by(
@@ -166,6 +186,7 @@ impl Plan {
         if self.address(&mut request, way, h2).is_none() {
             return Err(Failed { why: Failure::Unspeakable, unsent: None });
         }
+        frame(&mut request, h2);
         match sender {
             Sender::Http1(mut sender) => {
                 let incoming = sender.try_send_request(request).await.map_err(Failed::from)?;
@@ -194,6 +215,46 @@ impl Plan {
         }
         Some(())
     }
+}
+
+/// Says the body's length, and the cookies, in the way of the protocol.
+fn frame(request: &mut Request<RequestBody>, h2: bool) {
+    if h2 {
+        // From an attempt over HTTP/1.
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
+        return;
+    }
+    // Unless told, hyper takes it that a GET has no body.
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    join_cookies(request.headers_mut());
+}
+
+/// HTTP/2 may split cookies over several fields, HTTP/1 must not (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in [second].into_iter().chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let mut joined = HeaderValue::from_maybe_shared(Bytes::from(joined)).expect("fields joined are a field");
+    joined.set_sensitive(true);
+    headers.insert(header::COOKIE, joined);
+}
+
+/// A copy, where a request may be sent twice: its method changes nothing, and it has no body.
+fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::default());
+    *copy.method_mut() = request.method().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(Box::new(copy))
 }
 
 /// A request that did not get an answer; given back when nothing of it was sent.

@@ -11,6 +11,8 @@ mod connect;
 mod connection_tests;
 mod echo;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod forward;
 mod headers;
 mod limits;
@@ -214,6 +216,7 @@ impl<J: Judge> Proxy<J> {
         let Granted { grant, mut parts, body, client, upgrade } = granted;
         let Grant { found, path, context_len, query, usage } = grant;
         exchange.judged(found);
+        exchange.granted();
         let tables = exchange.found.tables.clone();
         let Some(api) = exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
             return self.refuse(Denial::Internal, exchange, &parts, body, connection, settings).await;
@@ -228,6 +231,7 @@ impl<J: Judge> Proxy<J> {
             preserved_host: host.clone().filter(|_| api.preserve_host),
             websocket: upgrade.is_some() && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
             connect_timeout: settings.timeouts.connect.0,
+            since: exchange.started,
         };
         exchange.path = path;
         let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
@@ -249,6 +253,7 @@ impl<J: Judge> Proxy<J> {
         exchange.answered();
         let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                exchange.upload = fate;
                 return pass_on(response, exchange, usage.as_ref());
             }
             Ok(Ok(response)) => match upgrade.filter(|_| plan.websocket) {
@@ -263,7 +268,8 @@ impl<J: Judge> Proxy<J> {
             Some(fate) if fate.is_broken() => {
                 self.client_broke(exchange, connection, StatusCode::BAD_REQUEST, ConnectionError::Reset)
             }
-            Some(fate) if fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
+            // Over HTTP/2 a client may wait, too: for the first message of a stream that goes both ways.
+            Some(fate) if keeps_alive.is_some() && fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
                 self.client_broke(exchange, connection, StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
             }
             _ => {
@@ -277,12 +283,13 @@ impl<J: Judge> Proxy<J> {
     async fn refuse(
         &self,
         denial: Denial,
-        exchange: Box<Exchange>,
+        mut exchange: Box<Exchange>,
         parts: &Parts,
         body: Incoming,
         connection: &Arc<Connection>,
         settings: &Settings,
     ) -> Response<Body> {
+        exchange.denied(&denial);
         if !body.is_end_stream() {
             // Boxed: rare, and every request would carry room for it.
             Box::pin(limits::discard(body, parts, connection, settings.timeouts.header.0)).await;

@@ -50,6 +50,14 @@ struct Idle {
     since: Instant,
 }
 
+/// A connection that stood already.
+#[derive(Debug)]
+pub(super) struct Reused {
+    pub(super) sender: Sender,
+    /// Idle for so long that the server may be closing it at this moment.
+    pub(super) rested: bool,
+}
+
 /// An HTTP/1.1 connection lent for one request.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -89,17 +97,18 @@ impl Pool {
     }
 
     /// A connection that stands and has nothing to do.
-    pub(super) fn reuse(&self, http1_only: bool) -> Option<Sender> {
+    pub(super) fn reuse(&self, http1_only: bool, now: Instant) -> Option<Reused> {
         if matches!(self.key.scheme, UpstreamScheme::H2c | UpstreamScheme::Https)
             && !http1_only
             && let Some(shared) = self.shared()
         {
-            return Some(Sender::Http2(shared));
+            return Some(Reused { sender: Sender::Http2(shared), rested: false });
         }
         let mut idle = self.idle.lock();
-        while let Some(Idle { sender, .. }) = idle.pop() {
+        while let Some(Idle { sender, since }) = idle.pop() {
             if sender.is_ready() {
-                return Some(Sender::Http1(sender));
+                let rested = now.saturating_duration_since(since) >= RESTED;
+                return Some(Reused { sender: Sender::Http1(sender), rested });
             }
         }
         None
@@ -161,3 +170,5 @@ impl Pool {
 }
 
 const MOST_IDLE: usize = 256;
+/// Far below the idle time of any server; under load, connections rest for less.
+const RESTED: Duration = Duration::from_millis(10);

@@ -38,7 +38,7 @@ use crate::{
     token::{Identity, IdentityValues},
 };
 
-/// Grants whatever its tables resolve, as `ada`; `X-Deny` is refused.
+/// Grants whatever its tables resolve, as `ada`; `X-Deny` is refused, `X-Hang` never judged.
 #[derive(Debug)]
 pub(super) struct Granting(Arc<Store>);
 
@@ -61,6 +61,9 @@ impl Judge for Granting {
         let Resolution::Found(target) = tables.resolve(request.host, request.method, &path) else {
             return refused(Denial::NoApi);
         };
+        if request.headers.contains_key("x-hang") {
+            std::future::pending::<()>().await;
+        }
         if request.headers.contains_key("x-deny") {
             return refused(Denial::NoCredential);
         }
