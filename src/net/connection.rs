@@ -59,7 +59,7 @@ pub(super) enum Doing {
 /// What of a request only its raw bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Raw {
-    /// Its target had a fragment, which the parser cut off.
+    /// Its target had a fragment, which the parser cut off. Not told of a line that was not seen whole.
     pub fragment: bool,
 }
 
