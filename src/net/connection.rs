@@ -11,6 +11,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Version, header};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::drain::{Drain, Phase};
@@ -32,10 +33,10 @@ pub struct Connection {
     close: AtomicBool,
     served: AtomicBool,
     head: AtomicU8,
-    /// A `#` was read outside of a request line seen whole.
-    stray_hash: AtomicBool,
     /// Since when writing to the client makes no progress: milliseconds since `start`, plus 1; 0: it does.
     blocked: AtomicU64,
+    /// Since when each part of an answer waits that HTTP/2 has no room for: milliseconds since `start`.
+    waiting: Mutex<Vec<u64>>,
     /// The server waits until every clone of this is gone.
     _alive: mpsc::Sender<Infallible>,
     _open: OpenConnection,
@@ -58,13 +59,24 @@ pub(super) enum Doing {
 /// What of a request only its raw bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Raw {
-    /// Its target had a fragment, which the parser cut off.
+    /// Its target had a fragment, which the parser cut off. Not told of a line that was not seen whole.
     pub fragment: bool,
 }
 
 /// The message's framing is ambiguous: to be answered 400, and nothing after it is read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadFraming;
+
+impl Doing {
+    fn of(word: u64) -> Self {
+        match word & 3 {
+            0 => Self::Accepted,
+            1 => Self::Idle,
+            2 => Self::Head,
+            _ => Self::Busy,
+        }
+    }
+}
 
 impl Connection {
     pub(super) fn new(
@@ -87,8 +99,8 @@ impl Connection {
             close: AtomicBool::new(false),
             served: AtomicBool::new(false),
             head: AtomicU8::new(0),
-            stray_hash: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
+            waiting: Mutex::default(),
             _alive: alive,
             _open: open,
         }
@@ -151,25 +163,8 @@ impl Connection {
             return Ok(Raw::default());
         }
         let head = self.head.swap(0, Relaxed);
-        self.check_framing(request, head)?;
-        let fragment = match head & (LINE_SEEN | LINE_HASH) {
-            LINE_SEEN if !self.close.load(Relaxed) => false,
-            LINE_SEEN | 0 => self.stray_hash.load(Relaxed),
-            _ => true,
-        };
-        Ok(Raw { fragment })
-    }
-
-    /// RFC 9112 section 6.1: beside Transfer-Encoding a Content-Length is ignored by the parser, and the connection
-    /// closed after the answer. Codings other than `chunked` alone are refused: they would be lost on the way.
-    fn check_framing<B>(&self, request: &Request<B>, head: u8) -> Result<(), BadFraming> {
-        let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-        let Some(coding) = codings.next() else { return Ok(()) };
-        if head & NO_LENGTH == 0 {
-            self.close_after();
-        }
-        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if chunked && request.method() != Method::CONNECT { Ok(()) } else { Err(BadFraming) }
+        check_framing(request)?;
+        Ok(Raw { fragment: head & LINE_HASH != 0 })
     }
 
     /// A request's answer was sent or given up.
@@ -183,23 +178,38 @@ impl Connection {
         self.doing.store((self.elapsed_ms() << 2) | doing as u64, Relaxed);
     }
 
+    /// What it is doing.
+    pub(super) fn current(&self) -> Doing {
+        Doing::of(self.doing.load(Relaxed))
+    }
+
     /// What it is doing, and for how long.
     pub(super) fn doing(&self) -> (Doing, Duration) {
         let word = self.doing.load(Relaxed);
-        let doing = match word & 3 {
-            0 => Doing::Accepted,
-            1 => Doing::Idle,
-            2 => Doing::Head,
-            _ => Doing::Busy,
-        };
-        (doing, Duration::from_millis(self.elapsed_ms().saturating_sub(word >> 2)))
+        (Doing::of(word), Duration::from_millis(self.elapsed_ms().saturating_sub(word >> 2)))
     }
 
-    /// For how long the client has taken nothing of what we want to send.
+    /// For how long the client has taken nothing of what we want to send, or of one of its answers.
     pub(super) fn blocked(&self) -> Duration {
-        match self.blocked.load(Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(self.elapsed_ms().saturating_sub(since - 1)),
+        let socket = self.blocked.load(Relaxed).checked_sub(1);
+        let answer = self.waiting.lock().iter().min().copied();
+        let since = socket.into_iter().chain(answer).min();
+        since.map_or(Duration::ZERO, |since| Duration::from_millis(self.elapsed_ms().saturating_sub(since)))
+    }
+
+    /// A part of an answer was handed over, and waits for room from the returned time on.
+    pub(super) fn waits(&self) -> u64 {
+        let since = self.elapsed_ms();
+        self.waiting.lock().push(since);
+        since
+    }
+
+    /// What waited since `since` was taken, or given up.
+    pub(super) fn taken(&self, since: u64) {
+        let mut waiting = self.waiting.lock();
+        // Those of the same time are alike.
+        if let Some(at) = waiting.iter().position(|other| *other == since) {
+            waiting.swap_remove(at);
         }
     }
 
@@ -224,75 +234,72 @@ pub(super) struct Scan {
     in_line: bool,
     spaces: u8,
     hash: bool,
+    /// Bytes of HTTP/2 so far, while nothing was asked.
+    greeting: usize,
 }
 
 impl Scan {
     /// `bytes` were read, and go to the parser next.
     pub(super) fn observe(&mut self, bytes: &[u8], connection: &Connection) {
-        if bytes.is_empty() || connection.is_opaque() {
+        if bytes.is_empty() {
             return;
         }
-        let mut rest = bytes;
-        if let (Doing::Accepted | Doing::Idle, _) = connection.doing() {
+        if connection.is_opaque() {
+            return self.greet(bytes.len(), connection);
+        }
+        if let Doing::Accepted | Doing::Idle = connection.current() {
             connection.set(Doing::Head);
-            connection.head.store(if has_no_length(bytes) { NO_LENGTH } else { 0 }, Relaxed);
+            connection.head.store(0, Relaxed);
             *self = Self { in_line: true, ..Self::default() };
-        } else {
-            connection.head.fetch_and(!NO_LENGTH, Relaxed);
         }
         if self.in_line {
-            rest = self.line(rest, connection);
-        }
-        if !connection.stray_hash.load(Relaxed) && memchr::memchr(b'#', rest).is_some() {
-            connection.stray_hash.store(true, Relaxed);
+            self.line(bytes, connection);
         }
     }
 
-    /// Reads on in the request line; gives back what follows it.
-    fn line<'a>(&mut self, bytes: &'a [u8], connection: &Connection) -> &'a [u8] {
+    /// With its preface and SETTINGS HTTP/2 is established, and idle until a request comes.
+    fn greet(&mut self, read: usize, connection: &Connection) {
+        if connection.current() != Doing::Accepted {
+            return;
+        }
+        self.greeting = self.greeting.saturating_add(read);
+        if self.greeting >= GREETING {
+            connection.set(Doing::Idle);
+        }
+    }
+
+    /// Reads on in the request line.
+    fn line(&mut self, bytes: &[u8], connection: &Connection) {
         let fresh = self.spaces == 0 && !self.hash;
         let skip = if fresh { bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count() } else { 0 };
         let bytes = &bytes[skip..];
         let end = memchr::memchr(b'\n', bytes);
-        let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+        let line = &bytes[..end.unwrap_or(bytes.len())];
         self.spaces = self.spaces.saturating_add(u8::try_from(memchr::memchr_iter(b' ', line).count()).unwrap_or(3));
         self.hash |= memchr::memchr(b'#', line).is_some();
         if end.is_some() {
             self.in_line = false;
-            // Two spaces: method, target, version. Anything else is the rest of a line begun earlier.
-            let seen = if self.spaces == 2 { LINE_SEEN } else { 0 };
-            connection.head.fetch_or(seen | if self.hash { LINE_HASH } else { 0 }, Relaxed);
+            // Method, target, version: seen whole. Anything else is the rest of something begun earlier.
+            let version = line.strip_suffix(b"\r").unwrap_or(line);
+            let whole = self.spaces == 2 && (version.ends_with(b" HTTP/1.1") || version.ends_with(b" HTTP/1.0"));
+            connection.head.store(if whole && self.hash { LINE_HASH } else { 0 }, Relaxed);
         }
-        rest
     }
 }
 
-/// Whether `bytes` hold a whole head without a Content-Length. Not looked at for GET and HEAD, which hardly ever
-/// have a body; "no" is always safe.
-fn has_no_length(bytes: &[u8]) -> bool {
-    // The parser skips empty lines before a request, too.
-    let bytes = bytes.trim_ascii_start();
-    if bytes.starts_with(b"GET ") || bytes.starts_with(b"HEAD ") {
-        return false;
-    }
-    for line in bytes.split_inclusive(|b| *b == b'\n').skip(1) {
-        if line == b"\n" || line == b"\r\n" {
-            return true;
-        }
-        if line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH)) {
-            return false;
-        }
-    }
-    false
+/// Codings other than `chunked` alone are refused: they would be lost on the way. A Content-Length beside it is
+/// dropped by the parser, which closes the connection after the answer (RFC 9112 section 6.1).
+fn check_framing<B>(request: &Request<B>) -> Result<(), BadFraming> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if chunked && request.method() != Method::CONNECT { Ok(()) } else { Err(BadFraming) }
 }
 
-const LENGTH: &[u8] = b"content-length";
-/// The request line came in whole.
-const LINE_SEEN: u8 = 1;
-/// There is a `#` in it.
-const LINE_HASH: u8 = 2;
-/// The head came in one piece and has no Content-Length.
-const NO_LENGTH: u8 = 4;
+/// There is a `#` in the request line, which was seen whole.
+const LINE_HASH: u8 = 1;
+/// HTTP/2's preface and the head of a SETTINGS frame (RFC 9113 section 3.4).
+const GREETING: usize = 24 + 9;
 
 #[cfg(test)]
 mod tests {
@@ -336,36 +343,45 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_in_a_pipelined_request_is_seen() {
+    fn what_is_no_request_line_refuses_nothing() {
         let (connection, mut scan) = (connection(), Scan::default());
-        scan.observe(b"GET /a HTTP/1.1\r\n\r\nGET /a", &connection);
+        scan.observe(b"POST /a HTTP/1.1\r\nX: #\r\n\r\n# GET /c#d HTTP/1.1\r\nGET /a", &connection);
         assert_eq!(begin(&connection, &[]), Ok(false));
         connection.end();
-        scan.observe(b"x HTTP/1.1\r\n\r\nGET /b#c HTTP/1.1\r\n\r\n", &connection);
-        assert_eq!(begin(&connection, &[]), Ok(true), "its line was not seen whole, and there is a #");
+        scan.observe(b"x HTTP/1.1\r\nX: #\r\n\r\nGET /b#c HTTP/1.1\r\n\r\n", &connection);
+        assert_eq!(begin(&connection, &[]), Ok(false), "its line was not seen whole");
         connection.end();
-        assert_eq!(begin(&connection, &[]), Ok(true));
+        assert_eq!(begin(&connection, &[]), Ok(false), "nor was this one's");
         connection.end();
-        scan.observe(b"GET /a HTTP/1.1\r\n\r\n", &connection);
-        assert_eq!(begin(&connection, &[]), Ok(false), "a line seen whole is judged alone");
+        scan.observe(b"X: a #\r\n\r\n", &connection);
+        assert_eq!(begin(&connection, &[]), Ok(false), "the end of a field");
+        connection.end();
+        scan.observe(b"GET /b#c HTTP/1.1\r\n\r\n", &connection);
+        assert_eq!(begin(&connection, &[]), Ok(true), "a line seen whole is judged alone");
     }
 
     #[test]
-    fn length_beside_chunked_closes() {
-        for (head, closes) in [
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
-            ("POST / HTTP/1.1\r\nContent-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\n", true),
-            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", true),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", true),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r", true),
-            ("\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", true),
-            ("\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
-        ] {
-            let (connection, mut scan) = (connection(), Scan::default());
-            scan.observe(head.as_bytes(), &connection);
-            assert_eq!(begin(&connection, &["chunked"]), Ok(false));
-            assert_eq!(connection.is_last_answer(), closes, "{head}");
-        }
+    fn http2_is_idle_once_it_is_established() {
+        let (connection, mut scan) = (connection(), Scan::default());
+        connection.set_opaque();
+        scan.observe(&[0; GREETING - 1], &connection);
+        assert_eq!(connection.current(), Doing::Accepted);
+        scan.observe(&[0], &connection);
+        assert_eq!(connection.current(), Doing::Idle);
+    }
+
+    #[test]
+    fn the_longest_wait_counts() {
+        let connection = connection();
+        assert_eq!(connection.blocked(), Duration::ZERO);
+        let early = connection.waits();
+        std::thread::sleep(Duration::from_millis(5));
+        let late = connection.waits();
+        assert!(connection.blocked() >= Duration::from_millis(5));
+        connection.taken(early);
+        assert_eq!(*connection.waiting.lock(), [late]);
+        connection.taken(late);
+        assert_eq!(connection.blocked(), Duration::ZERO);
     }
 
     #[test]

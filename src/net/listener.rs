@@ -11,9 +11,10 @@ use std::{
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::mpsc,
@@ -173,10 +174,18 @@ fn tcp_socket(address: SocketAddr, share_port: bool) -> io::Result<Socket> {
     if share_port {
         socket.set_reuse_port(true)?;
     }
+    // Connections inherit it, which saves them the calls.
+    socket.set_tcp_keepalive(&KEEP_ALIVE)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Has the system ask from time to time whether the peer is still there, so that connections on which nothing is
+/// said for long (WebSockets, quiet streams) end when it is not (RFC 9293 section 3.8.4).
+pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_keepalive(&KEEP_ALIVE)
 }
 
 fn bind_unix(path: &Path, n: usize) -> io::Result<Vec<Listener>> {
@@ -228,6 +237,9 @@ impl Drop for SocketFile {
     }
 }
 
+/// A vanished peer is noticed within two minutes.
+const KEEP_ALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
 const BACKLOG: i32 = 4096;
 /// Connections that may wait for a worker; beyond it the accepting worker serves them itself.
 const HANDED_OUT: usize = 256;
@@ -278,6 +290,28 @@ mod tests {
         assert!(bind(&Address::Unix(path.clone()), 1).is_ok());
         std::fs::write(&path, "").unwrap();
         assert!(bind(&Address::Unix(path), 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn vanished_peers_are_noticed() {
+        for n in [1, 2] {
+            let listener = bind(&tcp("127.0.0.1:0"), n).unwrap();
+            let Address::Tcp(address) = listener[0].address().unwrap() else { unreachable!() };
+            let client = TcpStream::connect(address).await.unwrap();
+            keep_alive(&client).unwrap();
+            let incoming: Vec<_> = listener.into_iter().map(|listener| listener.into_incoming().unwrap()).collect();
+            let [Accepted::Tcp(accepted, _)] = &incoming.into_iter().flat_map(Incoming::close).collect::<Vec<_>>()[..]
+            else {
+                panic!("one connection")
+            };
+            for stream in [accepted, &client] {
+                let socket = SockRef::from(stream);
+                assert!(socket.keepalive().unwrap());
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+                assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+                assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+            }
+        }
     }
 
     #[tokio::test]

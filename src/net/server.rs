@@ -222,7 +222,8 @@ impl<H: Handler> Server<H> {
             } else if version < Version::HTTP_2 && busy.0.is_last_answer() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| Answer { body, _busy: busy }))
+            let tracked = version >= Version::HTTP_2;
+            Ok(response.map(|body| Answer { body, busy, tracked, waits: None }))
         }
     }
 }
@@ -240,7 +241,26 @@ impl Drop for Busy {
 /// An answer's body, which keeps its connection busy.
 struct Answer<B> {
     body: B,
-    _busy: Busy,
+    busy: Busy,
+    /// HTTP/2: what is handed over may wait for room of its own. HTTP/1 has none but the socket's.
+    tracked: bool,
+    /// Since when the last part waits to be taken.
+    waits: Option<u64>,
+}
+
+impl<B> Answer<B> {
+    /// Being polled again or dropped, its last part is no longer waited for.
+    fn taken(&mut self) {
+        if let Some(since) = self.waits.take() {
+            self.busy.0.taken(since);
+        }
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.taken();
+    }
 }
 
 impl<B: Body + Unpin> Body for Answer<B> {
@@ -248,7 +268,16 @@ impl<B: Body + Unpin> Body for Answer<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let this = &mut *self;
+        this.taken();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if this.tracked
+            && let Poll::Ready(Some(Ok(frame))) = &polled
+            && frame.is_data()
+        {
+            this.waits = Some(this.busy.0.waits());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -299,3 +328,7 @@ const MAX_RESET_ERRORS: usize = 256;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,7 +1,8 @@
 //! The server under the side doors (admin, embedded provider): HTTP/1.1, few connections, short requests.
 //!
-//! Bounded in connections, in the size of a head and in the time it may take. Requests under way are
-//! answered when it stops.
+//! Bounded in connections, in the size of a head and in the time it may take. A connection brings one request and
+//! has a short life, so that clients that are idle or read nothing cannot shut the door on others. Requests under
+//! way are answered when it stops.
 
 use std::{error::Error, io, pin::pin, sync::Arc, time::Duration};
 
@@ -65,7 +66,7 @@ where
         };
         match stream {
             Ok(stream) => {
-                let connection = serve_connection(stream, service.clone(), stop.clone());
+                let connection = serve_connection(stream, service.clone(), stop.clone(), LIFE);
                 open.spawn(async move {
                     let _slot = slot;
                     connection.await;
@@ -82,7 +83,7 @@ where
     while open.join_next().await.is_some() {}
 }
 
-async fn serve_connection<S, B>(stream: Box<dyn Stream>, service: S, mut stop: watch::Receiver<bool>)
+async fn serve_connection<S, B>(stream: Box<dyn Stream>, service: S, mut stop: watch::Receiver<bool>, life: Duration)
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -90,11 +91,11 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD).keep_alive(false);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     // How a client's connection ends is its own affair; nothing here depends on it.
     tokio::select! {
-        _ = connection.as_mut() => return,
+        _ = timeout(life, connection.as_mut()) => return,
         () = stopped(&mut stop) => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -119,8 +120,10 @@ impl Listener {
     }
 }
 
-/// For a request's head from the moment it is awaited, so for an idle connection too.
+/// For a request's head, from accept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a connection as a whole, however slowly its client reads.
+const LIFE: Duration = Duration::from_secs(30);
 const MOST_HEAD: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests under way may take after the stop.
@@ -207,27 +210,40 @@ mod tests {
             echo(request)
         });
         let server = tokio::spawn(serve(listener.into(), 1, service, stopped));
+        // It brings half a head, and the server waits for the rest.
         let mut first = TcpStream::connect(address).await.expect("it listens");
-        exchange(&mut first).await;
+        first.write_all(b"GET / HTTP/1.1\r\n").await.expect("the system takes it");
         let mut second = TcpStream::connect(address).await.expect("the system takes it");
         second.write_all(BYE.as_bytes()).await.expect("the system takes it");
-        // Had the server taken the second, it would have served it before it is done with these.
-        for _ in 0..20 {
-            exchange(&mut first).await;
-        }
-        assert_eq!(served.load(Ordering::Relaxed), 21, "the second was served too early");
-        drop(first);
+        // Had the server taken the second, it would serve it meanwhile.
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(served.load(Ordering::Relaxed), 0, "the second was served too early");
+        assert!(ask(first, "Host: a\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
         assert!(ask(second, "").await.starts_with("HTTP/1.1 200 "));
         server.abort();
     }
 
-    /// A request and its whole answer, which has no body; the connection stays open.
-    async fn exchange(stream: &mut TcpStream) {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("the server reads");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(stream.read_u8().await.expect("the server answers"));
-        }
+    #[tokio::test]
+    async fn a_connection_brings_one_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 4, service_fn(echo), stopped));
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let answer = ask(stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_does_not_stay() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (_stop, stopped) = watch::channel(false);
+        let long = |_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; 1 << 20])))) };
+        let life = Duration::from_millis(50);
+        let served = serve_connection(Box::new(server), service_fn(long), stopped, life);
+        client.write_all(BYE.as_bytes()).await.expect("there is room");
+        timeout(Duration::from_secs(20), served).await.expect("it ends");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Connection, Scan};
+use super::connection::{Connection, Doing, Scan};
 
 /// A connected socket, with TLS where the listener has it.
 #[derive(Debug)]
@@ -113,6 +113,16 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// Whether the request answered last still has a body on its way, so that what arrives is no head. Whoever
+    /// passes that body on holds the connection until it has ended; else only its server and this stream do.
+    fn is_uploading(&self) -> bool {
+        !self.connection.is_opaque()
+            && self.connection.current() == Doing::Idle
+            && Arc::strong_count(&self.connection) > OWN_HOLDERS
+    }
+}
+
 /// Reads until it is clear whether the bytes are HTTP/2's preface (RFC 9113 section 3.4).
 async fn read_ahead(stream: &mut Stream) -> io::Result<(Bytes, bool)> {
     let mut ahead = BytesMut::with_capacity(READ_AHEAD);
@@ -142,7 +152,12 @@ impl AsyncRead for Watched {
                 this.ahead = Bytes::new();
             }
         }
-        this.scan.observe(&buf.filled()[before..], &this.connection);
+        let read = &buf.filled()[before..];
+        if !read.is_empty() && this.is_uploading() {
+            this.connection.set(Doing::Idle);
+        } else {
+            this.scan.observe(read, &this.connection);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -179,3 +194,5 @@ impl AsyncWrite for Watched {
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const READ_AHEAD: usize = 4096;
+/// [`super::server`]'s task and [`Watched`].
+const OWN_HOLDERS: usize = 2;

@@ -38,8 +38,17 @@ pub(super) async fn drive<C: Http>(
 ) -> Result<(), ConnectionError> {
     let timer = pin!(sleep(limits.tick()));
     let changed = pin!(drain.changed());
-    let mut watchdog =
-        Watchdog { connection, limits, drain, timer, armed: false, changed, closing_at: None, told: false };
+    let mut watchdog = Watchdog {
+        connection,
+        limits,
+        drain,
+        timer,
+        armed: false,
+        changed,
+        closing_at: None,
+        told: false,
+        farewell: None,
+    };
     poll_fn(move |cx| {
         loop {
             if let Poll::Ready(done) = http.as_mut().poll(cx) {
@@ -101,6 +110,8 @@ struct Watchdog<'t, 'd> {
     closing_at: Option<Instant>,
     /// [`Http::finish`] was called.
     told: bool,
+    /// Until when an idle client that was told may take its leave.
+    farewell: Option<Instant>,
 }
 
 enum Verdict {
@@ -164,10 +175,15 @@ impl Watchdog<'_, '_> {
         while !self.armed || self.timer.is_elapsed() {
             let next = match self.left() {
                 Ok(left) => Instant::now() + left,
-                Err(ConnectionError::IdleTimeout) if self.connection.is_opaque() && !self.told => {
-                    self.told = true;
-                    return Some(Verdict::Finish);
-                }
+                Err(ConnectionError::IdleTimeout) if self.connection.is_opaque() => match self.farewell {
+                    Some(until) if until > Instant::now() => until,
+                    None if !self.told => {
+                        self.told = true;
+                        self.farewell = Some(Instant::now() + self.limits.header);
+                        return Some(Verdict::Finish);
+                    }
+                    _ => return Some(Verdict::Cut(None)),
+                },
                 Err(reason) => return Some(Verdict::Cut(Some(reason))),
             };
             let closing = self.closing_at.filter(|at| *at > Instant::now());

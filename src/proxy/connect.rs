@@ -18,7 +18,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{body::RequestBody, pool::Key};
-use crate::{net::tls, store::UpstreamScheme};
+use crate::{
+    net::{listener, tls},
+    store::UpstreamScheme,
+};
 
 /// What TLS upstreams are offered: HTTP/2 or HTTP/1.1, or HTTP/1.1 alone for what is to be upgraded.
 #[derive(Debug, Clone)]
@@ -81,6 +84,7 @@ async fn tcp(key: &Key) -> io::Result<TcpStream> {
         Err(_) => TcpStream::connect((&*key.host, key.port)).await?,
     };
     stream.set_nodelay(true)?;
+    listener::keep_alive(&stream)?;
     Ok(stream)
 }
 
