@@ -270,16 +270,20 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, Arc::new(healthy), Arc::new(Metrics::new()), stopped));
-        let mut stream = TcpStream::connect(address).await.expect("it listens");
-        let requests =
-            "HEAD /livez HTTP/1.1\r\nHost: a\r\n\r\nPOST /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-        stream.write_all(requests.as_bytes()).await.expect("it reads");
-        let mut answers = String::new();
-        stream.read_to_string(&mut answers).await.expect("it answers");
-        let (head, post) = answers.split_once("\r\n\r\n").expect("two answers");
-        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-length: 2"), "{answers}");
-        assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{answers}");
+        let head = ask(address, "HEAD /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-length: 2"), "{head}");
+        let post = ask(address, "POST /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
         stop.send_replace(true);
         server.await.expect("it ends");
+    }
+
+    /// One request on a connection of its own, which the door closes after its answer.
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        answer
     }
 }
