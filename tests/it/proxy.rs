@@ -2,15 +2,15 @@
 
 use crate::support::{Answer, BOTH, Form, Request, Via, World, block_on, world};
 
-fn main_world() -> &'static World {
+pub(crate) fn main_world() -> &'static World {
     world(Form::Wso2)
 }
 
-fn send(world: &World, via: Via, request: &Request) -> Answer {
+pub(crate) fn send(world: &World, via: Via, request: &Request) -> Answer {
     block_on(world.gate.send(via, request))
 }
 
-fn item(world: &World) -> Request {
+pub(crate) fn item(world: &World) -> Request {
     Request::get("/orders/v1/items/{m}").bearer(world.bearer("shop-web"))
 }
 

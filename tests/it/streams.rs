@@ -5,19 +5,8 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
 
-use crate::support::{Answer, BOTH, Backend, Client, Config, Form, Gate, Idp, Request, Via, World, block_on, world};
-
-fn main_world() -> &'static World {
-    world(Form::Wso2)
-}
-
-fn send(world: &World, via: Via, request: &Request) -> Answer {
-    block_on(world.gate.send(via, request))
-}
-
-fn item(world: &World) -> Request {
-    Request::get("/orders/v1/items/{m}").bearer(world.bearer("shop-web"))
-}
+use crate::proxy::{item, main_world, send};
+use crate::support::{BOTH, Backend, Client, Config, Gate, Idp, Request, Via, block_on};
 
 #[test]
 fn bodies_and_trailers_stream_through() {
