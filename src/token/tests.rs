@@ -519,7 +519,7 @@ async fn a_retired_issuer_ends_its_task() {
     let tokens = empty();
     let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
     let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::new(Clock::new())));
-    wait_until(|| provider.count() == 1).await;
+    wait_until(|| tokens.status(Clock::new().now())[0].ready).await;
     let changed = changed(|s| s.leeway = Span::seconds(1));
     assert_eq!(put(&tokens, vec![(changed, remote(&provider))], &[]).len(), 1);
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
