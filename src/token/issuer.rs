@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
-    claims::Rules,
     keys::{FetchError, FetchKeys, Found, KeySet, KeySource},
     metrics::FetchCounters,
+    rules::Rules,
     settings::Startup,
 };
 use crate::net::{Clock, Now};
@@ -191,7 +191,7 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<(Arc<KeySet>, Found), FetchError> {
         let text = source.fetch(rediscover).await?;
-        Ok(KeySet::read(&text, &self.rules.settings.algorithms, self.keys.load_full().as_ref())?)
+        Ok(KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?)
     }
 
     /// Puts a fetched set in force, or notes that there is none.
@@ -218,7 +218,7 @@ impl Issuer {
     /// `KeyManagers::build` has ruled out.
     pub(super) fn read_fixed(&self, source: &KeySource) {
         let KeySource::Fixed(text) = source else { return };
-        match KeySet::read(text, &self.rules.settings.algorithms, self.keys.load_full().as_ref()) {
+        match KeySet::read(text, self.rules.wanted(), self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
                 self.note(found);
                 self.install(&set, Now::at_ms(0));
@@ -242,7 +242,7 @@ impl Issuer {
         };
         // Read first: if a newer set comes in between, it only counts as older than it is.
         let fetched_ms = old.fetched_ms.load(Ordering::Relaxed);
-        let keys = old.keys.load().as_ref().map(|set| set.reread(&self.rules.settings.algorithms));
+        let keys = old.keys.load().as_ref().map(|set| set.reread(self.rules.wanted()));
         match keys {
             Some(Ok(set)) => {
                 self.fetched_ms.store(fetched_ms, Ordering::Relaxed);
@@ -334,9 +334,8 @@ mod tests {
     fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
         let mut settings = settings(ISSUER);
         change(&mut settings);
-        let name: Arc<str> = settings.name.as_str().into();
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&name);
-        let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
+        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
+        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&rules.name);
         Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
     }
 

@@ -7,10 +7,9 @@ use std::{
 
 use super::{
     Flaw, Issuer, KeySource, claims,
-    claims::Rules,
     json::{Json, Object},
-    jwks,
     metrics::Metrics,
+    rules::Rules,
     settings::{KeyManagerSettings, Validation},
 };
 use crate::{problem::Problem, store::KeyManagerSet};
@@ -37,23 +36,22 @@ impl KeyManagers {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut names = HashSet::new();
-        for (i, (settings, source)) in managers.iter().enumerate() {
+        let mut built = Vec::new();
+        for (i, (settings, source)) in managers.into_iter().enumerate() {
             let field = format!("key_managers[{i}]");
-            if !names.insert(settings.name.as_str()) {
+            if !names.insert(settings.name.clone()) {
                 problems.push(Problem::new(format!("{field}.name"), "another key manager has this name"));
             }
-            problems.extend(mistakes(settings, source, &field));
+            problems.extend(mistakes(&settings, &field));
+            match Rules::build(settings, header_claims, &field) {
+                Ok(rules) => {
+                    problems.extend(mistakes_of_keys(&rules, &source, &field));
+                    built.push((rules, source));
+                }
+                Err(found) => problems.extend(found),
+            }
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let rules = |settings: KeyManagerSettings| Rules {
-            name: settings.name.as_str().into(),
-            issuer: settings.issuer.as_str().into(),
-            header_claims: Arc::clone(header_claims),
-            settings,
-        };
-        Ok(Self(managers.into_iter().map(|(settings, source)| (rules(settings), source)).collect()))
+        if problems.is_empty() { Ok(Self(built)) } else { Err(problems) }
     }
 
     /// The table that comes after `before`, and the issuers in it that are new.
@@ -126,7 +124,7 @@ impl Table {
 }
 
 /// What is wrong with one key manager's settings, as far as tokens go.
-fn mistakes(settings: &KeyManagerSettings, source: &KeySource, field: &str) -> Vec<Problem> {
+fn mistakes(settings: &KeyManagerSettings, field: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |name: &str, message: &str| problems.push(Problem::new(format!("{field}.{name}"), message));
     if settings.name.is_empty() {
@@ -153,10 +151,12 @@ fn mistakes(settings: &KeyManagerSettings, source: &KeySource, field: &str) -> V
     if matches!(settings.validation, Validation::Introspect | Validation::Both) {
         problems.push(Problem::not_in_this_build(format!("{field}.validation")));
     }
-    if let KeySource::Fixed(text) = source
-        && let Err(error) = jwks::parse(text, &settings.algorithms)
-    {
-        problems.push(Problem::new(format!("{field}.jwks"), error.to_string()));
-    }
     problems
+}
+
+/// What is wrong with the keys that are at hand.
+fn mistakes_of_keys(rules: &Rules, source: &KeySource, field: &str) -> Option<Problem> {
+    let KeySource::Fixed(text) = source else { return None };
+    let error = rules.wanted().parse(text).err()?;
+    Some(Problem::new(format!("{field}.jwks"), error.to_string()))
 }

@@ -9,15 +9,18 @@ mod issuer;
 mod jose;
 mod json;
 mod jwks;
+pub mod jws;
 mod jwt;
 mod keys;
 mod managers;
 mod metrics;
+mod rules;
 pub mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod weak;
 
 use std::sync::Arc;
 
@@ -27,7 +30,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 
 pub use issuer::{Issuer, IssuerStatus};
-pub use jwks::{JwksError, MAX_JWKS};
+pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
 pub use managers::KeyManagers;
 
