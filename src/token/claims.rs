@@ -10,7 +10,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    Flaw, Identity, IdentityValues,
+    Flaw, Identity, IdentityValues, conditions,
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -38,20 +38,23 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
     if claims.has("cnf") {
         return Err(Flaw::Bound);
     }
-    let subject = optional_text(claims, "sub")?;
+    conditions::is_for_access(claims)?;
+    conditions::required(claims, &rules.settings)?;
+    let subject = subject(claims, rules)?;
     let consumer_key = consumer_key(claims, rules);
     let scopes = scopes(claims, rules);
     let headers = IdentityValues {
         subject: subject.as_deref().and_then(|text| header_value(&encode(text))),
         client_id: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
         scopes: joined(&scopes, ' '),
-        claims: rules.header_claims.iter().map(|name| claim_header(claims.get(name)?)).collect(),
+        claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
         claim_names: Arc::clone(&rules.header_claims),
     };
     let identity = Identity {
         key_manager: Arc::clone(&rules.name),
         issuer: Arc::clone(&rules.issuer),
         user: user(&rules.issuer, subject.as_deref()),
+        kind: conditions::kind(claims, consumer_key.as_deref()),
         subject,
         consumer_key,
         scopes,
@@ -145,9 +148,20 @@ pub(super) fn meets(settings: &KeyManagerSettings, audience: &[Box<str>]) -> boo
     settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| **a == **member))
 }
 
+/// `sub`, or what is mapped to it. It must be a string either way.
+fn subject(claims: &Object<'_>, rules: &Rules) -> Result<Option<Box<str>>, Flaw> {
+    let own = optional_text(claims, "sub")?;
+    let Some(path) = &rules.subject_source else { return Ok(own) };
+    match claims.at(path) {
+        None => Ok(None),
+        Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
+        Some(_) => Err(Flaw::Malformed),
+    }
+}
+
 /// The first of the claims that is present: a string, or the first string of a list.
 fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
-    let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.get(name))?;
+    let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.at(name))?;
     let text = match value {
         Json::List(list) => list.first()?.as_text()?,
         other => other.as_text()?,
@@ -158,7 +172,7 @@ fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
 /// The first of the claims that is present: words in a string, or an array of strings. Any other shape
 /// gives no scopes.
 fn scopes(claims: &Object<'_>, rules: &Rules) -> Box<[Box<str>]> {
-    match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.get(name)) {
+    match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.at(name)) {
         Some(Json::Text(words)) => words.split(' ').filter(|word| !word.is_empty()).map(Into::into).collect(),
         Some(Json::List(list)) => texts(list)
             .map(|words| words.into_iter().filter(|word| !word.is_empty()).map(Into::into).collect())

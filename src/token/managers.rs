@@ -107,8 +107,12 @@ impl Table {
             None => return Err(Flaw::UnknownIssuer),
         };
         let known = self.by_issuer.get(issuer).ok_or(Flaw::UnknownIssuer)?;
-        let mut counting = known.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
-        let first = counting.next().ok_or(Flaw::KeyManagerNotAllowed)?;
+        let may = |issuer: &&Arc<Issuer>| allowed.allows(&issuer.rules.name);
+        if !known.iter().any(|issuer| may(&issuer)) {
+            return Err(Flaw::KeyManagerNotAllowed);
+        }
+        let mut counting = known.iter().filter(may).filter(|issuer| issuer.rules.patterns.all_match(claims));
+        let first = counting.next().ok_or(Flaw::Claim)?;
         if known.len() == 1 {
             return Ok(Arc::clone(first));
         }

@@ -5,6 +5,7 @@
 
 mod cache;
 mod claims;
+mod conditions;
 mod issuer;
 mod jose;
 mod json;
@@ -86,10 +87,23 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// `jti`
     pub jti: Option<Box<str>>,
+    /// Whose it is.
+    pub kind: TokenKind,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
     /// Ready values of the identity headers: visible ASCII, everything else percent-encoded.
     pub headers: IdentityValues,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An application's own.
+    Application,
+    /// A user's, given to an application.
+    User,
+    /// It says something that is neither.
+    Unknown,
 }
 
 /// Ready header values; `None` where the token lacks the claim.
@@ -163,11 +177,12 @@ pub enum Flaw {
     Audience,
     Bound,
     Revoked,
+    Claim,
 }
 
 impl Flaw {
     /// Every flaw, for counters that start at 0.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Opaque,
         Self::Encrypted,
@@ -186,6 +201,7 @@ impl Flaw {
         Self::Audience,
         Self::Bound,
         Self::Revoked,
+        Self::Claim,
     ];
 
     /// The metric label.
@@ -209,6 +225,7 @@ impl Flaw {
             Self::Audience => "audience",
             Self::Bound => "bound",
             Self::Revoked => "revoked",
+            Self::Claim => "claim",
         }
     }
 }

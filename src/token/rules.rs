@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{
+    conditions::{self, Patterns},
     jose,
     jwks::{self, Key, SharedKeyError},
     keys::Wanted,
@@ -20,6 +21,12 @@ pub(super) struct Rules {
     pub(super) issuer: Arc<str>,
     /// Claims wanted as headers.
     pub(super) header_claims: Arc<[Box<str>]>,
+    /// Where a token has each of them; nowhere, where its name has been given to another.
+    pub(super) header_sources: Box<[Option<Box<str>>]>,
+    /// The claim that is the subject instead of `sub`.
+    pub(super) subject_source: Option<Box<str>>,
+    /// Which tokens are this one's.
+    pub(super) patterns: Patterns,
     /// Keys shared with the provider.
     secrets: Vec<Arc<Key>>,
 }
@@ -44,6 +51,8 @@ impl Rules {
         field: &str,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        conditions::mistakes(&settings, field, &mut problems);
+        let patterns = Patterns::build(&settings, field, &mut problems);
         let secrets = secrets(&settings, field, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
@@ -52,6 +61,9 @@ impl Rules {
             name: settings.name.as_str().into(),
             issuer: settings.issuer.as_str().into(),
             header_claims: Arc::clone(header_claims),
+            header_sources: header_claims.iter().map(|name| conditions::source(&settings, name)).collect(),
+            subject_source: conditions::source(&settings, "sub").filter(|path| **path != *"sub"),
+            patterns,
             secrets,
             settings,
         })

@@ -3,6 +3,7 @@
 
 mod admin;
 mod attacks;
+mod claims;
 mod cli;
 mod docs;
 mod drain;
