@@ -117,12 +117,11 @@ impl Times {
     }
 }
 
-/// A NumericDate. Times before 1970 read as 1970; beyond 2^53, where doubles lose seconds, none.
+/// A NumericDate. Before 1970 there were no tokens; beyond 2^53 doubles lose seconds. Neither is a date here.
 fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
     let seconds = match *value {
         Json::Unsigned(seconds) => seconds,
-        Json::Signed(seconds) => u64::try_from(seconds).unwrap_or(0),
-        Json::Float(seconds) if seconds.abs() <= MAX_DATE as f64 => round(seconds).max(0.0) as u64,
+        Json::Float(seconds) if (0.0..=MAX_DATE as f64).contains(&seconds) => round(seconds) as u64,
         _ => return Err(Flaw::Malformed),
     };
     if seconds > MAX_DATE {
@@ -289,7 +288,8 @@ mod tests {
             (format!("{}", NOW - 29), None),
             (format!("{}.9", NOW - 30), Some(Flaw::Expired)),
             ("1.9e9".into(), None),
-            ("-1".into(), Some(Flaw::Expired)),
+            ("-1".into(), Some(Flaw::Malformed)),
+            ("-1.5".into(), Some(Flaw::Malformed)),
             ("-1e300".into(), Some(Flaw::Malformed)),
             ("1e308".into(), Some(Flaw::Malformed)),
             ("18446744073709551615".into(), Some(Flaw::Malformed)),

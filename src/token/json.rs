@@ -62,6 +62,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Every member.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &Json<'a>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
     /// Whether it has no members.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
