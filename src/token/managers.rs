@@ -8,6 +8,7 @@ use std::{
 use super::{
     Flaw, Issuer, KeySource, claims,
     json::{Json, Object},
+    jwe, jwe_key,
     metrics::Metrics,
     rules::Rules,
     settings::{KeyManagerSettings, Validation},
@@ -119,6 +120,13 @@ impl Table {
         let audience = claims::audience(claims)?;
         let meets = |issuer: &&Arc<Issuer>| claims::meets(&issuer.rules.settings, &audience);
         std::iter::once(first).chain(counting).find(meets).map(Arc::clone).ok_or(Flaw::Audience)
+    }
+
+    /// The signed token inside an encrypted one, with the key that opened it: one of a key manager that counts. Whether
+    /// it is of the key manager whose token is inside is for the caller to see.
+    pub(super) fn open(&self, token: &str, allowed: &KeyManagerSet) -> Result<(String, Arc<jwe_key::Key>), Flaw> {
+        let counting = self.issuers.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
+        jwe::open(token, counting.flat_map(|issuer| issuer.rules.decryption.all()))
     }
 
     fn push(&mut self, issuer: Arc<Issuer>) {

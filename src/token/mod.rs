@@ -9,6 +9,8 @@ mod conditions;
 mod issuer;
 mod jose;
 mod json;
+pub mod jwe;
+mod jwe_key;
 mod jwks;
 pub mod jws;
 mod jwt;
@@ -313,11 +315,22 @@ impl Authenticator {
         allowed: &KeyManagerSet,
         now: Now,
     ) -> Result<Authenticated, Refused> {
-        let compact = Compact::split(token)?;
+        let managers = self.managers.load();
+        let opened;
+        let (compact, key) = match Compact::split(token) {
+            Err(Flaw::Encrypted) => {
+                opened = managers.open(token, allowed)?;
+                (Compact::split(&opened.0)?, Some(&opened.1))
+            }
+            compact => (compact?, None),
+        };
         let header = Header::parse(&compact.header)?;
         let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
-        let issuer = self.managers.load().elect(&claims, allowed)?;
+        let issuer = managers.elect(&claims, allowed)?;
         let rules = &issuer.rules;
+        if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
+            return Err(Flaw::Encrypted.into());
+        }
         if !header.is_access_token(rules.settings.typ) {
             return Err(Flaw::Type.into());
         }

@@ -57,6 +57,10 @@ pub struct KeyManagerSettings {
     /// Keys shared with it, for HS256, HS384 and HS512. A symmetric key in its key set never counts.
     #[serde(default)]
     pub secret_keys: Vec<SecretKeySettings>,
+    /// Private keys that open its encrypted tokens, each a JWK or a JWK set: RSA-OAEP-256, or ECDH-ES with or without
+    /// A128KW and A256KW, and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
+    #[serde(default)]
+    pub decryption_keys: Vec<JwksFile>,
     /// Tolerated difference of clocks.
     #[serde(default = "thirty_seconds")]
     pub leeway: Span,
@@ -136,7 +140,7 @@ pub struct KeyManagerSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
-    /// Path of a JWK set (RFC 7517).
+    /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
     pub file: PathBuf,
 }
 
