@@ -119,8 +119,10 @@ fn second_opinion(signer: &Signer, token: &str) -> Result<Value, jsonwebtoken::e
 struct Signer {
     algorithm: &'static str,
     jwk: Option<Value>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    sign: Sign,
 }
+
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 impl Signer {
     fn header(&self) -> String {

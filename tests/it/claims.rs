@@ -54,7 +54,7 @@ fn a_name_with_dots_is_a_member_before_it_is_a_path() {
     check_all(&gate, &[&upstream], Form::Wso2, &cases);
     // What is told to the upstream is what was judged.
     for claims in [json!({"a": {"b": other}, "a.b": read}), json!({"a": {"b": read}})] {
-        let request = Request::get("/orders/v1/items/{m}").bearer(&token(claims).sign());
+        let request = Request::get("/orders/v1/items/{m}").bearer(token(claims).sign());
         let answer = block_on(gate.send(Via::H1, &request));
         assert_eq!(answer.forwarded_field("x-auth-ab"), ["orders:read"]);
     }
@@ -141,7 +141,7 @@ fn mapped_claims_are_known_by_their_local_names() {
     let gate = gate(&idp, &upstream, lines, headers);
     let token = Token::of(&idp, "shop-web").claim("upn", "ada@corp").claim("name", "Ada");
     let fields = |token: &Token| {
-        let request = Request::get("/orders/v1/items/{m}").bearer(&token.sign());
+        let request = Request::get("/orders/v1/items/{m}").bearer(token.sign());
         let answer = block_on(gate.send(Via::H1, &request));
         assert_eq!(answer.status, 200, "{answer:?}");
         ["x-auth-email", "x-auth-upn", "x-auth-name", "x-auth-subject"]
