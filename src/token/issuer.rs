@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
+    jwks::JwksError,
     keys::{FetchError, FetchKeys, Found, KeySet, KeySource},
     metrics::FetchCounters,
     rules::Rules,
@@ -191,6 +192,10 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<(Arc<KeySet>, Found), FetchError> {
         let text = source.fetch(rediscover).await?;
+        if text.is_empty() {
+            // Not the same as no set: a provider that has one answers with it.
+            return Err(JwksError::Malformed.into());
+        }
         Ok(KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?)
     }
 
@@ -378,6 +383,23 @@ mod tests {
         wait_for(3).await;
         assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
         assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
+        issuer.retire();
+        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn an_empty_answer_is_no_set_even_beside_shared_keys() {
+        let provider = Arc::new(Provider { answer: Mutex::new(Some(String::new())), ..Provider::default() });
+        let issuer = issuer(&provider, |s| {
+            s.algorithms.push(Algorithm::HS256);
+            let shared = r#"[{"alg":"HS256","secret":"a secret of 32 bytes, or longer!"}]"#;
+            s.secret_keys = serde_json::from_str(shared).expect("good settings");
+        });
+        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
+        while !issuer.is_failing() {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(issuer.keys.load().is_none());
         issuer.retire();
         time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
     }
