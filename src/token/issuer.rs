@@ -17,9 +17,10 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
-    claims::Rules,
+    jwks::JwksError,
     keys::{FetchError, FetchKeys, Found, KeySet, KeySource},
     metrics::FetchCounters,
+    rules::Rules,
     settings::Startup,
 };
 use crate::net::{Clock, Now};
@@ -191,7 +192,11 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<(Arc<KeySet>, Found), FetchError> {
         let text = source.fetch(rediscover).await?;
-        Ok(KeySet::read(&text, &self.rules.settings.algorithms, self.keys.load_full().as_ref())?)
+        if text.is_empty() {
+            // Not the same as no set: a provider that has one answers with it.
+            return Err(JwksError::Malformed.into());
+        }
+        Ok(KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?)
     }
 
     /// Puts a fetched set in force, or notes that there is none.
@@ -218,7 +223,7 @@ impl Issuer {
     /// `KeyManagers::build` has ruled out.
     pub(super) fn read_fixed(&self, source: &KeySource) {
         let KeySource::Fixed(text) = source else { return };
-        match KeySet::read(text, &self.rules.settings.algorithms, self.keys.load_full().as_ref()) {
+        match KeySet::read(text, self.rules.wanted(), self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
                 self.note(found);
                 self.install(&set, Now::at_ms(0));
@@ -242,7 +247,7 @@ impl Issuer {
         };
         // Read first: if a newer set comes in between, it only counts as older than it is.
         let fetched_ms = old.fetched_ms.load(Ordering::Relaxed);
-        let keys = old.keys.load().as_ref().map(|set| set.reread(&self.rules.settings.algorithms));
+        let keys = old.keys.load().as_ref().map(|set| set.reread(self.rules.wanted()));
         match keys {
             Some(Ok(set)) => {
                 self.fetched_ms.store(fetched_ms, Ordering::Relaxed);
@@ -334,9 +339,8 @@ mod tests {
     fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
         let mut settings = settings(ISSUER);
         change(&mut settings);
-        let name: Arc<str> = settings.name.as_str().into();
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&name);
-        let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
+        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
+        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&rules.name);
         Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
     }
 
@@ -379,6 +383,23 @@ mod tests {
         wait_for(3).await;
         assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
         assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
+        issuer.retire();
+        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn an_empty_answer_is_no_set_even_beside_shared_keys() {
+        let provider = Arc::new(Provider { answer: Mutex::new(Some(String::new())), ..Provider::default() });
+        let issuer = issuer(&provider, |s| {
+            s.algorithms.push(Algorithm::HS256);
+            let shared = r#"[{"alg":"HS256","secret":"a secret of 32 bytes, or longer!"}]"#;
+            s.secret_keys = serde_json::from_str(shared).expect("good settings");
+        });
+        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
+        while !issuer.is_failing() {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(issuer.keys.load().is_none());
         issuer.retire();
         time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
     }

@@ -64,7 +64,10 @@ impl<'a> Header<'a> {
         if header.has("crit") || header.get("b64").is_some_and(|b64| *b64 != Json::Bool(true)) {
             return Err(Flaw::Critical);
         }
-        let algorithm = header.get("alg").and_then(Json::as_text).and_then(algorithm).ok_or(Flaw::Algorithm)?;
+        let algorithm = header.get("alg").and_then(Json::as_text).and_then(Algorithm::of).ok_or(Flaw::Algorithm)?;
+        if !header.members().all(|(name, value)| is_well_formed(name, value)) {
+            return Err(Flaw::Malformed);
+        }
         let key_id = optional_text(&header, "kid")?;
         if key_id.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID) {
             return Err(Flaw::Malformed);
@@ -84,21 +87,16 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The algorithm of that name, compared exactly. `none` and the HMAC ones are no algorithms here.
-pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "ES512" => Algorithm::ES512,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
-    })
+/// Whether a registered parameter that counts for nothing here has at least the form it must have (RFC 7515
+/// section 4.1); those of a JWE have no place in a JWS.
+fn is_well_formed(name: &str, value: &Json<'_>) -> bool {
+    match name {
+        "cty" | "jku" | "x5u" | "x5t" | "x5t#S256" => value.as_text().is_some(),
+        "x5c" => matches!(value, Json::List(list) if list.iter().all(|member| member.as_text().is_some())),
+        "jwk" => matches!(value, Json::Object(_)),
+        "enc" | "zip" => false,
+        _ => true,
+    }
 }
 
 /// Base64url without padding, white space or stray bits (RFC 7515 section 2): one text for each value.
@@ -153,7 +151,7 @@ mod tests {
             Ok("ES256 Some(\"a\")")
         );
         assert_eq!(header(r#"{"alg":"ES256","b64":true}"#).as_deref(), Ok("ES256 None"));
-        for alg in ["none", "None", "nOnE", "NONE", "none ", "HS256", "es256", "ES256K", "", "RSA1_5"] {
+        for alg in ["none", "None", "nOnE", "NONE", "none ", "hs256", "es256", "ES256K", "", "RSA1_5"] {
             assert_eq!(header(&format!("{{\"alg\":\"{alg}\"}}")), Err(Flaw::Algorithm), "{alg}");
         }
         for json in ["{}", r#"{"alg":["ES256"]}"#, r#"{"alg":null}"#] {
@@ -168,6 +166,28 @@ mod tests {
         }
         for json in [r#"{"alg":"ES256","alg":"none"}"#, r#"{"alg":"none","\u0061lg":"ES256"}"#, "\"x\"", "null", "[]"] {
             assert_eq!(header(json), Err(Flaw::Malformed), "{json}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_no_use_have_their_form_or_are_refused() {
+        for (parameter, good) in [
+            (r#""cty":"JWT""#, true),
+            (r#""cty":0"#, false),
+            (r#""jku":"http://169.254.169.254/""#, true),
+            (r#""jku":null"#, false),
+            (r#""x5c":["AA"]"#, true),
+            (r#""x5c":"AA""#, false),
+            (r#""x5c":[1]"#, false),
+            (r#""x5t#S256":{}"#, false),
+            (r#""jwk":{"kty":"oct"}"#, true),
+            (r#""jwk":"{}""#, false),
+            (r#""zip":"DEF""#, false),
+            (r#""enc":"A128GCM""#, false),
+            (r#""anything":[{}]"#, true),
+        ] {
+            let expected = if good { Ok("ES256 None".to_owned()) } else { Err(Flaw::Malformed) };
+            assert_eq!(header(&format!("{{\"alg\":\"ES256\",{parameter}}}")), expected, "{parameter}");
         }
     }
 

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     Flaw, Issuer, KeySource, claims,
-    claims::Rules,
     json::{Json, Object},
-    jwks,
+    jwe, jwe_key,
     metrics::Metrics,
+    rules::Rules,
     settings::{KeyManagerSettings, Validation},
 };
 use crate::{problem::Problem, store::KeyManagerSet};
@@ -37,23 +37,22 @@ impl KeyManagers {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut names = HashSet::new();
-        for (i, (settings, source)) in managers.iter().enumerate() {
+        let mut built = Vec::new();
+        for (i, (settings, source)) in managers.into_iter().enumerate() {
             let field = format!("key_managers[{i}]");
-            if !names.insert(settings.name.as_str()) {
+            if !names.insert(settings.name.clone()) {
                 problems.push(Problem::new(format!("{field}.name"), "another key manager has this name"));
             }
-            problems.extend(mistakes(settings, source, &field));
+            problems.extend(mistakes(&settings, &field));
+            match Rules::build(settings, header_claims, &field) {
+                Ok(rules) => {
+                    problems.extend(mistakes_of_keys(&rules, &source, &field));
+                    built.push((rules, source));
+                }
+                Err(found) => problems.extend(found),
+            }
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let rules = |settings: KeyManagerSettings| Rules {
-            name: settings.name.as_str().into(),
-            issuer: settings.issuer.as_str().into(),
-            header_claims: Arc::clone(header_claims),
-            settings,
-        };
-        Ok(Self(managers.into_iter().map(|(settings, source)| (rules(settings), source)).collect()))
+        if problems.is_empty() { Ok(Self(built)) } else { Err(problems) }
     }
 
     /// The table that comes after `before`, and the issuers in it that are new.
@@ -109,14 +108,25 @@ impl Table {
             None => return Err(Flaw::UnknownIssuer),
         };
         let known = self.by_issuer.get(issuer).ok_or(Flaw::UnknownIssuer)?;
-        let mut counting = known.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
-        let first = counting.next().ok_or(Flaw::KeyManagerNotAllowed)?;
+        let may = |issuer: &&Arc<Issuer>| allowed.allows(&issuer.rules.name);
+        if !known.iter().any(|issuer| may(&issuer)) {
+            return Err(Flaw::KeyManagerNotAllowed);
+        }
+        let mut counting = known.iter().filter(may).filter(|issuer| issuer.rules.patterns.all_match(claims));
+        let first = counting.next().ok_or(Flaw::Claim)?;
         if known.len() == 1 {
             return Ok(Arc::clone(first));
         }
         let audience = claims::audience(claims)?;
         let meets = |issuer: &&Arc<Issuer>| claims::meets(&issuer.rules.settings, &audience);
         std::iter::once(first).chain(counting).find(meets).map(Arc::clone).ok_or(Flaw::Audience)
+    }
+
+    /// The signed token inside an encrypted one, with the key that opened it: one of a key manager that counts. Whether
+    /// it is of the key manager whose token is inside is for the caller to see.
+    pub(super) fn open(&self, token: &str, allowed: &KeyManagerSet) -> Result<(String, Arc<jwe_key::Key>), Flaw> {
+        let counting = self.issuers.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
+        jwe::open(token, counting.flat_map(|issuer| issuer.rules.decryption.all()))
     }
 
     fn push(&mut self, issuer: Arc<Issuer>) {
@@ -126,7 +136,7 @@ impl Table {
 }
 
 /// What is wrong with one key manager's settings, as far as tokens go.
-fn mistakes(settings: &KeyManagerSettings, source: &KeySource, field: &str) -> Vec<Problem> {
+fn mistakes(settings: &KeyManagerSettings, field: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |name: &str, message: &str| problems.push(Problem::new(format!("{field}.{name}"), message));
     if settings.name.is_empty() {
@@ -153,10 +163,12 @@ fn mistakes(settings: &KeyManagerSettings, source: &KeySource, field: &str) -> V
     if matches!(settings.validation, Validation::Introspect | Validation::Both) {
         problems.push(Problem::not_in_this_build(format!("{field}.validation")));
     }
-    if let KeySource::Fixed(text) = source
-        && let Err(error) = jwks::parse(text, &settings.algorithms)
-    {
-        problems.push(Problem::new(format!("{field}.jwks"), error.to_string()));
-    }
     problems
+}
+
+/// What is wrong with the keys that are at hand.
+fn mistakes_of_keys(rules: &Rules, source: &KeySource, field: &str) -> Option<Problem> {
+    let KeySource::Fixed(text) = source else { return None };
+    let error = rules.wanted().parse(text).err()?;
+    Some(Problem::new(format!("{field}.jwks"), error.to_string()))
 }

@@ -5,19 +5,25 @@
 
 mod cache;
 mod claims;
+mod conditions;
 mod issuer;
 mod jose;
 mod json;
+pub mod jwe;
+mod jwe_key;
 mod jwks;
+pub mod jws;
 mod jwt;
 mod keys;
 mod managers;
 mod metrics;
+mod rules;
 pub mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod weak;
 
 use std::sync::Arc;
 
@@ -27,7 +33,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 
 pub use issuer::{Issuer, IssuerStatus};
-pub use jwks::{JwksError, MAX_JWKS};
+pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
 pub use managers::KeyManagers;
 
@@ -83,10 +89,23 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// `jti`
     pub jti: Option<Box<str>>,
+    /// Whose it is.
+    pub kind: TokenKind,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
     /// Ready values of the identity headers: visible ASCII, everything else percent-encoded.
     pub headers: IdentityValues,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An application's own.
+    Application,
+    /// A user's, given to an application.
+    User,
+    /// It says something that is neither.
+    Unknown,
 }
 
 /// Ready header values; `None` where the token lacks the claim.
@@ -160,11 +179,12 @@ pub enum Flaw {
     Audience,
     Bound,
     Revoked,
+    Claim,
 }
 
 impl Flaw {
     /// Every flaw, for counters that start at 0.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Opaque,
         Self::Encrypted,
@@ -183,6 +203,7 @@ impl Flaw {
         Self::Audience,
         Self::Bound,
         Self::Revoked,
+        Self::Claim,
     ];
 
     /// The metric label.
@@ -206,6 +227,7 @@ impl Flaw {
             Self::Audience => "audience",
             Self::Bound => "bound",
             Self::Revoked => "revoked",
+            Self::Claim => "claim",
         }
     }
 }
@@ -293,11 +315,22 @@ impl Authenticator {
         allowed: &KeyManagerSet,
         now: Now,
     ) -> Result<Authenticated, Refused> {
-        let compact = Compact::split(token)?;
+        let managers = self.managers.load();
+        let opened;
+        let (compact, key) = match Compact::split(token) {
+            Err(Flaw::Encrypted) => {
+                opened = managers.open(token, allowed)?;
+                (Compact::split(&opened.0)?, Some(&opened.1))
+            }
+            compact => (compact?, None),
+        };
         let header = Header::parse(&compact.header)?;
         let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
-        let issuer = self.managers.load().elect(&claims, allowed)?;
+        let issuer = managers.elect(&claims, allowed)?;
         let rules = &issuer.rules;
+        if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
+            return Err(Flaw::Encrypted.into());
+        }
         if !header.is_access_token(rules.settings.typ) {
             return Err(Flaw::Type.into());
         }

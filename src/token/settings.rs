@@ -1,6 +1,6 @@
 //! What the configuration says of key managers and of the token cache.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,9 +51,16 @@ pub struct KeyManagerSettings {
     /// Which `typ` an access token may have.
     #[serde(default)]
     pub typ: TypRule,
-    /// Accepted signature algorithms.
+    /// Accepted signature algorithms; HS256, HS384 and HS512 only beside a key of `secret_keys`.
     #[serde(default = "all_algorithms")]
     pub algorithms: Vec<Algorithm>,
+    /// Keys shared with it, for HS256, HS384 and HS512. A symmetric key in its key set never counts.
+    #[serde(default)]
+    pub secret_keys: Vec<SecretKeySettings>,
+    /// Private keys that open its encrypted tokens, each a JWK or a JWK set: RSA-OAEP-256, or ECDH-ES with or without
+    /// A128KW and A256KW, and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
+    #[serde(default)]
+    pub decryption_keys: Vec<JwksFile>,
     /// Tolerated difference of clocks.
     #[serde(default = "thirty_seconds")]
     pub leeway: Span,
@@ -63,7 +70,20 @@ pub struct KeyManagerSettings {
     /// Longest accepted `exp` − `iat`; 0: any.
     #[serde(default)]
     pub max_lifetime: Span,
-    /// Claims that may hold the consumer key; the first present counts.
+    /// Claims that a token must have: `true` (there, and neither null, false nor empty), a value, or a list of which
+    /// one suffices. A list in the token counts by its members. All must hold.
+    #[serde(default)]
+    pub required_claims: BTreeMap<String, ClaimRule>,
+    /// Which JWTs are this one's, where several share an issuer: regular expressions of claims that are texts. Each
+    /// must match whole, and all must.
+    #[serde(default)]
+    pub token_match: BTreeMap<String, String>,
+    /// The provider's names of claims, with ours: by those the identity headers know them. Settings of the key manager
+    /// itself use the provider's.
+    #[serde(default)]
+    pub claim_mappings: BTreeMap<String, String>,
+    /// Claims that may hold the consumer key; the first present counts. Like everywhere, a name with dots is first the
+    /// name of a member, then a path through objects; at each step the longest name that there is counts.
     #[serde(default = "consumer_key_claims")]
     pub consumer_key_claim: ClaimNames,
     /// Claims that may hold the scopes; the first present counts.
@@ -120,8 +140,34 @@ pub struct KeyManagerSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
-    /// Path of a JWK set (RFC 7517).
+    /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
     pub file: PathBuf,
+}
+
+/// A symmetric key shared with a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKeySettings {
+    /// `kid`, where its tokens name one.
+    pub kid: Option<String>,
+    /// The one algorithm it is for: HS256, HS384 or HS512.
+    pub alg: Algorithm,
+    /// The key; at least as long as the hash (RFC 7518 section 3.2): 32, 48 or 64 bytes.
+    pub secret: Secret,
+    /// How the key is written.
+    #[serde(default)]
+    pub encoding: SecretEncoding,
+}
+
+/// How a symmetric key is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretEncoding {
+    /// The bytes of the text are the key.
+    #[default]
+    Text,
+    /// The text is the key in base64url without padding, as in `k` of a JWK.
+    Base64url,
 }
 
 /// A client of the embedded provider.
@@ -181,7 +227,7 @@ pub enum TypRule {
     AtJwt,
 }
 
-/// Signature algorithms (RFC 7518, RFC 8037).
+/// Signature algorithms (RFC 7518, RFC 8037). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "each is the algorithm of that name")]
 pub enum Algorithm {
@@ -195,6 +241,71 @@ pub enum Algorithm {
     ES384,
     ES512,
     EdDSA,
+    HS256,
+    HS384,
+    HS512,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 13] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+    ];
+
+    /// Its name in a header.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+        }
+    }
+
+    /// The algorithm of that name, compared exactly.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Whether both sides hold the same key.
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+}
+
+/// What a claim must be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "expected true, a number, a text or a list of texts")]
+pub enum ClaimRule {
+    /// Whether it must be there; only `true` means anything.
+    Present(bool),
+    /// This number.
+    Number(i64),
+    /// This text, or a list with it.
+    Text(String),
+    /// One of these.
+    OneOf(Vec<String>),
 }
 
 /// One claim name or several.
@@ -286,8 +397,7 @@ fn yes() -> bool {
 }
 
 fn all_algorithms() -> Vec<Algorithm> {
-    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-    vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]
+    Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_symmetric()).collect()
 }
 
 fn consumer_key_claims() -> ClaimNames {

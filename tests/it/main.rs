@@ -3,9 +3,11 @@
 
 mod admin;
 mod attacks;
+mod claims;
 mod cli;
 mod docs;
 mod drain;
+mod jwe;
 mod jwks;
 mod layers;
 mod limits;
