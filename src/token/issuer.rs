@@ -17,10 +17,11 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
+    Circuit, Introspect, IntrospectError,
     claims::Rules,
     keys::{FetchError, FetchKeys, Found, KeySet, KeySource},
-    metrics::FetchCounters,
-    settings::Startup,
+    metrics::{FetchCounters, IssuerCounters},
+    settings::{Startup, Validation},
 };
 use crate::net::{Clock, Now};
 
@@ -30,6 +31,10 @@ pub struct Issuer {
     pub(super) rules: Rules,
     pub(super) keys: ArcSwapOption<KeySet>,
     source: KeySource,
+    /// Who is asked about its tokens; none where nobody is. A reload may bring other credentials.
+    introspection: Mutex<Option<Arc<dyn Introspect>>>,
+    /// Whether the last call has failed.
+    unanswered: AtomicBool,
     /// Steady time of the last good fetch.
     fetched_ms: AtomicU64,
     /// Steady time of the next fetch that is planned.
@@ -45,6 +50,22 @@ pub struct Issuer {
     /// Wakes the task: a demand, or retirement.
     wake: Notify,
     counters: FetchCounters,
+    pub(super) calls: FetchCounters,
+}
+
+/// How a provider is reached: where its keys come from, and who is asked about its tokens.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Its keys.
+    pub keys: KeySource,
+    /// Its introspection (RFC 7662); none: nobody is asked about its tokens.
+    pub introspection: Option<Arc<dyn Introspect>>,
+}
+
+impl From<KeySource> for Sources {
+    fn from(keys: KeySource) -> Self {
+        Self { keys, introspection: None }
+    }
 }
 
 /// What unknown key ids have asked for.
@@ -67,6 +88,8 @@ pub struct IssuerStatus {
     pub keys_age_s: Option<u64>,
     /// Whether readiness waits for it.
     pub required: bool,
+    /// Whether its provider is asked about tokens just now; none where it never is.
+    pub circuit: Option<Circuit>,
 }
 
 /// What became of the wish for newer keys.
@@ -81,11 +104,13 @@ pub(super) enum Renewal {
 }
 
 impl Issuer {
-    pub(super) fn new(rules: Rules, source: KeySource, counters: FetchCounters) -> Self {
+    pub(super) fn new(rules: Rules, sources: Sources, IssuerCounters { fetches, calls }: IssuerCounters) -> Self {
         Self {
             rules,
             keys: ArcSwapOption::empty(),
-            source,
+            source: sources.keys,
+            introspection: Mutex::new(sources.introspection),
+            unanswered: AtomicBool::new(false),
             fetched_ms: AtomicU64::new(0),
             next_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
@@ -93,7 +118,8 @@ impl Issuer {
             demand: Mutex::default(),
             met: watch::Sender::new(0),
             wake: Notify::new(),
-            counters,
+            counters: fetches,
+            calls,
         }
     }
 
@@ -127,9 +153,36 @@ impl Issuer {
         let has_keys = self.keys.load().is_some();
         IssuerStatus {
             name: Arc::clone(&self.rules.name),
-            ready: has_keys && self.is_fresh(now),
+            ready: (has_keys && self.is_fresh(now)) || self.rules.settings.validation == Validation::Introspect,
             keys_age_s: (has_keys && self.is_remote()).then(|| self.age_ms(now) / 1000),
             required: self.rules.settings.startup == Startup::Required,
+            circuit: self.introspection().map(|introspection| introspection.circuit()),
+        }
+    }
+
+    /// Who is asked about its tokens.
+    pub(super) fn introspection(&self) -> Option<Arc<dyn Introspect>> {
+        self.introspection.lock().clone()
+    }
+
+    /// Asks as the newest configuration says: the credentials may have been renewed under the same name.
+    pub(super) fn ask_by(&self, introspection: Option<Arc<dyn Introspect>>) {
+        *self.introspection.lock() = introspection;
+    }
+
+    /// The provider has answered about a token.
+    pub(super) fn answered(&self, outcome: &str) {
+        self.calls.count(outcome);
+        if self.unanswered.swap(false, Ordering::Relaxed) {
+            tracing::info!(key_manager.name = &*self.rules.name, "the provider answers about tokens again");
+        }
+    }
+
+    /// The provider has not answered about a token. Told once, until it answers again.
+    pub(super) fn unanswered(&self, error: &IntrospectError) {
+        self.calls.count(error.label());
+        if !self.unanswered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(key_manager.name = &*self.rules.name, %error, "cannot ask the provider about tokens");
         }
     }
 
@@ -228,8 +281,10 @@ impl Issuer {
     }
 
     /// Whether it judges by these very rules, with keys from the same kind of source.
-    pub(super) fn is_for(&self, rules: &Rules, source: &KeySource) -> bool {
-        self.rules == *rules && matches!(source, KeySource::Remote(_)) == self.is_remote()
+    pub(super) fn is_for(&self, rules: &Rules, sources: &Sources) -> bool {
+        self.rules == *rules
+            && matches!(sources.keys, KeySource::Remote(_)) == self.is_remote()
+            && sources.introspection.is_some() == self.introspection.lock().is_some()
     }
 
     /// Goes on with what the freshest of `before` has from the same provider, whatever its name and its
@@ -335,9 +390,9 @@ mod tests {
         let mut settings = settings(ISSUER);
         change(&mut settings);
         let name: Arc<str> = settings.name.as_str().into();
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&name);
+        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").issuer(&name, false);
         let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
-        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
+        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>).into(), counters))
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum KeySource {
     Fixed(Bytes),
     /// A provider that is asked again and again.
     Remote(Arc<dyn FetchKeys>),
+    /// There are none: its tokens are judged by introspection alone.
+    None,
 }
 
 impl KeySource {

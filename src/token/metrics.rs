@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::{Flaw, keys::FetchError};
+use super::{Flaw, IntrospectError, keys::FetchError};
 
 /// The part's metrics.
 #[derive(Debug)]
@@ -14,7 +14,17 @@ pub(super) struct Metrics {
     verified: IntCounter,
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
+    flooded: IntCounter,
     fetches: IntCounterVec,
+    calls: IntCounterVec,
+}
+
+/// What is counted of one key manager.
+#[derive(Debug)]
+pub(super) struct IssuerCounters {
+    pub(super) fetches: FetchCounters,
+    /// Calls about tokens; empty where nobody is asked.
+    pub(super) calls: FetchCounters,
 }
 
 /// Look-ups of one cache by outcome.
@@ -26,7 +36,7 @@ pub(super) struct CacheCounters {
     pub(super) outdated: IntCounter,
 }
 
-/// Fetches of one key manager's keys, by outcome.
+/// Calls to one key manager's provider, by outcome.
 #[derive(Debug)]
 pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
 
@@ -39,6 +49,12 @@ impl Metrics {
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =
             counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
+        let calls = counters(
+            "tollgate_introspections_total",
+            "Calls to providers about tokens, by outcome.",
+            &["key_manager", "outcome"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
         registry.register(Box::new(fetches.clone()))?;
@@ -53,7 +69,9 @@ impl Metrics {
             verified: verifications.with_label_values(&["ok"]),
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
+            flooded: verifications.with_label_values(&["flooded"]),
             fetches,
+            calls,
         })
     }
 
@@ -77,10 +95,19 @@ impl Metrics {
         self.unavailable.inc();
     }
 
-    /// The counters of one key manager, at 0 if new.
-    pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
-        let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
-        FetchCounters(FetchError::LABELS.map(counter).into())
+    /// A token was not asked about, since its client has brought too many bad ones.
+    pub(super) fn flooded(&self) {
+        self.flooded.inc();
+    }
+
+    /// The counters of one key manager, at 0 if new; `asked`: whether its provider is asked about tokens.
+    pub(super) fn issuer(&self, key_manager: &Arc<str>, asked: bool) -> IssuerCounters {
+        let of = |counters: &IntCounterVec, labels: &[&'static str]| {
+            let counter = |label: &&'static str| (*label, counters.with_label_values(&[&**key_manager, label]));
+            FetchCounters(labels.iter().map(counter).collect())
+        };
+        let calls = if asked { [&ANSWERS[..], &IntrospectError::LABELS].concat() } else { Vec::new() };
+        IssuerCounters { fetches: of(&self.fetches, &FetchError::LABELS), calls: of(&self.calls, &calls) }
     }
 }
 
@@ -91,6 +118,9 @@ impl FetchCounters {
         }
     }
 }
+
+/// Outcomes of calls that were answered.
+const ANSWERS: [&str; 3] = ["active", "inactive", "refused"];
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)
