@@ -28,7 +28,7 @@ use prometheus::Registry;
 
 pub use issuer::{Issuer, IssuerStatus};
 pub use jwks::{JwksError, MAX_JWKS};
-pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
+pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};
