@@ -216,7 +216,7 @@ impl Issuer {
         match outcome {
             Ok(new) => {
                 self.counters.count("ok");
-                self.note(new.found);
+                self.note(&new.set, new.found);
                 self.install(&new.set, now);
                 if self.failures.swap(0, Ordering::Relaxed) > 0 {
                     tracing::info!(key_manager.name = name, "the keys can be fetched again");
@@ -236,7 +236,7 @@ impl Issuer {
         let KeySource::Fixed(text) = source else { return };
         match KeySet::read(text, &self.rules.settings.algorithms, self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
-                self.note(found);
+                self.note(&set, found);
                 self.install(&set, Now::at_ms(0));
             }
             Err(error) => tracing::error!(key_manager.name = &*self.rules.name, %error, "cannot use the keys given"),
@@ -289,8 +289,9 @@ impl Issuer {
         }
     }
 
-    fn note(&self, found: Found) {
+    fn note(&self, set: &KeySet, found: Found) {
         let name = &*self.rules.name;
+        self.counters.holds(set.len(), found.skipped);
         if found.private {
             tracing::warn!(key_manager.name = name, "the key set shows private keys; whoever read it can forge tokens");
         }

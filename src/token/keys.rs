@@ -128,6 +128,11 @@ impl KeySet {
         Ok((Arc::new(Self { keys, text: text.into(), version }), found))
     }
 
+    /// How many keys it has.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The same set for another issuer, with the keys that are of use to it. They are keys of their own:
     /// what becomes of ours is nothing to them.
     pub(super) fn reread(&self, allowed: &[Algorithm]) -> Result<Arc<Self>, JwksError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Flaw, keys::FetchError};
 
@@ -15,6 +15,7 @@ pub(super) struct Metrics {
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
     fetches: IntCounterVec,
+    keys: IntGaugeVec,
 }
 
 /// Look-ups of one cache by outcome.
@@ -26,9 +27,13 @@ pub(super) struct CacheCounters {
     pub(super) outdated: IntCounter,
 }
 
-/// Fetches of one key manager's keys, by outcome.
+/// Fetches of one key manager's keys, by outcome, and what is in the set.
 #[derive(Debug)]
-pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
+pub(super) struct FetchCounters {
+    outcomes: Vec<(&'static str, IntCounter)>,
+    usable: IntGauge,
+    skipped: IntGauge,
+}
 
 impl Metrics {
     /// Registered, and at 0.
@@ -41,7 +46,10 @@ impl Metrics {
             counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
+        let keys = Opts::new("tollgate_jwks_keys", "Keys in the set in force: usable, or skipped as of no use here.");
+        let keys = IntGaugeVec::new(keys, &["key_manager", "use"])?;
         registry.register(Box::new(fetches.clone()))?;
+        registry.register(Box::new(keys.clone()))?;
         let cache = |name: &str| CacheCounters {
             hit: lookups.with_label_values(&[name, "hit"]),
             miss: lookups.with_label_values(&[name, "miss"]),
@@ -54,6 +62,7 @@ impl Metrics {
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
             fetches,
+            keys,
         })
     }
 
@@ -80,15 +89,26 @@ impl Metrics {
     /// The counters of one key manager, at 0 if new.
     pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
         let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
-        FetchCounters(FetchError::LABELS.map(counter).into())
+        let keys = |label| self.keys.with_label_values(&[&**key_manager, label]);
+        FetchCounters {
+            outcomes: FetchError::LABELS.map(counter).into(),
+            usable: keys("usable"),
+            skipped: keys("skipped"),
+        }
     }
 }
 
 impl FetchCounters {
     pub(super) fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.0.iter().find(|(label, _)| *label == outcome) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(label, _)| *label == outcome) {
             counter.inc();
         }
+    }
+
+    /// A set is in force with so many keys that are of use, and so many that are not.
+    pub(super) fn holds(&self, usable: usize, skipped: usize) {
+        self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
+        self.skipped.set(i64::try_from(skipped).unwrap_or(i64::MAX));
     }
 }
 
