@@ -5,6 +5,8 @@
 
 mod oidc;
 #[cfg(test)]
+mod reach_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{fs::File, io::Read};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Flaw, IntrospectError, keys::FetchError};
 
@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     refused: [IntCounter; Flaw::ALL.len()],
     flooded: IntCounter,
     fetches: IntCounterVec,
+    keys: IntGaugeVec,
     calls: IntCounterVec,
 }
 
@@ -23,8 +24,7 @@ pub(super) struct Metrics {
 #[derive(Debug)]
 pub(super) struct IssuerCounters {
     pub(super) fetches: FetchCounters,
-    /// Calls about tokens; empty where nobody is asked.
-    pub(super) calls: FetchCounters,
+    pub(super) calls: CallCounters,
 }
 
 /// Look-ups of one cache by outcome.
@@ -36,9 +36,17 @@ pub(super) struct CacheCounters {
     pub(super) outdated: IntCounter,
 }
 
-/// Calls to one key manager's provider, by outcome.
+/// Calls about tokens to one key manager's provider, by outcome; none where nobody is asked.
 #[derive(Debug)]
-pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
+pub(super) struct CallCounters(Vec<(&'static str, IntCounter)>);
+
+/// Fetches of one key manager's keys, by outcome, and what is in the set.
+#[derive(Debug)]
+pub(super) struct FetchCounters {
+    outcomes: Vec<(&'static str, IntCounter)>,
+    usable: IntGauge,
+    skipped: IntGauge,
+}
 
 impl Metrics {
     /// Registered, and at 0.
@@ -57,7 +65,10 @@ impl Metrics {
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
+        let keys = Opts::new("tollgate_jwks_keys", "Keys in the set in force: usable, or skipped as of no use here.");
+        let keys = IntGaugeVec::new(keys, &["key_manager", "use"])?;
         registry.register(Box::new(fetches.clone()))?;
+        registry.register(Box::new(keys.clone()))?;
         let cache = |name: &str| CacheCounters {
             hit: lookups.with_label_values(&[name, "hit"]),
             miss: lookups.with_label_values(&[name, "miss"]),
@@ -71,6 +82,7 @@ impl Metrics {
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
             flooded: verifications.with_label_values(&["flooded"]),
             fetches,
+            keys,
             calls,
         })
     }
@@ -102,16 +114,37 @@ impl Metrics {
 
     /// The counters of one key manager, at 0 if new; `asked`: whether its provider is asked about tokens.
     pub(super) fn issuer(&self, key_manager: &Arc<str>, asked: bool) -> IssuerCounters {
-        let of = |counters: &IntCounterVec, labels: &[&'static str]| {
-            let counter = |label: &&'static str| (*label, counters.with_label_values(&[&**key_manager, label]));
-            FetchCounters(labels.iter().map(counter).collect())
-        };
-        let calls = if asked { [&ANSWERS[..], &IntrospectError::LABELS].concat() } else { Vec::new() };
-        IssuerCounters { fetches: of(&self.fetches, &FetchError::LABELS), calls: of(&self.calls, &calls) }
+        let call = |label: &&'static str| (*label, self.calls.with_label_values(&[&**key_manager, label]));
+        let outcomes = ANSWERS.iter().chain(&IntrospectError::LABELS).filter(|_| asked);
+        IssuerCounters { fetches: self.fetches(key_manager), calls: CallCounters(outcomes.map(call).collect()) }
+    }
+
+    fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
+        let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
+        let keys = |label| self.keys.with_label_values(&[&**key_manager, label]);
+        FetchCounters {
+            outcomes: FetchError::LABELS.map(counter).into(),
+            usable: keys("usable"),
+            skipped: keys("skipped"),
+        }
     }
 }
 
 impl FetchCounters {
+    pub(super) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(label, _)| *label == outcome) {
+            counter.inc();
+        }
+    }
+
+    /// A set is in force with so many keys that are of use, and so many that are not.
+    pub(super) fn holds(&self, usable: usize, skipped: usize) {
+        self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
+        self.skipped.set(i64::try_from(skipped).unwrap_or(i64::MAX));
+    }
+}
+
+impl CallCounters {
     pub(super) fn count(&self, outcome: &str) {
         if let Some((_, counter)) = self.0.iter().find(|(label, _)| *label == outcome) {
             counter.inc();

@@ -40,7 +40,7 @@ pub use failures::Flood;
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS};
-pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
+pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};

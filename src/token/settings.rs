@@ -74,7 +74,8 @@ pub struct KeyManagerSettings {
     /// Whether readiness waits for it.
     #[serde(default)]
     pub startup: Startup,
-    /// How often the key set is fetched.
+    /// How often the key set is fetched. The provider's `Cache-Control: max-age` moves it, to no less than a tenth of
+    /// it (and 10 s) and no more than twice it.
     #[serde(default = "five_minutes")]
     pub jwks_refresh: Span,
     /// Shortest time between two fetches that unknown key ids cause.
