@@ -2,15 +2,14 @@
 //!
 //! An answer that cannot be read is never a verdict; one that can says no unless everything in it says yes.
 
-use std::sync::Arc;
-
 use super::{
     AnswerForm, Flaw, Identity, IntrospectionAnswer, Issuer,
-    claims::{self, Bearer, Rules, Validity},
+    claims::{self, Bearer, Validity},
     jose::{Compact, Header},
     json::{Json, Object},
-    jwks::Key,
+    jws,
     keys::{Candidates, KeySet},
+    rules::Rules,
 };
 use crate::net::Now;
 
@@ -107,7 +106,7 @@ fn access_token(answer: &Object<'_>) -> Result<(), Flaw> {
 }
 
 /// The signature, and that what was signed is an introspection response (RFC 9701 section 5).
-fn verify(compact: &Compact<'_>, issuer: &Issuer, keys: Option<&KeySet>) -> Result<Arc<Key>, Fault> {
+fn verify(compact: &Compact<'_>, issuer: &Issuer, keys: Option<&KeySet>) -> Result<(), Fault> {
     let header = Header::parse(&compact.header).map_err(|_| Fault::Unusable("the answer's header is malformed"))?;
     if !header.typ.as_deref().is_some_and(is_introspection_response) {
         return Err(Fault::Unusable("the answer's typ is not token-introspection+jwt"));
@@ -121,8 +120,9 @@ fn verify(compact: &Compact<'_>, issuer: &Issuer, keys: Option<&KeySet>) -> Resu
         Candidates::UnknownId => return Err(Fault::UnknownKey),
         Candidates::Unfit => return Err(Fault::Unusable("the answer's key does not fit its algorithm")),
     };
-    let signs = |key: &&&Arc<Key>| key.verifies(header.algorithm, compact.signed.as_bytes(), &compact.signature);
-    candidates.iter().find(signs).map(|key| Arc::clone(key)).ok_or(Fault::Unusable("the answer's signature is wrong"))
+    jws::signer(compact, header.algorithm, &candidates)
+        .map(|_| ())
+        .map_err(|_| Fault::Unusable("the answer's signature is wrong"))
 }
 
 /// The claims around the answer: from our provider, for us, just now.
@@ -161,6 +161,8 @@ const MAX_AGE_MS: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::token::testing;
 
@@ -170,7 +172,7 @@ mod tests {
     fn rules(audience: &[&str]) -> Rules {
         let mut settings = testing::settings(ISSUER);
         settings.audience = audience.iter().map(|&a| a.into()).collect();
-        Rules { name: "idp".into(), issuer: ISSUER.into(), header_claims: Arc::default(), settings }
+        Rules::build(settings, &Arc::default(), "km").expect("good settings")
     }
 
     fn ask(rules: &Rules, text: &str) -> Result<Identity, Fault> {

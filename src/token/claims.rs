@@ -12,19 +12,10 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::{
     Flaw, Identity, IdentityValues,
     json::{Json, Object},
+    rules::Rules,
     settings::KeyManagerSettings,
 };
 use crate::net::Now;
-
-/// By what a key manager's tokens are judged.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rules {
-    pub(super) settings: KeyManagerSettings,
-    pub(super) name: Arc<str>,
-    pub(super) issuer: Arc<str>,
-    /// Claims wanted as headers.
-    pub(super) header_claims: Arc<[Box<str>]>,
-}
 
 /// What a token's times allow, in milliseconds, leeway included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,12 +319,8 @@ mod tests {
         let mut settings = testing::settings("https://idp.example.com");
         change(&mut settings);
         let header_claims = ["email", "groups", "age", "address", "missing", "nothing", "admin"];
-        Rules {
-            name: settings.name.as_str().into(),
-            issuer: settings.issuer.as_str().into(),
-            header_claims: header_claims.iter().map(|name| (*name).into()).collect(),
-            settings,
-        }
+        let header_claims = header_claims.iter().map(|name| (*name).into()).collect();
+        Rules::build(settings, &header_claims, "").expect("good settings")
     }
 
     fn run(rules: &Rules, claims: &str) -> Result<Identity, Flaw> {

@@ -19,9 +19,9 @@ use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
     Circuit, Introspect, IntrospectError,
-    claims::Rules,
     keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource},
     metrics::{CallCounters, FetchCounters, IssuerCounters},
+    rules::Rules,
     settings::{Startup, Validation},
 };
 use crate::net::{Clock, Now};
@@ -259,7 +259,7 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<New, FetchError> {
         let Fetched { text, max_age } = source.fetch(rediscover).await?;
-        let (set, found) = KeySet::read(&text, &self.rules.settings.algorithms, self.keys.load_full().as_ref())?;
+        let (set, found) = KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?;
         Ok(New { set, found, max_age })
     }
 
@@ -287,7 +287,10 @@ impl Issuer {
     /// `KeyManagers::build` has ruled out.
     pub(super) fn read_fixed(&self, source: &KeySource) {
         let KeySource::Fixed(text) = source else { return };
-        match KeySet::read(text, &self.rules.settings.algorithms, self.keys.load_full().as_ref()) {
+        if text.is_empty() && self.rules.needs_no_keys() {
+            return;
+        }
+        match KeySet::read(text, self.rules.wanted(), self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
                 self.note(&set, found);
                 self.install(&set, Now::at_ms(0));
@@ -313,7 +316,7 @@ impl Issuer {
         };
         // Read first: if a newer set comes in between, it only counts as older than it is.
         let fetched_ms = old.fetched_ms.load(Ordering::Relaxed);
-        let keys = old.keys.load().as_ref().map(|set| set.reread(&self.rules.settings.algorithms));
+        let keys = old.keys.load().as_ref().map(|set| set.reread(self.rules.wanted()));
         match keys {
             Some(Ok(set)) => {
                 self.fetched_ms.store(fetched_ms, Ordering::Relaxed);
@@ -425,9 +428,9 @@ mod tests {
     fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
         let mut settings = settings(ISSUER);
         change(&mut settings);
-        let name: Arc<str> = settings.name.as_str().into();
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").issuer(&name, false);
-        let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
+        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
+        let metrics = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+        let counters = metrics.issuer(&rules.name, false);
         Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>).into(), counters))
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::{
     Flaw, Identity,
-    claims::{self, Bearer, Rules, Validity},
+    claims::{self, Bearer, Validity},
     jose::Compact,
     json::Object,
     jwks::Key,
+    jws,
+    rules::Rules,
     settings::Algorithm,
 };
 use crate::net::Now;
@@ -31,8 +33,7 @@ pub(super) fn verify(
     rules: &Rules,
     now: Now,
 ) -> Result<Verified, Flaw> {
-    let signs = |key: &&&Arc<Key>| key.verifies(algorithm, compact.signed.as_bytes(), &compact.signature);
-    let key = keys.iter().find(signs).ok_or(Flaw::Signature)?;
+    let key = jws::signer(compact, algorithm, keys)?;
     let (identity, validity) = claims::judge(claims, bearer, rules, now)?;
     Ok(Verified { identity, validity, key: Arc::clone(key) })
 }

@@ -14,15 +14,18 @@ mod issuer;
 mod jose;
 mod json;
 mod jwks;
+pub mod jws;
 mod jwt;
 mod keys;
 mod managers;
 mod metrics;
+mod rules;
 pub mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod weak;
 
 use std::{
     net::IpAddr,
@@ -39,7 +42,7 @@ use tokio::runtime::Handle;
 pub use failures::Flood;
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
-pub use jwks::{JwksError, MAX_JWKS};
+pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource};
 pub use managers::KeyManagers;
 
