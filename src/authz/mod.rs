@@ -87,6 +87,7 @@ impl Authorizer {
         trace.step(Step::Credential, || if credential.is_some() { "bearer" } else { "none" }.to_owned());
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
+            scope::require_level(resource, &identity)?;
             subscription::require(tables, api, &identity, seen)?;
             require_environment(api, seen)?;
             trace.step(Step::Subscription, || subscription::describe(tables, seen));
