@@ -5,6 +5,7 @@ mod api;
 mod application;
 mod build;
 mod gate;
+mod label;
 mod path;
 mod resource;
 pub mod settings;
@@ -25,6 +26,7 @@ use arc_swap::ArcSwap;
 
 pub use application::{Application, ConsumerKey};
 pub use gate::{Gate, IdentityNames};
+pub use label::Label;
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use settings::{
