@@ -38,7 +38,7 @@ use crate::{
     proxy::{self, Proxy},
     telemetry::{AccessLog, Logs},
     throttle::Limiter,
-    token::{Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -108,6 +108,7 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
         tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
 
@@ -124,6 +125,7 @@ impl App {
             authorizer: self.authorizer,
             metrics: self.metrics,
             client: self.client,
+            clock: Arc::clone(&self.clock),
             providers: self.providers,
             tls: self.tls,
             proxy: proxy.clone(),
@@ -225,8 +227,13 @@ impl App {
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
-    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
-    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
+    let IssuerStatus { name, ready, keys_age_s, required, circuit } = issuer;
+    let circuit = circuit.map(|circuit| match circuit {
+        Circuit::Closed => 0,
+        Circuit::HalfOpen => 1,
+        Circuit::Open => 2,
+    });
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
 /// The signals that mean something to us.

@@ -3,14 +3,10 @@
 
 use crate::{
     problem::Problem,
-    throttle,
-    token::settings::{CacheSettings, ConnectorKind, TokenForm, Validation},
+    token::settings::{ConnectorKind, TokenForm},
 };
 
 use super::{Settings, problems::Findings};
-
-/// The default: keys are fetched one call at a time, so there is nothing to limit yet.
-const UNBUILT_CONCURRENCY: u32 = 64;
 
 /// Adds a problem for every setting without a part.
 pub(super) fn check(settings: &Settings, found: &mut Findings) {
@@ -24,17 +20,10 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     refuse(settings.store.is_some(), "store".into());
     refuse(settings.shared.is_some(), "shared".into());
 
-    let (cache, usual) = (&settings.cache, CacheSettings::default());
-    refuse(cache.introspection_ttl != usual.introspection_ttl, "cache.introspection_ttl".into());
-    refuse(settings.throttle.failures != throttle::Failures::default(), "throttle.failures".into());
-
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let at = |field: &str| format!("key_managers[{index}].{field}");
-        refuse(!matches!(manager.connector, ConnectorKind::Oidc | ConnectorKind::Embedded), at("connector"));
-        refuse(!matches!(manager.validation, Validation::Auto | Validation::Jwt), at("validation"));
+        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
+        refuse(!built.contains(&manager.connector), at("connector"));
         refuse(manager.tokens == TokenForm::Opaque, at("tokens"));
-        refuse(manager.token_pattern.is_some(), at("token_pattern"));
-        refuse(manager.introspection_endpoint.is_some(), at("introspection_endpoint"));
-        refuse(manager.concurrency != UNBUILT_CONCURRENCY, at("concurrency"));
     }
 }

@@ -89,6 +89,7 @@ fn ada() -> Arc<Identity> {
         expires_at: u64::MAX,
         issued_at: None,
         jti: None,
+        token_sha256: [0; 32],
         kind: TokenKind::User,
         user: 0,
         headers: IdentityValues { subject: Some(HeaderValue::from_static("ada")), ..IdentityValues::default() },

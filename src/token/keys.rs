@@ -1,6 +1,6 @@
 //! Where an issuer's keys come from, and the set in force.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -20,7 +20,8 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// No set at all: nothing but the keys shared with the provider.
+    /// No set at all: nothing but the keys shared with the provider, or none, where its tokens are judged by
+    /// introspection alone.
     pub const NONE: Self = Self::Fixed(Bytes::new());
 
     /// The keys of a JWK set that is at hand as a value.
@@ -37,7 +38,16 @@ pub trait FetchKeys: fmt::Debug + Send + Sync {
 }
 
 /// What [`FetchKeys::fetch`] gives back.
-pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, FetchError>> + Send + 'a>>;
+pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + 'a>>;
+
+/// A key set as a provider sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The JWK set's text.
+    pub text: Bytes,
+    /// For how long the provider says it is fresh.
+    pub max_age: Option<Duration>,
+}
 
 /// Why a key set could not be had. The messages name addresses and statuses, never bodies.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +58,13 @@ pub enum FetchError {
     /// Another answer than a document, or too large a one.
     #[error("{0}")]
     Answer(String),
-    /// The metadata is for another issuer, or names an address that must not be asked.
+    /// The metadata is for another issuer, or names what is no address of a provider.
     #[error("{0}")]
     Metadata(String),
+    /// It is where we must not go: at a link-local address, or at a private one that a public issuer's metadata
+    /// leads to.
+    #[error("{0}")]
+    Forbidden(String),
     /// The document is no key set of use.
     #[error(transparent)]
     Keys(#[from] JwksError),
@@ -58,7 +72,7 @@ pub enum FetchError {
 
 impl FetchError {
     /// Every metric label, and that of success.
-    pub(super) const LABELS: [&'static str; 5] = ["ok", "unreachable", "answer", "metadata", "keys"];
+    pub(super) const LABELS: [&'static str; 6] = ["ok", "unreachable", "answer", "metadata", "forbidden", "keys"];
 
     /// The metric label.
     pub(super) const fn label(&self) -> &'static str {
@@ -66,6 +80,7 @@ impl FetchError {
             Self::Unreachable(_) => "unreachable",
             Self::Answer(_) => "answer",
             Self::Metadata(_) => "metadata",
+            Self::Forbidden(_) => "forbidden",
             Self::Keys(_) => "keys",
         }
     }
@@ -135,6 +150,11 @@ impl KeySet {
         let unchanged = keys.len() == old.len() && keys.iter().zip(old).all(|(a, b)| Arc::ptr_eq(a, b));
         let version = before.map_or(1, |set| set.version + u64::from(!unchanged));
         Ok((Arc::new(Self { keys, text: text.into(), version }), found))
+    }
+
+    /// How many keys it has.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// The same set for another issuer, with the keys that are of use to it. They are keys of their own:

@@ -10,6 +10,7 @@ mod idp;
 mod itself;
 mod jwe;
 mod keys;
+mod opaque;
 mod table;
 mod world;
 
@@ -23,7 +24,8 @@ pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
 pub(crate) use h2raw::{RawAnswer, raw_h2};
 pub(crate) use idp::{Idp, Mood};
 pub(crate) use jwe::{Recipient, Sealed};
-pub(crate) use keys::{Token, b64, compact, hs256, keys, now, unique, websocket_accept};
+pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
+pub(crate) use opaque::Weather;
 pub(crate) use table::{BOTH, Case, check_all};
 pub(crate) use world::{World, world};
 
