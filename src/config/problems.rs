@@ -230,13 +230,20 @@ mod tests {
             ("store = {}", "store: not in this build"),
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
-            ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
+            ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
+            ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
+            ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
             ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
             ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
-        for allowed in ["cache.introspection_ttl = '1m'", "cache.tokens = '1MiB'", "throttle.failures.per = '60s'"] {
+        for allowed in [
+            "cache.introspection_ttl = '1m'",
+            "cache.tokens = '1MiB'",
+            "throttle.failures.per = '60s'",
+            "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
+        ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
         }
     }

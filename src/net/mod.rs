@@ -1,4 +1,4 @@
-//! Ground: addresses, time, listeners, TLS, the client towards providers.
+//! Ground: addresses, time, listeners, TLS, the client towards providers, connections to Redis.
 
 mod address;
 pub mod client;
@@ -7,6 +7,7 @@ pub mod connection;
 pub mod cpu;
 pub mod drain;
 pub mod listener;
+pub mod redis;
 pub mod server;
 pub mod side;
 mod stream;
