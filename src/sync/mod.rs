@@ -265,9 +265,9 @@ impl Sharer {
     async fn watch(&self, mut writer: Connection, seen: &Mutex<Id>) -> Result<Infallible, End> {
         loop {
             time::sleep(WATCH_EVERY).await;
-            // Before the question: the answer may not be older than that.
+            // Read before the question: the answer cannot be older then.
             let seen = *seen.lock();
-            if self.keys.newest(&mut writer).await? < seen {
+            if !self.keys.is_sound(&mut writer, seen).await? {
                 return Err(End::Gap);
             }
             self.answered();

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Revocations shared through a real Redis and a real Valkey: two gates agree; Redis is killed, emptied, stopped, spoiled;
 # users, TLS, a sentinel, a cluster. Sourced by run.sh; alone: tests/interop/redis.sh
 # shellcheck shell=bash disable=SC2154
