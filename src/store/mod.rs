@@ -6,6 +6,7 @@ mod application;
 mod build;
 mod gate;
 mod path;
+pub mod record;
 mod resource;
 pub mod settings;
 mod snapshot;
