@@ -5,6 +5,7 @@
 
 mod cache;
 mod claims;
+mod introspection;
 mod issuer;
 mod jose;
 mod json;
@@ -26,6 +27,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus::Registry;
 
+pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus};
 pub use jwks::{JwksError, MAX_JWKS};
 pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
