@@ -104,8 +104,13 @@ impl App {
             return Err(problems);
         }
         metrics.set_api_count(tables.apis.len());
+        let store = Store::new(tables);
+        store.revocations.outlast(longest_leeway_s(&settings));
+        if let Err(error) = store.revocations.register(&metrics.registry) {
+            return Err(system("the table of revocations", &error));
+        }
         let authorizer = Arc::new(Authorizer {
-            store: Arc::new(Store::new(tables)),
+            store: Arc::new(store),
             tokens: Arc::new(tokens),
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::clone(&metrics),
@@ -123,6 +128,11 @@ fn keep<T>(problems: &mut Vec<Problem>, built: Result<T, Vec<Problem>>) -> Optio
 fn tables(settings: &Settings, generation: u64) -> Result<Snapshot, Vec<Problem>> {
     let (gate, names) = (settings.gate(), settings.key_manager_names());
     Snapshot::build(&settings.tables(&gate, &names), generation)
+}
+
+/// How long a token may live beyond its `exp`, with any key manager.
+fn longest_leeway_s(settings: &Settings) -> u64 {
+    settings.key_managers.iter().map(|manager| manager.leeway.0.as_secs().saturating_add(1)).max().unwrap_or(0)
 }
 
 /// The embedded providers that the settings ask for.

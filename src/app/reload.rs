@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Embedded, embedded, keep, key_managers, tables};
+use super::{Embedded, embedded, keep, key_managers, longest_leeway_s, tables};
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
@@ -84,6 +84,7 @@ impl Reloader {
         }
         self.metrics.set_api_count(tables.apis.len());
         let started = self.authorizer.tokens.replace(managers);
+        self.authorizer.store.revocations.outlast(longest_leeway_s(&settings));
         self.authorizer.store.replace(tables);
         self.metrics.tables_replaced();
         self.logs.apply(&settings.log);

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
+    authz::Authorizer,
     net::{
         Address, Clock, cpu,
         drain::{Drain, Phase},
@@ -37,7 +38,6 @@ use crate::{
     },
     proxy::{self, Proxy},
     telemetry::{AccessLog, Logs},
-    throttle::Limiter,
     token::{Issuer, IssuerStatus},
 };
 
@@ -109,7 +109,7 @@ impl App {
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
-        tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
+        tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
         let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
@@ -317,13 +317,19 @@ async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receive
     }
 }
 
-/// Forgets counters whose window has ended, now and then.
-async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
+/// Forgets counters whose window has ended, now and then, and what was revoked and has expired.
+async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     let mut ticks = time::interval(SWEEP_EVERY);
-    loop {
+    for n in 1_u64.. {
         ticks.tick().await;
-        limiter.sweep(clock.now());
+        authorizer.limiter.sweep(clock.now());
+        if n.is_multiple_of(REVOCATIONS_EVERY) {
+            authorizer.store.revocations.sweep();
+        }
     }
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// In sweeps: a whole table is looked through, and nothing waits for the room.
+const REVOCATIONS_EVERY: u64 = 30;
