@@ -10,13 +10,13 @@ mod watch;
 use std::{io, sync::Arc};
 
 use crate::{
-    authserver::Provider,
+    authserver::{self, Provider},
     authz::Authorizer,
     config::Settings,
     connectors,
     net::{Address, Clock, client::Client, tls},
     problem::Problem,
-    store::{Snapshot, Store},
+    store::{Snapshot, Store, record},
     telemetry::Metrics,
     throttle::Limiter,
     token::{
@@ -75,6 +75,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// The record cannot be opened.
+    #[error("store.path: {0}")]
+    Record(#[source] record::Error),
+    /// An embedded provider cannot begin.
+    #[error("{0}")]
+    Provider(#[source] authserver::Error),
     /// Logging was started before.
     #[error("logging cannot be started: {0}")]
     Logs(String),
@@ -164,7 +170,7 @@ fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) ->
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let source = match own {
-            Some(embedded) => Ok(KeySource::fixed(&embedded.provider.jwks())),
+            Some(embedded) => Ok(KeySource::Local(embedded.provider.local_keys())),
             None => connectors::key_source(manager, &format!("key_managers[{i}]"), client),
         };
         match source {

@@ -30,7 +30,7 @@ use prometheus::Registry;
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus};
 pub use jwks::{JwksError, MAX_JWKS};
-pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
+pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource, LocalKeys};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};
