@@ -39,7 +39,7 @@ use crate::{
     proxy::{self, Proxy},
     store::record::Record,
     telemetry::{AccessLog, Logs},
-    token::{Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -128,6 +128,7 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
@@ -246,8 +247,13 @@ impl App {
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
-    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
-    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
+    let IssuerStatus { name, ready, keys_age_s, required, circuit } = issuer;
+    let circuit = circuit.map(|circuit| match circuit {
+        Circuit::Closed => 0,
+        Circuit::HalfOpen => 1,
+        Circuit::Open => 2,
+    });
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
 /// The signals that mean something to us.

@@ -47,6 +47,11 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
     }
     let named = manager.issuer.strip_prefix("http://") == Some(listen);
     found.refuse(!named, at("issuer"), "must be http:// and the listen address of this embedded provider");
+    found.refuse(
+        !manager.secret_keys.is_empty(),
+        at("secret_keys"),
+        "are of no use: the embedded provider signs by ES256",
+    );
     check_tokens(manager, at, found);
     check_people(manager, at, found);
 }
@@ -107,7 +112,20 @@ fn check_scopes(scopes: &[String], field: &str, found: &mut Findings) {
 fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
     check_issuer(manager, at, found);
     let by_hand = manager.jwks_uri.is_some() || manager.jwks.is_some();
-    found.refuse(!manager.discovery && !by_hand, at("discovery"), "false needs jwks_uri or jwks");
+    let shared = !manager.secret_keys.is_empty();
+    found.refuse(
+        !manager.discovery && !by_hand && !shared,
+        at("discovery"),
+        "false needs jwks_uri, jwks or secret_keys",
+    );
+    // A key set without any use is a mistake, and one beside secrets is where algorithms get confused.
+    let symmetric = !manager.algorithms.is_empty() && manager.algorithms.iter().all(|alg| alg.is_symmetric());
+    let set = manager.discovery || by_hand;
+    found.refuse(
+        symmetric && set,
+        at("algorithms"),
+        "names nothing that a key set has keys for: set discovery = false, and no jwks_uri or jwks",
+    );
     for (set, field) in [
         (manager.listen.is_some(), "listen"),
         (manager.allow_remote, "allow_remote"),

@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn mistakes_of_key_managers() {
         for (line, expected) in [
-            ("discovery = false", "discovery: false needs jwks_uri or jwks"),
+            ("discovery = false", "discovery: false needs jwks_uri, jwks or secret_keys"),
             ("jwks_uri = 'idp.example.com'", "jwks_uri: must be an absolute URL that begins with https:// or http://"),
             (
                 "jwks_uri = 'http://idp.example.com/jwks'",
