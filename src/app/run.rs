@@ -130,6 +130,9 @@ impl App {
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
+        if let Some(sharer) = self.sharer.take() {
+            tokio::spawn(sharer.run());
+        }
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);

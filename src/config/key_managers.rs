@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use crate::{
     net::Address,
-    token::settings::{Algorithm, ConnectorKind, KeyManagerSettings, Registration, TokenForm},
+    token::settings::{Algorithm, ConnectorKind, KeyManagerSettings, Registration, TokenForm, Validation},
     units::Span,
 };
 
@@ -61,6 +61,12 @@ fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     for (field, span) in [("token_lifetime", manager.token_lifetime), ("refresh_lifetime", manager.refresh_lifetime)] {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
     }
+    let unasked = matches!(manager.validation, Validation::Jwt | Validation::Both);
+    found.refuse(
+        manager.tokens == TokenForm::Opaque && unasked,
+        at("tokens"),
+        "opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+    );
     // Each key is published until its last token has expired: a key set must not grow without bound.
     let rotation = manager.key_rotation.0;
     let hasty = !rotation.is_zero() && rotation < manager.token_lifetime.0 / 8;

@@ -235,7 +235,9 @@ mod tests {
             ("store.url = 'postgres://a'", "store.url: not in this build"),
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
-            ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
+            ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
+            ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
+            ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
             ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
             ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
         ] {
@@ -246,6 +248,7 @@ mod tests {
             "cache.introspection_ttl = '1m'",
             "cache.tokens = '1MiB'",
             "throttle.failures.per = '60s'",
+            "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
         ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
         }
@@ -381,6 +384,10 @@ mod tests {
             ),
             (good.replace("127.0.0.1", "0.0.0.0"), "listen: must be a loopback address, unless allow_remote = true"),
             (format!("{good}token_lifetime = '0'"), "token_lifetime: must be longer than 0"),
+            (
+                format!("{good}tokens = 'opaque'\nvalidation = 'jwt'"),
+                "tokens: opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+            ),
             (format!("{good}refresh_lifetime = '0'"), "refresh_lifetime: must be longer than 0"),
             (
                 format!("{good}token_lifetime = '80s'\nkey_rotation = '9s'"),

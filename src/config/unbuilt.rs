@@ -3,6 +3,7 @@
 
 use crate::{
     problem::Problem,
+    sync::{OutageRule, SharedMode, SharedSettings},
     throttle,
     token::settings::{CacheSettings, ConnectorKind, Validation},
 };
@@ -22,7 +23,11 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.management.is_some(), "management".into());
     refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
-    refuse(settings.shared.is_some(), "shared".into());
+    if let Some(shared) = &settings.shared {
+        refuse(shared.mode != SharedMode::default(), "shared.mode".into());
+        refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
+        refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
+    }
 
     let (cache, usual) = (&settings.cache, CacheSettings::default());
     refuse(cache.introspection_ttl != usual.introspection_ttl, "cache.introspection_ttl".into());
