@@ -10,19 +10,19 @@ mod watch;
 use std::{io, sync::Arc};
 
 use crate::{
-    authserver::Provider,
+    authserver::{self, Provider},
     authz::Authorizer,
     config::Settings,
     connectors,
     net::{Address, Clock, client::Client, tls},
     problem::Problem,
-    store::{Revocations, Snapshot, Store},
+    store::{Revocations, Snapshot, Store, record},
     sync::{self, Sharer},
     telemetry::Metrics,
     throttle::Limiter,
     token::{
-        Authenticator, KeyManagers, KeySource,
-        settings::{ConnectorKind, KeyManagerSettings},
+        Authenticator, Introspect, KeyManagers, KeySource, Sources,
+        settings::{ConnectorKind, KeyManagerSettings, TokenForm, Validation},
     },
 };
 
@@ -54,6 +54,18 @@ impl Embedded {
         let listen = settings.listen.as_deref().and_then(|listen| listen.parse().ok());
         self.provider.issuer() == settings.issuer && listen.as_ref() == Some(&self.listen)
     }
+
+    /// Its keys as they turn over; and it is asked without a socket, where there is something to ask. Else it would
+    /// only come in the way of others whose tokens are opaque.
+    fn sources(&self, settings: &KeyManagerSettings) -> Sources {
+        let asked = settings.tokens == TokenForm::Opaque
+            || settings.token_pattern.is_some()
+            || matches!(settings.validation, Validation::Introspect | Validation::Both);
+        Sources {
+            keys: KeySource::Local(self.provider.local_keys()),
+            introspection: asked.then(|| Arc::clone(&self.provider) as Arc<dyn Introspect>),
+        }
+    }
 }
 
 /// Why the process cannot run, once it is built.
@@ -77,6 +89,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// The record cannot be opened.
+    #[error("store.path: {0}")]
+    Record(#[source] record::Error),
+    /// An embedded provider cannot begin.
+    #[error("{0}")]
+    Provider(#[source] authserver::Error),
     /// Logging was started before.
     #[error("logging cannot be started: {0}")]
     Logs(String),
@@ -195,8 +213,8 @@ fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) ->
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let source = match own {
-            Some(embedded) => Ok(KeySource::fixed(&embedded.provider.jwks())),
-            None => connectors::key_source(manager, &format!("key_managers[{i}]"), client),
+            Some(embedded) => Ok(embedded.sources(manager)),
+            None => connectors::key_source(manager, &format!("key_managers[{i}]"), client).map(Sources::from),
         };
         match source {
             Ok(source) => managers.push((manager.clone(), source)),

@@ -73,11 +73,11 @@ impl Reloader {
         if !problems.is_empty() {
             return Err(document.explain(problems));
         }
-        let clients = self.new_clients(&settings).map_err(|problems| document.explain(problems))?;
+        let terms = self.new_terms(&settings).map_err(|problems| document.explain(problems))?;
         // The last that can fail: from here on everything is taken over.
         self.reload_certificates(&settings).map_err(|problem| document.explain(vec![problem]))?;
-        for (provider, clients) in clients {
-            provider.replace_clients(clients);
+        for (provider, terms) in terms {
+            provider.replace_terms(terms);
         }
         for field in config::restart_only(&self.settings, &settings) {
             tracing::warn!(field, "changed, and waits for a restart");
@@ -121,8 +121,8 @@ impl Reloader {
         }
     }
 
-    /// The clients of each embedded provider, not yet in force.
-    fn new_clients(&self, settings: &Settings) -> Result<Vec<(&Provider, Terms)>, Vec<Problem>> {
+    /// The terms of each embedded provider, not yet in force.
+    fn new_terms(&self, settings: &Settings) -> Result<Vec<(&Provider, Terms)>, Vec<Problem>> {
         let own = |name: &str| self.providers.iter().find(|embedded| embedded.name == name);
         embedded(settings)
             .filter_map(|(field, manager)| own(&manager.name).map(|own| (&*own.provider, field, manager)))

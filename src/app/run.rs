@@ -37,8 +37,9 @@ use crate::{
         tls::Acceptor,
     },
     proxy::{self, Proxy},
+    store::record::Record,
     telemetry::{AccessLog, Logs},
-    token::{Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -55,6 +56,8 @@ impl App {
         let logs = Logs::start(&self.settings.log).map_err(|error| Error::Logs(error.to_string()))?;
         let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
             .map_err(|source| Error::System { what: "the access log's thread", source })?;
+        // Held, and with it the file, until the end.
+        let _record = self.open_record()?;
         let doors = self.bind()?;
         bound();
         for warning in self.settings.warnings() {
@@ -64,6 +67,23 @@ impl App {
         let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
         access_log.shutdown();
         outcome
+    }
+
+    /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
+    /// half of what was acknowledged.
+    fn open_record(&self) -> Result<Option<Record>, Error> {
+        let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
+        let open = |path: &Path| Record::open(path).map_err(Error::Record);
+        let record = path.map(open).transpose()?;
+        for embedded in &self.providers {
+            let record = match &record {
+                Some(record) => record.clone(),
+                None => Record::in_memory().map_err(Error::Record)?,
+            };
+            let revocations = Arc::clone(&self.authorizer.store.revocations);
+            embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        Ok(record)
     }
 
     fn bind(&self) -> Result<Bound, Error> {
@@ -108,6 +128,7 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
@@ -222,14 +243,20 @@ impl App {
         for (embedded, listener) in self.providers.iter().zip(providers) {
             let listener = listener.into_side().map_err(system)?;
             tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+            tokio::spawn(Arc::clone(&embedded.provider).tend());
         }
         Ok(())
     }
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
-    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
-    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
+    let IssuerStatus { name, ready, keys_age_s, required, circuit } = issuer;
+    let circuit = circuit.map(|circuit| match circuit {
+        Circuit::Closed => 0,
+        Circuit::HalfOpen => 1,
+        Circuit::Open => 2,
+    });
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
 /// The signals that mean something to us.

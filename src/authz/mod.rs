@@ -114,7 +114,7 @@ impl Authorizer {
         trace: &mut T,
     ) -> Result<Arc<Identity>, Denial> {
         let Authenticated { identity, from_cache } =
-            self.tokens.authenticate(token, &api.key_managers, request.now).await?;
+            self.tokens.authenticate(token, &api.key_managers, request.client, request.now).await?;
         trace.step(Step::Authenticate, || {
             format!("{}{}", identity.key_manager, if from_cache { ", seen before" } else { "" })
         });

@@ -6,10 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{
-    net::{Address, TlsSettings},
-    secret::Secret,
-};
+use crate::net::{Address, TlsSettings};
 
 /// `[decision]`: doors that answer another gateway's question with the verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -34,14 +31,4 @@ pub struct ManagementSettings {
     pub key_managers: Vec<String>,
     /// File of the key that may call from loopback and Unix sockets; made at first start, beside the store by default.
     pub bootstrap_key_file: Option<PathBuf>,
-}
-
-/// `[store]`: where the tables are recorded; without it nothing is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSettings {
-    /// A file of this machine.
-    pub path: Option<PathBuf>,
-    /// A team's store: `postgres://…`. A secret, since it may hold a password.
-    pub url: Option<Secret>,
 }

@@ -6,7 +6,9 @@ mod clock;
 pub mod connection;
 pub mod cpu;
 pub mod drain;
+mod freshness;
 pub mod listener;
+mod reach;
 pub mod redis;
 pub mod server;
 pub mod side;
@@ -18,6 +20,9 @@ pub use address::Address;
 pub use clock::{Clock, Now};
 pub use connection::Connection;
 pub use drain::Drain;
+#[cfg(test)]
+pub(crate) use reach::Kind;
+pub use reach::Reach;
 
 use std::path::PathBuf;
 

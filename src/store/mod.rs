@@ -6,6 +6,7 @@ mod application;
 mod build;
 mod gate;
 mod path;
+pub mod record;
 mod resource;
 mod revocation;
 pub mod settings;

@@ -5,6 +5,7 @@
 
 mod section_01;
 mod section_02;
+mod section_03;
 mod section_06;
 mod section_07;
 mod section_08;
@@ -27,9 +28,10 @@ struct Section {
     waits: &'static [(&'static str, &'static str)],
 }
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     section_01::SECTION,
     section_02::SECTION,
+    section_03::SECTION,
     section_06::SECTION,
     section_07::SECTION,
     section_08::SECTION,
@@ -40,7 +42,8 @@ const SECTIONS: [Section; 9] = [
 ];
 
 /// Sections whose every row must be here: letter, first and last number.
-const COMPLETE: [(&str, u8, u8); 3] = [("U", 1, 21), ("A", 1, 16), ("G", 1, 13)];
+const COMPLETE: [(&str, u8, u8); 6] =
+    [("T", 1, 44), ("C", 1, 22), ("K", 1, 17), ("U", 1, 21), ("A", 1, 16), ("G", 1, 13)];
 
 #[test]
 fn every_row_of_the_complete_sections_runs_or_waits() {
