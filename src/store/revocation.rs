@@ -6,7 +6,8 @@
 //! Nothing is ever silently forgotten. When the table is full, an entry that finds no room is replaced by
 //! a cut-off for its whole issuer: every token issued until now is refused, until the entry's own tokens
 //! have expired. That refuses too much, tells so (log, `tollgate_revocations_overflowed_total`), and lets
-//! nothing revoked pass.
+//! nothing revoked pass. Cut-offs are this process's own: others are told the entry, and have a table of
+//! their own to fill.
 //!
 //! A revocation "of everything before T" compares whole seconds, since `iat` has no more: a token with
 //! `iat <= T` is refused, and so is one without `iat`. A token issued in the very second of the revocation

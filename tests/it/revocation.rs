@@ -312,8 +312,12 @@ fn without_redis_a_gate_serves_and_says_so() {
     assert_eq!(status(&gate, &Token::of(&idp, "shop-web").sign()), 200);
     gate.wait_for("failures", || gate.metric("tollgate_shared_failures_total", &[]) >= 1.0);
     assert_eq!(gate.metric("tollgate_shared_connected", &[]), 0.0);
+    let verbose = || gate.admin("/readyz?verbose").json();
+    assert_eq!((&verbose()["ready"], &verbose()["shared"]), (&json!(true), &json!({ "connected": false })));
     gate.wait_for("the warning", || (gate.stderr() + &gate.stdout()).contains("Redis is lost"));
     assert!((gate.stderr() + &gate.stdout()).contains("tiers count per process"));
+    redis.resume();
+    gate.wait_for("the connection", || verbose()["shared"]["connected"] == true);
 }
 
 fn sha256(text: &str) -> String {
