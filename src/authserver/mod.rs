@@ -265,7 +265,7 @@ fn is_bare_origin(issuer: &str) -> bool {
 
 const MOST_CONNECTIONS: usize = 512;
 const TEND_EVERY: Duration = Duration::from_millis(500);
-const MOMENT_S: u64 = 5;
+const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 mod flows;

@@ -95,7 +95,7 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("audience = [\"orders-api\"]", "algorithms = []", "algorithms"),
         ("issuer = \"http://127.0.0.1", "issuer = \"http://idp.example.com", "issuer"),
         ("issuer = \"http://127.0.0.1", "issuer = \"s3cr3t-value", "issuer"),
-        ("[[subscriptions]]", "[store]\npath = \"/tmp/s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
+        ("[[subscriptions]]", "[store]\nurl = \"postgres://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
         (
             "[[subscriptions]]",
             "[shared]\nredis = \"redis://h\"\nmode = \"strict\"\n[[subscriptions]]",

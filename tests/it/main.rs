@@ -9,6 +9,8 @@ mod drain;
 mod jwks;
 mod layers;
 mod limits;
+mod provider;
+mod provider_kill;
 mod proxy;
 mod quickstart;
 mod refusals;
