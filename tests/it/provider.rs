@@ -130,8 +130,8 @@ fn a_deleted_client_and_a_removed_user_have_no_good_token() {
     let own = Caller { port, id: text(&client, "client_id"), secret: text(&client, "client_secret") };
     let token = text(&own.token(GRANT), "access_token");
     assert_eq!(statuses(&gate, &token), [200].into());
-    let request = Request::new("DELETE", &format!("/register/{}", own.id))
-        .bearer(text(&client, "registration_access_token"));
+    let request =
+        Request::new("DELETE", &format!("/register/{}", own.id)).bearer(text(&client, "registration_access_token"));
     assert_eq!(block_on(send(port, Via::H1, &request)).status, 204);
     assert_eq!(statuses(&gate, &token), [401].into());
 
