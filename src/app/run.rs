@@ -38,6 +38,7 @@ use crate::{
     },
     proxy::{self, Proxy},
     store::record::Record,
+    sync::Sharer,
     telemetry::{AccessLog, Logs},
     token::{Circuit, Issuer, IssuerStatus},
 };
@@ -232,6 +233,7 @@ impl App {
         if let Some(listener) = admin {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
+            let connected = self.sharer.as_ref().map(Sharer::connected);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -240,6 +242,7 @@ impl App {
                     key_managers: tokens.status(clock.now()).into_iter().map(health_of).collect(),
                     generation: config.generation,
                     last_error: config.last_error,
+                    shared: connected.as_ref().map(|connected| connected()),
                 }
             };
             let listener = listener.into_side().map_err(system)?;

@@ -96,6 +96,12 @@ impl Sharer {
         Ok(Self { redis, keys: Keys::new(&settings.prefix), revocations, clock, metrics })
     }
 
+    /// Whether Redis is connected, for whoever asks later.
+    pub fn connected(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let connected = self.metrics.connected.clone();
+        move || connected.get() == 1
+    }
+
     /// Shares as long as the process lives.
     pub async fn run(self) {
         tracing::info!("revocations are shared through Redis; tiers count per process");
@@ -151,9 +157,7 @@ impl Sharer {
         let mut from = None;
         loop {
             let page = self.keys.page(writer, from).await?;
-            for revocation in page.revocations {
-                self.learn(revocation, None);
-            }
+            self.learn(page.revocations, None);
             from = page.next;
             if from.is_none() {
                 break;
@@ -192,13 +196,10 @@ impl Sharer {
 
     /// Puts entries in force, and into the set if their writers have not.
     async fn take(&self, events: Vec<Event>, writer: &mut Connection) -> Result<(), RedisError> {
-        let mut foreign = Vec::new();
-        for event in events {
-            if !event.ours {
-                foreign.extend(event.revocation.clone());
-            }
-            self.learn(event.revocation, Some(event.id));
-        }
+        let last = events.last().map(|event| event.id);
+        let foreign = events.iter().filter(|event| !event.ours);
+        let foreign: Vec<Revocation> = foreign.filter_map(|event| event.revocation.clone()).collect();
+        self.learn(events.into_iter().map(|event| event.revocation), last);
         if foreign.is_empty() {
             return Ok(());
         }
@@ -212,17 +213,22 @@ impl Sharer {
         }
     }
 
-    fn learn(&self, revocation: Option<Revocation>, id: Option<Id>) {
-        match revocation {
-            Some(revocation) => {
-                self.metrics.received.inc();
-                self.revocations.learn(revocation);
+    /// Puts in force what could be read, up to the entry `last` of the stream, or of the set.
+    fn learn(&self, revocations: impl IntoIterator<Item = Option<Revocation>>, last: Option<Id>) {
+        let mut malformed = 0_u64;
+        for revocation in revocations {
+            match revocation {
+                Some(revocation) => {
+                    self.metrics.received.inc();
+                    self.revocations.learn(revocation);
+                }
+                None => malformed += 1,
             }
-            None => {
-                self.metrics.malformed.inc();
-                let id = id.map_or_else(|| "in the sorted set".to_owned(), |id| id.to_string());
-                tracing::warn!(id, "a malformed revocation in Redis is ignored");
-            }
+        }
+        if malformed > 0 {
+            self.metrics.malformed.inc_by(malformed);
+            let last = last.map_or_else(|| "in the sorted set".to_owned(), |id| id.to_string());
+            tracing::warn!(malformed, last, "malformed revocations in Redis are ignored");
         }
     }
 
@@ -265,9 +271,9 @@ impl Sharer {
     async fn watch(&self, mut writer: Connection, seen: &Mutex<Id>) -> Result<Infallible, End> {
         loop {
             time::sleep(WATCH_EVERY).await;
-            // Before the question: the answer may not be older than that.
+            // Read before the question: the answer cannot be older then.
             let seen = *seen.lock();
-            if self.keys.newest(&mut writer).await? < seen {
+            if !self.keys.is_sound(&mut writer, seen).await? {
                 return Err(End::Gap);
             }
             self.answered();

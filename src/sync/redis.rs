@@ -91,14 +91,15 @@ impl Keys {
         Ok(!matches!(query(&command, connection).await?, Value::Array(found) if found.is_empty()))
     }
 
-    /// The newest entry's id; zero for an empty stream.
-    pub(super) async fn newest(&self, connection: &mut Connection) -> RedisResult<Id> {
-        let mut command = cmd("XREVRANGE");
-        command.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        match query(&command, connection).await? {
-            Value::Array(entries) => entries.into_iter().next().map_or(Ok(Id::default()), |it| Ok(event(it)?.id)),
-            _ => Err(odd()),
-        }
+    /// Whether Redis still has what was read until `seen`, and our keys hold what they should.
+    pub(super) async fn is_sound(&self, connection: &mut Connection, seen: Id) -> RedisResult<bool> {
+        let mut commands = pipe();
+        commands.cmd("XREVRANGE").arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        commands.cmd("TYPE").arg(&self.set);
+        let (newest, kind): (Value, String) = commands.query_async(connection).await?;
+        let Value::Array(newest) = newest else { return Err(odd()) };
+        let newest = newest.into_iter().next().map_or(Ok(Id::default()), |it| Ok::<_, RedisError>(event(it)?.id))?;
+        Ok(newest >= seen && matches!(&*kind, "zset" | "none"))
     }
 
     /// A page of the set, from the start or where another ended. Whatever is in the set all the time is on

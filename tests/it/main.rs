@@ -15,6 +15,7 @@ mod proxy;
 mod quickstart;
 mod refusals;
 mod reload;
+mod revocation;
 mod streams;
 mod support;
 mod throttle;

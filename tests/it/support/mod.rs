@@ -9,6 +9,7 @@ mod h2raw;
 mod idp;
 mod itself;
 mod keys;
+pub(crate) mod redis;
 mod table;
 mod world;
 
@@ -22,6 +23,7 @@ pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
 pub(crate) use h2raw::{RawAnswer, raw_h2};
 pub(crate) use idp::{Idp, Mood};
 pub(crate) use keys::{Token, b64, compact, hs256, keys, now, unique, websocket_accept};
+pub(crate) use redis::Redis;
 pub(crate) use table::{BOTH, Case, check_all};
 pub(crate) use world::{World, world};
 
