@@ -154,6 +154,7 @@ impl App {
             authorizer: self.authorizer,
             metrics: self.metrics,
             client: self.client,
+            clock: Arc::clone(&self.clock),
             providers: self.providers,
             tls: self.tls,
             proxy: proxy.clone(),

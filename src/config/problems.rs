@@ -35,6 +35,8 @@ impl Settings {
     }
 
     fn check_general(&self, found: &mut Findings) {
+        let failures = self.throttle.failures.per < Span::seconds(1);
+        found.refuse(failures, "throttle.failures.per", "must be at least 1s");
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
         let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
         found.refuse(

@@ -10,6 +10,8 @@ mod claims;
 mod failures;
 mod flight;
 mod introspection;
+#[cfg(test)]
+mod introspection_tests;
 mod issuer;
 mod jose;
 mod json;
