@@ -631,3 +631,13 @@ fn patterns_and_ways_that_cannot_be_are_named() {
     assert_eq!(problems(|s| s.validation = Validation::Introspect, false), ["key_managers[0].validation"]);
     assert_eq!(problems(|s| s.validation = Validation::Both, false), ["key_managers[0].validation"]);
 }
+
+#[tokio::test]
+async fn a_request_carries_little_for_the_rare_ways() {
+    let tokens = one(&Oracle::new(active));
+    let all = KeyManagerSet::all();
+    let future = tokens.authenticate("opaque", &all, None, NOW);
+    let size = std::mem::size_of_val(&future);
+    assert!(size <= 128, "{size} bytes: what is rare is to be boxed");
+    assert!(future.await.is_ok());
+}
