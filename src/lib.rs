@@ -12,7 +12,7 @@
 //! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
 //! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
-//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations |
+//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
 //! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
 //!
 //! # Walkthrough 1: a request

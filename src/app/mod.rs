@@ -119,7 +119,7 @@ impl App {
         let key_managers = client
             .as_ref()
             .zip(providers.as_ref())
-            .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, providers)));
+            .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, &clock, providers)));
         let parts = (client, tokens, tls, tables, revocations, sharer, providers, key_managers);
         let (
             Some(client),
@@ -138,6 +138,7 @@ impl App {
             return Err(problems);
         }
         metrics.set_api_count(tables.apis.len());
+        limit_tokens(&tokens, &settings);
         let authorizer = Arc::new(Authorizer {
             store: Arc::new(Store::with_revocations(tables, revocations)),
             tokens: Arc::new(tokens),
@@ -146,6 +147,12 @@ impl App {
         });
         Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls, sharer })
     }
+}
+
+/// How long what is learnt of tokens may be used, and how many bad ones a client may bring.
+fn limit_tokens(tokens: &Authenticator, settings: &Settings) {
+    let failures = &settings.throttle.failures;
+    tokens.set_limits(&settings.cache, failures.requests, failures.per.0);
 }
 
 /// What was built; where nothing was, its problems join the others.
@@ -207,14 +214,19 @@ fn embedded(settings: &Settings) -> impl Iterator<Item = (String, &KeyManagerSet
     managers.filter(|(_, m)| m.connector == ConnectorKind::Embedded).map(|(i, m)| (format!("key_managers[{i}]"), m))
 }
 
-/// The key managers of the settings, each with where its keys come from.
-fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) -> Result<KeyManagers, Vec<Problem>> {
+/// The key managers of the settings, each with how its provider is reached.
+fn key_managers(
+    settings: &Settings,
+    client: &Client,
+    clock: &Arc<Clock>,
+    providers: &[Embedded],
+) -> Result<KeyManagers, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let source = match own {
             Some(embedded) => Ok(embedded.sources(manager)),
-            None => connectors::key_source(manager, &format!("key_managers[{i}]"), client).map(Sources::from),
+            None => connectors::sources(manager, &format!("key_managers[{i}]"), client, clock),
         };
         match source {
             Ok(source) => managers.push((manager.clone(), source)),

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -73,6 +73,7 @@ impl App {
     /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
     /// half of what was acknowledged.
     fn open_record(&self) -> Result<Option<Record>, Error> {
+        let begun = Instant::now();
         let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
         let open = |path: &Path| Record::open(path).map_err(Error::Record);
         let record = path.map(open).transpose()?;
@@ -83,6 +84,10 @@ impl App {
             };
             let revocations = Arc::clone(&self.authorizer.store.revocations);
             embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        if let Some(path) = path {
+            let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+            tracing::info!(path = %path.display(), duration_ms, "the record is open");
         }
         Ok(record)
     }
@@ -149,6 +154,7 @@ impl App {
             authorizer: self.authorizer,
             metrics: self.metrics,
             client: self.client,
+            clock: Arc::clone(&self.clock),
             providers: self.providers,
             tls: self.tls,
             proxy: proxy.clone(),

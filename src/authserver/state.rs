@@ -213,9 +213,9 @@ impl State {
     }
 
     /// Revokes the grant behind a refresh token: all of its refresh tokens and the access tokens that came with them.
-    pub(super) async fn revoke_family(&self, family: String, now: u64) -> Result<(), record::Error> {
+    pub(super) async fn revoke_family(&self, family: String) -> Result<(), record::Error> {
         let rows = self.rows();
-        let revoked = self.record.change(move |changes| rows.end_family(changes, &family, now)).await?;
+        let revoked = self.record.change(move |changes| rows.end_family(changes, &family)).await?;
         revoked.iter().for_each(|row| self.feed(row));
         Ok(())
     }
@@ -263,6 +263,8 @@ impl State {
 
     /// Revokes, in `changes`, what was issued to a client that is gone. To be fed once that is durable.
     pub(super) fn client_gone(&self, id: &str, now: u64) -> Result<ClientGone, record::Error> {
+        // What is issued to it while this is being written is revoked too; nobody gets its id again.
+        let now = now.saturating_add(MOMENT_S);
         let longest = self.longest()?;
         let until = now.saturating_add(longest.access.max(longest.refresh));
         Ok(ClientGone { rows: self.rows(), row: Revoke { what: gone(Kind::Client, id, now), until } })
@@ -381,7 +383,7 @@ impl Rows {
             return Ok((Rotation::Invalid, Vec::new()));
         }
         if row.used {
-            return Ok((Rotation::Reused, self.end_family(changes, &next.family, now)?));
+            return Ok((Rotation::Reused, self.end_family(changes, &next.family)?));
         }
         let room = issue.opaque.is_none() || self.has_room(changes, &TOKENS, now)?;
         if !room || !self.has_room(changes, &REFRESH, now)? {
@@ -391,7 +393,7 @@ impl Rows {
         changes.put(&REFRESH, &self.key(old), &row)?;
         self.put(changes, &REFRESH, REFRESH_TOKEN, digest, next, next.expires_at)?;
         self.put_issue(changes, issue)?;
-        family.live.retain(|(_, expires_at)| now < *expires_at);
+        family.live.retain(|(_, expires_at)| now < expires_at.saturating_add(LONGEST_LEEWAY_S));
         let mut revoked = Vec::new();
         if family.live.len() >= MOST_LIVE {
             let (access, until) = family.live.remove(0);
@@ -404,12 +406,12 @@ impl Rows {
     }
 
     /// A family that is gone takes its refresh tokens with it: without it none of them is good.
-    fn end_family(&self, changes: &Changes<'_>, family: &str, now: u64) -> Result<Vec<Revoke>, record::Error> {
+    fn end_family(&self, changes: &Changes<'_>, family: &str) -> Result<Vec<Revoke>, record::Error> {
         let key = self.key(family);
         let Some(row) = changes.get(&FAMILIES, &key)? else { return Ok(Vec::new()) };
         changes.remove(&FAMILIES, &key)?;
-        let live = row.live.iter().filter(|(_, expires_at)| now < *expires_at);
-        live.map(|(access, until)| self.revoke_access(changes, access, *until)).collect()
+        // Those that have just expired too: who judges them may be lenient.
+        row.live.iter().map(|(access, until)| self.revoke_access(changes, access, *until)).collect()
     }
 
     fn revoke_access(&self, changes: &Changes<'_>, access: &Access, until: u64) -> Result<Revoke, record::Error> {
@@ -511,6 +513,9 @@ const REVOCATION: u8 = b'v';
 /// Live access tokens of one family; the oldest gives way.
 const MOST_LIVE: usize = 16;
 const SWEPT_AT_ONCE: usize = 500;
+/// How long an expired token may still be taken for good; more is a trap that `check --strict` refuses.
+const LONGEST_LEEWAY_S: u64 = 300;
+const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 #[path = "state_tests.rs"]

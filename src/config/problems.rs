@@ -35,6 +35,8 @@ impl Settings {
     }
 
     fn check_general(&self, found: &mut Findings) {
+        let failures = self.throttle.failures.per < Span::seconds(1);
+        found.refuse(failures, "throttle.failures.per", "must be at least 1s");
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
         let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
         found.refuse(
@@ -238,16 +240,15 @@ mod tests {
             ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
             ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
             ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
-            ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
-            ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
+            ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
         for allowed in [
             "store.path = '/a/b.redb'",
-            "cache.introspection_ttl = '1m'",
+            "cache.introspection_ttl = '61s'",
             "cache.tokens = '1MiB'",
-            "throttle.failures.per = '60s'",
+            "throttle.failures.requests = 0",
             "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
         ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
@@ -322,12 +323,10 @@ mod tests {
             ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
             ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connector \"http\""),
-            ("validation = 'introspect'", "validation: not in this build"),
-            ("token_pattern = '^op_'", "token_pattern: not in this build"),
-            ("concurrency = 8", "concurrency: not in this build"),
+            ("concurrency = 0", "concurrency: must be at least 1"),
             (
-                "introspection_endpoint = 'https://idp.example.com/introspect'",
-                "introspection_endpoint: not in this build",
+                "introspection_endpoint = 'http://idp.example.com/introspect'",
+                "introspection_endpoint: must be https; http only on loopback, or with allow_http = true",
             ),
         ] {
             assert_eq!(problems(&format!("{GOOD}{line}")), [format!("key_managers[0].{expected}")], "{line}");
@@ -337,12 +336,15 @@ mod tests {
         for harmless in [
             "client_id = 'x'\nclient_secret = 'y'\nclient_auth = 'post'",
             "validation = 'jwt'",
+            "validation = 'introspect'\ndiscovery = false",
+            "token_pattern = '^op_'\nconcurrency = 8",
             "discovery = false\njwks.file = 'x'",
         ] {
             assert_eq!(problems(&format!("{GOOD}{harmless}")), Vec::<String>::new(), "{harmless}");
         }
-        let keycloak = GOOD.replace("'oidc'", "'keycloak'");
-        assert_eq!(problems(&keycloak), ["key_managers[0].connector: not in this build"]);
+        assert_eq!(problems(&GOOD.replace("'oidc'", "'keycloak'")), Vec::<String>::new());
+        let okta = GOOD.replace("'oidc'", "'okta'");
+        assert_eq!(problems(&okta), ["key_managers[0].connector: not in this build"]);
     }
 
     #[test]

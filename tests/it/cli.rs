@@ -83,7 +83,12 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("listen = \"127.0.0.1:", "listen = \"s3cr3t-value:", "listen"),
         ("connector = \"oidc\"", "connector = \"s3cr3t-value\"", "connector"),
         ("connector = \"oidc\"", "connector = \"okta\"", "not in this build"),
-        ("connector = \"oidc\"", "connector = \"oidc\"\nvalidation = \"introspect\"", "not in this build"),
+        ("connector = \"oidc\"", "connector = \"oidc\"\nvalidation = \"introspect\"", "client_secret"),
+        (
+            "connector = \"oidc\"",
+            "connector = \"oidc\"\ntoken_pattern = \"s3cr3t-value(\"\nclient_id = \"a\"\nclient_secret = \"s3cr3t-value\"",
+            "token_pattern",
+        ),
         ("context = \"/orders\"", "context = \"s3cr3t-value\"", "context"),
         ("upstream = \"http://", "upstream = \"s3cr3t-value://", "upstream"),
         ("tier = \"Unlimited\"", "tier = \"s3cr3t-value\"", "tier"),

@@ -6,6 +6,7 @@ mod attacks;
 mod cli;
 mod docs;
 mod drain;
+mod introspection;
 mod jwks;
 mod layers;
 mod limits;

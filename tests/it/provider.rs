@@ -89,12 +89,17 @@ const PASSWORD: &str = "grant_type=password&username=ada&password=l0velace";
 
 #[test]
 fn its_tokens_pass_until_they_are_revoked_and_then_at_no_worker() {
-    for form in ["jwt", "opaque"] {
-        let lines = format!("tokens = \"{form}\"");
-        let gate = Gate::start(|ports| config(ports, ports.provider, &lines, ADA));
+    for form in [
+        "tokens = \"jwt\"",
+        "tokens = \"opaque\"",
+        "tokens = \"opaque\"\ntoken_pattern = \"^tgo_[A-Za-z0-9_-]{43}$\"",
+        "tokens = \"jwt\"\nvalidation = \"introspect\"",
+        "tokens = \"jwt\"\nvalidation = \"jwt+introspect\"",
+    ] {
+        let gate = Gate::start(|ports| config(ports, ports.provider, form, ADA));
         let shop = Caller::shop(gate.ports.provider);
         let token = text(&shop.token(GRANT), "access_token");
-        assert_eq!(token.contains('.'), form == "jwt");
+        assert_eq!(token.contains('.'), form.contains("jwt"));
         assert_eq!(statuses(&gate, &token), [200].into(), "{form}");
         let other = text(&shop.token(GRANT), "access_token");
         assert_eq!(statuses(&gate, &other), [200].into(), "{form}");
@@ -130,8 +135,8 @@ fn a_deleted_client_and_a_removed_user_have_no_good_token() {
     let own = Caller { port, id: text(&client, "client_id"), secret: text(&client, "client_secret") };
     let token = text(&own.token(GRANT), "access_token");
     assert_eq!(statuses(&gate, &token), [200].into());
-    let request = Request::new("DELETE", &format!("/register/{}", own.id))
-        .bearer(text(&client, "registration_access_token"));
+    let request =
+        Request::new("DELETE", &format!("/register/{}", own.id)).bearer(text(&client, "registration_access_token"));
     assert_eq!(block_on(send(port, Via::H1, &request)).status, 204);
     assert_eq!(statuses(&gate, &token), [401].into());
 
