@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
+    authz::Authorizer,
     net::{
         Address, Clock, cpu,
         drain::{Drain, Phase},
@@ -36,8 +37,9 @@ use crate::{
         tls::Acceptor,
     },
     proxy::{self, Proxy},
+    store::record::Record,
+    sync::Sharer,
     telemetry::{AccessLog, Logs},
-    throttle::Limiter,
     token::{Circuit, Issuer, IssuerStatus},
 };
 
@@ -55,6 +57,8 @@ impl App {
         let logs = Logs::start(&self.settings.log).map_err(|error| Error::Logs(error.to_string()))?;
         let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
             .map_err(|source| Error::System { what: "the access log's thread", source })?;
+        // Held, and with it the file, until the end.
+        let _record = self.open_record()?;
         let doors = self.bind()?;
         bound();
         for warning in self.settings.warnings() {
@@ -64,6 +68,28 @@ impl App {
         let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
         access_log.shutdown();
         outcome
+    }
+
+    /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
+    /// half of what was acknowledged.
+    fn open_record(&self) -> Result<Option<Record>, Error> {
+        let begun = Instant::now();
+        let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
+        let open = |path: &Path| Record::open(path).map_err(Error::Record);
+        let record = path.map(open).transpose()?;
+        for embedded in &self.providers {
+            let record = match &record {
+                Some(record) => record.clone(),
+                None => Record::in_memory().map_err(Error::Record)?,
+            };
+            let revocations = Arc::clone(&self.authorizer.store.revocations);
+            embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        if let Some(path) = path {
+            let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+            tracing::info!(path = %path.display(), duration_ms, "the record is open");
+        }
+        Ok(record)
     }
 
     fn bind(&self) -> Result<Bound, Error> {
@@ -110,7 +136,10 @@ impl App {
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
-        tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
+        if let Some(sharer) = self.sharer.take() {
+            tokio::spawn(sharer.run());
+        }
+        tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
         let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
@@ -205,6 +234,7 @@ impl App {
         if let Some(listener) = admin {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
+            let connected = self.sharer.as_ref().map(Sharer::connected);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -213,6 +243,7 @@ impl App {
                     key_managers: tokens.status(clock.now()).into_iter().map(health_of).collect(),
                     generation: config.generation,
                     last_error: config.last_error,
+                    shared: connected.as_ref().map(|connected| connected()),
                 }
             };
             let listener = listener.into_side().map_err(system)?;
@@ -221,6 +252,7 @@ impl App {
         for (embedded, listener) in self.providers.iter().zip(providers) {
             let listener = listener.into_side().map_err(system)?;
             tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+            tokio::spawn(Arc::clone(&embedded.provider).tend());
         }
         Ok(())
     }
@@ -324,13 +356,19 @@ async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receive
     }
 }
 
-/// Forgets counters whose window has ended, now and then.
-async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
+/// Forgets counters whose window has ended, now and then, and what was revoked and has expired.
+async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     let mut ticks = time::interval(SWEEP_EVERY);
-    loop {
+    for n in 1_u64.. {
         ticks.tick().await;
-        limiter.sweep(clock.now());
+        authorizer.limiter.sweep(clock.now());
+        if n.is_multiple_of(REVOCATIONS_EVERY) {
+            authorizer.store.revocations.sweep();
+        }
     }
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// In sweeps: a whole table is looked through, and nothing waits for the room.
+const REVOCATIONS_EVERY: u64 = 30;

@@ -3,7 +3,8 @@
 
 use crate::{
     problem::Problem,
-    token::settings::{ConnectorKind, TokenForm},
+    sync::{OutageRule, SharedMode, SharedSettings},
+    token::settings::ConnectorKind,
 };
 
 use super::{Settings, problems::Findings};
@@ -17,13 +18,16 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     };
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.management.is_some(), "management".into());
-    refuse(settings.store.is_some(), "store".into());
-    refuse(settings.shared.is_some(), "shared".into());
+    refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
+    if let Some(shared) = &settings.shared {
+        refuse(shared.mode != SharedMode::default(), "shared.mode".into());
+        refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
+        refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
+    }
 
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let at = |field: &str| format!("key_managers[{index}].{field}");
         let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
         refuse(!built.contains(&manager.connector), at("connector"));
-        refuse(manager.tokens == TokenForm::Opaque, at("tokens"));
     }
 }

@@ -20,7 +20,7 @@ use tokio::{sync::Notify, sync::watch, time};
 use super::{
     Circuit, Introspect, IntrospectError,
     jwks::JwksError,
-    keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource},
+    keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource, LocalKeys, Published},
     metrics::{CallCounters, FetchCounters, IssuerCounters},
     rules::Rules,
     settings::{Startup, Validation},
@@ -47,6 +47,8 @@ pub struct Issuer {
     retired: AtomicBool,
     /// Fetches that unknown key ids ask for.
     demand: Mutex<Demand>,
+    /// Number of the set that was read last from a provider in our own process.
+    published: Mutex<u64>,
     /// The newest demand that has been met.
     met: watch::Sender<u64>,
     /// Wakes the task: a demand, or retirement.
@@ -126,6 +128,7 @@ impl Issuer {
             failures: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             demand: Mutex::default(),
+            published: Mutex::default(),
             met: watch::Sender::new(0),
             wake: Notify::new(),
             counters: fetches,
@@ -135,13 +138,33 @@ impl Issuer {
 
     /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer.
     pub async fn run(self: Arc<Self>, clock: Arc<Clock>) {
-        let KeySource::Remote(source) = &self.source else { return };
+        match &self.source {
+            KeySource::Fixed(_) => {}
+            KeySource::Local(keys) => self.follow(keys).await,
+            KeySource::Remote(source) => self.fetch_on(source.as_ref(), &clock).await,
+        }
+    }
+
+    /// Takes over what a provider in our own process publishes.
+    async fn follow(&self, keys: &LocalKeys) {
+        let mut changes = keys.subscribe();
+        while !self.is_retired() {
+            self.read_local(keys);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Fetches again and again.
+    async fn fetch_on(&self, source: &dyn FetchKeys, clock: &Clock) {
         let (mut astray, mut settled) = (false, false);
         while !self.is_retired() {
             // Read before the fetch: a demand made while it runs may be newer than its answer.
             let demand = self.demand.lock().number;
             let rediscover = astray || demand > *self.met.borrow();
-            let outcome = self.fetch(source.as_ref(), rediscover).await;
+            let outcome = self.fetch(source, rediscover).await;
             if self.is_retired() {
                 break;
             }
@@ -232,6 +255,11 @@ impl Issuer {
     /// Waits for newer keys, for a token whose key id is unknown. One fetch for all who wait; none within
     /// the cool-down of the last one that was asked for like this.
     pub(super) async fn renew(&self, now: Now) -> Renewal {
+        if let KeySource::Local(keys) = &self.source {
+            // Whoever else has read them meanwhile: it costs little to look again.
+            self.read_local(keys);
+            return Renewal::Fetched;
+        }
         let mut met = self.met.subscribe();
         let newest_met = *met.borrow();
         let Some(number) = self.is_remote().then(|| self.ask(newest_met, now)).flatten() else {
@@ -288,10 +316,29 @@ impl Issuer {
         }
     }
 
+    /// Puts a set that is at hand in force, if it is such a source.
+    pub(super) fn read_at_hand(&self, source: &KeySource) {
+        match source {
+            KeySource::Fixed(text) => self.read_text(text),
+            KeySource::Local(keys) => self.read_local(keys),
+            KeySource::Remote(_) => {}
+        }
+    }
+
+    /// Puts what is published now in force.
+    fn read_local(&self, keys: &LocalKeys) {
+        // Held while reading, so that an older set never takes the place of a newer one.
+        let mut read = self.published.lock();
+        let Published { number, set } = keys.published();
+        if number != *read {
+            *read = number;
+            self.read_text(&set);
+        }
+    }
+
     /// Puts a set given in full in force. Kept as it was where the new text is of no use, which
     /// `KeyManagers::build` has ruled out.
-    pub(super) fn read_fixed(&self, source: &KeySource) {
-        let KeySource::Fixed(text) = source else { return };
+    fn read_text(&self, text: &[u8]) {
         if text.is_empty() && self.rules.needs_no_keys() {
             return;
         }

@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{
     jwks::{self, JwksError, Key},
@@ -12,9 +13,10 @@ use super::{
 /// Where an issuer's keys come from.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// A JWK set given in full: by hand, or by the provider in our own process. Nobody is asked, and it
-    /// does not grow stale.
+    /// A JWK set given in full by hand. Nobody is asked, and it does not grow stale.
     Fixed(Bytes),
+    /// A provider in our own process, which tells when its keys change.
+    Local(Arc<LocalKeys>),
     /// A provider that is asked again and again.
     Remote(Arc<dyn FetchKeys>),
 }
@@ -27,6 +29,42 @@ impl KeySource {
     /// The keys of a JWK set that is at hand as a value.
     pub fn fixed(set: &serde_json::Value) -> Self {
         Self::Fixed(set.to_string().into())
+    }
+}
+
+/// The JWK set of a provider in our own process. It is published before the first token signed by a new key
+/// goes out, and the issuer looks here for a key that it does not know: no token of ours is ever too early.
+#[derive(Debug)]
+pub struct LocalKeys(watch::Sender<Published>);
+
+/// A published set, and how many there were before it; 0: none yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Published {
+    pub(super) number: u64,
+    pub(super) set: Bytes,
+}
+
+impl Default for LocalKeys {
+    fn default() -> Self {
+        Self(watch::Sender::new(Published::default()))
+    }
+}
+
+impl LocalKeys {
+    /// Puts `set` in place of the present one.
+    pub fn publish(&self, set: &serde_json::Value) {
+        let set = set.to_string().into();
+        self.0.send_modify(|published| *published = Published { number: published.number + 1, set });
+    }
+
+    /// Tells of each change from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Published> {
+        self.0.subscribe()
+    }
+
+    /// The present set.
+    pub(super) fn published(&self) -> Published {
+        self.0.borrow().clone()
     }
 }
 

@@ -96,7 +96,7 @@ impl KeyManagers {
                     issuer
                 }
             };
-            issuer.read_fixed(&source);
+            issuer.read_at_hand(&source);
             table.push(issuer);
         }
         (table, started)

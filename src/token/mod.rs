@@ -48,7 +48,7 @@ pub use failures::Flood;
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
-pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource};
+pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};

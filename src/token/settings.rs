@@ -139,9 +139,26 @@ pub struct KeyManagerSettings {
     /// Connector `embedded`: how long its access tokens live.
     #[serde(default = "one_hour")]
     pub token_lifetime: Span,
+    /// Connector `embedded`: how long its refresh tokens live; each use gives a new one.
+    #[serde(default = "one_day")]
+    pub refresh_lifetime: Span,
+    /// Connector `embedded`: how long it signs with one key; 0: for ever.
+    #[serde(default = "thirty_days")]
+    pub key_rotation: Span,
     /// Connector `embedded`: its clients.
     #[serde(default)]
     pub clients: Vec<ClientSettings>,
+    /// Connector `embedded`: its users, for the password grant; none: no such grant.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
+    /// Connector `embedded`: who may register clients (RFC 7591).
+    #[serde(default)]
+    pub registration: Registration,
+    /// Connector `embedded`: the bearer secret that may register clients, with `registration = "token"`.
+    pub registration_token: Option<Secret>,
+    /// Connector `embedded`: scopes that a registered client may ask for.
+    #[serde(default)]
+    pub registration_scopes: Vec<String>,
 }
 
 /// `{ file = "…" }`
@@ -189,6 +206,35 @@ pub struct ClientSettings {
     /// Scopes it may ask for.
     #[serde(default)]
     pub scopes: Vec<String>,
+}
+
+/// A user of the embedded provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserSettings {
+    /// User name, and `sub` of its tokens.
+    pub name: String,
+    /// Password.
+    pub password: Secret,
+    /// Further claims of its tokens.
+    #[serde(default)]
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// Scopes its tokens may have, of those that the client may ask for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// Who may register clients at the embedded provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Whoever brings `registration_token` as bearer.
+    Token,
+    /// Everybody.
+    Open,
 }
 
 /// The connectors of the contract.
@@ -467,6 +513,14 @@ fn five_minutes() -> Span {
 
 fn one_hour() -> Span {
     Span::seconds(3600)
+}
+
+fn one_day() -> Span {
+    Span::seconds(86_400)
+}
+
+fn thirty_days() -> Span {
+    Span::seconds(30 * 86_400)
 }
 
 fn sixty_four() -> u32 {

@@ -100,8 +100,19 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("audience = [\"orders-api\"]", "algorithms = []", "algorithms"),
         ("issuer = \"http://127.0.0.1", "issuer = \"http://idp.example.com", "issuer"),
         ("issuer = \"http://127.0.0.1", "issuer = \"s3cr3t-value", "issuer"),
-        ("[[subscriptions]]", "[store]\npath = \"/tmp/s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
-        ("[[subscriptions]]", "[shared]\nredis = \"redis://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
+        ("[[subscriptions]]", "[store]\nurl = \"postgres://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
+        (
+            "[[subscriptions]]",
+            "[shared]\nredis = \"redis://h\"\nmode = \"strict\"\n[[subscriptions]]",
+            "not in this build",
+        ),
+        ("[[subscriptions]]", "[shared]\nredis = \"http://s3cr3t-value\"\n[[subscriptions]]", "shared.redis"),
+        ("[[subscriptions]]", "[shared]\nredis = \"redis://u:s3cr3t-value@h/x\"\n[[subscriptions]]", "shared.redis"),
+        (
+            "[[subscriptions]]",
+            "[shared]\nredis = \"redis://h\"\nprefix = \"s3cr3t value\"\n[[subscriptions]]",
+            "shared.prefix",
+        ),
     ];
     let mut failures = Vec::new();
     for (old, new, word) in rows {

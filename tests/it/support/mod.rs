@@ -11,6 +11,7 @@ mod itself;
 mod jwe;
 mod keys;
 mod opaque;
+pub(crate) mod redis;
 mod table;
 mod world;
 
@@ -26,6 +27,7 @@ pub(crate) use idp::{Idp, Mood};
 pub(crate) use jwe::{Recipient, Sealed};
 pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
 pub(crate) use opaque::Weather;
+pub(crate) use redis::Redis;
 pub(crate) use table::{BOTH, Case, check_all};
 pub(crate) use world::{World, world};
 
