@@ -169,12 +169,14 @@ fn sensitive(field: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+type Reader = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+
 /// The key in a file, and the header of what it signs.
 fn signing_key(settings: &ClientKey) -> Result<(Header, EncodingKey), String> {
     let pem = fs::read(&settings.file)
         .map(Zeroizing::new)
         .map_err(|error| format!("cannot read {}: {error}", settings.file.display()))?;
-    let readers: [(fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>, &[Alg]); 3] = [
+    let readers: [(Reader, &[Alg]); 3] = [
         (EncodingKey::from_rsa_pem, &[Alg::RS256, Alg::RS384, Alg::RS512, Alg::PS256, Alg::PS384, Alg::PS512]),
         (EncodingKey::from_ec_pem, &[Alg::ES256, Alg::ES384]),
         (EncodingKey::from_ed_pem, &[Alg::EdDSA]),

@@ -298,10 +298,8 @@ impl Endpoint {
         };
         match discovery.now.get_or_try_init(look).await {
             Ok(said) => said.place.clone().ok_or(IntrospectError::NotOffered),
-            Err(FetchError::Unreachable(why)) => {
-                discovery.before.clone().ok_or_else(|| IntrospectError::Unreachable(why))
-            }
-            Err(FetchError::Answer(why)) => discovery.before.clone().ok_or_else(|| IntrospectError::Answer(why)),
+            Err(FetchError::Unreachable(why)) => discovery.before.clone().ok_or(IntrospectError::Unreachable(why)),
+            Err(FetchError::Answer(why)) => discovery.before.clone().ok_or(IntrospectError::Answer(why)),
             Err(other) => Err(IntrospectError::Metadata(other.to_string())),
         }
     }

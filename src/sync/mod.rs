@@ -74,6 +74,8 @@ enum End {
     Lost(RedisError),
     /// Something may have been missed.
     Gap,
+    /// The first entry of a stream that was empty: nothing tells whether there were others before it.
+    Begun,
 }
 
 impl From<RedisError> for End {
@@ -147,6 +149,7 @@ impl Sharer {
             match end {
                 Err(End::Lost(error)) => return Err(error),
                 Err(End::Gap) => tracing::warn!("revocations may have been missed in Redis: all are read again"),
+                Err(End::Begun) => {}
                 Ok(never) => match never {},
             }
         }
@@ -188,6 +191,9 @@ impl Sharer {
             let behind_ms = self.clock.now().unix_ms.saturating_sub(last.id.ms);
             self.metrics.lag.set(Duration::from_millis(behind_ms).as_secs_f64());
             self.take(events, &mut writer).await?;
+            if from == Id::default() {
+                return Err(End::Begun);
+            }
             if !self.keys.holds(&mut writer, from).await? {
                 return Err(End::Gap);
             }

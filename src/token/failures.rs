@@ -153,7 +153,7 @@ mod tests {
         }
         assert_eq!(failures.admit(client, NOW), Err(Flood { limit: 3, window_s: 60, reset_s: 50 }));
         assert_eq!(failures.admit(ip("192.0.2.2"), NOW), Ok(()), "another address");
-        assert_eq!(failures.admit(ip("::ffff:192.0.2.1"), NOW).is_err(), true, "the same, written otherwise");
+        assert!(failures.admit(ip("::ffff:192.0.2.1"), NOW).is_err(), "the same, written otherwise");
         assert_eq!(failures.admit(client, Now::at_ms(NOW.unix_ms + 50_000)), Ok(()));
     }
 
