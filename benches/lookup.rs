@@ -230,6 +230,7 @@ fn resource(n: usize) -> ResourceSettings {
         scopes: vec![format!("things{n}:read")],
         scopes_match: ScopesMatch::Any,
         auth: AuthRule::Required,
+        auth_level: AuthLevel::Any,
         tier: if n.is_multiple_of(2) { "Unlimited".into() } else { "10KPerMin".into() },
     }
 }

@@ -23,6 +23,8 @@ pub enum Denial {
     NoCredential,
     /// The token is no good.
     Token(Flaw),
+    /// An application's token where a user's is needed, or the reverse.
+    AuthLevel,
     /// The key type has no upstream.
     NoEnvironment,
     /// The subscription is BLOCKED or PROD_ONLY_BLOCKED.
@@ -155,6 +157,8 @@ impl Denial {
             Self::UriTooLong => 19,
             Self::BodyTooLarge => 20,
             Self::Flooded(_) => 29,
+            // Below the flaws of tokens, above the levels of throttling.
+            Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
         }
@@ -171,6 +175,7 @@ impl Denial {
             Self::Credentials => row(S::BAD_REQUEST, "400", "two_credentials", grpc::INVALID_ARGUMENT, "Bad Request", "The request must carry exactly one credential"),
             Self::NoCredential => row(S::UNAUTHORIZED, "900902", "no_credential", grpc::UNAUTHENTICATED, "Missing Credentials", "Provide an access token: Authorization: Bearer ACCESS_TOKEN"),
             Self::Token(flaw) => row(S::UNAUTHORIZED, "900901", flaw.label(), grpc::UNAUTHENTICATED, "Invalid Credentials", "Make sure you have provided the correct security credentials"),
+            Self::AuthLevel => row(S::UNAUTHORIZED, "900905", "auth_level", grpc::UNAUTHENTICATED, "Incorrect Access Token Type is provided", "The resource needs another type of access token: an application's own, or a user's"),
             Self::NoEnvironment => row(S::UNAUTHORIZED, "900901", "no_environment", grpc::UNAUTHENTICATED, "Invalid Credentials", "The API has no endpoint for this type of key"),
             Self::SubscriptionBlocked => row(S::UNAUTHORIZED, "900907", "subscription_blocked", grpc::UNAUTHENTICATED, "The requested API is temporarily blocked", "The application's subscription to the API is blocked"),
             Self::SubscriptionInactive => row(S::UNAUTHORIZED, "900909", "subscription_inactive", grpc::UNAUTHENTICATED, "The subscription to the API is inactive", "The application's subscription to the API is on hold or rejected"),
@@ -255,6 +260,7 @@ mod tests {
             Denial::Method,
             Denial::Credentials,
             Denial::NoCredential,
+            Denial::AuthLevel,
             Denial::NoEnvironment,
             Denial::SubscriptionBlocked,
             Denial::SubscriptionInactive,

@@ -123,7 +123,9 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
         Denial::NoCredential | Denial::SubscriptionBlocked | Denial::SubscriptionInactive => {
             format!("Bearer realm=\"{realm}\"")
         }
-        Denial::Token(_) | Denial::NoEnvironment => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+        Denial::Token(_) | Denial::AuthLevel | Denial::NoEnvironment => {
+            format!("Bearer realm=\"{realm}\", error=\"invalid_token\"")
+        }
         Denial::Credentials => format!("Bearer realm=\"{realm}\", error=\"invalid_request\""),
         Denial::Scope => {
             let scopes = found.resource().map_or_else(String::new, |resource| resource.scopes.join(" "));

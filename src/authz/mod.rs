@@ -88,6 +88,7 @@ impl Authorizer {
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
             self.require_unrevoked(&identity)?; // even if cached
+            scope::require_level(resource, &identity)?;
             subscription::require(tables, api, &identity, seen)?;
             require_environment(api, seen)?;
             trace.step(Step::Subscription, || subscription::describe(tables, seen));

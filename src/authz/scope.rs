@@ -1,9 +1,9 @@
-//! Whether a token may use the elected resource: its scopes, and the API's own audience.
+//! Whether a token may use the elected resource: whose it is, its scopes, and the API's own audience.
 
 use super::Denial;
 use crate::{
-    store::{Api, Resource, ScopesMatch},
-    token::Identity,
+    store::{Api, AuthLevel, Resource, ScopesMatch},
+    token::{Identity, TokenKind},
 };
 
 /// The resource's scopes, whole words, any or all of them.
@@ -17,6 +17,16 @@ pub(super) fn require(resource: &Resource, identity: &Identity) -> Result<(), De
         ScopesMatch::All => needed.all(|scope| identity.scopes.contains(scope)),
     };
     if enough { Ok(()) } else { Err(Denial::Scope) }
+}
+
+/// An application's token or a user's, where the resource asks for one of them.
+pub(super) fn require_level(resource: &Resource, identity: &Identity) -> Result<(), Denial> {
+    match (resource.auth_level, identity.kind) {
+        (AuthLevel::Any, _)
+        | (AuthLevel::Application, TokenKind::Application)
+        | (AuthLevel::ApplicationUser, TokenKind::User) => Ok(()),
+        _ => Err(Denial::AuthLevel),
+    }
 }
 
 /// The API's own audience, beside the key manager's.

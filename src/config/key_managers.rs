@@ -50,6 +50,11 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
     let named = manager.issuer.strip_prefix("http://") == Some(listen);
     found.refuse(!named, at("issuer"), "must be http:// and the listen address of this embedded provider");
     found.refuse(
+        !manager.decryption_keys.is_empty(),
+        at("decryption_keys"),
+        "are of no use: the embedded provider encrypts nothing",
+    );
+    found.refuse(
         !manager.secret_keys.is_empty(),
         at("secret_keys"),
         "are of no use: the embedded provider signs by ES256",

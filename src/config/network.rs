@@ -18,9 +18,10 @@ impl Network {
         vec![Self(v4.into()), Self(v6.into())]
     }
 
-    /// Whether it is every address of its family.
+    /// Whether it is every address of its family, or so many that nobody's own network is as large: that is wider
+    /// than /8, or than /16 in IPv6.
     pub fn is_everyone(self) -> bool {
-        self.0.prefix_len() == 0
+        self.0.prefix_len() < if self.0.addr().is_ipv4() { 8 } else { 16 }
     }
 }
 

@@ -242,6 +242,7 @@ mod tests {
         apis.resources.scopes = []
         apis.resources.scopes_match = "any"
         apis.resources.auth = "required"
+        apis.resources.auth_level = "any"
         apis.resources.tier = "Unlimited"
         applications = []
         applications.name

@@ -1,10 +1,11 @@
 //! Settings that are allowed and let more pass than one may think: told at start, and refused by
-//! `check --strict`. A resource with `auth = "none"` or an API without subscriptions is a choice, not a trap.
+//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API without subscriptions that asks for something else.
 
 use crate::{
     problem::Problem,
-    store::{AuthRule, TokenPlace},
-    token::settings::Registration,
+    store::{AuthLevel, AuthRule, SubscriptionRule, TokenPlace, settings::ApiSettings},
+    sync::OutageRule,
+    token::settings::{KeyManagerSettings, Registration},
     units::Span,
 };
 
@@ -18,11 +19,6 @@ impl Settings {
             let field = format!("trusted_proxies[{index}]");
             found.refuse(network.is_everyone(), field, "everyone's forwarded headers are believed");
         }
-        found.refuse(
-            self.cache.introspection_ttl > MAX_INTROSPECTION_TTL,
-            "cache.introspection_ttl",
-            format_args!("is longer than {MAX_INTROSPECTION_TTL}: revoked opaque tokens pass for long"),
-        );
         for (index, manager) in self.key_managers.iter().enumerate() {
             let at = |field: &str| format!("key_managers[{index}].{field}");
             let (audience, leeway) = (manager.audience.is_empty(), manager.leeway > MAX_LEEWAY);
@@ -41,13 +37,64 @@ impl Settings {
                 at("leeway"),
                 format_args!("is longer than {MAX_LEEWAY}: expired tokens pass for long"),
             );
+            let stale = manager.jwks_max_stale > MAX_AGE;
+            found.refuse(
+                stale,
+                at("jwks_max_stale"),
+                format_args!("is longer than {MAX_AGE}: keys that the provider has withdrawn count for long"),
+            );
+            let long = manager.token_lifetime > MAX_AGE;
+            found.refuse(
+                long,
+                at("token_lifetime"),
+                format_args!("is longer than {MAX_AGE}: a token that has leaked is good for long"),
+            );
         }
+        let open = self.shared.as_ref().is_some_and(|shared| shared.on_outage == OutageRule::Allow);
+        found.refuse(open, "shared.on_outage", "\"allow\": nobody is throttled while Redis is down");
+        let ttl = self.cache.introspection_ttl > MAX_TTL;
+        found.refuse(
+            ttl,
+            "cache.introspection_ttl",
+            format_args!("is longer than {MAX_TTL}: tokens that the provider has revoked pass for long"),
+        );
         for (index, api) in self.apis.iter().enumerate() {
-            let query = api.token_in.contains(&TokenPlace::Query);
-            let field = format!("apis[{index}].token_in");
-            found.refuse(query, field, "tokens in a query end up in logs and histories");
+            self.traps_of_api(&format!("apis[{index}]"), api, &mut found);
         }
         found.0
+    }
+
+    fn traps_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
+        let query = api.token_in.contains(&TokenPlace::Query);
+        found.refuse(query, format!("{field}.token_in"), "tokens in a query end up in logs and histories");
+        let asks_nothing = api.subscription == SubscriptionRule::None && api.audience.is_empty();
+        for (index, resource) in api.resources.iter().enumerate() {
+            let field = format!("{field}.resources[{index}]");
+            let asks = !resource.scopes.is_empty() || resource.auth_level != AuthLevel::Any;
+            match resource.auth {
+                AuthRule::None => {
+                    let scopes = !resource.scopes.is_empty();
+                    found.refuse(scopes, format!("{field}.auth"), "\"none\": its scopes are never looked at");
+                }
+                AuthRule::Optional => {
+                    let why = "\"optional\": without a token its scopes and auth_level are not asked for";
+                    found.refuse(asks, format!("{field}.auth"), why);
+                }
+                AuthRule::Required => {
+                    let open = asks_nothing && !asks && self.key_managers_of(api).any(|m| m.required_claims.is_empty());
+                    let why = "any token of its key managers passes, whoever got it: nothing asks for a subscription, \
+                               a scope, an auth_level, a required claim or an audience of the API";
+                    found.refuse(open, field, why);
+                }
+            }
+        }
+    }
+
+    /// Those whose tokens count at an API.
+    fn key_managers_of(&self, api: &ApiSettings) -> impl Iterator<Item = &KeyManagerSettings> {
+        self.key_managers
+            .iter()
+            .filter(|manager| api.key_managers.is_empty() || api.key_managers.contains(&manager.name))
     }
 
     /// What is worth a warning at start: the traps, and what makes every request be refused.
@@ -65,7 +112,8 @@ impl Settings {
 }
 
 const MAX_LEEWAY: Span = Span::seconds(300);
-const MAX_INTROSPECTION_TTL: Span = Span::seconds(600);
+const MAX_TTL: Span = Span::seconds(3600);
+const MAX_AGE: Span = Span::seconds(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -90,15 +138,34 @@ mod tests {
             ("audience", "registration = 'open', audience", "key_managers[0].registration"),
             ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
             ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
-            ("key_managers", "cache = { introspection_ttl = '601s' }\nkey_managers", "cache.introspection_ttl"),
             ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),
+            ("audience", "jwks_max_stale = '25h', audience", "key_managers[0].jwks_max_stale"),
+            ("audience", "token_lifetime = '25h', audience", "key_managers[0].token_lifetime"),
+            ("auth = 'none'", "auth = 'none', scopes = ['a']", "apis[0].resources[0].auth"),
+            ("auth = 'none'", "auth = 'optional', scopes = ['a']", "apis[0].resources[0].auth"),
+            ("auth = 'none'", "auth = 'optional', auth_level = 'application'", "apis[0].resources[0].auth"),
+            ("auth = 'none'", "auth = 'required'", "apis[0].resources[0]"),
+            ("key_managers", "shared = { redis = 'redis://h', on_outage = 'allow' }\nkey_managers", "shared.on_outage"),
+            ("key_managers", "cache = { introspection_ttl = '2h' }\nkey_managers", "cache.introspection_ttl"),
+            ("key_managers", "trusted_proxies = ['0.0.0.0/1']\nkey_managers", "trusted_proxies[0]"),
+            ("key_managers", "trusted_proxies = ['2000::/3']\nkey_managers", "trusted_proxies[0]"),
             ("key_managers", "trusted_proxies = ['10.0.0.0/8', '0.0.0.0/0']\nkey_managers", "trusted_proxies[1]"),
             ("key_managers", "trusted_proxies = ['::/0']\nkey_managers", "trusted_proxies[0]"),
         ] {
             let expected = vec![field.to_owned()];
             assert_eq!(fields(&GOOD.replacen(from, to, 1)), (expected.clone(), expected), "{to}");
         }
-        assert_eq!(fields(&GOOD.replacen("audience", "leeway = '5m', audience", 1)).0, Vec::<String>::new());
+        for harmless in [
+            GOOD.replacen("audience", "leeway = '5m', audience", 1),
+            GOOD.replacen("auth = 'none'", "scopes = ['a']", 1),
+            GOOD.replacen("auth = 'none'", "auth_level = 'application_user'", 1),
+            GOOD.replacen("auth = 'none'", "auth = 'optional'", 1),
+            GOOD.replacen(", auth = 'none'", "", 1).replacen("audience", "required_claims = { a = 'b' }, audience", 1),
+            GOOD.replacen(", auth = 'none'", "", 1).replacen("context", "audience = ['a'], context", 1),
+            GOOD.replacen(", auth = 'none'", "", 1).replacen("subscription = 'none', ", "", 1),
+        ] {
+            assert_eq!(fields(&harmless).0, Vec::<String>::new(), "{harmless}");
+        }
     }
 
     #[test]

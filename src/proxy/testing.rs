@@ -35,7 +35,7 @@ use crate::{
         settings::{ApiSettings, GateSettings, TableSettings},
     },
     telemetry::{AccessLog, LogSettings, Metrics},
-    token::{Identity, IdentityValues},
+    token::{Identity, IdentityValues, TokenKind},
 };
 
 /// Grants whatever its tables resolve, as `ada`; `X-Deny` is refused, `X-Hang` never judged.
@@ -89,6 +89,7 @@ fn ada() -> Arc<Identity> {
         issued_at: None,
         jti: None,
         token_sha256: [0; 32],
+        kind: TokenKind::User,
         user: 0,
         headers: IdentityValues { subject: Some(HeaderValue::from_static("ada")), ..IdentityValues::default() },
     })

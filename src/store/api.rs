@@ -10,7 +10,7 @@ use http::Method;
 use crate::telemetry::ApiCounters;
 
 use super::{
-    Api, FaultFormat, KeyManagerSet, Resource, Subject, Tier, TokenPlace, Upstream, Upstreams,
+    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, Subject, Tier, TokenPlace, Upstream, Upstreams,
     resource::Placement,
     settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
@@ -117,6 +117,9 @@ impl<'a> ApiBuilder<'a> {
         let picked = self.tiers.pick(&settings.tier, TierLevel::Advanced, || field("tier"), problems);
         let subject = Subject::Resource(api, &settings.path, &methods);
         let tier = picked.and_then(|tier| tier.limits).map(|limits| Tier::new(limits, subject));
+        if settings.auth == AuthRule::None && settings.auth_level != AuthLevel::Any {
+            problems.add(field("auth_level"), "is of no use where auth = \"none\": no token is looked at");
+        }
         let scopes = scopes(&settings.scopes, &field, problems);
         let resource = Resource {
             template: self.shared_template(&settings.path),
@@ -124,6 +127,7 @@ impl<'a> ApiBuilder<'a> {
             scopes: shared(&mut self.scopes, scopes),
             scopes_match: settings.scopes_match,
             auth: settings.auth,
+            auth_level: settings.auth_level,
             tier,
         };
         (resource, sound)

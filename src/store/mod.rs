@@ -30,7 +30,9 @@ pub use gate::{Gate, IdentityNames};
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
-pub use settings::{AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace};
+pub use settings::{
+    AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
+};
 pub use snapshot::{Api, KeyManagerSet, Resource, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};

@@ -189,6 +189,9 @@ pub struct ResourceSettings {
     /// Whether a credential is needed.
     #[serde(default)]
     pub auth: AuthRule,
+    /// Whose token it must be.
+    #[serde(default)]
+    pub auth_level: AuthLevel,
     /// Resource-level tier.
     #[serde(default = "unlimited")]
     pub tier: String,
@@ -216,6 +219,21 @@ pub enum AuthRule {
     Optional,
     /// Not judged, and removed.
     None,
+}
+
+/// Whose token a resource needs. WSO2 tells by the claim `aut`; without it, a token whose subject is missing or is
+/// the client itself is an application's, and so is one that Entra (`idtyp`), Auth0 (`gty`) or Keycloak
+/// (`preferred_username`) marks so; any other is a user's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthLevel {
+    /// Anyone's.
+    #[default]
+    Any,
+    /// An application's own.
+    Application,
+    /// A user's.
+    ApplicationUser,
 }
 
 /// An application: the owner of consumer keys.

@@ -7,7 +7,7 @@ use http::Method;
 use crate::{problem::Problem, telemetry::ApiCounters};
 
 use super::{
-    Application, AuthRule, ConsumerKey, FaultFormat, Gate, KeyType, Resolution, ScopesMatch, Subscription,
+    Application, AuthLevel, AuthRule, ConsumerKey, FaultFormat, Gate, KeyType, Resolution, ScopesMatch, Subscription,
     SubscriptionRule, Tier,
     application::ConsumerKeys,
     build,
@@ -156,6 +156,8 @@ pub struct Resource {
     pub scopes_match: ScopesMatch,
     /// Whether a credential is needed.
     pub auth: AuthRule,
+    /// Whose token it must be.
+    pub auth_level: AuthLevel,
     /// Resource-level tier. None: unlimited, or the API has a tier that replaces it.
     pub tier: Option<Tier>,
 }

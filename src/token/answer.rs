@@ -164,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::token::testing;
+    use crate::token::{TokenKind, testing};
 
     const NOW: Now = Now::at_ms(1_800_000_000_000);
     const ISSUER: &str = "https://idp.example.com";
@@ -257,6 +257,9 @@ mod tests {
         assert_eq!((identity.expires_at, identity.issued_at), (1_800_000_300, Some(1_799_999_999)));
         assert_eq!((identity.jti.as_deref(), &*identity.issuer), (Some("j"), ISSUER));
         assert_eq!(identity.scopes.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b"]);
+        assert_eq!(identity.kind, TokenKind::User, "though there is no sub");
+        let own = r#"{"active":true,"client_id":"shop-web","username":"shop-web"}"#;
+        assert_eq!(ask(&rules, own).expect("good").kind, TokenKind::Application);
         let both = ask(&rules, r#"{"active":true,"sub":"1234","username":"ada"}"#).expect("good");
         assert_eq!((both.subject.as_deref(), both.expires_at), (Some("1234"), u64::MAX));
         assert_ne!(both.token_sha256, [0; 32]);

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    Flaw, Identity, IdentityValues,
+    Flaw, Identity, IdentityValues, TokenKind, conditions,
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -67,23 +67,32 @@ pub(super) fn judge(
     if claims.has("cnf") {
         return Err(Flaw::Bound);
     }
-    let subject = match optional_text(claims, "sub")? {
+    conditions::is_for_access(claims)?;
+    conditions::required(claims, &rules.settings)?;
+    let subject = match subject(claims, rules)? {
         None if bearer.introspected => optional_text(claims, "username")?,
         subject => subject,
     };
     let consumer_key = consumer_key(claims, rules);
+    // Who has a name of their own is a user, though the answer has no `sub`.
+    let named = bearer.introspected && subject.is_some() && subject != consumer_key;
+    let kind = match conditions::kind(claims, consumer_key.as_deref()) {
+        TokenKind::Application if named && !claims.has("sub") && !claims.has("aut") => TokenKind::User,
+        kind => kind,
+    };
     let scopes = scopes(claims, rules);
     let headers = IdentityValues {
         subject: subject.as_deref().and_then(|text| header_value(&encode(text))),
         client_id: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
         scopes: joined(&scopes, ' '),
-        claims: rules.header_claims.iter().map(|name| claim_header(claims.get(name)?)).collect(),
+        claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
         claim_names: Arc::clone(&rules.header_claims),
     };
     let identity = Identity {
         key_manager: Arc::clone(&rules.name),
         issuer: Arc::clone(&rules.issuer),
         user: user(&rules.issuer, subject.as_deref()),
+        kind,
         subject,
         consumer_key,
         scopes,
@@ -180,12 +189,11 @@ impl Times {
     }
 }
 
-/// A NumericDate. Times before 1970 read as 1970; beyond 2^53, where doubles lose seconds, none.
+/// A NumericDate. Before 1970 there were no tokens; beyond 2^53 doubles lose seconds. Neither is a date here.
 fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
     let seconds = match *value {
         Json::Unsigned(seconds) => seconds,
-        Json::Signed(seconds) => u64::try_from(seconds).unwrap_or(0),
-        Json::Float(seconds) if seconds.abs() <= MAX_DATE as f64 => round(seconds).max(0.0) as u64,
+        Json::Float(seconds) if (0.0..=MAX_DATE as f64).contains(&seconds) => round(seconds) as u64,
         _ => return Err(Flaw::Malformed),
     };
     if seconds > MAX_DATE {
@@ -211,9 +219,20 @@ pub(super) fn meets(settings: &KeyManagerSettings, audience: &[Box<str>]) -> boo
     settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| **a == **member))
 }
 
+/// `sub`, or what is mapped to it. It must be a string either way.
+fn subject(claims: &Object<'_>, rules: &Rules) -> Result<Option<Box<str>>, Flaw> {
+    let own = optional_text(claims, "sub")?;
+    let Some(path) = &rules.subject_source else { return Ok(own) };
+    match claims.at(path) {
+        None => Ok(None),
+        Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
+        Some(_) => Err(Flaw::Malformed),
+    }
+}
+
 /// The first of the claims that is present: a string, or the first string of a list.
 fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
-    let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.get(name))?;
+    let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.at(name))?;
     let text = match value {
         Json::List(list) => list.first()?.as_text()?,
         other => other.as_text()?,
@@ -224,7 +243,7 @@ fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
 /// The first of the claims that is present: words in a string, or an array of strings. Any other shape
 /// gives no scopes.
 fn scopes(claims: &Object<'_>, rules: &Rules) -> Box<[Box<str>]> {
-    match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.get(name)) {
+    match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.at(name)) {
         Some(Json::Text(words)) => words.split(' ').filter(|word| !word.is_empty()).map(Into::into).collect(),
         Some(Json::List(list)) => texts(list)
             .map(|words| words.into_iter().filter(|word| !word.is_empty()).map(Into::into).collect())
@@ -341,7 +360,8 @@ mod tests {
             (format!("{}", NOW - 29), None),
             (format!("{}.9", NOW - 30), Some(Flaw::Expired)),
             ("1.9e9".into(), None),
-            ("-1".into(), Some(Flaw::Expired)),
+            ("-1".into(), Some(Flaw::Malformed)),
+            ("-1.5".into(), Some(Flaw::Malformed)),
             ("-1e300".into(), Some(Flaw::Malformed)),
             ("1e308".into(), Some(Flaw::Malformed)),
             ("18446744073709551615".into(), Some(Flaw::Malformed)),

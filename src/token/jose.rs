@@ -65,6 +65,9 @@ impl<'a> Header<'a> {
             return Err(Flaw::Critical);
         }
         let algorithm = header.get("alg").and_then(Json::as_text).and_then(Algorithm::of).ok_or(Flaw::Algorithm)?;
+        if !header.members().all(|(name, value)| is_well_formed(name, value)) {
+            return Err(Flaw::Malformed);
+        }
         let key_id = optional_text(&header, "kid")?;
         if key_id.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID) {
             return Err(Flaw::Malformed);
@@ -81,6 +84,18 @@ impl<'a> Header<'a> {
             _ => typ,
         };
         typ.eq_ignore_ascii_case("at+jwt") || (rule == TypRule::Access && typ.eq_ignore_ascii_case("jwt"))
+    }
+}
+
+/// Whether a registered parameter that counts for nothing here has at least the form it must have (RFC 7515
+/// section 4.1); those of a JWE have no place in a JWS.
+fn is_well_formed(name: &str, value: &Json<'_>) -> bool {
+    match name {
+        "cty" | "jku" | "x5u" | "x5t" | "x5t#S256" => value.as_text().is_some(),
+        "x5c" => matches!(value, Json::List(list) if list.iter().all(|member| member.as_text().is_some())),
+        "jwk" => matches!(value, Json::Object(_)),
+        "enc" | "zip" => false,
+        _ => true,
     }
 }
 
@@ -151,6 +166,28 @@ mod tests {
         }
         for json in [r#"{"alg":"ES256","alg":"none"}"#, r#"{"alg":"none","\u0061lg":"ES256"}"#, "\"x\"", "null", "[]"] {
             assert_eq!(header(json), Err(Flaw::Malformed), "{json}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_no_use_have_their_form_or_are_refused() {
+        for (parameter, good) in [
+            (r#""cty":"JWT""#, true),
+            (r#""cty":0"#, false),
+            (r#""jku":"http://169.254.169.254/""#, true),
+            (r#""jku":null"#, false),
+            (r#""x5c":["AA"]"#, true),
+            (r#""x5c":"AA""#, false),
+            (r#""x5c":[1]"#, false),
+            (r#""x5t#S256":{}"#, false),
+            (r#""jwk":{"kty":"oct"}"#, true),
+            (r#""jwk":"{}""#, false),
+            (r#""zip":"DEF""#, false),
+            (r#""enc":"A128GCM""#, false),
+            (r#""anything":[{}]"#, true),
+        ] {
+            let expected = if good { Ok("ES256 None".to_owned()) } else { Err(Flaw::Malformed) };
+            assert_eq!(header(&format!("{{\"alg\":\"ES256\",{parameter}}}")), expected, "{parameter}");
         }
     }
 

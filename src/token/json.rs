@@ -47,6 +47,31 @@ impl<'a> Object<'a> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
+    /// The value that `path` leads to: that of the member of that very name, dots and all; else through the object
+    /// whose name is the longest that ends before a dot, and from there on by the same rule. One way only: what it
+    /// lacks is not looked for on another.
+    pub(super) fn at(&self, path: &str) -> Option<&Json<'a>> {
+        if let Some(value) = self.get(path) {
+            return Some(value);
+        }
+        let way = |(dot, _)| Some((self.get(&path[..dot])?, &path[dot + 1..]));
+        let (value, rest) = path.rmatch_indices('.').find_map(way)?;
+        match value {
+            Json::Object(inner) => inner.at(rest),
+            _ => None,
+        }
+    }
+
+    /// Every member.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &Json<'a>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
+    /// Whether it has no members.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is a member called `name`, whatever its value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -240,6 +265,31 @@ mod tests {
         assert!(reads(&nested(31)));
         assert!(!reads(&nested(32)));
         assert!(!reads(&nested(20_000)));
+    }
+
+    #[test]
+    fn paths_prefer_the_longest_name() {
+        let at = |text: &str, path: &str| {
+            let object = Object::parse(text.as_bytes()).expect("valid");
+            object.at(path).and_then(Json::as_text).map(str::to_owned)
+        };
+        for (text, path, expected) in [
+            (r#"{"a":"x"}"#, "a", Some("x")),
+            (r#"{"a.b":"flat","a":{"b":"deep"}}"#, "a.b", Some("flat")),
+            (r#"{"a":{"b":"deep"}}"#, "a.b", Some("deep")),
+            (r#"{"a":{"b.c":"x","b":{"c":"y"}}}"#, "a.b.c", Some("x")),
+            (r#"{"a.b":{"c":"x"},"a":{"b":{"c":"y"}}}"#, "a.b.c", Some("x")),
+            (r#"{"a.b":{},"a":{"b":{"c":"y"}}}"#, "a.b.c", None),
+            (r#"{"https://x.example/roles":"x"}"#, "https://x.example/roles", Some("x")),
+            (r#"{"resource_access":{"my.client":{"role":"x"}}}"#, "resource_access.my.client.role", Some("x")),
+            (r#"{"a":"x"}"#, "a.b", None),
+            (r#"{"a":[{"b":"x"}]}"#, "a.b", None),
+            (r#"{"":{"":"x"}}"#, ".", Some("x")),
+            (r#"{"a":{"b":"x"}}"#, "a..b", None),
+            (r#"{"a":{"b":"x"}}"#, "", None),
+        ] {
+            assert_eq!(at(text, path).as_deref(), expected, "{text} {path}");
+        }
     }
 
     #[test]

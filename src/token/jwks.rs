@@ -42,7 +42,7 @@ pub(super) struct Key {
 #[derive(Debug)]
 enum Verifier {
     Public(ParsedPublicKey),
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
 }
 
 /// The numbers of a key; equal for equal keys.
@@ -170,7 +170,7 @@ impl Key {
         known.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
         Ok(Self {
             id: id.map(Into::into),
-            verifiers: vec![(algorithm, Verifier::Shared(hmac::Key::new(hash, secret)))],
+            verifiers: vec![(algorithm, Verifier::Shared(Box::new(hmac::Key::new(hash, secret))))],
             material: Material::Shared(known),
             live: AtomicBool::new(true),
         })

@@ -10,6 +10,7 @@ use regex_lite::{Regex, RegexBuilder};
 use super::{
     Flaw, Issuer, KeySource, Sources, claims,
     json::{Json, Object},
+    jwe, jwe_key,
     metrics::Metrics,
     rules::Rules,
     settings::{KeyManagerSettings, Validation},
@@ -123,8 +124,12 @@ impl Table {
             None => return Err(Flaw::UnknownIssuer),
         };
         let known = self.by_issuer.get(issuer).ok_or(Flaw::UnknownIssuer)?;
-        let mut counting = known.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
-        let first = counting.next().ok_or(Flaw::KeyManagerNotAllowed)?;
+        let may = |issuer: &&Arc<Issuer>| allowed.allows(&issuer.rules.name);
+        if !known.iter().any(|issuer| may(&issuer)) {
+            return Err(Flaw::KeyManagerNotAllowed);
+        }
+        let mut counting = known.iter().filter(may).filter(|issuer| issuer.rules.patterns.all_match(claims));
+        let first = counting.next().ok_or(Flaw::Claim)?;
         if known.len() == 1 {
             return Ok(Arc::clone(first));
         }
@@ -150,6 +155,13 @@ impl Table {
             4 if only.rules.settings.validation != Validation::Introspect => None,
             _ => Some(Arc::clone(only)),
         }
+    }
+
+    /// The signed token inside an encrypted one, with the key that opened it: one of a key manager that counts. Whether
+    /// it is of the key manager whose token is inside is for the caller to see.
+    pub(super) fn open(&self, token: &str, allowed: &KeyManagerSet) -> Result<(String, Arc<jwe_key::Key>), Flaw> {
+        let counting = self.issuers.iter().filter(|issuer| allowed.allows(&issuer.rules.name));
+        jwe::open(token, counting.flat_map(|issuer| issuer.rules.decryption.all()))
     }
 
     fn push(&mut self, issuer: Arc<Issuer>) {

@@ -7,6 +7,7 @@ mod answer;
 mod ask;
 mod cache;
 mod claims;
+mod conditions;
 mod failures;
 mod flight;
 mod introspection;
@@ -15,6 +16,8 @@ mod introspection_tests;
 mod issuer;
 mod jose;
 mod json;
+pub mod jwe;
+mod jwe_key;
 mod jwks;
 pub mod jws;
 mod jwt;
@@ -111,10 +114,23 @@ pub struct Identity {
     pub jti: Option<Box<str>>,
     /// SHA-256 of the token, by which it may be revoked.
     pub token_sha256: [u8; 32],
+    /// Whose it is.
+    pub kind: TokenKind,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
     /// Ready values of the identity headers: visible ASCII, everything else percent-encoded.
     pub headers: IdentityValues,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An application's own.
+    Application,
+    /// A user's, given to an application.
+    User,
+    /// It says something that is neither.
+    Unknown,
 }
 
 /// Ready header values; `None` where the token lacks the claim.
@@ -191,11 +207,12 @@ pub enum Flaw {
     Bound,
     Revoked,
     Inactive,
+    Claim,
 }
 
 impl Flaw {
     /// Every flaw, for counters that start at 0.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Opaque,
         Self::Encrypted,
@@ -215,6 +232,7 @@ impl Flaw {
         Self::Bound,
         Self::Revoked,
         Self::Inactive,
+        Self::Claim,
     ];
 
     /// The metric label.
@@ -239,6 +257,7 @@ impl Flaw {
             Self::Bound => "bound",
             Self::Revoked => "revoked",
             Self::Inactive => "inactive",
+            Self::Claim => "claim",
         }
     }
 }
@@ -377,11 +396,21 @@ impl Authenticator {
             let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
             return Err(if visible { Refused::Ask(issuer, None) } else { Flaw::Malformed.into() });
         }
-        let compact = Compact::split(token)?;
+        let opened;
+        let (compact, key) = match Compact::split(token) {
+            Err(Flaw::Encrypted) => {
+                opened = managers.open(token, allowed)?;
+                (Compact::split(&opened.0)?, Some(&opened.1))
+            }
+            compact => (compact?, None),
+        };
         let header = Header::parse(&compact.header)?;
         let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
         let issuer = managers.elect(&claims, allowed)?;
         let rules = &issuer.rules;
+        if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
+            return Err(Flaw::Encrypted.into());
+        }
         if rules.settings.validation == Validation::Introspect {
             return Err(Refused::Ask(issuer, None));
         }

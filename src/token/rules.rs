@@ -2,13 +2,16 @@
 //!
 //! Reads files; contacts nobody.
 
-use std::sync::Arc;
+use std::{fs::File, io::Read, path::Path, sync::Arc};
+
+use zeroize::Zeroizing;
 
 use super::{
-    jose,
-    jwks::{self, Key, SharedKeyError},
+    conditions::{self, Patterns},
+    jose, jwe,
+    jwks::{self, Key, MAX_JWKS, SharedKeyError},
     keys::Wanted,
-    settings::{KeyManagerSettings, SecretEncoding, SecretKeySettings, Validation},
+    settings::{JwksFile, KeyManagerSettings, SecretEncoding, SecretKeySettings, Validation},
 };
 use crate::problem::Problem;
 
@@ -20,6 +23,14 @@ pub(super) struct Rules {
     pub(super) issuer: Arc<str>,
     /// Claims wanted as headers.
     pub(super) header_claims: Arc<[Box<str>]>,
+    /// Where a token has each of them; nowhere, where its name has been given to another.
+    pub(super) header_sources: Box<[Option<Box<str>>]>,
+    /// The claim that is the subject instead of `sub`.
+    pub(super) subject_source: Option<Box<str>>,
+    /// Which tokens are this one's.
+    pub(super) patterns: Patterns,
+    /// Keys that open its tokens.
+    pub(super) decryption: jwe::Keys,
     /// Keys shared with the provider.
     secrets: Vec<Arc<Key>>,
 }
@@ -32,6 +43,7 @@ impl PartialEq for Rules {
         };
         self.settings == other.settings
             && self.header_claims == other.header_claims
+            && self.decryption == other.decryption
             && same_keys(&self.secrets, &other.secrets)
     }
 }
@@ -44,6 +56,9 @@ impl Rules {
         field: &str,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
+        conditions::mistakes(&settings, field, &mut problems);
+        let patterns = Patterns::build(&settings, field, &mut problems);
+        let decryption = decryption(&settings, field, &mut problems);
         let secrets = secrets(&settings, field, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
@@ -52,6 +67,10 @@ impl Rules {
             name: settings.name.as_str().into(),
             issuer: settings.issuer.as_str().into(),
             header_claims: Arc::clone(header_claims),
+            header_sources: header_claims.iter().map(|name| conditions::source(&settings, name)).collect(),
+            subject_source: conditions::source(&settings, "sub").filter(|path| **path != *"sub"),
+            patterns,
+            decryption,
             secrets,
             settings,
         })
@@ -66,6 +85,27 @@ impl Rules {
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { algorithms: &self.settings.algorithms, local: &self.secrets }
     }
+}
+
+/// The private keys of the files.
+fn decryption(settings: &KeyManagerSettings, field: &str, problems: &mut Vec<Problem>) -> jwe::Keys {
+    let mut keys = jwe::Keys::default();
+    for (index, JwksFile { file }) in settings.decryption_keys.iter().enumerate() {
+        let read = read_private(file).and_then(|text| jwe::Keys::parse(&text).map_err(|error| error.to_string()));
+        match read {
+            Ok(more) => keys.extend(more),
+            Err(why) => problems.push(Problem::new(format!("{field}.decryption_keys[{index}].file"), why)),
+        }
+    }
+    keys
+}
+
+fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut text = Zeroizing::new(Vec::new());
+    let opened = File::open(file).map_err(|error| format!("cannot read the file: {error}"))?;
+    let limit = MAX_JWKS as u64;
+    opened.take(limit).read_to_end(&mut text).map_err(|error| format!("cannot read the file: {error}"))?;
+    Ok(text)
 }
 
 /// The keys shared with the provider. Each is for an algorithm that `algorithms` names, and each such
@@ -104,7 +144,7 @@ fn secret(shared: &SecretKeySettings) -> Result<Key, (&'static str, String)> {
             Some(jose::decode(&text).map_err(|_| ("secret", "is not base64url without padding".to_owned()))?)
         }
     };
-    let decoded = decoded.map(zeroize::Zeroizing::new);
+    let decoded = decoded.map(Zeroizing::new);
     let bytes = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
     Key::shared(shared.kid.as_deref(), shared.alg, bytes).map_err(|error| {
         let name = if error == SharedKeyError::Algorithm { "alg" } else { "secret" };

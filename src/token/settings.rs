@@ -57,6 +57,10 @@ pub struct KeyManagerSettings {
     /// Keys shared with it, for HS256, HS384 and HS512. A symmetric key in its key set never counts.
     #[serde(default)]
     pub secret_keys: Vec<SecretKeySettings>,
+    /// Private keys that open its encrypted tokens, each a JWK or a JWK set: RSA-OAEP-256, or ECDH-ES with or without
+    /// A128KW and A256KW, and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
+    #[serde(default)]
+    pub decryption_keys: Vec<JwksFile>,
     /// Tolerated difference of clocks.
     #[serde(default = "thirty_seconds")]
     pub leeway: Span,
@@ -66,7 +70,20 @@ pub struct KeyManagerSettings {
     /// Longest accepted `exp` − `iat`; 0: any.
     #[serde(default)]
     pub max_lifetime: Span,
-    /// Claims that may hold the consumer key; the first present counts.
+    /// Claims that a token must have: `true` (there, and neither null, false nor empty), a value, or a list of which
+    /// one suffices. A list in the token counts by its members. All must hold.
+    #[serde(default)]
+    pub required_claims: BTreeMap<String, ClaimRule>,
+    /// Which JWTs are this one's, where several share an issuer: regular expressions of claims that are texts. Each
+    /// must match whole, and all must.
+    #[serde(default)]
+    pub token_match: BTreeMap<String, String>,
+    /// The provider's names of claims, with ours: by those the identity headers know them. Settings of the key manager
+    /// itself use the provider's.
+    #[serde(default)]
+    pub claim_mappings: BTreeMap<String, String>,
+    /// Claims that may hold the consumer key; the first present counts. Like everywhere, a name with dots is first the
+    /// name of a member, then a path through objects; at each step the longest name that there is counts.
     #[serde(default = "consumer_key_claims")]
     pub consumer_key_claim: ClaimNames,
     /// Claims that may hold the scopes; the first present counts.
@@ -148,7 +165,7 @@ pub struct KeyManagerSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
-    /// Path of a JWK set (RFC 7517).
+    /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
     pub file: PathBuf,
 }
 
@@ -329,6 +346,20 @@ impl Algorithm {
     pub const fn is_symmetric(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
+}
+
+/// What a claim must be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "expected true, a number, a text or a list of texts")]
+pub enum ClaimRule {
+    /// Whether it must be there; only `true` means anything.
+    Present(bool),
+    /// This number.
+    Number(i64),
+    /// This text, or a list with it.
+    Text(String),
+    /// One of these.
+    OneOf(Vec<String>),
 }
 
 /// One claim name or several.

@@ -1,9 +1,10 @@
-//! The JOSE cookbook (RFC 7520, RFC 7797, RFC 8037): signatures in compact form, and in the JSON forms, which are
+//! The JOSE cookbook (RFC 7520, RFC 7797, RFC 8037): signatures and one encryption in compact form, and in the JSON forms, which are
 //! never taken.
 
 use std::fs;
 
 use serde_json::Value;
+use tollgate::token::jwe::Keys;
 
 use crate::{deviations::COOKBOOK, keys, read, tally::Tally, vectors};
 
@@ -19,6 +20,9 @@ fn cookbook() {
     files.sort();
     for path in files {
         let (name, example) = (path.file_name().unwrap().to_string_lossy().into_owned(), read(&path));
+        if example.get("encrypting_key").is_some() {
+            tally.note(&name, "valid", opens(&example));
+        }
         let Some(signing) = example.get("signing") else { continue };
         assert!(signing.is_object() || signing.is_array(), "{name}");
         let input = &example["input"];
@@ -44,4 +48,11 @@ fn cookbook() {
         }
     }
     tally.settle(COOKBOOK);
+}
+
+/// Whether an encrypted example is opened with its key, and holds what it says.
+fn opens(example: &Value) -> bool {
+    let keys = Keys::parse(example["input"]["key"].to_string().as_bytes()).unwrap();
+    let opened = keys.decrypt(example["output"]["compact"].as_str().unwrap());
+    opened.is_ok_and(|content| content == example["input"]["plaintext"].as_str().unwrap().as_bytes())
 }

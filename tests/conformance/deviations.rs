@@ -37,6 +37,31 @@ pub(crate) const JWK: &[Deviation] = &[];
 /// `json_web_crypto_test.json`
 pub(crate) const CRYPTO: &[Deviation] = &[];
 
+/// `json_web_encryption_test.json`, encrypted
+pub(crate) const JWE: &[Deviation] = &[
+    refused(
+        &[
+            "1", "23", "28", "29", "30", "31", "32", "60", "61", "69", "70", "71", "72", "73", "74", "75", "82", "83",
+            "84", "85", "86", "87", "100", "101", "102", "103", "104", "105", "112", "128", "129", "132", "133", "134",
+            "135",
+        ],
+        "a key management that is not taken: RSA1_5, RSA-OAEP with SHA-1, dir, A*KW, A*GCMKW, ECDH-ES+A192KW",
+    ),
+    refused(
+        &["33", "35", "53", "55", "56", "57", "59", "67", "68", "77", "79", "80", "81", "89", "91", "92", "93", "131"],
+        "a content encryption that is not taken: A*CBC-HS*, A192GCM",
+    ),
+];
+
+/// `json_web_crypto_test.json`, encrypted
+pub(crate) const CRYPTO_JWE: &[Deviation] = &[
+    refused(
+        &["50"],
+        "a key management that is not taken: RSA1_5, RSA-OAEP with SHA-1, dir, A*KW, A*GCMKW, ECDH-ES+A192KW",
+    ),
+    refused(&["67"], "a content encryption that is not taken: A*CBC-HS*, A192GCM"),
+];
+
 /// `jose-cookbook/`
 pub(crate) const COOKBOOK: &[Deviation] = &[];
 

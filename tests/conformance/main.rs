@@ -1,7 +1,7 @@
-//! The strict front end before other people's vectors: Wycheproof and the JOSE cookbook.
+//! The strict front end before other people's vectors (Wycheproof and the JOSE cookbook) and beside another library.
 //!
 //! The vectors are no part of this repository: `TOLLGATE_VECTORS` names their folder, which holds `wycheproof/` and
-//! `jose-cookbook/`. Without it nothing here is judged, and that is said aloud. With it the counts are printed, and
+//! `jose-cookbook/`. Without it they are not run, and that is said aloud. With it the counts are printed, and
 //! every result that differs from the vector's own must be in [`deviations`], with its reason.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,6 +9,7 @@ mod cookbook;
 mod deviations;
 mod keys;
 mod primitives;
+mod second_opinion;
 mod tally;
 mod wycheproof;
 

@@ -1,11 +1,11 @@
 //! Wycheproof's JOSE files: compact tokens with their keys.
 
 use serde_json::Value;
-use tollgate::token::settings::Algorithm;
+use tollgate::token::{jwe::Keys, settings::Algorithm};
 
 use crate::{
     aloud,
-    deviations::{CRYPTO, Deviation, JWK, JWS, SAME_AS_357},
+    deviations::{CRYPTO, CRYPTO_JWE, Deviation, JWE, JWK, JWS, SAME_AS_357},
     keys, read,
     tally::Tally,
     vectors,
@@ -33,7 +33,7 @@ fn what_is_taken_against_the_file_is_a_valid_token_of_it() {
     let all = read(&folder.join("wycheproof").join(file));
     let tests: Vec<&Value> =
         all["testGroups"].as_array().unwrap().iter().flat_map(|group| group["tests"].as_array().unwrap()).collect();
-    let token = |id: &str| &tests.iter().find(|test| test["tcId"].to_string() == id).unwrap()["jws"];
+    let token = |id: &str| &tests.iter().find(|test| test["tcId"].as_u64() == id.parse().ok()).unwrap()["jws"];
     for id in SAME_AS_357 {
         assert_eq!(token(id), token("357"));
     }
@@ -59,12 +59,41 @@ fn json_web_encryption_without_decryption_keys() {
     aloud(&format!("{file}: {count} vectors, none taken while no decryption key is configured"));
 }
 
+#[test]
+fn json_web_encryption() {
+    encryptions("json_web_encryption_test.json", JWE);
+}
+
+#[test]
+fn json_web_crypto_encryption() {
+    encryptions("json_web_crypto_test.json", CRYPTO_JWE);
+}
+
+/// With the vector's key as a decryption key.
+fn encryptions(file: &'static str, listed: &[Deviation]) {
+    let Some(folder) = vectors(file) else { return };
+    let mut tally = Tally::of(file);
+    for group in read(&folder.join("wycheproof").join(file))["testGroups"].as_array().unwrap() {
+        let keys = Keys::parse(group["private"].to_string().as_bytes()).ok();
+        for test in group["tests"].as_array().unwrap() {
+            let Some(token) = test["jwe"].as_str() else { continue };
+            let opened = keys.as_ref().and_then(|keys| keys.decrypt(token).ok());
+            if let (Some(opened), Some(expected)) = (&opened, test["pt"].as_str()) {
+                let hex: String = opened.iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(hex, expected, "tcId {}", test["tcId"]);
+            }
+            tally.note(&test["tcId"], test["result"].as_str().unwrap(), opened.is_some());
+        }
+    }
+    tally.settle(listed);
+}
+
 /// Signatures; what is encrypted is judged elsewhere.
 fn signatures(file: &'static str, listed: &[Deviation]) {
     let Some(folder) = vectors(file) else { return };
     let mut tally = Tally::of(file);
     for group in read(&folder.join("wycheproof").join(file))["testGroups"].as_array().unwrap() {
-        let verifier = keys::verifier(group.get("public").unwrap_or(&group["private"]));
+        let verifier = keys::verifier(group.get("public").unwrap_or_else(|| &group["private"]));
         for test in group["tests"].as_array().unwrap() {
             let Some(token) = test["jws"].as_str() else { continue };
             let accepted = verifier.as_ref().is_some_and(|keys| keys.verify(token).is_ok());

@@ -3,10 +3,12 @@
 
 mod admin;
 mod attacks;
+mod claims;
 mod cli;
 mod docs;
 mod drain;
 mod introspection;
+mod jwe;
 mod jwks;
 mod layers;
 mod limits;

@@ -53,6 +53,11 @@ fn credentials(world: &'static World) -> Vec<Case> {
         Case::new("expired", Expect::T401, get(ITEM, &ended)),
         Case::new("not yet valid", Expect::T401, get(ITEM, &token.clone().claim("nbf", now() + 120))),
         Case::new("unknown issuer", Expect::T401, get(ITEM, &token.clone().claim("iss", "https://evil.example.com"))),
+        Case::new(
+            "an application's own",
+            Expect::WRONG_LEVEL,
+            get("/orders/v1/person/{m}", &token.clone().without("sub")),
+        ),
         Case::new("audience of another", Expect::T401, get(ITEM, &token.clone().claim("aud", "billing"))),
         Case::new(
             "bound to a key (jkt)",

@@ -65,6 +65,7 @@ pub(crate) fn orders_api(upstream: &str) -> String {
         ("/maybe/{id}", "auth = \"optional\""),
         ("/options/{id}", "methods = [\"GET\", \"OPTIONS\"]\nauth = \"none\""),
         ("/head/{id}", "methods = [\"GET\"]\nauth = \"none\""),
+        ("/person/{id}", "auth_level = \"application_user\""),
         ("/admin/{id}", "scopes = [\"admin\"]"),
         ("/wild/*", ""),
         ("/wild/exact/{id}", "scopes = [\"admin\"]"),

@@ -65,6 +65,8 @@ impl Expect {
     pub(crate) const NO_API: Self = Self::refused(404, "404", Challenge::Absent, "12");
     /// Not subscribed.
     pub(crate) const NOT_SUBSCRIBED: Self = Self::refused(403, "900908", Challenge::Absent, "7");
+    /// An application's token where a user's is needed, or the reverse.
+    pub(crate) const WRONG_LEVEL: Self = Self::refused(401, "900905", Challenge::Error("invalid_token"), "16");
     /// Subscription blocked.
     pub(crate) const BLOCKED: Self = Self::refused(401, "900907", Challenge::Realm, "16");
     /// Subscription on hold or rejected.

@@ -41,8 +41,11 @@ pub(crate) struct Introspection {
     present: AtomicU32,
     peak: AtomicU32,
     /// The heads and forms of requests.
-    asked: Mutex<Vec<(String, Vec<(String, String)>)>>,
+    asked: Mutex<Vec<(String, Form)>>,
 }
+
+/// Names and values.
+type Form = Vec<(String, String)>;
 
 #[derive(Clone)]
 struct Reply {
@@ -52,7 +55,7 @@ struct Reply {
 
 impl Introspection {
     /// A whole response; none closes the connection.
-    pub(super) async fn reply(&self, head: String, form: Vec<(String, String)>) -> Option<Vec<u8>> {
+    pub(super) async fn reply(&self, head: String, form: Form) -> Option<Vec<u8>> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.peak.fetch_max(self.present.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let token = form.iter().find(|(name, _)| name == "token").map(|(_, token)| token.clone()).unwrap_or_default();
@@ -138,7 +141,7 @@ impl Idp {
     }
 
     /// Head and form of the newest request.
-    pub(crate) fn last_call(&self) -> (String, Vec<(String, String)>) {
+    pub(crate) fn last_call(&self) -> (String, Form) {
         self.introspection().asked.lock().last().cloned().unwrap_or_default()
     }
 }
