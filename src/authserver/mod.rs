@@ -13,6 +13,7 @@ mod random;
 mod registration;
 mod request;
 mod revocation;
+mod rows;
 mod state;
 mod terms;
 mod token;

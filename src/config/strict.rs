@@ -1,14 +1,16 @@
 //! Settings that are allowed and let more pass than one may think: told at start, and refused by
-//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API without subscriptions that asks for something else.
+//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API
+//! without subscriptions that asks for something else.
 
 use crate::{
     problem::Problem,
     store::{AuthLevel, AuthRule, SubscriptionRule, TokenPlace, settings::ApiSettings},
+    sync::OutageRule,
     token::settings::{KeyManagerSettings, Registration},
     units::Span,
 };
 
-use super::{Settings, later::OutageRule, problems::Findings};
+use super::{Settings, problems::Findings};
 
 impl Settings {
     /// Every fail-open trap.
