@@ -29,9 +29,10 @@ use super::{
 use crate::{
     admin::{self, Health, KeyManagerHealth},
     net::{
-        Address, Clock, cpu,
+        Address, Clock, Room, cpu,
         drain::{Drain, Phase},
         listener::{self, Listener},
+        raise_descriptors,
         server::Limits,
         tls::Acceptor,
     },
@@ -179,6 +180,7 @@ impl App {
             metrics: Arc::clone(&self.metrics),
             access_log: access_log.clone(),
             limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+            room: room(settings.max_connections),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             drain: drain.clone(),
         };
@@ -222,6 +224,19 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Room for connections; tells where descriptors allow fewer than wished for.
+fn room(wished: usize) -> Room {
+    let room = Room::new(raise_descriptors());
+    if room.most() < wished {
+        tracing::warn!(
+            field = "proxy.max_connections",
+            most = room.most(),
+            "file descriptors do not suffice for so many connections, each of which may need two"
+        );
+    }
+    room
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {

@@ -9,6 +9,7 @@ pub mod drain;
 mod freshness;
 pub mod listener;
 mod reach;
+mod room;
 pub mod server;
 pub mod side;
 mod stream;
@@ -22,6 +23,7 @@ pub use drain::Drain;
 #[cfg(test)]
 pub(crate) use reach::Kind;
 pub use reach::Reach;
+pub use room::{Room, raise_descriptors};
 
 use std::path::PathBuf;
 

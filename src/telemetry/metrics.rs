@@ -70,6 +70,7 @@ pub enum ConnectionError {
     TlsHandshake,
     Http2,
     Reset,
+    TooMany,
     Other,
 }
 
@@ -245,7 +246,7 @@ impl Door {
 
 impl ConnectionError {
     /// Every reason, in declared order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Parse,
         Self::HeaderTimeout,
         Self::IdleTimeout,
@@ -253,6 +254,7 @@ impl ConnectionError {
         Self::TlsHandshake,
         Self::Http2,
         Self::Reset,
+        Self::TooMany,
         Self::Other,
     ];
 
@@ -266,6 +268,7 @@ impl ConnectionError {
             Self::TlsHandshake => "tls_handshake",
             Self::Http2 => "http2",
             Self::Reset => "reset",
+            Self::TooMany => "too_many",
             Self::Other => "other",
         }
     }

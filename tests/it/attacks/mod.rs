@@ -11,6 +11,7 @@ mod section_07;
 mod section_08;
 mod section_09;
 mod section_10;
+mod section_11;
 mod section_12;
 mod section_14;
 
@@ -28,7 +29,7 @@ struct Section {
     waits: &'static [(&'static str, &'static str)],
 }
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     section_01::SECTION,
     section_02::SECTION,
     section_03::SECTION,
@@ -37,6 +38,7 @@ const SECTIONS: [Section; 10] = [
     section_08::SECTION,
     section_09::SECTION,
     section_10::SECTION,
+    section_11::SECTION,
     section_12::SECTION,
     section_14::SECTION,
 ];
