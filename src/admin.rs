@@ -38,6 +38,9 @@ pub struct KeyManagerHealth {
     pub required: bool,
     /// Seconds since its keys were fetched; none before the first time.
     pub keys_age_s: Option<u64>,
+    /// Whether its provider is asked about tokens just now: 0 yes, 1 by one call that tries, 2 no; none where
+    /// it never is.
+    pub circuit: Option<u8>,
 }
 
 /// Tells the health of the process.
@@ -87,6 +90,8 @@ fn metrics_page(_: &str, health: &HealthSource, metrics: &Metrics) -> Response<F
     let health = health();
     let ages = health.key_managers.iter().filter_map(|k| Some((k.name.as_str(), k.keys_age_s?)));
     metrics.set_jwks_ages(ages);
+    let circuits = health.key_managers.iter().filter_map(|k| Some((k.name.as_str(), k.circuit?)));
+    metrics.set_circuits(circuits);
     respond(StatusCode::OK, PROMETHEUS, metrics.render())
 }
 
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
 
     fn key_manager(name: &str, ready: bool, required: bool) -> KeyManagerHealth {
-        KeyManagerHealth { name: name.into(), ready, required, keys_age_s: ready.then_some(12) }
+        KeyManagerHealth { name: name.into(), ready, required, keys_age_s: ready.then_some(12), circuit: None }
     }
 
     fn healthy() -> Health {

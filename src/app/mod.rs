@@ -10,13 +10,13 @@ mod watch;
 use std::{io, sync::Arc};
 
 use crate::{
-    authserver::Provider,
+    authserver::{self, Provider},
     authz::Authorizer,
     config::Settings,
     connectors,
     net::{Address, Clock, client::Client, tls},
     problem::Problem,
-    store::{Snapshot, Store},
+    store::{Snapshot, Store, record},
     telemetry::Metrics,
     throttle::Limiter,
     token::{
@@ -75,6 +75,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// The record cannot be opened.
+    #[error("store.path: {0}")]
+    Record(#[source] record::Error),
+    /// An embedded provider cannot begin.
+    #[error("{0}")]
+    Provider(#[source] authserver::Error),
     /// Logging was started before.
     #[error("logging cannot be started: {0}")]
     Logs(String),
@@ -104,8 +110,13 @@ impl App {
             return Err(problems);
         }
         metrics.set_api_count(tables.apis.len());
+        let store = Store::new(tables);
+        store.revocations.outlast(longest_leeway_s(&settings));
+        if let Err(error) = store.revocations.register(&metrics.registry) {
+            return Err(system("the table of revocations", &error));
+        }
         let authorizer = Arc::new(Authorizer {
-            store: Arc::new(Store::new(tables)),
+            store: Arc::new(store),
             tokens: Arc::new(tokens),
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::clone(&metrics),
@@ -123,6 +134,11 @@ fn keep<T>(problems: &mut Vec<Problem>, built: Result<T, Vec<Problem>>) -> Optio
 fn tables(settings: &Settings, generation: u64) -> Result<Snapshot, Vec<Problem>> {
     let (gate, names) = (settings.gate(), settings.key_manager_names());
     Snapshot::build(&settings.tables(&gate, &names), generation)
+}
+
+/// How long a token may live beyond its `exp`, with any key manager.
+fn longest_leeway_s(settings: &Settings) -> u64 {
+    settings.key_managers.iter().map(|manager| manager.leeway.0.as_secs().saturating_add(1)).max().unwrap_or(0)
 }
 
 /// The embedded providers that the settings ask for.
@@ -154,7 +170,7 @@ fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) ->
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let source = match own {
-            Some(embedded) => Ok(KeySource::fixed(&embedded.provider.jwks())),
+            Some(embedded) => Ok(KeySource::Local(embedded.provider.local_keys())),
             None => connectors::key_source(manager, &format!("key_managers[{i}]"), client),
         };
         match source {

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
+    authz::Authorizer,
     net::{
         Address, Clock, Room, cpu,
         drain::{Drain, Phase},
@@ -37,9 +38,9 @@ use crate::{
         tls::Acceptor,
     },
     proxy::{self, Proxy},
+    store::record::Record,
     telemetry::{AccessLog, Logs},
-    throttle::Limiter,
-    token::{Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -56,6 +57,8 @@ impl App {
         let logs = Logs::start(&self.settings.log).map_err(|error| Error::Logs(error.to_string()))?;
         let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
             .map_err(|source| Error::System { what: "the access log's thread", source })?;
+        // Held, and with it the file, until the end.
+        let _record = self.open_record()?;
         let doors = self.bind()?;
         bound();
         for warning in self.settings.warnings() {
@@ -65,6 +68,23 @@ impl App {
         let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
         access_log.shutdown();
         outcome
+    }
+
+    /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
+    /// half of what was acknowledged.
+    fn open_record(&self) -> Result<Option<Record>, Error> {
+        let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
+        let open = |path: &Path| Record::open(path).map_err(Error::Record);
+        let record = path.map(open).transpose()?;
+        for embedded in &self.providers {
+            let record = match &record {
+                Some(record) => record.clone(),
+                None => Record::in_memory().map_err(Error::Record)?,
+            };
+            let revocations = Arc::clone(&self.authorizer.store.revocations);
+            embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        Ok(record)
     }
 
     fn bind(&self) -> Result<Bound, Error> {
@@ -109,8 +129,9 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        self.authorizer.tokens.ask_on(runtime::Handle::current());
         start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
-        tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
+        tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
         let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
@@ -221,6 +242,7 @@ impl App {
         for (embedded, listener) in self.providers.iter().zip(providers) {
             let listener = listener.into_side().map_err(system)?;
             tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+            tokio::spawn(Arc::clone(&embedded.provider).tend());
         }
         Ok(())
     }
@@ -240,8 +262,13 @@ fn room(wished: usize) -> Room {
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
-    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
-    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
+    let IssuerStatus { name, ready, keys_age_s, required, circuit } = issuer;
+    let circuit = circuit.map(|circuit| match circuit {
+        Circuit::Closed => 0,
+        Circuit::HalfOpen => 1,
+        Circuit::Open => 2,
+    });
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
 /// The signals that mean something to us.
@@ -332,13 +359,19 @@ async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receive
     }
 }
 
-/// Forgets counters whose window has ended, now and then.
-async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
+/// Forgets counters whose window has ended, now and then, and what was revoked and has expired.
+async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     let mut ticks = time::interval(SWEEP_EVERY);
-    loop {
+    for n in 1_u64.. {
         ticks.tick().await;
-        limiter.sweep(clock.now());
+        authorizer.limiter.sweep(clock.now());
+        if n.is_multiple_of(REVOCATIONS_EVERY) {
+            authorizer.store.revocations.sweep();
+        }
     }
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// In sweeps: a whole table is looked through, and nothing waits for the room.
+const REVOCATIONS_EVERY: u64 = 30;

@@ -37,16 +37,6 @@ pub struct ManagementSettings {
     pub bootstrap_key_file: Option<PathBuf>,
 }
 
-/// `[store]`: where the tables are recorded; without it nothing is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSettings {
-    /// A file of this machine.
-    pub path: Option<PathBuf>,
-    /// A team's store: `postgres://…`. A secret, since it may hold a password.
-    pub url: Option<Secret>,
-}
-
 /// `[shared]`: what several sidecars share; without it one counts alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -26,8 +26,8 @@ use crate::{
     store::{
         FaultFormat,
         settings::{
-            ApiSettings, ApplicationSettings, GateSettings, IdentityHeaders, SubscriptionSettings, TableSettings,
-            TierSettings,
+            ApiSettings, ApplicationSettings, GateSettings, IdentityHeaders, StoreSettings, SubscriptionSettings,
+            TableSettings, TierSettings,
         },
     },
     telemetry::LogSettings,
@@ -41,7 +41,7 @@ pub use network::Network;
 pub use reload::restart_only;
 pub use schema::schema;
 
-use later::{DecisionSettings, ManagementSettings, SharedSettings, StoreSettings};
+use later::{DecisionSettings, ManagementSettings, SharedSettings};
 
 /// The configuration of Tollgate. A door that it does not mention is not opened.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -66,7 +66,7 @@ pub struct Settings {
     pub management: Option<ManagementSettings>,
     /// Metrics and health.
     pub admin: Option<AdminSettings>,
-    /// Where the tables are recorded.
+    /// What must outlive the process.
     pub store: Option<StoreSettings>,
     /// What several sidecars share.
     pub shared: Option<SharedSettings>,

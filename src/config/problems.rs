@@ -42,6 +42,10 @@ impl Settings {
             "realm",
             "must be visible ASCII characters and spaces, without quotes and backslashes",
         );
+        if let Some(store) = &self.store {
+            let path = store.path.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+            found.refuse(!path && store.url.is_none(), "store.path", "is needed: the file, in a folder that exists");
+        }
         let share = 0.0..=1.0;
         found.refuse(!share.contains(&self.log.access_sample), "log.access_sample", "must be from 0 to 1");
     }
@@ -239,7 +243,8 @@ mod tests {
                 "identity_headers.claims = { email = 'Authorization' }",
                 "identity_headers.claims.email: is a header that HTTP itself needs",
             ),
-            ("store = {}", "store: not in this build"),
+            ("store = {}", "store.path: is needed: the file, in a folder that exists"),
+            ("store.url = 'postgres://a'", "store.url: not in this build"),
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
             ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
@@ -248,7 +253,12 @@ mod tests {
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
-        for allowed in ["cache.introspection_ttl = '1m'", "cache.tokens = '1MiB'", "throttle.failures.per = '60s'"] {
+        for allowed in [
+            "store.path = '/a/b.redb'",
+            "cache.introspection_ttl = '1m'",
+            "cache.tokens = '1MiB'",
+            "throttle.failures.per = '60s'",
+        ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
         }
     }
@@ -296,7 +306,7 @@ mod tests {
     #[test]
     fn mistakes_of_key_managers() {
         for (line, expected) in [
-            ("discovery = false", "discovery: false needs jwks_uri or jwks"),
+            ("discovery = false", "discovery: false needs jwks_uri, jwks or secret_keys"),
             ("jwks_uri = 'idp.example.com'", "jwks_uri: must be an absolute URL that begins with https:// or http://"),
             (
                 "jwks_uri = 'http://idp.example.com/jwks'",
@@ -316,6 +326,12 @@ mod tests {
             ("listen = '127.0.0.1:1'", "listen: is only for connector \"embedded\""),
             ("allow_remote = true", "allow_remote: is only for connector \"embedded\""),
             ("clients = [{ id = 'a', secret = 'b' }]", "clients: is only for connector \"embedded\""),
+            ("users = [{ name = 'a', password = 'b' }]", "users: is only for connector \"embedded\""),
+            ("registration = 'open'", "registration: is only for connector \"embedded\""),
+            ("registration_token = 'x'", "registration_token: is only for connector \"embedded\""),
+            ("registration_scopes = ['x']", "registration_scopes: is only for connector \"embedded\""),
+            ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
+            ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connector \"http\""),
             ("validation = 'introspect'", "validation: not in this build"),
             ("token_pattern = '^op_'", "token_pattern: not in this build"),
@@ -379,7 +395,40 @@ mod tests {
             ),
             (good.replace("127.0.0.1", "0.0.0.0"), "listen: must be a loopback address, unless allow_remote = true"),
             (format!("{good}token_lifetime = '0'"), "token_lifetime: must be longer than 0"),
-            (format!("{good}tokens = 'opaque'"), "tokens: not in this build"),
+            (format!("{good}refresh_lifetime = '0'"), "refresh_lifetime: must be longer than 0"),
+            (
+                format!("{good}token_lifetime = '80s'\nkey_rotation = '9s'"),
+                "key_rotation: must be 0, or at least an eighth of token_lifetime",
+            ),
+            (
+                format!("{good}algorithms = ['RS256']"),
+                "algorithms: must hold ES256, by which the embedded provider signs",
+            ),
+            (
+                format!("{good}registration = 'token'"),
+                "registration_token: is needed by registration = \"token\", and by nothing else",
+            ),
+            (
+                format!("{good}registration_token = 'x'"),
+                "registration_token: is needed by registration = \"token\", and by nothing else",
+            ),
+            (format!("{good}registration_scopes = ['a b']"), "registration_scopes[0]: is not a scope of RFC 6749"),
+            (
+                format!("{good}users = [{{ name = '', password = 's' }}]"),
+                "users[0].name: must be visible ASCII characters",
+            ),
+            (
+                format!("{good}users = [{{ name = 'a', password = 's' }}, {{ name = 'a', password = 's' }}]"),
+                "users[1].name: is the name of users[0] too",
+            ),
+            (
+                format!("{good}clients = [{{ id = 'a', secret = 's' }}]\nusers = [{{ name = 'a', password = 's' }}]"),
+                "users[0].name: is the id of a client, whose tokens would look alike",
+            ),
+            (
+                format!("{good}users = [{{ name = 'a', password = 's', scopes = ['a b'] }}]"),
+                "users[0].scopes[0]: is not a scope of RFC 6749",
+            ),
             (
                 format!("{good}clients = [{{ id = '', secret = 's' }}]"),
                 "clients[0].id: must be visible ASCII characters",
@@ -399,7 +448,7 @@ mod tests {
 
     #[test]
     fn all_are_told_in_one_run() {
-        let text = format!("workers = 9999\nrealm = ''\nstore = {{}}\n{GOOD}leeway = '1s'\nconcurrency = 0");
+        let text = format!("workers = 9999\nrealm = ''\nstore.url = ''\n{GOOD}leeway = '1s'\nconcurrency = 0");
         assert_eq!(problems(&text).len(), 4);
     }
 }

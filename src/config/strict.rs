@@ -4,6 +4,7 @@
 use crate::{
     problem::Problem,
     store::{AuthRule, TokenPlace},
+    token::settings::Registration,
     units::Span,
 };
 
@@ -27,6 +28,8 @@ impl Settings {
                 at("allow_remote"),
                 "the embedded provider can be reached from elsewhere",
             );
+            let open = manager.registration == Registration::Open;
+            found.refuse(open, at("registration"), "anybody may register clients at the embedded provider");
             found.refuse(!manager.require_exp, at("require_exp"), "tokens that never expire pass");
             found.refuse(
                 leeway,
@@ -78,6 +81,7 @@ mod tests {
             ("audience = ['x']", "audience = []", "key_managers[0].audience"),
             ("audience", "allow_http = true, audience", "key_managers[0].allow_http"),
             ("audience", "allow_remote = true, audience", "key_managers[0].allow_remote"),
+            ("audience", "registration = 'open', audience", "key_managers[0].registration"),
             ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
             ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
             ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),

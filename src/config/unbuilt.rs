@@ -4,7 +4,7 @@
 use crate::{
     problem::Problem,
     throttle,
-    token::settings::{CacheSettings, ConnectorKind, TokenForm, Validation},
+    token::settings::{CacheSettings, ConnectorKind, Validation},
 };
 
 use super::{Settings, problems::Findings};
@@ -21,7 +21,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     };
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.management.is_some(), "management".into());
-    refuse(settings.store.is_some(), "store".into());
+    refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
     refuse(settings.shared.is_some(), "shared".into());
 
     let (cache, usual) = (&settings.cache, CacheSettings::default());
@@ -32,7 +32,6 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         let at = |field: &str| format!("key_managers[{index}].{field}");
         refuse(!matches!(manager.connector, ConnectorKind::Oidc | ConnectorKind::Embedded), at("connector"));
         refuse(!matches!(manager.validation, Validation::Auto | Validation::Jwt), at("validation"));
-        refuse(manager.tokens == TokenForm::Opaque, at("tokens"));
         refuse(manager.token_pattern.is_some(), at("token_pattern"));
         refuse(manager.introspection_endpoint.is_some(), at("introspection_endpoint"));
         refuse(manager.concurrency != UNBUILT_CONCURRENCY, at("concurrency"));

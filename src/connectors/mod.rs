@@ -39,6 +39,10 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
     if let Some(file) = &settings.jwks {
         return read_keys(file).map(KeySource::Fixed).map_err(|why| vec![Problem::new(format!("{field}.jwks"), why)]);
     }
+    let no_set = !settings.discovery && settings.jwks_uri.is_none();
+    if no_set && !settings.secret_keys.is_empty() {
+        return Ok(KeySource::NONE);
+    }
     oidc::key_source(settings, field, client)
 }
 

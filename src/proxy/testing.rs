@@ -88,6 +88,7 @@ fn ada() -> Arc<Identity> {
         expires_at: u64::MAX,
         issued_at: None,
         jti: None,
+        token_sha256: [0; 32],
         user: 0,
         headers: IdentityValues { subject: Some(HeaderValue::from_static("ada")), ..IdentityValues::default() },
     })

@@ -1,12 +1,14 @@
 //! The tables: APIs, applications, subscriptions, tiers. One immutable [`Snapshot`] for all readers,
-//! swapped whole by a single writer.
+//! swapped whole by a single writer. Beside it the [`Revocations`], which change one by one.
 
 mod api;
 mod application;
 mod build;
 mod gate;
 mod path;
+pub mod record;
 mod resource;
+mod revocation;
 pub mod settings;
 mod snapshot;
 mod subscription;
@@ -27,6 +29,7 @@ pub use application::{Application, ConsumerKey};
 pub use gate::{Gate, IdentityNames};
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
+pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
 pub use settings::{AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace};
 pub use snapshot::{Api, KeyManagerSet, Resource, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use subscription::Subscription;
@@ -36,12 +39,14 @@ pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 #[derive(Debug)]
 pub struct Store {
     current: ArcSwap<Snapshot>,
+    /// Which tokens are revoked; no reload touches them.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Store {
-    /// A store that starts with `snapshot`.
+    /// A store that starts with `snapshot`, and with nothing revoked.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot) }
+        Self { current: ArcSwap::from_pointee(snapshot), revocations: Arc::default() }
     }
 
     /// One version of the tables, for the whole of a request.

@@ -39,6 +39,7 @@ pub struct Metrics {
     upstream_errors: Vec<IntCounter>,
     reloads: Vec<IntCounter>,
     jwks_age: GaugeVec,
+    circuits: IntGaugeVec,
     start: Instant,
     /// When the present tables were put in place, milliseconds after `start`.
     tables_since_ms: Arc<AtomicU64>,
@@ -130,6 +131,12 @@ impl Metrics {
                 .into(),
             reloads: ["failed", "ok"].map(|outcome| reloads.with_label_values(&[outcome])).into(),
             jwks_age: jwks_age(&registry),
+            circuits: gauges(
+                &registry,
+                "introspection_circuit",
+                "Whether a provider is asked about tokens: 0 yes, 1 by one call that tries, 2 not for a while.",
+                "key_manager",
+            ),
             registry,
             start,
             tables_since_ms,
@@ -192,6 +199,14 @@ impl Metrics {
         self.jwks_age.reset();
         for (name, seconds) in ages {
             self.jwks_age.with_label_values(&[name]).set(seconds as f64);
+        }
+    }
+
+    /// Whether each provider is asked about tokens, by the key manager's name. Others are forgotten.
+    pub fn set_circuits<'a>(&self, circuits: impl Iterator<Item = (&'a str, u8)>) {
+        self.circuits.reset();
+        for (name, circuit) in circuits {
+            self.circuits.with_label_values(&[name]).set(circuit.into());
         }
     }
 

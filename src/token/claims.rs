@@ -12,19 +12,10 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::{
     Flaw, Identity, IdentityValues,
     json::{Json, Object},
+    rules::Rules,
     settings::KeyManagerSettings,
 };
 use crate::net::Now;
-
-/// By what a key manager's tokens are judged.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rules {
-    pub(super) settings: KeyManagerSettings,
-    pub(super) name: Arc<str>,
-    pub(super) issuer: Arc<str>,
-    /// Claims wanted as headers.
-    pub(super) header_claims: Arc<[Box<str>]>,
-}
 
 /// What a token's times allow, in milliseconds, leeway included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +26,39 @@ pub(super) struct Validity {
     until_ms: u64,
 }
 
-/// Judges the claims of a token whose signature is good.
-pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Identity, Validity), Flaw> {
+/// The token that the claims are of, and where they come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bearer {
+    /// SHA-256 of the token.
+    sha256: [u8; 32],
+    /// They are the provider's answer, not in the token itself.
+    introspected: bool,
+}
+
+impl Bearer {
+    /// Claims that stand in `token`.
+    pub(super) fn of(token: &str) -> Self {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self { sha256, introspected: false }
+    }
+
+    /// Claims that a provider has given for `token`.
+    pub(super) fn introspected(token: &str) -> Self {
+        Self { introspected: true, ..Self::of(token) }
+    }
+}
+
+/// Judges the claims of a token whose signature is good, or that its provider vouches for.
+pub(super) fn judge(
+    claims: &Object<'_>,
+    bearer: &Bearer,
+    rules: &Rules,
+    now: Now,
+) -> Result<(Identity, Validity), Flaw> {
     let times = Times::read(claims)?;
-    let validity = times.judge(&rules.settings, now)?;
+    // An answer without `exp` is used for a while, and then asked for anew.
+    let validity = times.judge(&rules.settings, rules.settings.require_exp && !bearer.introspected, now)?;
     let audience = audience(claims)?;
     if !meets(&rules.settings, &audience) {
         return Err(Flaw::Audience);
@@ -47,7 +67,10 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
     if claims.has("cnf") {
         return Err(Flaw::Bound);
     }
-    let subject = optional_text(claims, "sub")?;
+    let subject = match optional_text(claims, "sub")? {
+        None if bearer.introspected => optional_text(claims, "username")?,
+        subject => subject,
+    };
     let consumer_key = consumer_key(claims, rules);
     let scopes = scopes(claims, rules);
     let headers = IdentityValues {
@@ -68,12 +91,49 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
         jti: optional_text(claims, "jti")?,
+        token_sha256: bearer.sha256,
         headers,
     };
     Ok((identity, validity))
 }
 
+/// Judges what a provider's answer says of a token whose own claims have been judged: it may say less, and
+/// must not disagree. Gives back its `exp`, seconds.
+pub(super) fn confirm(answer: &Object<'_>, rules: &Rules, now: Now) -> Result<Option<u64>, Flaw> {
+    let times = Times::read(answer)?;
+    Validity::of(&times, &rules.settings).judge(now)?;
+    if answer.has("aud") && !meets(&rules.settings, &audience(answer)?) {
+        return Err(Flaw::Audience);
+    }
+    if answer.has("cnf") {
+        return Err(Flaw::Bound);
+    }
+    Ok(times.exp)
+}
+
+/// Whether `iat` is there and within `max_age_ms` of now, leeway included.
+pub(super) fn just_issued(claims: &Object<'_>, rules: &Rules, max_age_ms: u64, now: Now) -> Result<(), Flaw> {
+    let times = Times::read(claims)?;
+    let leeway = millis(rules.settings.leeway.0);
+    let issued_ms = times.iat.ok_or(Flaw::Lifetime)? * 1000;
+    if issued_ms > now.unix_ms.saturating_add(leeway) {
+        return Err(Flaw::IssuedInFuture);
+    }
+    if issued_ms.saturating_add(max_age_ms).saturating_add(leeway) < now.unix_ms {
+        return Err(Flaw::Expired);
+    }
+    Ok(())
+}
+
 impl Validity {
+    fn of(times: &Times, settings: &KeyManagerSettings) -> Self {
+        let leeway = millis(settings.leeway.0);
+        Self {
+            from_ms: times.nbf.map_or(0, |nbf| (nbf * 1000).saturating_sub(leeway)),
+            until_ms: times.exp.map_or(u64::MAX, |exp| exp * 1000 + leeway),
+        }
+    }
+
     /// Compares with now, at first sight and on every later one.
     pub(super) fn judge(self, now: Now) -> Result<(), Flaw> {
         if now.unix_ms >= self.until_ms {
@@ -99,15 +159,12 @@ impl Times {
         Ok(Self { exp: date("exp", f64::floor)?, nbf: date("nbf", f64::ceil)?, iat: date("iat", f64::floor)? })
     }
 
-    fn judge(&self, settings: &KeyManagerSettings, now: Now) -> Result<Validity, Flaw> {
-        if self.exp.is_none() && settings.require_exp {
+    fn judge(&self, settings: &KeyManagerSettings, require_exp: bool, now: Now) -> Result<Validity, Flaw> {
+        if self.exp.is_none() && require_exp {
             return Err(Flaw::MissingExpiry);
         }
         let leeway = millis(settings.leeway.0);
-        let validity = Validity {
-            from_ms: self.nbf.map_or(0, |nbf| (nbf * 1000).saturating_sub(leeway)),
-            until_ms: self.exp.map_or(u64::MAX, |exp| exp * 1000 + leeway),
-        };
+        let validity = Validity::of(self, settings);
         validity.judge(now)?;
         if self.iat.is_some_and(|iat| iat * 1000 > now.unix_ms.saturating_add(leeway)) {
             return Err(Flaw::IssuedInFuture);
@@ -262,17 +319,13 @@ mod tests {
         let mut settings = testing::settings("https://idp.example.com");
         change(&mut settings);
         let header_claims = ["email", "groups", "age", "address", "missing", "nothing", "admin"];
-        Rules {
-            name: settings.name.as_str().into(),
-            issuer: settings.issuer.as_str().into(),
-            header_claims: header_claims.iter().map(|name| (*name).into()).collect(),
-            settings,
-        }
+        let header_claims = header_claims.iter().map(|name| (*name).into()).collect();
+        Rules::build(settings, &header_claims, "").expect("good settings")
     }
 
     fn run(rules: &Rules, claims: &str) -> Result<Identity, Flaw> {
         let claims = Object::parse(claims.as_bytes()).expect("test claims are JSON");
-        judge(&claims, rules, Now::at_ms(NOW * 1000)).map(|(identity, _)| identity)
+        judge(&claims, &Bearer::of("test"), rules, Now::at_ms(NOW * 1000)).map(|(identity, _)| identity)
     }
 
     fn flaw(rules: &Rules, claims: &str) -> Option<Flaw> {

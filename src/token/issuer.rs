@@ -18,10 +18,11 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
-    claims::Rules,
-    keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource},
-    metrics::FetchCounters,
-    settings::Startup,
+    Circuit, Introspect, IntrospectError,
+    keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource, LocalKeys, Published},
+    metrics::{CallCounters, FetchCounters, IssuerCounters},
+    rules::Rules,
+    settings::{Startup, Validation},
 };
 use crate::net::{Clock, Now};
 
@@ -31,6 +32,10 @@ pub struct Issuer {
     pub(super) rules: Rules,
     pub(super) keys: ArcSwapOption<KeySet>,
     source: KeySource,
+    /// Who is asked about its tokens; none where nobody is. A reload may bring other credentials.
+    introspection: Mutex<Option<Arc<dyn Introspect>>>,
+    /// Whether the last call has failed.
+    unanswered: AtomicBool,
     /// Steady time of the last good fetch.
     fetched_ms: AtomicU64,
     /// Steady time of the next fetch that is planned.
@@ -41,11 +46,29 @@ pub struct Issuer {
     retired: AtomicBool,
     /// Fetches that unknown key ids ask for.
     demand: Mutex<Demand>,
+    /// Number of the set that was read last from a provider in our own process.
+    published: Mutex<u64>,
     /// The newest demand that has been met.
     met: watch::Sender<u64>,
     /// Wakes the task: a demand, or retirement.
     wake: Notify,
     counters: FetchCounters,
+    pub(super) calls: CallCounters,
+}
+
+/// How a provider is reached: where its keys come from, and who is asked about its tokens.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Its keys.
+    pub keys: KeySource,
+    /// Its introspection (RFC 7662); none: nobody is asked about its tokens.
+    pub introspection: Option<Arc<dyn Introspect>>,
+}
+
+impl From<KeySource> for Sources {
+    fn from(keys: KeySource) -> Self {
+        Self { keys, introspection: None }
+    }
 }
 
 /// What unknown key ids have asked for.
@@ -68,6 +91,8 @@ pub struct IssuerStatus {
     pub keys_age_s: Option<u64>,
     /// Whether readiness waits for it.
     pub required: bool,
+    /// Whether its provider is asked about tokens just now; none where it never is.
+    pub circuit: Option<Circuit>,
 }
 
 /// A set that was fetched and read.
@@ -90,31 +115,55 @@ pub(super) enum Renewal {
 }
 
 impl Issuer {
-    pub(super) fn new(rules: Rules, source: KeySource, counters: FetchCounters) -> Self {
+    pub(super) fn new(rules: Rules, sources: Sources, IssuerCounters { fetches, calls }: IssuerCounters) -> Self {
         Self {
             rules,
             keys: ArcSwapOption::empty(),
-            source,
+            source: sources.keys,
+            introspection: Mutex::new(sources.introspection),
+            unanswered: AtomicBool::new(false),
             fetched_ms: AtomicU64::new(0),
             next_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             demand: Mutex::default(),
+            published: Mutex::default(),
             met: watch::Sender::new(0),
             wake: Notify::new(),
-            counters,
+            counters: fetches,
+            calls,
         }
     }
 
     /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer.
     pub async fn run(self: Arc<Self>, clock: Arc<Clock>) {
-        let KeySource::Remote(source) = &self.source else { return };
+        match &self.source {
+            KeySource::Fixed(_) => {}
+            KeySource::Local(keys) => self.follow(keys).await,
+            KeySource::Remote(source) => self.fetch_on(source.as_ref(), &clock).await,
+        }
+    }
+
+    /// Takes over what a provider in our own process publishes.
+    async fn follow(&self, keys: &LocalKeys) {
+        let mut changes = keys.subscribe();
+        while !self.is_retired() {
+            self.read_local(keys);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Fetches again and again.
+    async fn fetch_on(&self, source: &dyn FetchKeys, clock: &Clock) {
         let (mut astray, mut settled) = (false, false);
         while !self.is_retired() {
             // Read before the fetch: a demand made while it runs may be newer than its answer.
             let demand = self.demand.lock().number;
             let rediscover = astray || demand > *self.met.borrow();
-            let outcome = self.fetch(source.as_ref(), rediscover).await;
+            let outcome = self.fetch(source, rediscover).await;
             if self.is_retired() {
                 break;
             }
@@ -142,9 +191,36 @@ impl Issuer {
         let has_keys = self.keys.load().is_some();
         IssuerStatus {
             name: Arc::clone(&self.rules.name),
-            ready: has_keys && self.is_fresh(now),
+            ready: (has_keys && self.is_fresh(now)) || self.rules.settings.validation == Validation::Introspect,
             keys_age_s: (has_keys && self.is_remote()).then(|| self.age_ms(now) / 1000),
             required: self.rules.settings.startup == Startup::Required,
+            circuit: self.introspection().map(|introspection| introspection.circuit()),
+        }
+    }
+
+    /// Who is asked about its tokens.
+    pub(super) fn introspection(&self) -> Option<Arc<dyn Introspect>> {
+        self.introspection.lock().clone()
+    }
+
+    /// Asks as the newest configuration says: the credentials may have been renewed under the same name.
+    pub(super) fn ask_by(&self, introspection: Option<Arc<dyn Introspect>>) {
+        *self.introspection.lock() = introspection;
+    }
+
+    /// The provider has answered about a token.
+    pub(super) fn answered(&self, outcome: &str) {
+        self.calls.count(outcome);
+        if self.unanswered.swap(false, Ordering::Relaxed) {
+            tracing::info!(key_manager.name = &*self.rules.name, "the provider answers about tokens again");
+        }
+    }
+
+    /// The provider has not answered about a token. Told once, until it answers again.
+    pub(super) fn unanswered(&self, error: &IntrospectError) {
+        self.calls.count(error.label());
+        if !self.unanswered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(key_manager.name = &*self.rules.name, %error, "cannot ask the provider about tokens");
         }
     }
 
@@ -178,6 +254,11 @@ impl Issuer {
     /// Waits for newer keys, for a token whose key id is unknown. One fetch for all who wait; none within
     /// the cool-down of the last one that was asked for like this.
     pub(super) async fn renew(&self, now: Now) -> Renewal {
+        if let KeySource::Local(keys) = &self.source {
+            // Whoever else has read them meanwhile: it costs little to look again.
+            self.read_local(keys);
+            return Renewal::Fetched;
+        }
         let mut met = self.met.subscribe();
         let newest_met = *met.borrow();
         let Some(number) = self.is_remote().then(|| self.ask(newest_met, now)).flatten() else {
@@ -206,7 +287,7 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<New, FetchError> {
         let Fetched { text, max_age } = source.fetch(rediscover).await?;
-        let (set, found) = KeySet::read(&text, &self.rules.settings.algorithms, self.keys.load_full().as_ref())?;
+        let (set, found) = KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?;
         Ok(New { set, found, max_age })
     }
 
@@ -230,11 +311,33 @@ impl Issuer {
         }
     }
 
+    /// Puts a set that is at hand in force, if it is such a source.
+    pub(super) fn read_at_hand(&self, source: &KeySource) {
+        match source {
+            KeySource::Fixed(text) => self.read_text(text),
+            KeySource::Local(keys) => self.read_local(keys),
+            KeySource::Remote(_) => {}
+        }
+    }
+
+    /// Puts what is published now in force.
+    fn read_local(&self, keys: &LocalKeys) {
+        // Held while reading, so that an older set never takes the place of a newer one.
+        let mut read = self.published.lock();
+        let Published { number, set } = keys.published();
+        if number != *read {
+            *read = number;
+            self.read_text(&set);
+        }
+    }
+
     /// Puts a set given in full in force. Kept as it was where the new text is of no use, which
     /// `KeyManagers::build` has ruled out.
-    pub(super) fn read_fixed(&self, source: &KeySource) {
-        let KeySource::Fixed(text) = source else { return };
-        match KeySet::read(text, &self.rules.settings.algorithms, self.keys.load_full().as_ref()) {
+    fn read_text(&self, text: &[u8]) {
+        if text.is_empty() && self.rules.needs_no_keys() {
+            return;
+        }
+        match KeySet::read(text, self.rules.wanted(), self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
                 self.note(&set, found);
                 self.install(&set, Now::at_ms(0));
@@ -244,8 +347,10 @@ impl Issuer {
     }
 
     /// Whether it judges by these very rules, with keys from the same kind of source.
-    pub(super) fn is_for(&self, rules: &Rules, source: &KeySource) -> bool {
-        self.rules == *rules && matches!(source, KeySource::Remote(_)) == self.is_remote()
+    pub(super) fn is_for(&self, rules: &Rules, sources: &Sources) -> bool {
+        self.rules == *rules
+            && matches!(sources.keys, KeySource::Remote(_)) == self.is_remote()
+            && sources.introspection.is_some() == self.introspection.lock().is_some()
     }
 
     /// Goes on with what the freshest of `before` has from the same provider, whatever its name and its
@@ -258,7 +363,7 @@ impl Issuer {
         };
         // Read first: if a newer set comes in between, it only counts as older than it is.
         let fetched_ms = old.fetched_ms.load(Ordering::Relaxed);
-        let keys = old.keys.load().as_ref().map(|set| set.reread(&self.rules.settings.algorithms));
+        let keys = old.keys.load().as_ref().map(|set| set.reread(self.rules.wanted()));
         match keys {
             Some(Ok(set)) => {
                 self.fetched_ms.store(fetched_ms, Ordering::Relaxed);
@@ -370,10 +475,10 @@ mod tests {
     fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
         let mut settings = settings(ISSUER);
         change(&mut settings);
-        let name: Arc<str> = settings.name.as_str().into();
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&name);
-        let rules = Rules { settings, name, issuer: ISSUER.into(), header_claims: Arc::default() };
-        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
+        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
+        let metrics = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+        let counters = metrics.issuer(&rules.name, false);
+        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>).into(), counters))
     }
 
     #[test]

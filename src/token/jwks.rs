@@ -1,32 +1,48 @@
 //! JWK sets (RFC 7517, RFC 7518 section 6, RFC 8037): from a provider's text to keys parsed once.
 //!
 //! A key verifies only what its type, curve, `alg`, `use` and `key_ops` allow, whatever a token's header
-//! says. Symmetric keys never count; private members are not read.
+//! says. Symmetric keys in a set never count: those come from [`Key::shared`] alone. Private members are
+//! not read. Keys anyone could sign with (small, of exponent 1, of small order, of ROCA's form) are refused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
+use aws_lc_rs::{
+    digest, hmac,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+        RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
+        VerificationAlgorithm,
+    },
 };
 
 use super::{
     jose,
     json::{Json, Object},
     settings::Algorithm,
+    weak,
 };
 
-/// A public key, parsed, with the algorithms it may verify.
+/// A key, parsed, with the algorithms it may verify.
 #[derive(Debug)]
 pub(super) struct Key {
     /// `kid`, compared byte for byte.
     pub(super) id: Option<Box<str>>,
     /// One for each algorithm; never empty.
-    verifiers: Vec<(Algorithm, ParsedPublicKey)>,
+    verifiers: Vec<(Algorithm, Verifier)>,
     material: Material,
     /// Cleared when the key leaves its set: what it vouched for is then to be judged anew.
     live: AtomicBool,
+}
+
+/// What checks a signature.
+#[derive(Debug)]
+enum Verifier {
+    Public(ParsedPublicKey),
+    Shared(hmac::Key),
 }
 
 /// The numbers of a key; equal for equal keys.
@@ -38,6 +54,25 @@ enum Material {
     },
     /// A curve's point or an Ed25519 key.
     Point(Box<[u8]>),
+    /// The digest of a symmetric key.
+    Shared([u8; 32]),
+}
+
+/// Why a symmetric key is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SharedKeyError {
+    /// A public key's algorithm.
+    #[error("must be HS256, HS384 or HS512")]
+    Algorithm,
+    /// RFC 7518 section 3.2.
+    #[error("must be at least {0} bytes long for its algorithm")]
+    Short(usize),
+    /// Longer than a key has reason to be.
+    #[error("must be at most 1024 bytes long")]
+    Long,
+    /// Two keys have one id and algorithm.
+    #[error("another key has the same kid and alg")]
+    Twice,
 }
 
 /// What was found in the text of a JWK set.
@@ -102,7 +137,7 @@ impl Key {
         }
         let named = match jwk.get("alg") {
             None => None,
-            Some(alg) => Some(jose::algorithm(alg.as_text()?)?),
+            Some(alg) => Some(Algorithm::of(alg.as_text()?)?),
         };
         let may = |alg: &Algorithm| allowed.contains(alg) && named.is_none_or(|named| named == *alg);
         let (material, verifiers) = match jwk.get("kty")?.as_text()? {
@@ -117,6 +152,30 @@ impl Key {
         Some(Self { id, verifiers, material, live: AtomicBool::new(true) })
     }
 
+    /// A key shared with the provider, for one algorithm.
+    pub(super) fn shared(id: Option<&str>, algorithm: Algorithm, secret: &[u8]) -> Result<Self, SharedKeyError> {
+        let hash = match algorithm {
+            Algorithm::HS256 => hmac::HMAC_SHA256,
+            Algorithm::HS384 => hmac::HMAC_SHA384,
+            Algorithm::HS512 => hmac::HMAC_SHA512,
+            _ => return Err(SharedKeyError::Algorithm),
+        };
+        if secret.len() < hash.tag_len() {
+            return Err(SharedKeyError::Short(hash.tag_len()));
+        }
+        if secret.len() > MAX_SECRET {
+            return Err(SharedKeyError::Long);
+        }
+        let mut known = [0; 32];
+        known.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+        Ok(Self {
+            id: id.map(Into::into),
+            verifiers: vec![(algorithm, Verifier::Shared(hmac::Key::new(hash, secret)))],
+            material: Material::Shared(known),
+            live: AtomicBool::new(true),
+        })
+    }
+
     /// Whether it may verify `algorithm`.
     pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
         self.verifiers.iter().any(|(alg, _)| *alg == algorithm)
@@ -125,7 +184,11 @@ impl Key {
     /// Whether `signature` is this key's over `message`, by `algorithm`.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let verifier = self.verifiers.iter().find(|(alg, _)| *alg == algorithm);
-        verifier.is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
+        verifier.is_some_and(|(_, verifier)| match verifier {
+            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+            // In constant time, and the whole tag.
+            Verifier::Shared(key) => hmac::verify(key, message, signature).is_ok(),
+        })
     }
 
     /// Whether it is still in its set.
@@ -145,6 +208,12 @@ impl Key {
     }
 }
 
+/// Whether two keys have the same id and algorithm, so that a token cannot say which one it means.
+pub(super) fn share_a_name(keys: &[Arc<Key>]) -> bool {
+    let same = |a: &Key, b: &Key| a.id == b.id && a.verifiers.iter().any(|(algorithm, _)| b.fits(*algorithm));
+    keys.iter().enumerate().any(|(i, key)| keys[..i].iter().any(|other| same(key, other)))
+}
+
 /// `use` and `key_ops`, where present, must allow verification (RFC 7517 sections 4.2 and 4.3).
 fn is_for_signatures(jwk: &Object<'_>) -> bool {
     let by_use = jwk.get("use").is_none_or(|value| value.as_text() == Some("sig"));
@@ -156,12 +225,12 @@ fn is_for_signatures(jwk: &Object<'_>) -> bool {
     by_use && by_operation
 }
 
-type Verifiers = (Material, Vec<(Algorithm, ParsedPublicKey)>);
+type Verifiers = (Material, Vec<(Algorithm, Verifier)>);
 
 fn rsa(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> {
     let (n, e) = (number(jwk, "n")?, number(jwk, "e")?);
     let exponent_is_small = bits(&e) <= MAX_RSA_EXPONENT_BITS && *e != [1];
-    if !RSA_BITS.contains(&bits(&n)) || !is_odd(&n) || !is_odd(&e) || !exponent_is_small {
+    if !RSA_BITS.contains(&bits(&n)) || !is_odd(&n) || !is_odd(&e) || !exponent_is_small || weak::is_roca(&n) {
         return None;
     }
     let verifiers = RSA
@@ -169,7 +238,7 @@ fn rsa(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> 
         .filter(|(alg, _)| may(alg))
         .map(|(alg, parameters)| {
             let key = RsaPublicKeyComponents { n: &n, e: &e }.to_parsed_public_key(parameters).ok()?;
-            Some((*alg, key))
+            Some((*alg, Verifier::Public(key)))
         })
         .collect::<Option<Vec<_>>>()?;
     Some((Material::Rsa { n, e }, verifiers))
@@ -189,16 +258,17 @@ fn elliptic(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifi
     // SEC 1 uncompressed point; that it lies on the curve is checked when it is parsed.
     let point = [&[4][..], &x, &y].concat();
     let key = ParsedPublicKey::new(verification, &point).ok()?;
-    Some((Material::Point(point.into()), vec![(alg, key)]))
+    Some((Material::Point(point.into()), vec![(alg, Verifier::Public(key))]))
 }
 
 fn edwards(jwk: &Object<'_>, may: impl Fn(&Algorithm) -> bool) -> Option<Verifiers> {
     let x = octets(jwk, "x")?;
-    if jwk.get("crv")?.as_text()? != "Ed25519" || x.len() != 32 || !may(&Algorithm::EdDSA) {
+    if jwk.get("crv")?.as_text()? != "Ed25519" || x.len() != 32 || weak::has_small_order(&x) || !may(&Algorithm::EdDSA)
+    {
         return None;
     }
     let key = ParsedPublicKey::new(&ED25519, &x).ok()?;
-    Some((Material::Point(x.into()), vec![(Algorithm::EdDSA, key)]))
+    Some((Material::Point(x.into()), vec![(Algorithm::EdDSA, Verifier::Public(key))]))
 }
 
 fn octets(jwk: &Object<'_>, name: &str) -> Option<Vec<u8>> {
@@ -234,6 +304,7 @@ pub const MAX_JWKS: usize = 256 << 10;
 const MAX_KEYS: usize = 256;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const MAX_RSA_EXPONENT_BITS: usize = 33;
+const MAX_SECRET: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -332,6 +403,16 @@ mod tests {
         }
         let infinity = with(with(ec, "x", b64([0; 32])), "y", b64([0; 32]));
         assert_eq!(algorithms(infinity), []);
+    }
+
+    #[test]
+    fn points_of_small_order_are_refused() {
+        let ed = Signer::new(Algorithm::EdDSA, "d").jwk();
+        let mut point = [0; 32];
+        for first in [0, 1] {
+            point[0] = first;
+            assert_eq!(algorithms(with(ed.clone(), "x", b64(point))), [], "{first}");
+        }
     }
 
     #[test]

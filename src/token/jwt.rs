@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use super::{
     Flaw, Identity,
-    claims::{self, Rules, Validity},
+    claims::{self, Bearer, Validity},
     jose::Compact,
     json::Object,
     jwks::Key,
+    jws,
+    rules::Rules,
     settings::Algorithm,
 };
 use crate::net::Now;
 
 /// What a good JWT says, how long, and by which key.
+#[derive(Debug)]
 pub(super) struct Verified {
     pub(super) identity: Identity,
     pub(super) validity: Validity,
@@ -26,11 +29,11 @@ pub(super) fn verify(
     algorithm: Algorithm,
     keys: &[&Arc<Key>],
     claims: &Object<'_>,
+    bearer: &Bearer,
     rules: &Rules,
     now: Now,
 ) -> Result<Verified, Flaw> {
-    let signs = |key: &&&Arc<Key>| key.verifies(algorithm, compact.signed.as_bytes(), &compact.signature);
-    let key = keys.iter().find(signs).ok_or(Flaw::Signature)?;
-    let (identity, validity) = claims::judge(claims, rules, now)?;
+    let key = jws::signer(compact, algorithm, keys)?;
+    let (identity, validity) = claims::judge(claims, bearer, rules, now)?;
     Ok(Verified { identity, validity, key: Arc::clone(key) })
 }

@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{
     jwks::{self, JwksError, Key},
@@ -12,17 +13,58 @@ use super::{
 /// Where an issuer's keys come from.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// A JWK set given in full: by hand, or by the provider in our own process. Nobody is asked, and it
-    /// does not grow stale.
+    /// A JWK set given in full by hand. Nobody is asked, and it does not grow stale.
     Fixed(Bytes),
+    /// A provider in our own process, which tells when its keys change.
+    Local(Arc<LocalKeys>),
     /// A provider that is asked again and again.
     Remote(Arc<dyn FetchKeys>),
 }
 
 impl KeySource {
+    /// No set at all: nothing but the keys shared with the provider, or none, where its tokens are judged by
+    /// introspection alone.
+    pub const NONE: Self = Self::Fixed(Bytes::new());
+
     /// The keys of a JWK set that is at hand as a value.
     pub fn fixed(set: &serde_json::Value) -> Self {
         Self::Fixed(set.to_string().into())
+    }
+}
+
+/// The JWK set of a provider in our own process. It is published before the first token signed by a new key
+/// goes out, and the issuer looks here for a key that it does not know: no token of ours is ever too early.
+#[derive(Debug)]
+pub struct LocalKeys(watch::Sender<Published>);
+
+/// A published set, and how many there were before it; 0: none yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Published {
+    pub(super) number: u64,
+    pub(super) set: Bytes,
+}
+
+impl Default for LocalKeys {
+    fn default() -> Self {
+        Self(watch::Sender::new(Published::default()))
+    }
+}
+
+impl LocalKeys {
+    /// Puts `set` in place of the present one.
+    pub fn publish(&self, set: &serde_json::Value) {
+        let set = set.to_string().into();
+        self.0.send_modify(|published| *published = Published { number: published.number + 1, set });
+    }
+
+    /// Tells of each change from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Published> {
+        self.0.subscribe()
+    }
+
+    /// The present set.
+    pub(super) fn published(&self) -> Published {
+        self.0.borrow().clone()
     }
 }
 
@@ -92,6 +134,25 @@ pub(super) struct KeySet {
     pub(super) version: u64,
 }
 
+/// Which keys of a set count, and what stands beside them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'r> {
+    /// Keys that may verify one of these.
+    pub(super) algorithms: &'r [Algorithm],
+    /// Symmetric keys of the configuration. With some, there may be no set at all.
+    pub(super) local: &'r [Arc<Key>],
+}
+
+impl Wanted<'_> {
+    /// Reads a set's keys, without those of the configuration.
+    pub(super) fn parse(self, text: &[u8]) -> Result<jwks::Parsed, JwksError> {
+        if text.is_empty() && !self.local.is_empty() {
+            return Ok(jwks::Parsed { keys: Vec::new(), skipped: 0, private: false });
+        }
+        jwks::parse(text, self.algorithms)
+    }
+}
+
 /// Which keys may have signed a token.
 #[derive(Debug)]
 pub(super) enum Candidates<'s> {
@@ -109,10 +170,10 @@ impl KeySet {
     /// not come back: the same key in a later set is another.
     pub(super) fn read(
         text: &[u8],
-        allowed: &[Algorithm],
+        wanted: Wanted<'_>,
         before: Option<&Arc<Self>>,
     ) -> Result<(Arc<Self>, Found), JwksError> {
-        let parsed = jwks::parse(text, allowed)?;
+        let parsed = wanted.parse(text)?;
         let found = Found { skipped: parsed.skipped, private: parsed.private };
         let old = before.map_or(&[][..], |set| &set.keys);
         let keys: Vec<Arc<Key>> = parsed
@@ -122,6 +183,7 @@ impl KeySet {
                 let same = old.iter().find(|old| old.is_live() && old.is_same(&key));
                 same.map_or_else(|| Arc::new(key), Arc::clone)
             })
+            .chain(wanted.local.iter().map(Arc::clone))
             .collect();
         let unchanged = keys.len() == old.len() && keys.iter().zip(old).all(|(a, b)| Arc::ptr_eq(a, b));
         let version = before.map_or(1, |set| set.version + u64::from(!unchanged));
@@ -135,8 +197,13 @@ impl KeySet {
 
     /// The same set for another issuer, with the keys that are of use to it. They are keys of their own:
     /// what becomes of ours is nothing to them.
-    pub(super) fn reread(&self, allowed: &[Algorithm]) -> Result<Arc<Self>, JwksError> {
-        Self::read(&self.text, allowed, None).map(|(set, _)| set)
+    pub(super) fn reread(&self, wanted: Wanted<'_>) -> Result<Arc<Self>, JwksError> {
+        Self::read(&self.text, wanted, None).map(|(set, _)| set)
+    }
+
+    /// Keys of the configuration alone.
+    pub(super) fn local(keys: &[Arc<Key>]) -> Self {
+        Self { keys: keys.into(), text: Box::default(), version: 1 }
     }
 
     /// Tells the keys that `after` lacks that they have left.
@@ -175,11 +242,15 @@ mod tests {
     use super::*;
     use crate::token::testing::Signer;
 
+    fn only(algorithms: &[Algorithm]) -> Wanted<'_> {
+        Wanted { algorithms, local: &[] }
+    }
+
     #[test]
     fn a_key_that_has_left_does_not_count_and_does_not_come_back() {
         let signer = Signer::new(Algorithm::ES256, "e");
         let text = signer.jwks().to_string();
-        let read = |before| KeySet::read(text.as_bytes(), &[Algorithm::ES256], before).expect("a set").0;
+        let read = |before| KeySet::read(text.as_bytes(), only(&[Algorithm::ES256]), before).expect("a set").0;
         let finds = |set: &KeySet| matches!(set.candidates(Some("e"), Algorithm::ES256), Candidates::Some(_));
         let first = read(None);
         let second = read(Some(&first));
@@ -196,13 +267,13 @@ mod tests {
     fn another_issuer_reads_the_set_by_its_own_rules() {
         let (ec, ed) = (Signer::new(Algorithm::ES256, "ec"), Signer::new(Algorithm::EdDSA, "ed"));
         let text = json!({ "keys": [ec.jwk(), ed.jwk()] }).to_string();
-        let (set, _) = KeySet::read(ec.jwks().to_string().as_bytes(), &[Algorithm::ES256], None).expect("a set");
-        let (set, _) = KeySet::read(text.as_bytes(), &[Algorithm::ES256], Some(&set)).expect("a set");
+        let (set, _) = KeySet::read(ec.jwks().to_string().as_bytes(), only(&[Algorithm::ES256]), None).expect("a set");
+        let (set, _) = KeySet::read(text.as_bytes(), only(&[Algorithm::ES256]), Some(&set)).expect("a set");
         assert_eq!((set.keys.len(), set.version), (1, 1), "nothing new as far as we go");
-        let other = set.reread(&[Algorithm::ES256, Algorithm::EdDSA]).expect("two keys");
+        let other = set.reread(only(&[Algorithm::ES256, Algorithm::EdDSA])).expect("two keys");
         set.keys[0].leave();
         assert!(matches!(other.candidates(Some("ed"), Algorithm::EdDSA), Candidates::Some(_)));
         assert!(matches!(other.candidates(Some("ec"), Algorithm::ES256), Candidates::Some(_)));
-        assert!(matches!(set.reread(&[Algorithm::RS256]), Err(JwksError::NoUsableKey)));
+        assert!(matches!(set.reread(only(&[Algorithm::RS256])), Err(JwksError::NoUsableKey)));
     }
 }

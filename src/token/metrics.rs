@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{Flaw, keys::FetchError};
+use super::{Flaw, IntrospectError, keys::FetchError};
 
 /// The part's metrics.
 #[derive(Debug)]
@@ -14,8 +14,17 @@ pub(super) struct Metrics {
     verified: IntCounter,
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
+    flooded: IntCounter,
     fetches: IntCounterVec,
     keys: IntGaugeVec,
+    calls: IntCounterVec,
+}
+
+/// What is counted of one key manager.
+#[derive(Debug)]
+pub(super) struct IssuerCounters {
+    pub(super) fetches: FetchCounters,
+    pub(super) calls: CallCounters,
 }
 
 /// Look-ups of one cache by outcome.
@@ -26,6 +35,10 @@ pub(super) struct CacheCounters {
     /// Found, and no good any more: expired, its keys too old, its key or key manager gone.
     pub(super) outdated: IntCounter,
 }
+
+/// Calls about tokens to one key manager's provider, by outcome; none where nobody is asked.
+#[derive(Debug)]
+pub(super) struct CallCounters(Vec<(&'static str, IntCounter)>);
 
 /// Fetches of one key manager's keys, by outcome, and what is in the set.
 #[derive(Debug)]
@@ -44,6 +57,12 @@ impl Metrics {
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =
             counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
+        let calls = counters(
+            "tollgate_introspections_total",
+            "Calls to providers about tokens, by outcome.",
+            &["key_manager", "outcome"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
         let keys = Opts::new("tollgate_jwks_keys", "Keys in the set in force: usable, or skipped as of no use here.");
@@ -61,8 +80,10 @@ impl Metrics {
             verified: verifications.with_label_values(&["ok"]),
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
+            flooded: verifications.with_label_values(&["flooded"]),
             fetches,
             keys,
+            calls,
         })
     }
 
@@ -86,8 +107,19 @@ impl Metrics {
         self.unavailable.inc();
     }
 
-    /// The counters of one key manager, at 0 if new.
-    pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
+    /// A token was not asked about, since its client has brought too many bad ones.
+    pub(super) fn flooded(&self) {
+        self.flooded.inc();
+    }
+
+    /// The counters of one key manager, at 0 if new; `asked`: whether its provider is asked about tokens.
+    pub(super) fn issuer(&self, key_manager: &Arc<str>, asked: bool) -> IssuerCounters {
+        let call = |label: &&'static str| (*label, self.calls.with_label_values(&[&**key_manager, label]));
+        let outcomes = ANSWERS.iter().chain(&IntrospectError::LABELS).filter(|_| asked);
+        IssuerCounters { fetches: self.fetches(key_manager), calls: CallCounters(outcomes.map(call).collect()) }
+    }
+
+    fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
         let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
         let keys = |label| self.keys.with_label_values(&[&**key_manager, label]);
         FetchCounters {
@@ -111,6 +143,17 @@ impl FetchCounters {
         self.skipped.set(i64::try_from(skipped).unwrap_or(i64::MAX));
     }
 }
+
+impl CallCounters {
+    pub(super) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.0.iter().find(|(label, _)| *label == outcome) {
+            counter.inc();
+        }
+    }
+}
+
+/// Outcomes of calls that were answered.
+const ANSWERS: [&str; 3] = ["active", "inactive", "refused"];
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)

@@ -3,43 +3,63 @@
 //! Knows nothing of APIs, subscriptions or scopes needed: only facts about the token are judged and
 //! remembered here; policy is judged anew for every request by `authz`.
 
+mod answer;
+mod ask;
 mod cache;
 mod claims;
+mod failures;
+mod flight;
+mod introspection;
 mod issuer;
 mod jose;
 mod json;
 mod jwks;
+pub mod jws;
 mod jwt;
 mod keys;
 mod managers;
 mod metrics;
+mod rules;
 pub mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod weak;
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::runtime::Handle;
 
-pub use issuer::{Issuer, IssuerStatus};
-pub use jwks::{JwksError, MAX_JWKS};
-pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource};
+pub use failures::Flood;
+pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
+pub use issuer::{Issuer, IssuerStatus, Sources};
+pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
+pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};
+use ask::{Outcome, Question};
 use cache::{Cache, Digest, Entry, Remembered};
+use claims::Bearer;
+use failures::Failures;
+use flight::Flights;
 use issuer::Renewal;
 use jose::{Compact, Header};
 use json::Object;
+use jwt::Verified;
 use keys::Candidates;
 use managers::Table;
 use metrics::Metrics;
-use settings::CacheSettings;
+use settings::{CacheSettings, Validation};
 
 /// Judges tokens.
 #[derive(Debug)]
@@ -47,7 +67,11 @@ pub struct Authenticator {
     managers: ArcSwap<Table>,
     /// One exchange of the key managers at a time.
     replacing: Mutex<()>,
-    cache: Cache,
+    cache: Arc<Cache>,
+    flights: Flights<Outcome>,
+    failures: Failures,
+    /// Where providers are asked; until it is given, on the runtime of whoever brings a token.
+    runtime: OnceLock<Handle>,
     metrics: Metrics,
 }
 
@@ -83,6 +107,8 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// `jti`
     pub jti: Option<Box<str>>,
+    /// SHA-256 of the token, by which it may be revoked.
+    pub token_sha256: [u8; 32],
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
     /// Ready values of the identity headers: visible ASCII, everything else percent-encoded.
@@ -128,6 +154,8 @@ pub struct Authenticated {
 pub enum Rejection {
     /// Definitely no good: 401.
     Invalid(Flaw),
+    /// Not judged, since its client has brought too many bad ones: 429.
+    Flooded(Flood),
     /// Cannot be judged now: 503.
     Unavailable {
         /// Name of the key manager.
@@ -160,11 +188,12 @@ pub enum Flaw {
     Audience,
     Bound,
     Revoked,
+    Inactive,
 }
 
 impl Flaw {
     /// Every flaw, for counters that start at 0.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Opaque,
         Self::Encrypted,
@@ -183,6 +212,7 @@ impl Flaw {
         Self::Audience,
         Self::Bound,
         Self::Revoked,
+        Self::Inactive,
     ];
 
     /// The metric label.
@@ -206,6 +236,7 @@ impl Flaw {
             Self::Audience => "audience",
             Self::Bound => "bound",
             Self::Revoked => "revoked",
+            Self::Inactive => "inactive",
         }
     }
 }
@@ -218,6 +249,8 @@ enum Refused {
     NoKeys(Arc<Issuer>),
     /// Its issuer's keys lack the one it names.
     UnknownKey(Arc<Issuer>),
+    /// It is for its provider to say; what was verified of it, where both must agree.
+    Ask(Arc<Issuer>, Option<Box<Verified>>),
 }
 
 impl From<Flaw> for Refused {
@@ -232,9 +265,25 @@ impl Authenticator {
         Ok(Self {
             managers: ArcSwap::default(),
             replacing: Mutex::new(()),
-            cache: Cache::new(cache).map_err(|_| Error::Random)?,
+            cache: Arc::new(Cache::new(cache).map_err(|_| Error::Random)?),
+            flights: Flights::new(),
+            failures: Failures::new(),
+            runtime: OnceLock::new(),
             metrics: Metrics::register(registry)?,
         })
+    }
+
+    /// Providers are asked on this runtime from now on, not on those that serve requests. The first counts.
+    pub fn ask_on(&self, runtime: Handle) {
+        let _the_first_counts = self.runtime.set(runtime);
+    }
+
+    /// Puts new limits in force: how long what is learnt may be used, and how many opaque tokens of a client
+    /// address may be found bad in a window before its new ones are refused unasked (0: any number). The
+    /// caches keep their size.
+    pub fn set_limits(&self, cache: &CacheSettings, failures: u64, window: Duration) {
+        self.cache.set_times(cache);
+        self.failures.set_limit(failures, window);
     }
 
     /// Puts `managers` in place of the present ones. Those whose settings are equal go on as they are,
@@ -255,12 +304,14 @@ impl Authenticator {
         self.managers.load().issuers().iter().map(|issuer| issuer.status(now)).collect()
     }
 
-    /// Judges `token` by the key managers in `allowed`. On a cache hit nothing waits; a first sight
-    /// may wait for one fetch of keys, shared by all who wait.
+    /// Judges `token` by the key managers in `allowed`; `client` is who brings it. On a cache hit nothing
+    /// waits; a first sight may wait for one fetch of keys, or one answer of the provider, shared by all who
+    /// wait.
     pub async fn authenticate(
         &self,
         token: &str,
         allowed: &KeyManagerSet,
+        client: Option<IpAddr>,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
         if token.len() > jose::MAX_TOKEN {
@@ -270,22 +321,50 @@ impl Authenticator {
         match self.cache.look_up(&digest, now, &self.metrics) {
             Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
             Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),
-            Remembered::Stale(issuer) => return Err(unavailable(&issuer, now)),
+            Remembered::Stale(issuer) => return Err(out_of_keys(&issuer, now)),
             Remembered::Nothing => {}
         }
-        let issuer = match self.first_sight(digest, token, allowed, now) {
-            Err(Refused::UnknownKey(issuer)) => issuer,
+        let (issuer, verified) = match self.first_sight(digest, token, allowed, now) {
+            Err(Refused::Ask(issuer, verified)) => (issuer, verified),
+            Err(Refused::UnknownKey(issuer)) => {
+                let outcome = match Box::pin(issuer.renew(now)).await {
+                    Renewal::Fetched => self.first_sight(digest, token, allowed, now),
+                    Renewal::Same => Err(Refused::UnknownKey(issuer)),
+                    Renewal::Failed => Err(Refused::NoKeys(issuer)),
+                };
+                match outcome {
+                    Err(Refused::Ask(issuer, verified)) => (issuer, verified),
+                    outcome => return self.conclude(outcome, now),
+                }
+            }
             outcome => return self.conclude(outcome, now),
         };
-        let outcome = match Box::pin(issuer.renew(now)).await {
-            Renewal::Fetched => self.first_sight(digest, token, allowed, now),
-            Renewal::Same => Err(Refused::UnknownKey(issuer)),
-            Renewal::Failed => Err(Refused::NoKeys(issuer)),
-        };
-        self.conclude(outcome, now)
+        // Boxed: rare, and every request would carry room for it.
+        Box::pin(self.ask_or_anew(Question { digest, token, issuer, verified, client }, allowed, now)).await
     }
 
-    /// Judges a token that is not in the cache, with the keys at hand.
+    /// Asks the provider; once more from the start, where the rules have changed under the question.
+    async fn ask_or_anew(
+        &self,
+        question: Question<'_>,
+        allowed: &KeyManagerSet,
+        now: Now,
+    ) -> Result<Authenticated, Rejection> {
+        let Question { digest, token, client, .. } = question;
+        if let Some(good) = self.ask(question, now).await? {
+            return Ok(good);
+        }
+        match self.first_sight(digest, token, allowed, now) {
+            Err(Refused::Ask(issuer, verified)) => {
+                let again = Question { digest, token, issuer: Arc::clone(&issuer), verified, client };
+                self.ask(again, now).await?.ok_or_else(|| self.unavailable(&issuer, 1))
+            }
+            outcome => self.conclude(outcome, now),
+        }
+    }
+
+    /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
+    /// asked about it.
     fn first_sight(
         &self,
         digest: Digest,
@@ -293,11 +372,20 @@ impl Authenticator {
         allowed: &KeyManagerSet,
         now: Now,
     ) -> Result<Authenticated, Refused> {
+        let managers = self.managers.load();
+        if let Some(issuer) = managers.elect_opaque(token, allowed) {
+            // RFC 6749 appendix A.12: visible characters. Nobody issues others.
+            let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+            return Err(if visible { Refused::Ask(issuer, None) } else { Flaw::Malformed.into() });
+        }
         let compact = Compact::split(token)?;
         let header = Header::parse(&compact.header)?;
         let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
-        let issuer = self.managers.load().elect(&claims, allowed)?;
+        let issuer = managers.elect(&claims, allowed)?;
         let rules = &issuer.rules;
+        if rules.settings.validation == Validation::Introspect {
+            return Err(Refused::Ask(issuer, None));
+        }
         if !header.is_access_token(rules.settings.typ) {
             return Err(Flaw::Type.into());
         }
@@ -312,19 +400,26 @@ impl Authenticator {
             Candidates::UnknownId => return Err(Refused::UnknownKey(issuer)),
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
+        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(token), rules, now);
         let mut from_cache = true;
-        let outcome = self.cache.once(digest, now, || {
+        let outcome = if rules.settings.validation == Validation::Both {
             from_cache = false;
-            let verified = jwt::verify(&compact, header.algorithm, &keys, &claims, rules, now)?;
-            let identity = Arc::new(verified.identity);
-            let issuer = Arc::clone(&issuer);
-            Ok(Arc::new(Entry { identity, validity: verified.validity, issuer, key: verified.key }))
-        });
+            verify().map(Err)
+        } else {
+            let entry = self.cache.once(digest, now, || {
+                from_cache = false;
+                let Verified { identity, validity, key } = verify()?;
+                let (identity, issuer) = (Arc::new(identity), Arc::clone(&issuer));
+                Ok(Arc::new(Entry { identity, validity, issuer, key: Some(key), ask_again_ms: u64::MAX }))
+            });
+            entry.map(Ok)
+        };
         match outcome {
-            Ok(entry) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
+            Ok(Ok(entry)) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
+            Ok(Err(verified)) => Err(Refused::Ask(issuer, Some(Box::new(verified)))),
             Err(flaw) => {
                 if flaw == Flaw::Signature && !from_cache {
-                    self.cache.remember_bad(digest, issuer, set.version, now);
+                    self.cache.remember_bad(digest, issuer, flaw, Some(set.version), now);
                 }
                 Err(flaw.into())
             }
@@ -344,8 +439,10 @@ impl Authenticator {
             Err(Refused::UnknownKey(_)) => Err(self.refuse(Flaw::UnknownKey)),
             Err(Refused::NoKeys(issuer)) => {
                 self.metrics.unavailable();
-                Err(unavailable(&issuer, now))
+                Err(out_of_keys(&issuer, now))
             }
+            // Whoever has asked does not come here; closed by default.
+            Err(Refused::Ask(issuer, _)) => Err(self.unavailable(&issuer, 1)),
         }
     }
 
@@ -355,6 +452,6 @@ impl Authenticator {
     }
 }
 
-fn unavailable(issuer: &Issuer, now: Now) -> Rejection {
+fn out_of_keys(issuer: &Issuer, now: Now) -> Rejection {
     Rejection::Unavailable { key_manager: Arc::clone(&issuer.rules.name), retry_after: issuer.retry_after(now) }
 }

@@ -1,6 +1,6 @@
 //! What the configuration says of key managers and of the token cache.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,9 +51,12 @@ pub struct KeyManagerSettings {
     /// Which `typ` an access token may have.
     #[serde(default)]
     pub typ: TypRule,
-    /// Accepted signature algorithms.
+    /// Accepted signature algorithms; HS256, HS384 and HS512 only beside a key of `secret_keys`.
     #[serde(default = "all_algorithms")]
     pub algorithms: Vec<Algorithm>,
+    /// Keys shared with it, for HS256, HS384 and HS512. A symmetric key in its key set never counts.
+    #[serde(default)]
+    pub secret_keys: Vec<SecretKeySettings>,
     /// Tolerated difference of clocks.
     #[serde(default = "thirty_seconds")]
     pub leeway: Span,
@@ -112,9 +115,26 @@ pub struct KeyManagerSettings {
     /// Connector `embedded`: how long its access tokens live.
     #[serde(default = "one_hour")]
     pub token_lifetime: Span,
+    /// Connector `embedded`: how long its refresh tokens live; each use gives a new one.
+    #[serde(default = "one_day")]
+    pub refresh_lifetime: Span,
+    /// Connector `embedded`: how long it signs with one key; 0: for ever.
+    #[serde(default = "thirty_days")]
+    pub key_rotation: Span,
     /// Connector `embedded`: its clients.
     #[serde(default)]
     pub clients: Vec<ClientSettings>,
+    /// Connector `embedded`: its users, for the password grant; none: no such grant.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
+    /// Connector `embedded`: who may register clients (RFC 7591).
+    #[serde(default)]
+    pub registration: Registration,
+    /// Connector `embedded`: the bearer secret that may register clients, with `registration = "token"`.
+    pub registration_token: Option<Secret>,
+    /// Connector `embedded`: scopes that a registered client may ask for.
+    #[serde(default)]
+    pub registration_scopes: Vec<String>,
 }
 
 /// `{ file = "…" }`
@@ -123,6 +143,32 @@ pub struct KeyManagerSettings {
 pub struct JwksFile {
     /// Path of a JWK set (RFC 7517).
     pub file: PathBuf,
+}
+
+/// A symmetric key shared with a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKeySettings {
+    /// `kid`, where its tokens name one.
+    pub kid: Option<String>,
+    /// The one algorithm it is for: HS256, HS384 or HS512.
+    pub alg: Algorithm,
+    /// The key; at least as long as the hash (RFC 7518 section 3.2): 32, 48 or 64 bytes.
+    pub secret: Secret,
+    /// How the key is written.
+    #[serde(default)]
+    pub encoding: SecretEncoding,
+}
+
+/// How a symmetric key is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretEncoding {
+    /// The bytes of the text are the key.
+    #[default]
+    Text,
+    /// The text is the key in base64url without padding, as in `k` of a JWK.
+    Base64url,
 }
 
 /// A client of the embedded provider.
@@ -136,6 +182,35 @@ pub struct ClientSettings {
     /// Scopes it may ask for.
     #[serde(default)]
     pub scopes: Vec<String>,
+}
+
+/// A user of the embedded provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserSettings {
+    /// User name, and `sub` of its tokens.
+    pub name: String,
+    /// Password.
+    pub password: Secret,
+    /// Further claims of its tokens.
+    #[serde(default)]
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// Scopes its tokens may have, of those that the client may ask for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// Who may register clients at the embedded provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Whoever brings `registration_token` as bearer.
+    Token,
+    /// Everybody.
+    Open,
 }
 
 /// The connectors of the contract.
@@ -182,7 +257,7 @@ pub enum TypRule {
     AtJwt,
 }
 
-/// Signature algorithms (RFC 7518, RFC 8037).
+/// Signature algorithms (RFC 7518, RFC 8037). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "each is the algorithm of that name")]
 pub enum Algorithm {
@@ -196,6 +271,57 @@ pub enum Algorithm {
     ES384,
     ES512,
     EdDSA,
+    HS256,
+    HS384,
+    HS512,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 13] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+    ];
+
+    /// Its name in a header.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+        }
+    }
+
+    /// The algorithm of that name, compared exactly.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Whether both sides hold the same key.
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
 }
 
 /// One claim name or several.
@@ -287,8 +413,7 @@ fn yes() -> bool {
 }
 
 fn all_algorithms() -> Vec<Algorithm> {
-    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-    vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]
+    Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_symmetric()).collect()
 }
 
 fn consumer_key_claims() -> ClaimNames {
@@ -317,6 +442,14 @@ fn five_minutes() -> Span {
 
 fn one_hour() -> Span {
     Span::seconds(3600)
+}
+
+fn one_day() -> Span {
+    Span::seconds(86_400)
+}
+
+fn thirty_days() -> Span {
+    Span::seconds(30 * 86_400)
 }
 
 fn sixty_four() -> u32 {

@@ -79,7 +79,7 @@ async fn wait_until(condition: impl Fn() -> bool) {
 }
 
 async fn ask(tokens: &Authenticator, token: &str, now: Now) -> Result<Authenticated, Rejection> {
-    tokens.authenticate(token, &KeyManagerSet::all(), now).await
+    tokens.authenticate(token, &KeyManagerSet::all(), None, now).await
 }
 
 fn flaw(outcome: Result<Authenticated, Rejection>) -> Option<Flaw> {
@@ -275,10 +275,10 @@ async fn keys_are_bound_to_their_issuer_and_type() {
     let good = theirs.token(&with(claims(), "iss", other));
     assert_eq!(flaw(ask(&tokens, &good, NOW).await), None);
     // Remembered for all key managers, it is no good where only the other one counts.
-    let outcome = tokens.authenticate(&good, &only(&["a"]), NOW).await;
+    let outcome = tokens.authenticate(&good, &only(&["a"]), None, NOW).await;
     assert_eq!(flaw(outcome), Some(Flaw::KeyManagerNotAllowed));
     let only_b = KeyManagerSet { id: 8, ..only(&["b"]) };
-    assert_eq!(flaw(tokens.authenticate(&good, &only_b, NOW).await), None);
+    assert_eq!(flaw(tokens.authenticate(&good, &only_b, None, NOW).await), None);
 
     let rsa = Signer::new(Algorithm::RS256, "same");
     let tokens = with_keys(settings(ISSUER), &json!({ "keys": [rsa.jwk(), ours.jwk(), theirs.jwk()] }));
@@ -307,7 +307,7 @@ async fn of_several_with_one_issuer_the_first_that_meets_the_audience_judges() {
     let outcome = ask(&tokens, &first.token(&with(claims(), "aud", "other")), NOW).await;
     assert_eq!(flaw(outcome), Some(Flaw::Audience));
     let token = second.token(&with(claims(), "aud", "billing"));
-    assert_eq!(flaw(tokens.authenticate(&token, &only(&["a"]), NOW).await), Some(Flaw::Audience));
+    assert_eq!(flaw(tokens.authenticate(&token, &only(&["a"]), None, NOW).await), Some(Flaw::Audience));
 }
 
 #[tokio::test]

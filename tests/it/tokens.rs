@@ -1,8 +1,8 @@
 //! Tokens: every algorithm, the cache, claims that become header values, two key managers with one gate.
 
 use crate::support::{
-    BOTH, Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, block_on, check_all, key_manager, keys,
-    now, world,
+    BOTH, Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, b64, block_on, check_all, hs256,
+    key_manager, keys, now, world,
 };
 
 #[test]
@@ -112,4 +112,62 @@ fn one_issuer_shared_by_two_key_managers_is_told_by_audience() {
     // Known there, but that application is not subscribed.
     assert_eq!(call("billing"), (403, "900908".into()));
     assert_eq!(call("neither"), (401, "900901".into()));
+}
+
+#[test]
+fn symmetric_keys_are_those_of_the_configuration_and_no_others() {
+    let (both, alone, upstream) = (Idp::start(), Idp::start(), Backend::start("production"));
+    let secret = b"a secret of 32 bytes, or longer!";
+    let text = std::str::from_utf8(secret).unwrap();
+    let audience = "audience = [\"orders-api\"]";
+    let mut config = Config::orders(&both, &upstream.url());
+    let keys_of_both = format!(
+        "{audience}\nalgorithms = [\"RS256\", \"HS256\"]\n\
+         secret_keys = [{{ kid = \"s\", alg = \"HS256\", secret = \"{}\", encoding = \"base64url\" }}]",
+        b64(secret)
+    );
+    config.rest = config.rest.replacen(audience, &keys_of_both, 1);
+    let keys_of_alone = format!(
+        "{audience}\ndiscovery = false\nalgorithms = [\"HS256\"]\n\
+         secret_keys = [{{ alg = \"HS256\", secret = \"{text}\" }}]"
+    );
+    let application = "\n[[applications]]\nname = \"alone\"\nowner = \"ada\"\n\
+        keys = [{ key_manager = \"alone\", consumer_key = \"shop-web\" }]\n[[subscriptions]]\n\
+        application = \"alone\"\napi = \"Orders:v1\"\ntier = \"Unlimited\"\n";
+    let config = config.with(&key_manager("alone", &alone, &keys_of_alone)).with(application);
+    let gate = Gate::start(|ports| config.text(ports));
+    let token =
+        |idp: &Idp, alg: &str, kid: Option<&str>| Token::of(idp, "shop-web").header("alg", alg).header("kid", kid);
+    let case = |name: &str, expect, token: String| {
+        Case::new(name, expect, move || Request::get("/orders/v1/items/{m}").bearer(&token))
+    };
+    let by_secret = |message: &[u8]| hs256(secret, message);
+    let modulus = keys().rsa.public_bytes();
+    let cases = [
+        case("by the secret", Expect::Pass, token(&both, "HS256", Some("s")).sign_with(by_secret)),
+        case("by the secret, unnamed", Expect::Pass, token(&both, "HS256", None).sign_with(by_secret)),
+        case("by the set", Expect::Pass, Token::of(&both, "shop-web").key(&keys().rsa, "rsa").sign()),
+        case("alone", Expect::Pass, token(&alone, "HS256", None).sign_with(by_secret)),
+        case("by a public key", Expect::T401, token(&both, "HS256", None).sign_with(|m| hs256(&modulus, m))),
+        case(
+            "named as a public key",
+            Expect::T401,
+            token(&both, "HS256", Some("rsa")).sign_with(|m| hs256(&modulus, m)),
+        ),
+        case(
+            "the secret under a public key's id",
+            Expect::T401,
+            token(&both, "HS256", Some("rsa")).sign_with(by_secret),
+        ),
+        case("a public key's algorithm under the secret's id", Expect::T401, {
+            Token::of(&both, "shop-web").key(&keys().rsa, "s").sign()
+        }),
+        case("HS512", Expect::T401, token(&both, "HS512", Some("s")).sign_with(by_secret)),
+        case("half a tag", Expect::T401, token(&both, "HS256", Some("s")).sign_with(|m| hs256(secret, m)[..16].into())),
+        case("no tag", Expect::T401, token(&both, "HS256", Some("s")).sign_with(|_| Vec::new())),
+        case("another algorithm alone", Expect::T401, Token::of(&alone, "shop-web").key(&keys().rsa, "rsa").sign()),
+        case("an empty secret", Expect::T401, token(&alone, "HS256", None).sign_with(|m| hs256(b"", m))),
+    ];
+    check_all(&gate, &[&upstream], Form::Wso2, &cases);
+    assert_eq!((alone.discoveries(), alone.key_fetches()), (0, 0));
 }

@@ -7,19 +7,17 @@ use crate::support::{Case, Expect, Token, World, b64, compact, hs256, keys, now,
 
 pub(super) const SECTION: Section = Section {
     cases,
-    tests: &[("T25", "no_outbound_request_for_header_urls")],
-    waits: &[
-        ("T15", "covered where keys are parsed"),
-        ("T16", "covered where keys are parsed"),
-        ("T17", "covered where keys are parsed"),
-        ("T18", "waits for the vector run"),
-        ("T19", "waits for the vector run"),
-        ("T20", "waits for the vector run"),
-        ("T37", "waits for JWE"),
-        ("T38", "waits for JWE"),
-        ("T39", "waits for JWE"),
-        ("T40", "waits for JWE"),
+    tests: &[
+        ("T07", "keys_do_only_what_they_say"),
+        ("T09", "keys_do_only_what_they_say"),
+        ("T10", "keys_do_only_what_they_say"),
+        ("T15", "unsafe_keys_are_not_taken_and_good_ones_are"),
+        ("T16", "unsafe_keys_are_not_taken_and_good_ones_are"),
+        ("T17", "unsafe_keys_are_not_taken_and_good_ones_are"),
+        ("T25", "no_outbound_request_for_header_urls"),
+        ("T29", "keys_do_only_what_they_say"),
     ],
+    waits: &[("T37", "waits for JWE"), ("T38", "waits for JWE"), ("T39", "waits for JWE"), ("T40", "waits for JWE")],
 };
 
 #[test]
@@ -40,10 +38,106 @@ fn no_outbound_request_for_header_urls() {
     assert_eq!((lure.discoveries(), lure.key_fetches(), lure.other_requests().len()), (0, 0, 0));
 }
 
+/// A set of keys that cannot be trusted, each with a signature that holds for it, among the usual ones.
+#[test]
+fn unsafe_keys_are_not_taken_and_good_ones_are() {
+    let (all, infinity) = (keys(), b64([0; 32]));
+    let rsa = |kid: &str, n: &[u8], e: &[u8]| json!({ "kty": "RSA", "kid": kid, "n": b64(n), "e": b64(e) });
+    let point = |kid: &str, x: &str, y: &str| json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y });
+    let good = all.es256.jwk("bent");
+    let (x, y) = (good["x"].as_str().unwrap(), good["y"].as_str().unwrap());
+    let mut even = vec![0xff; 256];
+    even[255] = 0xfe;
+    let mut identity = [0; 32];
+    identity[0] = 1;
+    let published = vec![
+        point("off-curve", y, x),
+        point("too-large", &b64([0xff; 32]), y),
+        point("infinity", &infinity, &infinity),
+        rsa("n-512", &[0xff; 64], &[1]),
+        rsa("n-1024", &[0xff; 128], &[1]),
+        rsa("e-1", &[0xff; 256], &[1]),
+        rsa("e-even", &[0xff; 256], &[2]),
+        rsa("n-even", &even, &[1]),
+        rsa("n-16384", &[0xff; 2048], &[1]),
+        rsa("e-huge", &[0xff; 256], &[1, 0, 0, 0, 0, 1]),
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "small-order", "x": b64(identity) }),
+        json!({ "kty": "OKP", "crv": "Ed448", "kid": "ed448", "x": all.ed.jwk("x")["x"] }),
+        all.es256.jwk("es256"),
+        all.rsa.jwk("rsa"),
+    ];
+    let (idp, upstream) = (crate::support::Idp::with_keys(published), crate::support::Backend::start("production"));
+    let gate = crate::support::Gate::start(|ports| crate::support::Config::orders(&idp, &upstream.url()).text(ports));
+    let token = |alg: &str, kid: &str| Token::of(&idp, "shop-web").header("alg", alg).header("kid", kid);
+    let mut cases = vec![
+        bring("T15 a good key beside them", Expect::Pass, token("ES256", "es256").sign()),
+        bring("T16 a good RSA key beside them", Expect::Pass, Token::of(&idp, "shop-web").key(&all.rsa, "rsa").sign()),
+    ];
+    for kid in ["off-curve", "too-large", "infinity"] {
+        cases.push(refused(&format!("T15 {kid}"), token("ES256", kid).sign()));
+    }
+    // With e = 1 a signature is the padded digest itself: anyone can make it.
+    for (kid, size) in [("n-512", 64), ("n-1024", 128), ("e-1", 256), ("e-even", 256), ("n-even", 256)] {
+        cases.push(refused(&format!("T16 {kid}"), token("RS256", kid).sign_with(|m| padded(m, size))));
+    }
+    for (kid, size) in [("n-16384", 2048), ("e-huge", 256)] {
+        cases.push(refused(&format!("T17 {kid}"), token("RS256", kid).sign_with(|m| padded(m, size))));
+    }
+    // R the neutral point and S = 0 hold for every message under that key.
+    let neutral = [identity, [0; 32]].concat();
+    cases.push(refused("T20 a key of small order", token("EdDSA", "small-order").sign_with(|_| neutral)));
+    cases.push(refused("T20 an Ed448 key", token("EdDSA", "ed448").sign_with(|m| all.ed.sign("EdDSA", m))));
+    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+}
+
+/// `alg`, `use` and `key_ops` of a key hold whatever a token says; a symmetric key of a set is none.
+#[test]
+fn keys_do_only_what_they_say() {
+    let all = keys();
+    let with = |mut jwk: Value, name: &str, value: Value| {
+        jwk[name] = value;
+        jwk
+    };
+    let secret = [7; 32];
+    let published = vec![
+        with(all.rsa.jwk("rs256"), "alg", json!("RS256")),
+        with(all.rsa.jwk("ps256"), "alg", json!("PS256")),
+        with(all.es256.jwk("enc"), "use", json!("enc")),
+        with(all.es256.jwk("ops"), "key_ops", json!(["sign"])),
+        json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": b64(secret) }),
+        all.rsa.jwk("twin"),
+        all.es256.jwk("twin"),
+        all.ed.jwk("twin"),
+        with(all.es256_other.jwk("ops-good"), "key_ops", json!(["verify"])),
+    ];
+    let (idp, upstream) = (crate::support::Idp::with_keys(published), crate::support::Backend::start("production"));
+    let gate = crate::support::Gate::start(|ports| crate::support::Config::orders(&idp, &upstream.url()).text(ports));
+    let token = |key, kid: &str| Token::of(&idp, "shop-web").key(key, kid);
+    let as_alg = |kid: &str, alg: &str| token(&all.rsa, kid).header("alg", alg).sign();
+    let hs = token(&all.es256, "oct").header("alg", "HS256");
+    let cases = [
+        bring("T07 as the key says", Expect::Pass, as_alg("rs256", "RS256")),
+        bring("T07 as the other key says", Expect::Pass, as_alg("ps256", "PS256")),
+        refused("T07 PS256 by a key for RS256", as_alg("rs256", "PS256")),
+        refused("T07 RS256 by a key for PS256", as_alg("ps256", "RS256")),
+        refused("T07 RS512 by a key for RS256", as_alg("rs256", "RS512")),
+        refused("T09 HS256 by a key of the set", hs.sign_with(|message| hs256(&secret, message))),
+        refused("T10 a key for encryption", token(&all.es256, "enc").sign()),
+        refused("T10 a key that may not verify", token(&all.es256, "ops").sign()),
+        bring("T10 a key that may", Expect::Pass, token(&all.es256_other, "ops-good").sign()),
+        bring("T29 the RSA key of that id", Expect::Pass, token(&all.rsa, "twin").sign()),
+        bring("T29 the EC key of that id", Expect::Pass, token(&all.es256, "twin").sign()),
+        bring("T29 the Ed25519 key of that id", Expect::Pass, token(&all.ed, "twin").sign()),
+        refused("T29 another EC key", token(&all.es256_other, "twin").sign()),
+    ];
+    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+}
+
 fn cases(world: &'static World) -> Vec<Case> {
     let mut all = algorithms(world);
     all.extend(confusions(world));
     all.extend(signatures(world));
+    all.extend(paddings(world));
     all.extend(critical(world));
     all.extend(key_choice(world));
     all.extend(duplicates(world));
@@ -133,6 +227,47 @@ fn signatures(world: &World) -> Vec<Case> {
     all.push(refused("T13 too long", signed(|s| [s.as_slice(), &[0]].concat())));
     all.push(refused("T13 leading zero", signed(|s| [&[0], s.as_slice()].concat())));
     all
+}
+
+/// Signatures of the right key in another form. The many forms of the vector files are in `tests/conformance`.
+fn paddings(world: &World) -> Vec<Case> {
+    let rsa = || world.token().key(&keys().rsa, "rsa");
+    let by = |claimed: &str, made: &'static str| rsa().header("alg", claimed).sign_with(|m| keys().rsa.sign(made, m));
+    let mut all = vec![
+        refused("T18 the digest of another hash", by("RS256", "RS384")),
+        refused("T18 PSS under a PKCS#1 name", by("RS256", "PS256")),
+        refused("T18 the padded digest itself", rsa().sign_with(|m| padded(m, 256))),
+        refused("T18 a leading zero", rsa().sign_with(|m| [&[0], keys().rsa.sign("RS256", m).as_slice()].concat())),
+        refused("T18 zeros", rsa().sign_with(|_| vec![0; 256])),
+        refused("T18 larger than the modulus", rsa().sign_with(|_| vec![0xff; 256])),
+        refused("T19 another hash and salt", by("PS256", "PS384")),
+        refused("T19 another hash and salt, longer", by("PS256", "PS512")),
+        refused("T19 PKCS#1 under a PSS name", by("PS256", "RS256")),
+        bring("T19 its own", Expect::Pass, by("PS256", "PS256")),
+    ];
+    let ed = || world.token().key(&keys().ed, "ed");
+    all.push(refused("T20 S plus the order", ed().sign_with(|m| plus_order(keys().ed.sign("EdDSA", m)))));
+    all.push(refused("T20 R of small order", ed().sign_with(|_| [vec![1], vec![0; 63]].concat())));
+    all
+}
+
+/// EMSA-PKCS1-v1_5 (RFC 8017 section 9.2) with SHA-256.
+fn padded(message: &[u8], size: usize) -> Vec<u8> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, message);
+    let info = [&SHA256_INFO[..], digest.as_ref()].concat();
+    let fill = vec![0xff; size.saturating_sub(info.len() + 3)];
+    [&[0, 1][..], &fill, &[0], &info].concat()
+}
+
+/// The same signature in a spelling that only a lax verifier takes: S + L.
+fn plus_order(mut signature: Vec<u8>) -> Vec<u8> {
+    let mut carry = 0;
+    for (byte, order) in signature[32..].iter_mut().zip(ED25519_ORDER) {
+        carry += u16::from(*byte) + u16::from(order);
+        *byte = carry.to_le_bytes()[0];
+        carry >>= 8;
+    }
+    signature
 }
 
 fn critical(world: &World) -> Vec<Case> {
@@ -253,3 +388,13 @@ const P256_ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7,
     0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
+
+/// The order of Ed25519's base point (RFC 8032 section 5.1), little-endian.
+const ED25519_ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+/// DigestInfo of SHA-256 (RFC 8017 section 9.2, note 1).
+const SHA256_INFO: [u8; 19] =
+    [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];

@@ -329,7 +329,9 @@ fn bomb() -> Vec<u8> {
     }
     bits.extend([0; 7]);
     let mut body = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    body.extend(bits.chunks(8).map(|byte| (0..8).rev().fold(0, |all, at| all << 1 | byte.get(at).copied().unwrap_or(0))));
+    body.extend(
+        bits.chunks(8).map(|byte| (0..8).rev().fold(0, |all, at| all << 1 | byte.get(at).copied().unwrap_or(0))),
+    );
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
