@@ -17,6 +17,7 @@ mod jwks;
 pub mod jws;
 mod jwt;
 mod keys;
+mod known;
 mod managers;
 mod metrics;
 mod rules;
