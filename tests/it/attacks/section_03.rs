@@ -348,7 +348,7 @@ fn a_restart_during_an_outage_serves_with_the_last_known_keys() {
     assert!(again.metric("tollgate_jwks_age_seconds", &[]) >= 0.0);
     drop(again);
     std::thread::sleep(Duration::from_millis(1100));
-    let stale = gate("jwks_max_stale = \"1s\"");
+    let stale = gate("jwks_refresh = \"1s\"\njwks_max_stale = \"1s\"");
     assert_eq!(stale.admin("/readyz").status, 503, "they are as old as they are");
     let token = Token::of(&idp, "shop-web").sign();
     let answer = block_on(stale.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
