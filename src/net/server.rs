@@ -180,8 +180,8 @@ impl<H: Handler> Server<H> {
         let io = TokioIo::new(io);
         if h2 {
             let service = service_fn(|request| self.answer(&connection, request));
-            let http = http2_builder(&limits).serve_connection(io, service);
-            watchdog::drive(pin!(http), &connection, &limits, &self.drain).await
+            let mut http = Box::pin(http2_builder(&limits).serve_connection(io, service));
+            Box::pin(watchdog::drive(http.as_mut(), &connection, &limits, &self.drain)).await
         } else {
             let service = service_fn(|request| self.answer(&connection, request));
             let http = http1_builder(&limits).serve_connection(io, service).with_upgrades();
@@ -199,7 +199,8 @@ impl<H: Handler> Server<H> {
         let stream = match &self.tls {
             None => stream,
             Some(tls) => {
-                let shaken = timeout_at(until, tls.current().accept(stream)).await;
+                // Boxed, as HTTP/2 is below: every connection would have room for it as long as it lives.
+                let shaken = timeout_at(until, Box::pin(tls.current().accept(stream))).await;
                 let shaken = shaken.map_err(|_| ConnectionError::TlsHandshake)?;
                 Stream::Tls(Box::new(shaken.map_err(|_| ConnectionError::TlsHandshake)?))
             }

@@ -72,12 +72,10 @@ fn served(header: Duration, idle: Duration) -> Served {
     let listener = listener::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
     let Address::Tcp(address) = listener.address().unwrap() else { unreachable!() };
     let metrics = Arc::new(Metrics::new());
-    let limits =
-        Limits { max_connections: 4, max_streams: 2, max_headers: 100, max_header_bytes: 8192, header, idle };
     let server = Server {
         door: Door::Proxy,
         handler: Arc::new(Scripted),
-        limits: Arc::new(ArcSwap::from_pointee(limits)),
+        limits: Arc::new(ArcSwap::from_pointee(limits(header, idle))),
         room: Room::new(1000),
         tls: None,
         metrics: metrics.clone(),
@@ -85,6 +83,10 @@ fn served(header: Duration, idle: Duration) -> Served {
     };
     tokio::spawn(server.run(listener));
     Served { address, metrics }
+}
+
+fn limits(header: Duration, idle: Duration) -> Limits {
+    Limits { max_connections: 4, max_streams: 2, max_headers: 100, max_header_bytes: 8192, header, idle }
 }
 
 impl Served {
@@ -241,6 +243,26 @@ async fn streams_beyond_the_cap_are_refused() {
     assert_eq!((statuses, refused), (vec![1, 3], vec![(5, vec![0, 0, 0, 7])]));
 }
 
+#[tokio::test]
+async fn an_open_connection_costs_little() {
+    let metrics = Arc::new(Metrics::new());
+    let server = Server {
+        door: Door::Proxy,
+        handler: Arc::new(Scripted),
+        limits: Arc::new(ArcSwap::from_pointee(limits(SHORT, SHORT))),
+        room: Room::new(1000),
+        tls: None,
+        metrics,
+        drain: Drain::new(),
+    };
+    let stream = Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
+    let seat = server.room.enter(1).unwrap();
+    let limits = server.limits.load_full();
+    let serving = server.serve(stream, None, mpsc::channel(1).0, limits, seat);
+    let size = std::mem::size_of_val(&serving);
+    assert!(size <= MOST_OF_A_TASK, "{size} bytes for as long as a connection is open");
+}
+
 async fn read_until(client: &mut TcpStream, end: &str) -> String {
     let mut said = Vec::new();
     while !said.ends_with(end.as_bytes()) {
@@ -251,5 +273,6 @@ async fn read_until(client: &mut TcpStream, end: &str) -> String {
 
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_millis(400);
+const MOST_OF_A_TASK: usize = 2048;
 const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
