@@ -180,7 +180,13 @@ impl Gate {
         let file = dir.path().join("tollgate.toml");
         fs::write(&file, text)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-        command.arg("serve").arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let gate = Self { child: command.spawn()?, dir, root };
         for _ in 0..400 {
             if TcpStream::connect(("127.0.0.1", ADMIN_PORT)).await.is_ok() {

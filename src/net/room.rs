@@ -42,9 +42,8 @@ impl Room {
     /// A place, if fewer than `cap` are taken.
     pub(super) fn enter(&self, cap: usize) -> Option<Seat> {
         let cap = cap.min(self.0.most);
-        let taken = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-            (taken < cap).then_some(taken + 1)
-        });
+        let taken =
+            self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < cap).then_some(taken + 1));
         taken.is_ok().then(|| Seat(Arc::clone(&self.0)))
     }
 }

@@ -151,9 +151,7 @@ fn connections_beyond_the_cap_are_closed_and_others_go_on() {
     });
     assert!(errors(&gate, "too_many") >= 1.0);
     assert!(gate.alive(), "the admin door has room of its own");
-    gate.wait_for("a place", || {
-        block_on(gate.send(Via::H1, &Request::get("/orders/v1/public/{m}"))).status == 200
-    });
+    gate.wait_for("a place", || block_on(gate.send(Via::H1, &Request::get("/orders/v1/public/{m}"))).status == 200);
 }
 
 /// A gate that serves TLS for `localhost`, and who trusts it.

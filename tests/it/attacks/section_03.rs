@@ -339,9 +339,7 @@ fn a_restart_during_an_outage_serves_with_the_last_known_keys() {
     again.wait_ready();
     let forged = Token::of(&idp, "shop-web").key(&keys().es256_other, "es256").sign();
     for via in BOTH {
-        let call = |token: &str| {
-            block_on(again.send(*via, &Request::get("/orders/v1/items/{m}").bearer(token))).status
-        };
+        let call = |token: &str| block_on(again.send(*via, &Request::get("/orders/v1/items/{m}").bearer(token))).status;
         assert_eq!(call(&Token::of(&idp, "shop-web").sign()), 200);
         assert_eq!(call(&forged), 401);
     }
