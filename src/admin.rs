@@ -25,6 +25,8 @@ pub struct Health {
     pub generation: u64,
     /// Why the newest reload failed; none when it did not. Never a configured value.
     pub last_error: Option<String>,
+    /// Whether what is shared is connected; none where nothing is shared. Readiness does not wait for it.
+    pub shared: Option<bool>,
 }
 
 /// How a key manager is.
@@ -121,6 +123,7 @@ fn verbose(health: &Health, ready: bool) -> String {
             .map(|k| VerboseKeyManager { name: &k.name, ready: k.ready, keys_age_s: k.keys_age_s })
             .collect(),
         config: VerboseConfig { generation: health.generation, last_error: health.last_error.as_deref() },
+        shared: health.shared.map(|connected| VerboseShared { connected }),
     };
     serde_json::to_string(&verbose).expect("strings and numbers are always JSON")
 }
@@ -131,6 +134,13 @@ struct Verbose<'a> {
     ready: bool,
     key_managers: Vec<VerboseKeyManager<'a>>,
     config: VerboseConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<VerboseShared>,
+}
+
+#[derive(Serialize)]
+struct VerboseShared {
+    connected: bool,
 }
 
 #[derive(Serialize)]

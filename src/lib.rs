@@ -9,10 +9,10 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
-//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] | let requests in; fetch what the engine needs to know |
+//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
 //! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
-//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot |
+//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
 //! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
 //!
 //! # Walkthrough 1: a request
@@ -24,8 +24,8 @@
 //! A worker is one thread with a runtime, a listener and upstream connections of its own. It accepts a
 //! connection and hands each request to [`proxy::Proxy`], whose `respond` is one visible list of steps. The
 //! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
-//! is the verdict as a list of steps: canonical path, resource, credential, token, subscription, scopes,
-//! quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
+//! is the verdict as a list of steps: canonical path, resource, credential, token, revocation, subscription,
+//! scopes, quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
 //! `proxy::forward`: the header fields are edited in place (`proxy::headers`) and the body is streamed. A
 //! refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line is
 //! written and one counter moves.
@@ -64,6 +64,7 @@ pub mod proxy;
 pub mod quickstart;
 pub mod secret;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod throttle;
 pub mod token;

@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Embedded, embedded, keep, key_managers, longest_leeway_s, tables};
+use super::{Embedded, embedded, keep, key_managers, limit_tokens, longest_leeway_s, tables};
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
     config::{self, Settings},
-    net::{client::Client, tls},
+    net::{Clock, client::Client, tls},
     problem::Problem,
     proxy,
     telemetry::{AccessLog, Logs, Metrics},
@@ -33,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) authorizer: Arc<Authorizer>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) client: Client,
+    pub(super) clock: Arc<Clock>,
     pub(super) providers: Vec<Embedded>,
     pub(super) tls: Option<tls::Acceptor>,
     /// None: it is not configured.
@@ -83,6 +84,7 @@ impl Reloader {
             tracing::warn!(field, "changed, and waits for a restart");
         }
         self.metrics.set_api_count(tables.apis.len());
+        limit_tokens(&self.authorizer.tokens, &settings);
         let started = self.authorizer.tokens.replace(managers);
         self.authorizer.store.revocations.outlast(longest_leeway_s(&settings));
         self.authorizer.store.replace(tables);
@@ -107,7 +109,7 @@ impl Reloader {
         if !new.is_empty() {
             return Err(new);
         }
-        key_managers(settings, &self.client, &self.providers)
+        key_managers(settings, &self.client, &self.clock, &self.providers)
     }
 
     /// Certificates are read anew even where their names are the same: that is how they are renewed.

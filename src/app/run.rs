@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -39,6 +39,7 @@ use crate::{
     },
     proxy::{self, Proxy},
     store::record::Record,
+    sync::Sharer,
     telemetry::{AccessLog, Logs},
     token::{Circuit, Issuer, IssuerStatus},
 };
@@ -73,6 +74,7 @@ impl App {
     /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
     /// half of what was acknowledged.
     fn open_record(&self) -> Result<Option<Record>, Error> {
+        let begun = Instant::now();
         let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
         let open = |path: &Path| Record::open(path).map_err(Error::Record);
         let record = path.map(open).transpose()?;
@@ -83,6 +85,10 @@ impl App {
             };
             let revocations = Arc::clone(&self.authorizer.store.revocations);
             embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        if let Some(path) = path {
+            let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+            tracing::info!(path = %path.display(), duration_ms, "the record is open");
         }
         Ok(record)
     }
@@ -132,6 +138,9 @@ impl App {
         self.authorizer.tokens.ask_on(runtime::Handle::current());
         let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
         start_issuers(issuers, &self.clock, record.as_ref());
+        if let Some(sharer) = self.sharer.take() {
+            tokio::spawn(sharer.run());
+        }
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
@@ -147,6 +156,7 @@ impl App {
             authorizer: self.authorizer,
             metrics: self.metrics,
             client: self.client,
+            clock: Arc::clone(&self.clock),
             providers: self.providers,
             tls: self.tls,
             proxy: proxy.clone(),
@@ -227,6 +237,7 @@ impl App {
         if let Some(listener) = admin {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
+            let connected = self.sharer.as_ref().map(Sharer::connected);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -235,6 +246,7 @@ impl App {
                     key_managers: tokens.status(clock.now()).into_iter().map(health_of).collect(),
                     generation: config.generation,
                     last_error: config.last_error,
+                    shared: connected.as_ref().map(|connected| connected()),
                 }
             };
             let listener = listener.into_side().map_err(system)?;

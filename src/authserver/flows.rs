@@ -407,11 +407,11 @@ async fn another_process_remembers_all_of_it() {
     };
     let state = server.provider.state().expect("open");
     assert!(state.revocations.is_revoked(&facts), "the doors refuse it from the start");
-    assert!(live(&server.provider, &token).expect("readable").is_some());
+    assert!(live(&server.provider, &token, 0).expect("readable").is_some());
 }
 
 #[tokio::test]
 async fn before_it_is_open_it_is_unavailable() {
     let provider = Provider::new(&testing::settings(json!({})), "key_managers[0]", Arc::default()).expect("good");
-    assert!(matches!(live(&provider, "tgo_x"), Err(Refused::Unavailable)));
+    assert!(matches!(live(&provider, "tgo_x", 0), Err(Refused::Unavailable)));
 }

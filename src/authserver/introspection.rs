@@ -41,7 +41,7 @@ pub(super) async fn endpoint(State(provider): State<Arc<Provider>>, request: Req
 
 /// The answer to "is it active?".
 fn answer(provider: &Provider, token: &str) -> Result<Value, Error> {
-    let Some(Live { mut claims, .. }) = live(provider, token)? else { return Ok(json!({ "active": false })) };
+    let Some(Live { mut claims, .. }) = live(provider, token, 0)? else { return Ok(json!({ "active": false })) };
     let for_user = claims.get("sub") != claims.get("client_id");
     if let (true, Some(subject)) = (for_user, claims.get("sub").cloned()) {
         claims.insert("username".to_owned(), subject);
@@ -53,9 +53,9 @@ fn answer(provider: &Provider, token: &str) -> Result<Value, Error> {
     Ok(Value::Object(claims))
 }
 
-/// The access token, if it is ours, has not expired and is not revoked.
-pub(super) fn live(provider: &Provider, token: &str) -> Result<Option<Live>, Error> {
-    let (state, now) = (provider.state()?, provider.clock.now().unix());
+/// The access token, if it is ours, has not expired for longer than `grace` seconds and is not revoked.
+pub(super) fn live(provider: &Provider, token: &str, grace: u64) -> Result<Option<Live>, Error> {
+    let (state, now) = (provider.state()?, provider.clock.now().unix().saturating_sub(grace));
     let digest = random::digest(token);
     let found = match token.starts_with(random::OPAQUE) {
         true => state.opaque(&digest, now)?.map(|row| (row.claims, Access::Token((&digest).into()))),

@@ -100,6 +100,12 @@ impl Keys {
         self.present.load().made_at
     }
 
+    /// Whether there may be another key. Not where lifetimes were cut down so much that very many old keys are still
+    /// needed: then the present one signs on until some of them are not.
+    pub(super) fn has_room(&self) -> bool {
+        self.present.load().old.len() < MOST_OLD
+    }
+
     /// The claims of a token that one of the keys has signed.
     pub(super) fn verify(&self, token: &str) -> Option<Map<String, Value>> {
         let id = jsonwebtoken::decode_header(token).ok()?.kid?;
@@ -166,5 +172,6 @@ fn row_key(prefix: &[u8], key: &SigningKey) -> Vec<u8> {
 }
 
 const KEYS: Table<Row> = Table::new("provider.keys");
-/// As many as a key set may have; the configuration allows far fewer.
+/// As many as a key set may have.
 const MOST_KEYS: usize = 256;
+const MOST_OLD: usize = 64;

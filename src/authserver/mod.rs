@@ -13,6 +13,7 @@ mod random;
 mod registration;
 mod request;
 mod revocation;
+mod rows;
 mod state;
 mod terms;
 mod token;
@@ -106,7 +107,7 @@ impl Provider {
         let state = state::State { record, revocations, issuer: self.issuer.as_str().into(), limits };
         let terms = self.terms.load();
         state
-            .restore(now)
+            .restore(now.saturating_sub(terms.leeway))
             .and_then(|()| state.reconcile(terms.configured(), terms.lifetimes(), now))
             .map_err(|error| failed(error.to_string()))?;
         self.open.set(Open { keys, state }).map_err(|_| failed("it is open already".into()))
@@ -148,6 +149,7 @@ impl Provider {
             ticks.tick().await;
             if let Err(error) = self.tend_once().await {
                 tracing::warn!(%error, "the embedded provider cannot tidy up");
+                time::sleep(TEND_AGAIN).await;
             }
         }
     }
@@ -157,14 +159,14 @@ impl Provider {
         let (terms, now) = (self.terms.load_full(), self.clock.now().unix());
         keys.prune(&state.record, now).await?;
         let due = keys.made_at().saturating_add(terms.key_rotation);
-        if terms.key_rotation > 0 && now >= due {
+        if terms.key_rotation > 0 && now >= due && keys.has_room() {
             // A token that is being signed just now is a moment younger.
             let stays = state.longest()?.access.saturating_add(terms.leeway).saturating_add(MOMENT_S);
             keys.rotate(&state.record, now, now.saturating_add(stays)).await?;
             tracing::info!(issuer = self.issuer, "the embedded provider signs with a new key");
         }
         // Requests come first: a large heap of expired rows is taken away bit by bit.
-        state.sweep(now).await?;
+        state.sweep(now.saturating_sub(terms.leeway)).await?;
         Ok(())
     }
 
@@ -265,7 +267,9 @@ fn is_bare_origin(issuer: &str) -> bool {
 
 const MOST_CONNECTIONS: usize = 512;
 const TEND_EVERY: Duration = Duration::from_millis(500);
-const MOMENT_S: u64 = 5;
+/// After it could not.
+const TEND_AGAIN: Duration = Duration::from_secs(10);
+const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 mod flows;

@@ -6,13 +6,19 @@
 use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::random::Digest;
+use super::{
+    random::Digest,
+    rows::{
+        CONFIGURED, EXPIRY, FAMILIES, FAMILY, Family, LONGEST, REFRESH, REFRESH_TOKEN, REVOKED, Revoke, Rows, TOKENS,
+        What, gone,
+    },
+};
 use crate::store::{
     Revocation, Revocations, Revoked, TokenFacts,
-    record::{self, Changes, Record, Table},
+    record::{self, Changes, Record},
 };
 
 /// The rows of one provider, and the table of revocations that it feeds.
@@ -44,7 +50,7 @@ pub(super) enum Access {
 
 /// A digest as rows have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Hash(String);
+pub(super) struct Hash(pub(super) String);
 
 /// An opaque access token: what a JWT would say.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,13 +73,6 @@ pub(super) struct Refresh {
     pub(super) used: bool,
 }
 
-/// The refresh tokens that one grant led to, and the access tokens that came with them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Family {
-    live: Vec<(Access, u64)>,
-    expires_at: u64,
-}
-
 /// An access token about to be issued.
 #[derive(Debug, Clone)]
 pub(super) struct Issue {
@@ -94,20 +93,6 @@ pub(super) enum Rotation {
     Reused,
     /// There is no room for another.
     Full,
-}
-
-/// A revocation as recorded.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Revoke {
-    what: What,
-    until: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum What {
-    Access(Access),
-    Client { id: String, before: u64 },
-    Subject { name: String, before: u64 },
 }
 
 /// A client or user that the configuration had.
@@ -213,9 +198,9 @@ impl State {
     }
 
     /// Revokes the grant behind a refresh token: all of its refresh tokens and the access tokens that came with them.
-    pub(super) async fn revoke_family(&self, family: String, now: u64) -> Result<(), record::Error> {
+    pub(super) async fn revoke_family(&self, family: String) -> Result<(), record::Error> {
         let rows = self.rows();
-        let revoked = self.record.change(move |changes| rows.end_family(changes, &family, now)).await?;
+        let revoked = self.record.change(move |changes| rows.end_family(changes, &family)).await?;
         revoked.iter().for_each(|row| self.feed(row));
         Ok(())
     }
@@ -263,6 +248,8 @@ impl State {
 
     /// Revokes, in `changes`, what was issued to a client that is gone. To be fed once that is durable.
     pub(super) fn client_gone(&self, id: &str, now: u64) -> Result<ClientGone, record::Error> {
+        // What is issued to it while this is being written is revoked too; nobody gets its id again.
+        let now = now.saturating_add(MOMENT_S);
         let longest = self.longest()?;
         let until = now.saturating_add(longest.access.max(longest.refresh));
         Ok(ClientGone { rows: self.rows(), row: Revoke { what: gone(Kind::Client, id, now), until } })
@@ -276,6 +263,11 @@ impl State {
     /// Removes what has expired; true: there may be more.
     pub(super) async fn sweep(&self, now: u64) -> Result<bool, record::Error> {
         let rows = self.rows();
+        // Mostly there is nothing to do: then nothing is written.
+        let first = self.record.view()?.rows(&EXPIRY, &rows.prefix, 1)?;
+        if !first.first().is_some_and(|(key, ())| rows.ended(key, now)) {
+            return Ok(false);
+        }
         self.record.change(move |changes| rows.sweep(changes, now)).await
     }
 
@@ -312,164 +304,6 @@ impl ClientGone {
     }
 }
 
-fn gone(kind: Kind, name: &str, now: u64) -> What {
-    match kind {
-        Kind::Client => What::Client { id: name.into(), before: now },
-        Kind::User => What::Subject { name: name.into(), before: now },
-    }
-}
-
-/// Our rows, for the writer's thread.
-#[derive(Debug, Clone)]
-struct Rows {
-    prefix: Vec<u8>,
-    limits: Limits,
-}
-
-impl Rows {
-    fn key(&self, rest: impl AsRef<[u8]>) -> Vec<u8> {
-        [&self.prefix, rest.as_ref()].concat()
-    }
-
-    /// Writes a row and when it may go.
-    fn put<V: Serialize>(
-        &self,
-        changes: &Changes<'_>,
-        table: &Table<V>,
-        tag: u8,
-        rest: &[u8],
-        row: &V,
-        until: u64,
-    ) -> Result<(), record::Error> {
-        changes.put(table, &self.key(rest), row)?;
-        let expiry = [&self.prefix, &until.to_be_bytes()[..], &[tag], rest].concat();
-        changes.put(&EXPIRY, &expiry, &())
-    }
-
-    /// Whether there is room for one more, once what has expired is gone.
-    fn has_room<V>(&self, changes: &Changes<'_>, table: &Table<V>, now: u64) -> Result<bool, record::Error> {
-        if changes.len(table)? < self.limits.tokens {
-            return Ok(true);
-        }
-        while self.sweep(changes, now)? {}
-        Ok(changes.len(table)? < self.limits.tokens)
-    }
-
-    fn put_issue(&self, changes: &Changes<'_>, issue: &Issue) -> Result<(), record::Error> {
-        match (&issue.access, &issue.opaque) {
-            (Access::Token(hash), Some(opaque)) => {
-                let digest = hash.digest().unwrap_or_default();
-                self.put(changes, &TOKENS, OPAQUE_TOKEN, &digest, opaque, opaque.expires_at)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn rotate(
-        &self,
-        changes: &Changes<'_>,
-        old: &Digest,
-        (digest, next): &(Digest, Refresh),
-        issue: &Issue,
-        now: u64,
-    ) -> Result<(Rotation, Vec<Revoke>), record::Error> {
-        let family_key = self.key(&next.family);
-        let row = changes.get(&REFRESH, &self.key(old))?;
-        let family = changes.get(&FAMILIES, &family_key)?;
-        let (Some(mut row), Some(mut family)) = (row, family) else { return Ok((Rotation::Invalid, Vec::new())) };
-        if row.expires_at <= now || row.family != next.family {
-            return Ok((Rotation::Invalid, Vec::new()));
-        }
-        if row.used {
-            return Ok((Rotation::Reused, self.end_family(changes, &next.family, now)?));
-        }
-        let room = issue.opaque.is_none() || self.has_room(changes, &TOKENS, now)?;
-        if !room || !self.has_room(changes, &REFRESH, now)? {
-            return Ok((Rotation::Full, Vec::new()));
-        }
-        row.used = true;
-        changes.put(&REFRESH, &self.key(old), &row)?;
-        self.put(changes, &REFRESH, REFRESH_TOKEN, digest, next, next.expires_at)?;
-        self.put_issue(changes, issue)?;
-        family.live.retain(|(_, expires_at)| now < *expires_at);
-        let mut revoked = Vec::new();
-        if family.live.len() >= MOST_LIVE {
-            let (access, until) = family.live.remove(0);
-            revoked.push(self.revoke_access(changes, &access, until)?);
-        }
-        family.live.push((issue.access.clone(), issue.expires_at));
-        family.expires_at = family.expires_at.max(next.expires_at);
-        self.put(changes, &FAMILIES, FAMILY, next.family.as_bytes(), &family, family.expires_at)?;
-        Ok((Rotation::Done, revoked))
-    }
-
-    /// A family that is gone takes its refresh tokens with it: without it none of them is good.
-    fn end_family(&self, changes: &Changes<'_>, family: &str, now: u64) -> Result<Vec<Revoke>, record::Error> {
-        let key = self.key(family);
-        let Some(row) = changes.get(&FAMILIES, &key)? else { return Ok(Vec::new()) };
-        changes.remove(&FAMILIES, &key)?;
-        let live = row.live.iter().filter(|(_, expires_at)| now < *expires_at);
-        live.map(|(access, until)| self.revoke_access(changes, access, *until)).collect()
-    }
-
-    fn revoke_access(&self, changes: &Changes<'_>, access: &Access, until: u64) -> Result<Revoke, record::Error> {
-        if let Access::Token(hash) = access {
-            changes.remove(&TOKENS, &self.key(hash.digest().unwrap_or_default()))?;
-        }
-        self.revoke(changes, What::Access(access.clone()), until)
-    }
-
-    fn revoke(&self, changes: &Changes<'_>, what: What, until: u64) -> Result<Revoke, record::Error> {
-        let key = match &what {
-            What::Access(Access::Jti(jti)) => ["j", jti].concat(),
-            What::Access(Access::Token(Hash(hash))) => ["t", hash].concat(),
-            What::Client { id, .. } => ["c", id].concat(),
-            What::Subject { name, .. } => ["s", name].concat(),
-        };
-        let row = Revoke { what, until };
-        self.put(changes, &REVOKED, REVOCATION, key.as_bytes(), &row, until)?;
-        Ok(row)
-    }
-
-    /// Removes some of what has expired; true: there may be more.
-    fn sweep(&self, changes: &Changes<'_>, now: u64) -> Result<bool, record::Error> {
-        let rows = changes.rows(&EXPIRY, &self.prefix, SWEPT_AT_ONCE)?;
-        let full = rows.len() == SWEPT_AT_ONCE;
-        for (key, ()) in rows {
-            let rest = &key[self.prefix.len()..];
-            let Some((until, rest)) = rest.split_first_chunk::<8>() else { continue };
-            if u64::from_be_bytes(*until) >= now {
-                return Ok(false);
-            }
-            if let Some((tag, rest)) = rest.split_first() {
-                let row = self.key(rest);
-                match *tag {
-                    OPAQUE_TOKEN => drop_expired(changes, &TOKENS, &row, now, |row| row.expires_at)?,
-                    REFRESH_TOKEN => drop_expired(changes, &REFRESH, &row, now, |row| row.expires_at)?,
-                    FAMILY => drop_expired(changes, &FAMILIES, &row, now, |row| row.expires_at)?,
-                    _ => drop_expired(changes, &REVOKED, &row, now, |row| row.until)?,
-                }
-            }
-            changes.remove(&EXPIRY, &key)?;
-        }
-        Ok(full)
-    }
-}
-
-/// A row may have been given more time since its end was noted: it has another note for that.
-fn drop_expired<V: DeserializeOwned>(
-    changes: &Changes<'_>,
-    table: &Table<V>,
-    key: &[u8],
-    now: u64,
-    until: impl Fn(&V) -> u64,
-) -> Result<(), record::Error> {
-    if changes.get(table, key)?.is_some_and(|row| until(&row) < now) {
-        changes.remove(table, key)?;
-    }
-    Ok(())
-}
-
 impl From<&Digest> for Hash {
     fn from(digest: &Digest) -> Self {
         Self(BASE64_URL_SAFE_NO_PAD.encode(digest))
@@ -494,23 +328,7 @@ impl Limits {
     }
 }
 
-const TOKENS: Table<Opaque> = Table::new("provider.tokens");
-const REFRESH: Table<Refresh> = Table::new("provider.refresh");
-const FAMILIES: Table<Family> = Table::new("provider.families");
-const REVOKED: Table<Revoke> = Table::new("provider.revoked");
-const CONFIGURED: Table<(Kind, String)> = Table::new("provider.configured");
-const LONGEST: Table<Longest> = Table::new("provider.lifetimes");
-/// Which rows expire: second, tag, key.
-const EXPIRY: Table<()> = Table::new("provider.expiry");
-
-const OPAQUE_TOKEN: u8 = b't';
-const REFRESH_TOKEN: u8 = b'r';
-const FAMILY: u8 = b'f';
-const REVOCATION: u8 = b'v';
-
-/// Live access tokens of one family; the oldest gives way.
-const MOST_LIVE: usize = 16;
-const SWEPT_AT_ONCE: usize = 500;
+const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 #[path = "state_tests.rs"]

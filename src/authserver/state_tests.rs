@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use super::*;
+use crate::authserver::rows::MOST_LIVE;
 
 const T: u64 = 1_800_000_000;
 

@@ -73,6 +73,10 @@ impl Terms {
         let mut read = Reading { key: &key, problems: Vec::new() };
         let lifetime = read.seconds(&settings.token_lifetime.0, &format!("{field}.token_lifetime"));
         let refresh_lifetime = read.seconds(&settings.refresh_lifetime.0, &format!("{field}.refresh_lifetime"));
+        let rotation = settings.key_rotation.0;
+        if !rotation.is_zero() && rotation.as_secs() == 0 {
+            read.problem(&format!("{field}.key_rotation"), "must be 0, or at least 1s");
+        }
         let clients = read.all(&settings.clients, &format!("{field}.clients"), "id", Reading::client);
         let users = read.all(&settings.users, &format!("{field}.users"), "name", Reading::user);
         for (at, user) in settings.users.iter().enumerate() {
@@ -106,7 +110,7 @@ impl Terms {
             form: settings.tokens,
             lifetime,
             refresh_lifetime,
-            key_rotation: settings.key_rotation.0.as_secs(),
+            key_rotation: rotation.as_secs(),
             leeway: settings.leeway.0.as_secs(),
             registration: settings.registration,
             registration_scopes,

@@ -200,6 +200,7 @@ fn every_mistake_is_named() {
         (json!({ "issuer": "127.0.0.1:9000" }), vec!["issuer: must be"]),
         (json!({ "issuer": "http://u:p@127.0.0.1:9000" }), vec!["issuer: must be"]),
         (json!({ "algorithms": ["RS256"] }), vec!["algorithms: must hold ES256"]),
+        (json!({ "key_rotation": "900ms" }), vec!["key_rotation: must be"]),
         (json!({ "refresh_lifetime": "0" }), vec!["refresh_lifetime: must be"]),
         (json!({ "registration": "token" }), vec!["registration_token: is needed"]),
         (json!({ "registration_scopes": ["a b"] }), vec!["registration_scopes[0]: must be"]),

@@ -15,7 +15,6 @@ mod trace;
 use std::{borrow::Cow, sync::Arc};
 
 use arrayvec::ArrayVec;
-use aws_lc_rs::digest;
 
 pub use decision::{Decision, ForwardQuery, Found, Grant, Refusal};
 pub use denial::Denial;
@@ -88,7 +87,7 @@ impl Authorizer {
         trace.step(Step::Credential, || if credential.is_some() { "bearer" } else { "none" }.to_owned());
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
-            self.require_unrevoked(&token, &identity)?; // even if cached
+            self.require_unrevoked(&identity)?; // even if cached
             subscription::require(tables, api, &identity, seen)?;
             require_environment(api, seen)?;
             trace.step(Step::Subscription, || subscription::describe(tables, seen));
@@ -123,18 +122,16 @@ impl Authorizer {
     }
 
     /// Refuses what was revoked since it was issued.
-    fn require_unrevoked(&self, token: &str, identity: &Identity) -> Result<(), Denial> {
-        let revocations = &self.store.revocations;
-        let digest = revocations.asks_digests().then(|| sha256(token));
+    fn require_unrevoked(&self, identity: &Identity) -> Result<(), Denial> {
         let facts = TokenFacts {
             issuer: &identity.issuer,
             jti: identity.jti.as_deref(),
-            token_sha256: digest.as_ref(),
+            token_sha256: Some(&identity.token_sha256),
             consumer_key: identity.consumer_key.as_deref(),
             subject: identity.subject.as_deref(),
             issued_at: identity.issued_at,
         };
-        if revocations.is_revoked(&facts) { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
+        if self.store.revocations.is_revoked(&facts) { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
     }
 
     /// Takes one request from every limit that it meets, in the order of the levels.
@@ -199,12 +196,6 @@ fn rewritten(path: Cow<'_, str>) -> Option<Box<str>> {
         Cow::Borrowed(_) => None,
         Cow::Owned(path) => Some(path.into_boxed_str()),
     }
-}
-
-fn sha256(token: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    bytes
 }
 
 /// Whether a resource is called without a look at credentials.

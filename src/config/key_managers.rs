@@ -6,7 +6,9 @@ use url::{Host, Url};
 
 use crate::{
     net::Address,
-    token::settings::{Algorithm, ConnectorKind, KeyManagerSettings, Registration, TokenForm},
+    token::settings::{
+        Algorithm, ConnectorKind, KeyManagerSettings, Registration, ResponseForm, TokenForm, Validation,
+    },
     units::Span,
 };
 
@@ -61,6 +63,12 @@ fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     for (field, span) in [("token_lifetime", manager.token_lifetime), ("refresh_lifetime", manager.refresh_lifetime)] {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
     }
+    let unasked = matches!(manager.validation, Validation::Jwt | Validation::Both);
+    found.refuse(
+        manager.tokens == TokenForm::Opaque && unasked,
+        at("tokens"),
+        "opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+    );
     // Each key is published until its last token has expired: a key set must not grow without bound.
     let rotation = manager.key_rotation.0;
     let hasty = !rotation.is_zero() && rotation < manager.token_lifetime.0 / 8;
@@ -113,8 +121,9 @@ fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     check_issuer(manager, at, found);
     let by_hand = manager.jwks_uri.is_some() || manager.jwks.is_some();
     let shared = !manager.secret_keys.is_empty();
+    let asked = manager.validation == Validation::Introspect && manager.introspection_response == ResponseForm::Json;
     found.refuse(
-        !manager.discovery && !by_hand && !shared,
+        !manager.discovery && !by_hand && !shared && !asked,
         at("discovery"),
         "false needs jwks_uri, jwks or secret_keys",
     );
@@ -196,6 +205,7 @@ fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found:
     {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
     }
+    found.refuse(manager.concurrency == 0, at("concurrency"), "must be at least 1");
     let short = manager.jwks_max_stale < manager.jwks_refresh;
     found.refuse(short, at("jwks_max_stale"), "must be at least jwks_refresh");
 }

@@ -30,6 +30,7 @@ use crate::{
             TableSettings, TierSettings,
         },
     },
+    sync::SharedSettings,
     telemetry::LogSettings,
     throttle,
     token::settings::{CacheSettings, KeyManagerSettings},
@@ -41,7 +42,7 @@ pub use network::Network;
 pub use reload::restart_only;
 pub use schema::schema;
 
-use later::{DecisionSettings, ManagementSettings, SharedSettings};
+use later::{DecisionSettings, ManagementSettings};
 
 /// The configuration of Tollgate. A door that it does not mention is not opened.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

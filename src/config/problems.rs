@@ -35,6 +35,8 @@ impl Settings {
     }
 
     fn check_general(&self, found: &mut Findings) {
+        let failures = self.throttle.failures.per < Span::seconds(1);
+        found.refuse(failures, "throttle.failures.per", "must be at least 1s");
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
         let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
         found.refuse(
@@ -247,17 +249,19 @@ mod tests {
             ("store.url = 'postgres://a'", "store.url: not in this build"),
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
-            ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
-            ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
-            ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
+            ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
+            ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
+            ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
+            ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
         for allowed in [
             "store.path = '/a/b.redb'",
-            "cache.introspection_ttl = '1m'",
+            "cache.introspection_ttl = '61s'",
             "cache.tokens = '1MiB'",
-            "throttle.failures.per = '60s'",
+            "throttle.failures.requests = 0",
+            "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
         ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
         }
@@ -333,12 +337,10 @@ mod tests {
             ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
             ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connector \"http\""),
-            ("validation = 'introspect'", "validation: not in this build"),
-            ("token_pattern = '^op_'", "token_pattern: not in this build"),
-            ("concurrency = 8", "concurrency: not in this build"),
+            ("concurrency = 0", "concurrency: must be at least 1"),
             (
-                "introspection_endpoint = 'https://idp.example.com/introspect'",
-                "introspection_endpoint: not in this build",
+                "introspection_endpoint = 'http://idp.example.com/introspect'",
+                "introspection_endpoint: must be https; http only on loopback, or with allow_http = true",
             ),
         ] {
             assert_eq!(problems(&format!("{GOOD}{line}")), [format!("key_managers[0].{expected}")], "{line}");
@@ -348,12 +350,15 @@ mod tests {
         for harmless in [
             "client_id = 'x'\nclient_secret = 'y'\nclient_auth = 'post'",
             "validation = 'jwt'",
+            "validation = 'introspect'\ndiscovery = false",
+            "token_pattern = '^op_'\nconcurrency = 8",
             "discovery = false\njwks.file = 'x'",
         ] {
             assert_eq!(problems(&format!("{GOOD}{harmless}")), Vec::<String>::new(), "{harmless}");
         }
-        let keycloak = GOOD.replace("'oidc'", "'keycloak'");
-        assert_eq!(problems(&keycloak), ["key_managers[0].connector: not in this build"]);
+        assert_eq!(problems(&GOOD.replace("'oidc'", "'keycloak'")), Vec::<String>::new());
+        let okta = GOOD.replace("'oidc'", "'okta'");
+        assert_eq!(problems(&okta), ["key_managers[0].connector: not in this build"]);
     }
 
     #[test]
@@ -395,6 +400,10 @@ mod tests {
             ),
             (good.replace("127.0.0.1", "0.0.0.0"), "listen: must be a loopback address, unless allow_remote = true"),
             (format!("{good}token_lifetime = '0'"), "token_lifetime: must be longer than 0"),
+            (
+                format!("{good}tokens = 'opaque'\nvalidation = 'jwt'"),
+                "tokens: opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+            ),
             (format!("{good}refresh_lifetime = '0'"), "refresh_lifetime: must be longer than 0"),
             (
                 format!("{good}token_lifetime = '80s'\nkey_rotation = '9s'"),

@@ -18,6 +18,11 @@ impl Settings {
             let field = format!("trusted_proxies[{index}]");
             found.refuse(network.is_everyone(), field, "everyone's forwarded headers are believed");
         }
+        found.refuse(
+            self.cache.introspection_ttl > MAX_INTROSPECTION_TTL,
+            "cache.introspection_ttl",
+            format_args!("is longer than {MAX_INTROSPECTION_TTL}: revoked opaque tokens pass for long"),
+        );
         for (index, manager) in self.key_managers.iter().enumerate() {
             let at = |field: &str| format!("key_managers[{index}].{field}");
             let (audience, leeway) = (manager.audience.is_empty(), manager.leeway > MAX_LEEWAY);
@@ -60,6 +65,7 @@ impl Settings {
 }
 
 const MAX_LEEWAY: Span = Span::seconds(300);
+const MAX_INTROSPECTION_TTL: Span = Span::seconds(600);
 
 #[cfg(test)]
 mod tests {
@@ -84,6 +90,7 @@ mod tests {
             ("audience", "registration = 'open', audience", "key_managers[0].registration"),
             ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
             ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
+            ("key_managers", "cache = { introspection_ttl = '601s' }\nkey_managers", "cache.introspection_ttl"),
             ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),
             ("key_managers", "trusted_proxies = ['10.0.0.0/8', '0.0.0.0/0']\nkey_managers", "trusted_proxies[1]"),
             ("key_managers", "trusted_proxies = ['::/0']\nkey_managers", "trusted_proxies[0]"),

@@ -25,12 +25,20 @@ use crate::{
 #[derive(Debug, Deserialize)]
 struct Metadata {
     issuer: String,
-    jwks_uri: String,
+    jwks_uri: Option<String>,
+    introspection_endpoint: Option<String>,
 }
 
-/// A provider's key set.
+/// What is looked for in a provider's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    JwksUri,
+    IntrospectionEndpoint,
+}
+
+/// A provider that has metadata, and its key set.
 #[derive(Debug)]
-struct Provider {
+pub(super) struct Provider {
     client: Client,
     issuer: String,
     /// Where the metadata may be, in the order of asking; none where the key set's address is given.
@@ -43,9 +51,9 @@ struct Provider {
 
 /// An address, and how far it may lead.
 #[derive(Debug, Clone)]
-struct Place {
-    url: Url,
-    reach: Reach,
+pub(super) struct Place {
+    pub(super) url: Url,
+    pub(super) reach: Reach,
 }
 
 /// The source of the keys, as the settings say: an address given by hand comes before discovery.
@@ -79,6 +87,20 @@ pub(super) fn key_source(
         allow_http: settings.allow_http,
         timeout: settings.timeout.0,
     })))
+}
+
+/// The provider whose metadata names the introspection endpoint.
+pub(super) fn provider(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<Provider, Problem> {
+    let issuer =
+        endpoint(&settings.issuer, settings.allow_http).map_err(|why| Problem::new(format!("{field}.issuer"), why))?;
+    Ok(Provider {
+        client: client.clone(),
+        issuer: settings.issuer.clone(),
+        metadata: metadata_urls(&issuer).into(),
+        jwks_uri: Mutex::new(None),
+        allow_http: settings.allow_http,
+        timeout: settings.timeout.0,
+    })
 }
 
 /// OpenID Connect Discovery 1.0 section 4 puts the well-known path behind the issuer's, RFC 8414
@@ -116,20 +138,28 @@ impl FetchKeys for Provider {
 impl Provider {
     /// The key set's address as the metadata has it now; the one known where the metadata cannot be had.
     async fn locate(&self, known: Option<Place>) -> Result<Place, FetchError> {
-        match self.discover().await {
+        match self.discover(Member::JwksUri).await {
             Err(error @ (FetchError::Unreachable(_) | FetchError::Answer(_))) => known.ok_or(error),
-            outcome => outcome,
+            outcome => outcome?.ok_or_else(|| FetchError::Metadata(NOT_OURS.into())),
         }
     }
 
-    /// The key set's address, from the first place that has metadata.
-    async fn discover(&self) -> Result<Place, FetchError> {
+    /// Where tokens are asked about, as the metadata has it now; none: it offers no introspection.
+    pub(super) async fn introspection_endpoint(&self) -> Result<Option<Place>, FetchError> {
+        self.discover(Member::IntrospectionEndpoint).await
+    }
+
+    /// The address of a member, from the first place that has metadata; none where it lacks the member.
+    async fn discover(&self, member: Member) -> Result<Option<Place>, FetchError> {
         let mut first = None;
         for url in &self.metadata {
             let place = Place { url: url.clone(), reach: Reach::Local };
             match self.document(&place, "application/json", MAX_METADATA).await {
                 // It may lead as far as it comes from.
-                Ok(answer) => return Ok(Place { url: self.read(&answer.body)?, reach: answer.from }),
+                Ok(answer) => {
+                    let url = self.read(&answer.body, member)?;
+                    return Ok(url.map(|url| Place { url, reach: answer.from }));
+                }
                 // Nobody there: nobody at the other path either.
                 Err(error @ FetchError::Unreachable(_)) => return Err(first.unwrap_or(error)),
                 Err(error) => first = first.or(Some(error)),
@@ -138,19 +168,23 @@ impl Provider {
         Err(first.unwrap_or_else(|| FetchError::Metadata("there is nowhere to look for metadata".into())))
     }
 
-    fn read(&self, text: &[u8]) -> Result<Url, FetchError> {
+    fn read(&self, text: &[u8], member: Member) -> Result<Option<Url>, FetchError> {
         let refuse = |why: &str| FetchError::Metadata(why.to_owned());
-        let metadata: Metadata =
-            serde_json::from_slice(text).map_err(|_| refuse("the metadata is not JSON with issuer and jwks_uri"))?;
+        let metadata: Metadata = serde_json::from_slice(text).map_err(|_| refuse(NOT_OURS))?;
         if metadata.issuer != self.issuer {
             return Err(refuse("the metadata is for another issuer than the one configured"));
         }
-        let url = endpoint(&metadata.jwks_uri, self.allow_http)
-            .map_err(|why| FetchError::Metadata(format!("the metadata's jwks_uri {why}")))?;
+        let (name, named) = match member {
+            Member::JwksUri => ("jwks_uri", metadata.jwks_uri),
+            Member::IntrospectionEndpoint => ("introspection_endpoint", metadata.introspection_endpoint),
+        };
+        let Some(named) = named else { return Ok(None) };
+        let url = endpoint(&named, self.allow_http)
+            .map_err(|why| FetchError::Metadata(format!("the metadata's {name} {why}")))?;
         if url.scheme() == "http" && self.issuer.starts_with("https:") && !self.allow_http {
-            return Err(refuse("the metadata's jwks_uri leads from https to http"));
+            return Err(FetchError::Metadata(format!("the metadata's {name} leads from https to http")));
         }
-        Ok(url)
+        Ok(Some(url))
     }
 
     async fn document(&self, place: &Place, accept: &str, limit: usize) -> Result<Answer, FetchError> {
@@ -168,5 +202,6 @@ impl Provider {
     }
 }
 
+const NOT_OURS: &str = "the metadata is not JSON with issuer and jwks_uri";
 const JWKS_TYPES: &str = "application/jwk-set+json, application/json";
 const MAX_METADATA: usize = 256 << 10;

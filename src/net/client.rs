@@ -10,23 +10,27 @@ use std::{
     error::Error,
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use reqwest::{
+    RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
 use super::{
     freshness,
     reach::{self, Kind, Reach},
+    tls,
 };
 
 /// The client. Cheap to clone; clones share connections.
@@ -37,6 +41,17 @@ pub struct Client {
     /// For [`Reach::Local`].
     local: reqwest::Client,
     kind: fn(IpAddr) -> Kind,
+    lookup: Lookup,
+    roots: Arc<RootCertStore>,
+}
+
+/// A form to send (RFC 6749 appendix B), with what goes beside it.
+#[derive(Debug)]
+pub struct Form {
+    /// Header fields, such as `Accept` and credentials.
+    pub headers: HeaderMap,
+    /// `application/x-www-form-urlencoded`
+    pub body: Zeroizing<String>,
 }
 
 /// A whole answer.
@@ -50,6 +65,8 @@ pub struct Answer {
     pub from: Reach,
     /// For how long the answer says it is fresh.
     pub max_age: Option<Duration>,
+    /// Its media type in lower case, without parameters; empty where it has none.
+    pub media_type: Box<str>,
 }
 
 /// Why there is no answer. Names the address asked, never a body.
@@ -61,7 +78,7 @@ pub enum ClientError {
     /// The address must not be asked.
     #[error("{0}: its address must not be asked")]
     Forbidden(String),
-    /// No connection, or it broke, or it took too long.
+    /// No connection, or it broke.
     #[error("{url}: {reason}")]
     Unreachable {
         /// What was asked.
@@ -69,6 +86,9 @@ pub enum ClientError {
         /// What happened.
         reason: String,
     },
+    /// It took too long.
+    #[error("{0}: timed out")]
+    TimedOut(String),
     /// The body is longer than allowed.
     #[error("{url}: the body is longer than {limit} bytes")]
     TooLarge {
@@ -87,24 +107,38 @@ impl Client {
 
     /// A client that trusts `roots` alone.
     pub fn with_roots(roots: Arc<RootCertStore>) -> Result<Self, ClientError> {
-        Self::build(roots, system_lookup, reach::kind)
+        Self::build(roots, system_lookup, reach::kind, None)
+    }
+
+    /// The same with a certificate of our own (RFC 8705), on connections of its own.
+    pub fn with_certificate(&self, cert: &Path, key: &Path) -> Result<Self, tls::Error> {
+        let identity = tls::identity(cert, key)?;
+        Ok(Self::build(Arc::clone(&self.roots), self.lookup, self.kind, Some(identity))?)
     }
 
     /// A client in a world of its own, for tests.
     #[cfg(test)]
     pub(crate) fn imagined(lookup: Lookup, kind: fn(IpAddr) -> Kind) -> Result<Self, ClientError> {
-        Self::build(root_store()?, lookup, kind)
+        Self::build(root_store()?, lookup, kind, None)
     }
 
-    fn build(roots: Arc<RootCertStore>, lookup: Lookup, kind: fn(IpAddr) -> Kind) -> Result<Self, ClientError> {
+    fn build(
+        roots: Arc<RootCertStore>,
+        lookup: Lookup,
+        kind: fn(IpAddr) -> Kind,
+        identity: Option<tls::Identity>,
+    ) -> Result<Self, ClientError> {
         let broken = |error: &dyn ToString| ClientError::Roots(error.to_string());
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| broken(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(Arc::clone(&roots));
+        let tls = match identity {
+            None => tls.with_no_client_auth(),
+            Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|error| broken(&error))?,
+        };
         let client = |reach| plain(tls.clone(), Resolver { reach, lookup, kind }).map_err(|error| broken(&error));
-        Ok(Self { public: client(Reach::Public)?, local: client(Reach::Local)?, kind })
+        Ok(Self { public: client(Reach::Public)?, local: client(Reach::Local)?, kind, lookup, roots })
     }
 
     /// Gets a document of at most `limit` bytes; the whole of it within `timeout`.
@@ -116,7 +150,25 @@ impl Client {
         limit: usize,
         timeout: Duration,
     ) -> Result<Answer, ClientError> {
-        let request = self.towards(url, reach)?.get(url.clone()).header(header::ACCEPT, accept).timeout(timeout);
+        let request = self.towards(url, reach)?.get(url.clone()).header(header::ACCEPT, accept);
+        self.receive(url, request.timeout(timeout), limit).await
+    }
+
+    /// Sends a form and gets an answer of at most `limit` bytes; the whole of it within `timeout`.
+    pub async fn post(
+        &self,
+        url: &Url,
+        reach: Reach,
+        form: Form,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer, ClientError> {
+        let request = self.towards(url, reach)?.post(url.clone()).headers(form.headers);
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.receive(url, request.body(form.body.as_str().to_owned()).timeout(timeout), limit).await
+    }
+
+    async fn receive(&self, url: &Url, request: RequestBuilder, limit: usize) -> Result<Answer, ClientError> {
         let mut response = request.send().await.map_err(|error| unreachable(url, &error))?;
         let too_large = || ClientError::TooLarge { url: shown(url), limit };
         if response.content_length().is_some_and(|length| length > limit as u64) {
@@ -132,7 +184,8 @@ impl Client {
         let from = response.remote_addr().map_or(Kind::Public, |address| (self.kind)(address.ip()));
         let from = if from == Kind::Public { Reach::Public } else { Reach::Local };
         let max_age = freshness::max_age(response.headers());
-        Ok(Answer { status: response.status(), body: body.freeze(), from, max_age })
+        let media_type = media_type(response.headers());
+        Ok(Answer { status: response.status(), body: body.freeze(), from, max_age, media_type })
     }
 
     /// The client that may ask `url`. Names are looked at once they are resolved.
@@ -156,7 +209,7 @@ fn plain(tls: ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Clie
         .referer(false)
         .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(2)
+        .pool_max_idle_per_host(MAX_IDLE)
         .dns_resolver(Arc::new(resolver))
         .build()
 }
@@ -236,8 +289,15 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
     if causes(error).any(|cause| cause.is::<NoAddress>()) {
         return ClientError::Forbidden(shown(url));
     }
-    let reason = if error.is_timeout() { "timed out".into() } else { innermost(error) };
-    ClientError::Unreachable { url: shown(url), reason }
+    if error.is_timeout() {
+        return ClientError::TimedOut(shown(url));
+    }
+    ClientError::Unreachable { url: shown(url), reason: innermost(error) }
+}
+
+fn media_type(headers: &HeaderMap) -> Box<str> {
+    let field = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    field.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().into()
 }
 
 /// The cause that says something; what reqwest puts around it only repeats the address.
@@ -259,6 +319,8 @@ fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
+/// Providers are asked about many tokens at one time.
+const MAX_IDLE: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Ground: addresses, time, listeners, TLS, the client towards providers.
+//! Ground: addresses, time, listeners, TLS, the client towards providers, connections to Redis.
 
 mod address;
 pub mod client;
@@ -9,6 +9,7 @@ pub mod drain;
 mod freshness;
 pub mod listener;
 mod reach;
+pub mod redis;
 mod room;
 pub mod server;
 pub mod side;

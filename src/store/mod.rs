@@ -46,7 +46,12 @@ pub struct Store {
 impl Store {
     /// A store that starts with `snapshot`, and with nothing revoked.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), revocations: Arc::default() }
+        Self::with_revocations(snapshot, Arc::default())
+    }
+
+    /// A store that starts with `snapshot`, and with what is revoked.
+    pub fn with_revocations(snapshot: Snapshot, revocations: Arc<Revocations>) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot), revocations }
     }
 
     /// One version of the tables, for the whole of a request.

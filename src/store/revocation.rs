@@ -6,7 +6,8 @@
 //! Nothing is ever silently forgotten. When the table is full, an entry that finds no room is replaced by
 //! a cut-off for its whole issuer: every token issued until now is refused, until the entry's own tokens
 //! have expired. That refuses too much, tells so (log, `tollgate_revocations_overflowed_total`), and lets
-//! nothing revoked pass.
+//! nothing revoked pass. Cut-offs are this process's own: others are told the entry, and have a table of
+//! their own to fill.
 //!
 //! A revocation "of everything before T" compares whole seconds, since `iat` has no more: a token with
 //! `iat <= T` is refused, and so is one without `iat`. A token issued in the very second of the revocation
@@ -72,7 +73,7 @@ pub struct TokenFacts<'a> {
     pub issuer: &'a str,
     /// `jti`
     pub jti: Option<&'a str>,
-    /// SHA-256 of its text; only looked at where [`Revocations::asks_digests`].
+    /// SHA-256 of its text, where it is known.
     pub token_sha256: Option<&'a [u8; 32]>,
     /// OAuth client id.
     pub consumer_key: Option<&'a str>,
@@ -97,8 +98,6 @@ pub struct Revocations {
     issuers: Map<Box<str>, Issuer>,
     /// Entries and cut-offs. Raised before one is put in, lowered after it is gone.
     live: AtomicU64,
-    /// Entries about digests alone.
-    digests: AtomicU64,
     /// For issuers that found no room.
     everyone: CutOff,
     /// Held while something changes; never by who asks.
@@ -210,12 +209,6 @@ impl Revocations {
         self.live.load(Acquire) != 0 && self.lists(token)
     }
 
-    /// Whether some entry is about a digest: whoever has none at hand need not compute it otherwise.
-    #[inline]
-    pub fn asks_digests(&self) -> bool {
-        self.digests.load(Acquire) != 0
-    }
-
     fn lists(&self, token: &TokenFacts<'_>) -> bool {
         if self.everyone.refuses(token.issued_at) {
             return true;
@@ -299,9 +292,7 @@ impl Revocations {
                 true
             };
             count += sift(&issuer.jtis, &metrics.jtis, |key, until| keep(*until, weight(key.len())));
-            let digests = sift(&issuer.tokens, &metrics.tokens, |key, until| keep(*until, weight(key.len())));
-            self.digests.fetch_sub(digests, Release);
-            count += digests;
+            count += sift(&issuer.tokens, &metrics.tokens, |key, until| keep(*until, weight(key.len())));
             count += sift(&issuer.consumer_keys, &metrics.consumer_keys, |k, it| keep(it.until, weight(k.len())));
             count += sift(&issuer.subjects, &metrics.subjects, |k, it| keep(it.until, weight(k.len())));
             count += self.lift(&issuer.everything, gone, &mut soonest);
@@ -343,15 +334,7 @@ impl Revocations {
         let metrics = &self.metrics;
         let put = match &revocation.what {
             Revoked::Jti(jti) => self.merge(&issuer.jtis, &metrics.jtis, (jti, until), room, later),
-            Revoked::Token(digest) => {
-                // Raised first, as `live` is: whoever finds 0 has asked before this was in force.
-                self.digests.fetch_add(1, Release);
-                let put = self.merge(&issuer.tokens, &metrics.tokens, (digest, until), room, later);
-                if !matches!(put, Put::New(_)) {
-                    self.digests.fetch_sub(1, Release);
-                }
-                put
-            }
+            Revoked::Token(digest) => self.merge(&issuer.tokens, &metrics.tokens, (digest, until), room, later),
             Revoked::ConsumerKey { consumer_key, before } => {
                 let entry = (consumer_key, Before { before: *before, until });
                 self.merge(&issuer.consumer_keys, &metrics.consumer_keys, entry, room, Before::or)
@@ -421,7 +404,6 @@ impl Revocations {
         Self {
             issuers: Map::default(),
             live: AtomicU64::new(0),
-            digests: AtomicU64::new(0),
             everyone: CutOff::default(),
             books: Mutex::new(Books {
                 weight: 0,
@@ -664,7 +646,7 @@ mod tests {
         table.leeway_s.store(0, Relaxed);
         table.sweep();
         assert!(all(&table).is_empty());
-        assert!(!table.is_revoked(&facts()) && !table.asks_digests());
+        assert!(!table.is_revoked(&facts()));
         let gauges =
             [&table.metrics.jtis, &table.metrics.tokens, &table.metrics.consumer_keys, &table.metrics.subjects];
         assert_eq!(gauges.map(IntGauge::get), [0; 4]);

@@ -10,6 +10,8 @@ mod claims;
 mod failures;
 mod flight;
 mod introspection;
+#[cfg(test)]
+mod introspection_tests;
 mod issuer;
 mod jose;
 mod json;
@@ -325,43 +327,40 @@ impl Authenticator {
             Remembered::Stale(issuer) => return Err(out_of_keys(&issuer, now)),
             Remembered::Nothing => {}
         }
-        let (issuer, verified) = match self.first_sight(digest, token, allowed, now) {
-            Err(Refused::Ask(issuer, verified)) => (issuer, verified),
-            Err(Refused::UnknownKey(issuer)) => {
-                let outcome = match Box::pin(issuer.renew(now)).await {
-                    Renewal::Fetched => self.first_sight(digest, token, allowed, now),
-                    Renewal::Same => Err(Refused::UnknownKey(issuer)),
-                    Renewal::Failed => Err(Refused::NoKeys(issuer)),
-                };
-                match outcome {
-                    Err(Refused::Ask(issuer, verified)) => (issuer, verified),
-                    outcome => return self.conclude(outcome, now),
-                }
-            }
-            outcome => return self.conclude(outcome, now),
-        };
         // Boxed: rare, and every request would carry room for it.
-        Box::pin(self.ask_or_anew(Question { digest, token, issuer, verified, client }, allowed, now)).await
+        Box::pin(self.meet(digest, token, allowed, client, now)).await
     }
 
-    /// Asks the provider; once more from the start, where the rules have changed under the question.
-    async fn ask_or_anew(
+    /// The first sight of a token: with the keys at hand, with newer ones, or by its provider's word.
+    async fn meet(
         &self,
-        question: Question<'_>,
+        digest: Digest,
+        token: &str,
         allowed: &KeyManagerSet,
+        client: Option<IpAddr>,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
-        let Question { digest, token, client, .. } = question;
-        if let Some(good) = self.ask(question, now).await? {
-            return Ok(good);
+        let look = || self.first_sight(digest, token, allowed, now);
+        let mut outcome = look();
+        if let Err(Refused::UnknownKey(issuer)) = outcome {
+            outcome = match issuer.renew(now).await {
+                Renewal::Fetched => look(),
+                Renewal::Same => Err(Refused::UnknownKey(issuer)),
+                Renewal::Failed => Err(Refused::NoKeys(issuer)),
+            };
         }
-        match self.first_sight(digest, token, allowed, now) {
-            Err(Refused::Ask(issuer, verified)) => {
-                let again = Question { digest, token, issuer: Arc::clone(&issuer), verified, client };
-                self.ask(again, now).await?.ok_or_else(|| self.unavailable(&issuer, 1))
+        for _ in 0..MOST_QUESTIONS {
+            let (issuer, verified) = match outcome {
+                Err(Refused::Ask(issuer, verified)) => (issuer, verified),
+                outcome => return self.conclude(outcome, now),
+            };
+            if let Some(good) = self.ask(Question { digest, token, issuer, verified, client }, now).await? {
+                return Ok(good);
             }
-            outcome => self.conclude(outcome, now),
+            // The rules have changed under the question.
+            outcome = look();
         }
+        self.conclude(outcome, now)
     }
 
     /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
@@ -442,7 +441,7 @@ impl Authenticator {
                 self.metrics.unavailable();
                 Err(out_of_keys(&issuer, now))
             }
-            // Whoever has asked does not come here; closed by default.
+            // The rules keep changing under the question.
             Err(Refused::Ask(issuer, _)) => Err(self.unavailable(&issuer, 1)),
         }
     }
@@ -456,3 +455,6 @@ impl Authenticator {
 fn out_of_keys(issuer: &Issuer, now: Now) -> Rejection {
     Rejection::Unavailable { key_manager: Arc::clone(&issuer.rules.name), retry_after: issuer.retry_after(now) }
 }
+
+/// How often a token is asked about for one request, when the rules change meanwhile.
+const MOST_QUESTIONS: usize = 2;

@@ -101,6 +101,13 @@ pub struct KeyManagerSettings {
     /// How we authenticate there.
     #[serde(default)]
     pub client_auth: ClientAuth,
+    /// Our own private key there, for `client_auth = "private_key_jwt"`.
+    pub client_key: Option<ClientKey>,
+    /// Our own certificate there, for `client_auth = "mtls"`.
+    pub client_certificate: Option<ClientCertificate>,
+    /// In which form answers about tokens are asked for; both are understood.
+    #[serde(default)]
+    pub introspection_response: ResponseForm,
     /// Connector `http`: where it answers.
     pub endpoint: Option<String>,
     /// Connector `http`: its bearer secret.
@@ -371,6 +378,39 @@ pub enum ClientAuth {
     Bearer,
     /// RFC 8705
     Mtls,
+}
+
+/// A private key that signs our assertions (RFC 7523).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientKey {
+    /// PEM file: RSA, P-256, P-384 (PKCS#8) or Ed25519.
+    pub file: PathBuf,
+    /// `kid` of the assertions, where the provider wants one.
+    pub kid: Option<String>,
+    /// Their `alg`; without it what is usual for the key: RS256, ES256, ES384, EdDSA.
+    pub alg: Option<Algorithm>,
+}
+
+/// A certificate and its key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and the authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Form of a provider's answers about tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResponseForm {
+    /// RFC 7662
+    #[default]
+    Json,
+    /// Signed, RFC 9701
+    Jwt,
 }
 
 /// Form of the embedded provider's tokens.

@@ -1,4 +1,5 @@
-//! A test provider: discovery and JWKS over plain TCP, with every misbehaviour a provider can show.
+//! A test provider: discovery and JWKS over plain TCP, with every misbehaviour a provider can show. Its
+//! introspection is in [`super::opaque`].
 
 use std::{
     sync::{
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{keys, runtime};
+use super::{keys, opaque::Introspection, runtime};
 
 /// How the provider behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +73,7 @@ struct State {
     /// Further fields of the key set's answer.
     fields: Mutex<String>,
     tls: Option<TlsAcceptor>,
+    introspection: Introspection,
 }
 
 impl Idp {
@@ -111,6 +113,7 @@ impl Idp {
             jwks_uri: Mutex::default(),
             fields: Mutex::default(),
             tls,
+            introspection: Introspection::default(),
         });
         let idp = Self { port, state, task: Mutex::new(None) };
         idp.serve(listener);
@@ -120,6 +123,11 @@ impl Idp {
     /// Its issuer identifier.
     pub(crate) fn issuer(&self) -> &str {
         &self.state.issuer
+    }
+
+    /// Its introspection endpoint.
+    pub(super) fn introspection(&self) -> &Introspection {
+        &self.state.introspection
     }
 
     pub(crate) fn mood(&self, mood: Mood) {
@@ -214,7 +222,14 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
     }
     let text = String::from_utf8_lossy(&head);
     let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-    let reply = state.reply(&path).await;
+    let reply = match path.as_str() {
+        INTROSPECT => {
+            let Some((head, form)) = form(&mut stream, &head).await else { return };
+            let Some(reply) = state.introspection.reply(head, form).await else { return };
+            reply
+        }
+        path => state.reply(path).await,
+    };
     let _ = stream.write_all(&reply).await;
     let mood = *state.mood.lock();
     if path == KEYS {
@@ -223,6 +238,21 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
     let _ = stream.shutdown().await;
     // Read to the end, so that closing does not reset the connection under the answer.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut head)).await;
+}
+
+/// Head and form of a request whose head, and perhaps more, is here.
+async fn form(stream: &mut (impl AsyncRead + Unpin), read: &[u8]) -> Option<(String, Vec<(String, String)>)> {
+    let end = memchr::memmem::find(read, b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&read[..end]).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
+    let mut body = read[end + 4..].to_vec();
+    while body.len() < length {
+        if stream.read_buf(&mut body).await.unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some((head, url::form_urlencoded::parse(&body).into_owned().collect()))
 }
 
 /// Bodies that do not come at once.
@@ -268,6 +298,7 @@ impl State {
             "issuer": issuer,
             "jwks_uri": self.jwks_uri.lock().clone().unwrap_or_else(|| format!("{}/jwks", self.issuer)),
             "token_endpoint": format!("{}/token", self.issuer),
+            "introspection_endpoint": format!("{}/introspect", self.issuer),
             "authorization_endpoint": format!("{}/auth", self.issuer),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
@@ -340,7 +371,7 @@ fn bomb() -> Vec<u8> {
     [head.into_bytes(), body].concat()
 }
 
-fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
+pub(super) fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
@@ -350,3 +381,4 @@ fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
 
 /// Path of the key set.
 const KEYS: &str = "/realms/shop/jwks";
+const INTROSPECT: &str = "/realms/shop/introspect";
