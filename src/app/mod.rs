@@ -3,11 +3,14 @@
 //! [`App::build`] constructs everything and neither binds a port nor contacts anyone, so that `tollgate
 //! check` is simply that. Only this module starts tasks that live as long as the process.
 
+mod explain;
 mod reload;
 mod run;
 mod watch;
 
 use std::{io, sync::Arc};
+
+pub use explain::{ExplainError, Question};
 
 use crate::{
     authserver::{self, Provider},
@@ -221,14 +224,23 @@ fn key_managers(
     clock: &Arc<Clock>,
     providers: &[Embedded],
 ) -> Result<KeyManagers, Vec<Problem>> {
+    sources_of(settings, |manager, field| {
+        let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
+        match own {
+            Some(embedded) => Ok(embedded.sources(manager)),
+            None => connectors::sources(manager, field, client, clock),
+        }
+    })
+}
+
+/// The key managers of the settings; `sources` tells how the provider of each, at this field, is reached.
+fn sources_of(
+    settings: &Settings,
+    sources: impl Fn(&KeyManagerSettings, &str) -> Result<Sources, Vec<Problem>>,
+) -> Result<KeyManagers, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (i, manager) in settings.key_managers.iter().enumerate() {
-        let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
-        let source = match own {
-            Some(embedded) => Ok(embedded.sources(manager)),
-            None => connectors::sources(manager, &format!("key_managers[{i}]"), client, clock),
-        };
-        match source {
+        match sources(manager, &format!("key_managers[{i}]")) {
             Ok(source) => managers.push((manager.clone(), source)),
             Err(found) => problems.extend(found),
         }

@@ -328,7 +328,7 @@ fn start_worker(
 }
 
 /// Everything but requests: side doors, key fetches, reloads.
-fn control_runtime() -> Result<runtime::Runtime, Error> {
+pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
     runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -10,6 +10,7 @@ mod claims;
 mod conditions;
 mod failures;
 mod flight;
+mod glance;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
@@ -46,6 +47,7 @@ use prometheus::Registry;
 use tokio::runtime::Handle;
 
 pub use failures::Flood;
+pub use glance::{Form, Glance, Wants};
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};

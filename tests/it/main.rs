@@ -7,6 +7,7 @@ mod claims;
 mod cli;
 mod docs;
 mod drain;
+mod explain;
 mod introspection;
 mod jwe;
 mod jwks;
