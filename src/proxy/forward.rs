@@ -2,12 +2,7 @@
 //!
 //! What was judged is what is forwarded: the path is the canonical one of the grant, never the one sent.
 
-use std::{
-    error::Error as _,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};

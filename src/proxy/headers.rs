@@ -186,7 +186,8 @@ pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool 
 /// About the bytes of a head, as HTTP/1.1 writes it.
 pub(super) fn size<B>(head: &Request<B>) -> u64 {
     let fields: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    (fields + head.method().as_str().len() + head.uri().path_and_query().map_or(0, |target| target.as_str().len())) as u64
+    (fields + head.method().as_str().len() + head.uri().path_and_query().map_or(0, |target| target.as_str().len()))
+        as u64
 }
 
 /// A target's authority as a field: HTTP/2 has no `Host`.

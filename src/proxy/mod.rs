@@ -133,7 +133,12 @@ impl<J: Judge> Proxy<J> {
     /// A door with connections of its own.
     pub fn new(shared: Shared<J>) -> Result<Self, tls::Error> {
         let observer = Observer { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() };
-        Ok(Self { shared, observer: Arc::new(observer), upstreams: Upstreams::new(Tls::shared()?), timers: Timers::default() })
+        Ok(Self {
+            shared,
+            observer: Arc::new(observer),
+            upstreams: Upstreams::new(Tls::shared()?),
+            timers: Timers::default(),
+        })
     }
 
     /// Serves `listener` on the present runtime until it is drained.
@@ -256,9 +261,7 @@ impl<J: Judge> Proxy<J> {
             Some(fate) if fate.is_too_large() => Outcome::Failed(Denial::BodyTooLarge, None),
             Some(fate) if fate.is_broken() => Outcome::Broken(StatusCode::BAD_REQUEST, ConnectionError::Reset),
             // Over HTTP/2 a client may wait, too: for the first message of a stream that goes both ways.
-            Some(fate)
-                if turn.keeps_alive().is_some() && fate.is_waiting() && failure == Denial::UpstreamTimedOut =>
-            {
+            Some(fate) if turn.keeps_alive().is_some() && fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
                 Outcome::Broken(StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
             }
             _ => Outcome::Failed(failure, Some(reason)),

@@ -359,9 +359,17 @@ pub(super) mod tests {
         let text = rendered(&bare, LogFormat::Json);
         let said: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("a line is JSON");
         let names: Vec<&str> = said.keys().map(String::as_str).collect();
-        let expected =
-            [
-            "time", "method", "path", "protocol", "status", "reason", "verdict_us", "duration_ms", "bytes_out", "request_id",
+        let expected = [
+            "time",
+            "method",
+            "path",
+            "protocol",
+            "status",
+            "reason",
+            "verdict_us",
+            "duration_ms",
+            "bytes_out",
+            "request_id",
         ];
         assert_eq!(names, expected);
     }

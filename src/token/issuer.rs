@@ -373,7 +373,11 @@ mod tests {
                 time::sleep(Duration::from_millis(2)).await;
             }
         };
-        wait_for(1).await;
+        // The answer is taken some time after the fetch is counted: that of the first one must have failed.
+        while !issuer.is_failing() {
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(provider.count(), 1);
         *provider.answer.lock() = Some(signer.jwks().to_string());
         wait_for(2).await;
         while issuer.is_failing() {
