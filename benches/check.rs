@@ -1,4 +1,5 @@
-//! `Authorizer::check` without any I/O: a warm token, a token never seen, and what is refused.
+//! `Authorizer::check` without any I/O: a warm token, whether it was verified or asked about, a token never seen,
+//! and what is refused.
 //!
 //! `cargo bench --bench check`. Everything is on: scope, subscription, subscription and application tier.
 //! Nothing is left out but metrics and access lines, which the door writes.
@@ -25,7 +26,9 @@ use tollgate::{
     store::{Snapshot, Store},
     telemetry::Metrics,
     throttle::Limiter,
-    token::{Authenticator, KeyManagers, KeySource},
+    token::{
+        AnswerForm, Authenticator, Introspect, IntrospectFuture, IntrospectionAnswer, KeyManagers, KeySource, Sources,
+    },
 };
 
 #[global_allocator]
@@ -53,8 +56,7 @@ impl Bench {
         let tables = Snapshot::build(&settings.tables(&gate, &names), 1).expect("the tables are good");
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key can be made");
         let tokens = Authenticator::new(&settings.cache, &Registry::new()).expect("a fresh registry");
-        let managers: Vec<_> =
-            settings.key_managers.iter().map(|manager| (manager.clone(), KeySource::fixed(&jwks(&key)))).collect();
+        let managers: Vec<_> = settings.key_managers.iter().map(|manager| (manager.clone(), sources(&key))).collect();
         let managers = KeyManagers::build(managers, &Arc::from([])).expect("the key manager is good");
         let _no_task_for_fixed_keys = tokens.replace(managers);
         let authorizer = Authorizer {
@@ -63,7 +65,7 @@ impl Bench {
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::new(Metrics::new()),
         };
-        let runtime = Builder::new_current_thread().build().expect("a runtime can be made");
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
         Self { authorizer, key, now: Clock::new().now(), runtime }
     }
 
@@ -99,6 +101,26 @@ impl Bench {
     }
 }
 
+/// A provider in our own process, to which every opaque token is as good as the JWTs are.
+#[derive(Debug)]
+struct Provider;
+
+impl Introspect for Provider {
+    fn introspect<'a>(&'a self, _: &'a str) -> IntrospectFuture<'a> {
+        Box::pin(async {
+            let body = json!({
+                "active": true, "iss": ISSUER, "aud": "orders-api", "sub": "0d9a3e0c-5f0b-4a53-8a0e-2f6d3f1c7a11",
+                "client_id": "shop-web", "scope": "orders:read", "token_type": "Bearer", "exp": 9_000_000_000_u64,
+            });
+            Ok(IntrospectionAnswer { body: body.to_string().into(), form: AnswerForm::Json })
+        })
+    }
+}
+
+fn sources(key: &EcdsaKeyPair) -> Sources {
+    Sources { keys: KeySource::fixed(&jwks(key)), introspection: Some(Arc::new(Provider)) }
+}
+
 fn jwks(key: &EcdsaKeyPair) -> Value {
     let point = key.public_key().as_ref();
     let coordinate = |range| URL_SAFE_NO_PAD.encode(&point[range]);
@@ -113,6 +135,26 @@ fn hit(bencher: Bencher<'_, '_>) {
     let headers = BENCH.token("orders:read");
     assert!(BENCH.check(GOOD, &headers));
     bencher.bench(|| BENCH.check(GOOD, &headers));
+}
+
+/// The same for a token that its provider vouches for: as long as a JWT, so that only the way differs.
+#[divan::bench(threads = [1, 2])]
+fn hit_introspected(bencher: Bencher<'_, '_>) {
+    let jwt = BENCH.token("orders:read");
+    let opaque = jwt[AUTHORIZATION].to_str().expect("visible ASCII").replace('.', "_");
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::try_from(opaque).expect("visible ASCII"))]);
+    assert!(BENCH.check(GOOD, &headers));
+    bencher.bench(|| BENCH.check(GOOD, &headers));
+}
+
+/// Without the provider's own time: the call, what is read, what is remembered.
+#[divan::bench(sample_count = 20, sample_size = 50)]
+fn first_sight_introspected(bencher: Bencher<'_, '_>) {
+    let token = || {
+        let field = format!("Bearer opaque_{}", SERIAL.fetch_add(1, Ordering::Relaxed));
+        HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::try_from(field).expect("visible ASCII"))])
+    };
+    bencher.with_inputs(token).bench_values(|headers| BENCH.check(GOOD, &headers));
 }
 
 #[divan::bench(sample_count = 20, sample_size = 50)]

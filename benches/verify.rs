@@ -54,7 +54,7 @@ fn first_sight(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let provider = provider(algorithm);
     let (tokens, all) = (provider.authenticator(), KeyManagerSet::all());
     bencher.with_inputs(|| provider.token()).bench_refs(|token| {
-        let good = at_once(tokens.authenticate(token, &all, NOW)).expect("good");
+        let good = at_once(tokens.authenticate(token, &all, None, NOW)).expect("good");
         assert!(!good.from_cache);
         good
     });
@@ -65,8 +65,8 @@ fn first_sight(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 fn hit(bencher: Bencher<'_, '_>) {
     let provider = provider(Algorithm::ES256);
     let (tokens, all, token) = (provider.authenticator(), KeyManagerSet::all(), provider.token());
-    at_once(tokens.authenticate(&token, &all, NOW)).expect("good");
-    bencher.bench(|| at_once(tokens.authenticate(black_box(&token), &all, NOW)));
+    at_once(tokens.authenticate(&token, &all, None, NOW)).expect("good");
+    bencher.bench(|| at_once(tokens.authenticate(black_box(&token), &all, None, NOW)));
 }
 
 /// A wrong signature seen before.
@@ -77,7 +77,7 @@ fn negative_hit(bencher: Bencher<'_, '_>) {
     let token = provider.token();
     let (signed, _) = token.rsplit_once('.').expect("three parts");
     let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([1; 64]));
-    bencher.bench(|| at_once(tokens.authenticate(black_box(&forged), &all, NOW)).is_err());
+    bencher.bench(|| at_once(tokens.authenticate(black_box(&forged), &all, None, NOW)).is_err());
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

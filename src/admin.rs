@@ -25,6 +25,8 @@ pub struct Health {
     pub generation: u64,
     /// Why the newest reload failed; none when it did not. Never a configured value.
     pub last_error: Option<String>,
+    /// Whether what is shared is connected; none where nothing is shared. Readiness does not wait for it.
+    pub shared: Option<bool>,
 }
 
 /// How a key manager is.
@@ -38,6 +40,9 @@ pub struct KeyManagerHealth {
     pub required: bool,
     /// Seconds since its keys were fetched; none before the first time.
     pub keys_age_s: Option<u64>,
+    /// Whether its provider is asked about tokens just now: 0 yes, 1 by one call that tries, 2 no; none where
+    /// it never is.
+    pub circuit: Option<u8>,
 }
 
 /// Tells the health of the process.
@@ -87,6 +92,8 @@ fn metrics_page(_: &str, health: &HealthSource, metrics: &Metrics) -> Response<F
     let health = health();
     let ages = health.key_managers.iter().filter_map(|k| Some((k.name.as_str(), k.keys_age_s?)));
     metrics.set_jwks_ages(ages);
+    let circuits = health.key_managers.iter().filter_map(|k| Some((k.name.as_str(), k.circuit?)));
+    metrics.set_circuits(circuits);
     respond(StatusCode::OK, PROMETHEUS, metrics.render())
 }
 
@@ -116,6 +123,7 @@ fn verbose(health: &Health, ready: bool) -> String {
             .map(|k| VerboseKeyManager { name: &k.name, ready: k.ready, keys_age_s: k.keys_age_s })
             .collect(),
         config: VerboseConfig { generation: health.generation, last_error: health.last_error.as_deref() },
+        shared: health.shared.map(|connected| VerboseShared { connected }),
     };
     serde_json::to_string(&verbose).expect("strings and numbers are always JSON")
 }
@@ -126,6 +134,13 @@ struct Verbose<'a> {
     ready: bool,
     key_managers: Vec<VerboseKeyManager<'a>>,
     config: VerboseConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<VerboseShared>,
+}
+
+#[derive(Serialize)]
+struct VerboseShared {
+    connected: bool,
 }
 
 #[derive(Serialize)]
@@ -170,7 +185,7 @@ mod tests {
     use super::*;
 
     fn key_manager(name: &str, ready: bool, required: bool) -> KeyManagerHealth {
-        KeyManagerHealth { name: name.into(), ready, required, keys_age_s: ready.then_some(12) }
+        KeyManagerHealth { name: name.into(), ready, required, keys_age_s: ready.then_some(12), circuit: None }
     }
 
     fn healthy() -> Health {

@@ -64,7 +64,7 @@ enum End {
     NotReady(String),
     /// Wrong arguments: 64.
     Usage(String),
-    /// Wrong or unreadable configuration, or a port taken: 78.
+    /// Wrong or unreadable configuration, a port taken, or a record that cannot be opened: 78.
     Config(String),
     /// A fault of ours: 70.
     Fault(anyhow::Error),
@@ -118,7 +118,7 @@ fn start(settings: Settings, document: Document, file: Option<&Path>, bound: imp
     };
     match app.run(file, bound) {
         Ok(()) => End::Good,
-        Err(error @ app::Error::Bind { .. }) => End::Config(error.to_string()),
+        Err(error @ (app::Error::Bind { .. } | app::Error::Record(_))) => End::Config(error.to_string()),
         Err(error) => End::Fault(error.into()),
     }
 }

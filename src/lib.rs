@@ -9,10 +9,10 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
-//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] | let requests in; fetch what the engine needs to know |
+//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
 //! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
-//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot |
+//! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
 //! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
 //!
 //! # Walkthrough 1: a request
@@ -24,8 +24,8 @@
 //! A worker is one thread with a runtime, a listener and upstream connections of its own. It accepts a
 //! connection and hands each request to [`proxy::Proxy`], whose `respond` is one visible list of steps. The
 //! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
-//! is the verdict as a list of steps: canonical path, resource, credential, token, subscription, scopes,
-//! quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
+//! is the verdict as a list of steps: canonical path, resource, credential, token, revocation, subscription,
+//! scopes, quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
 //! `proxy::forward`: the header fields are edited in place (`proxy::headers`) and the body is streamed. A
 //! refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line is
 //! written and one counter moves.
@@ -39,8 +39,10 @@
 //! strict front end (`token::jose`) takes the token apart (an encrypted one is opened first,
 //! [`token::jwe`]), the issuer is chosen by `iss`, its key by
 //! `kid`, and the signature and claims are judged (`token::jwt`, `token::claims`). An unknown `kid` asks
-//! the issuer's task for one fetch, shared by all who wait. What is remembered is only facts about the
-//! token; scopes, subscription and quota are judged anew for every request.
+//! the issuer's task for one fetch, shared by all who wait. An opaque token, or one whose key manager says
+//! so, is its provider's to judge (RFC 7662): `token::ask` makes one call for all who wait, on the control
+//! runtime, through what `connectors` implements ([`token::Introspect`]), and `token::answer` reads what
+//! comes back. What is remembered is only facts about the token; scopes, subscription and quota are judged anew for every request.
 //!
 //! # Walkthrough 3: a start, a reload, an end
 //!
@@ -65,6 +67,7 @@ pub mod proxy;
 pub mod quickstart;
 pub mod secret;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod throttle;
 pub mod token;

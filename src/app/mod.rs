@@ -10,18 +10,19 @@ mod watch;
 use std::{io, sync::Arc};
 
 use crate::{
-    authserver::Provider,
+    authserver::{self, Provider},
     authz::Authorizer,
     config::Settings,
     connectors,
     net::{Address, Clock, client::Client, tls},
     problem::Problem,
-    store::{Snapshot, Store},
+    store::{Revocations, Snapshot, Store, record},
+    sync::{self, Sharer},
     telemetry::Metrics,
     throttle::Limiter,
     token::{
-        Authenticator, KeyManagers, KeySource,
-        settings::{ConnectorKind, KeyManagerSettings},
+        Authenticator, Introspect, KeyManagers, KeySource, Sources,
+        settings::{ConnectorKind, KeyManagerSettings, TokenForm, Validation},
     },
 };
 
@@ -36,6 +37,7 @@ pub struct App {
     providers: Vec<Embedded>,
     client: Client,
     tls: Option<tls::Acceptor>,
+    sharer: Option<Sharer>,
 }
 
 /// An embedded provider and where it listens.
@@ -51,6 +53,18 @@ impl Embedded {
     fn settled(&self, settings: &KeyManagerSettings) -> bool {
         let listen = settings.listen.as_deref().and_then(|listen| listen.parse().ok());
         self.provider.issuer() == settings.issuer && listen.as_ref() == Some(&self.listen)
+    }
+
+    /// Its keys as they turn over; and it is asked without a socket, where there is something to ask. Else it would
+    /// only come in the way of others whose tokens are opaque.
+    fn sources(&self, settings: &KeyManagerSettings) -> Sources {
+        let asked = settings.tokens == TokenForm::Opaque
+            || settings.token_pattern.is_some()
+            || matches!(settings.validation, Validation::Introspect | Validation::Both);
+        Sources {
+            keys: KeySource::Local(self.provider.local_keys()),
+            introspection: asked.then(|| Arc::clone(&self.provider) as Arc<dyn Introspect>),
+        }
     }
 }
 
@@ -75,6 +89,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// The record cannot be opened.
+    #[error("store.path: {0}")]
+    Record(#[source] record::Error),
+    /// An embedded provider cannot begin.
+    #[error("{0}")]
+    Provider(#[source] authserver::Error),
     /// Logging was started before.
     #[error("logging cannot be started: {0}")]
     Logs(String),
@@ -91,27 +111,48 @@ impl App {
         let tokens = keep(&mut problems, tokens.map_err(|error| system("the cache of tokens", &error)));
         let tls = keep(&mut problems, listener_tls(&settings));
         let tables = keep(&mut problems, tables(&settings, 1));
+        let revocations = keep(&mut problems, revocations(&settings, &metrics));
+        let sharer = revocations
+            .as_ref()
+            .and_then(|revocations| keep(&mut problems, sharer(&settings, revocations, &clock, &metrics)));
         let providers = keep(&mut problems, providers(&settings, &clock));
         let key_managers = client
             .as_ref()
             .zip(providers.as_ref())
-            .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, providers)));
-        let parts = (client, tokens, tls, tables, providers, key_managers);
-        let (Some(client), Some(tokens), Some(tls), Some(tables), Some(providers), Some(key_managers)) = parts else {
+            .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, &clock, providers)));
+        let parts = (client, tokens, tls, tables, revocations, sharer, providers, key_managers);
+        let (
+            Some(client),
+            Some(tokens),
+            Some(tls),
+            Some(tables),
+            Some(revocations),
+            Some(sharer),
+            Some(providers),
+            Some(key_managers),
+        ) = parts
+        else {
             return Err(problems);
         };
         if !problems.is_empty() {
             return Err(problems);
         }
         metrics.set_api_count(tables.apis.len());
+        limit_tokens(&tokens, &settings);
         let authorizer = Arc::new(Authorizer {
-            store: Arc::new(Store::new(tables)),
+            store: Arc::new(Store::with_revocations(tables, revocations)),
             tokens: Arc::new(tokens),
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::clone(&metrics),
         });
-        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls })
+        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls, sharer })
     }
+}
+
+/// How long what is learnt of tokens may be used, and how many bad ones a client may bring.
+fn limit_tokens(tokens: &Authenticator, settings: &Settings) {
+    let failures = &settings.throttle.failures;
+    tokens.set_limits(&settings.cache, failures.requests, failures.per.0);
 }
 
 /// What was built; where nothing was, its problems join the others.
@@ -123,6 +164,31 @@ fn keep<T>(problems: &mut Vec<Problem>, built: Result<T, Vec<Problem>>) -> Optio
 fn tables(settings: &Settings, generation: u64) -> Result<Snapshot, Vec<Problem>> {
     let (gate, names) = (settings.gate(), settings.key_manager_names());
     Snapshot::build(&settings.tables(&gate, &names), generation)
+}
+
+/// The table of revocations, empty.
+fn revocations(settings: &Settings, metrics: &Metrics) -> Result<Arc<Revocations>, Vec<Problem>> {
+    let revocations = Revocations::default();
+    revocations.outlast(longest_leeway_s(settings));
+    revocations.register(&metrics.registry).map_err(|error| system("the table of revocations", &error))?;
+    Ok(Arc::new(revocations))
+}
+
+/// What shares the revocations, if they are shared.
+fn sharer(
+    settings: &Settings,
+    revocations: &Arc<Revocations>,
+    clock: &Arc<Clock>,
+    metrics: &Metrics,
+) -> Result<Option<Sharer>, Vec<Problem>> {
+    let metrics = sync::Metrics::register(&metrics.registry).map_err(|error| system("sharing", &error))?;
+    let Some(shared) = &settings.shared else { return Ok(None) };
+    Sharer::new(shared, Arc::clone(revocations), Arc::clone(clock), metrics).map(Some)
+}
+
+/// How long a token may live beyond its `exp`, with any key manager.
+fn longest_leeway_s(settings: &Settings) -> u64 {
+    settings.key_managers.iter().map(|manager| manager.leeway.0.as_secs().saturating_add(1)).max().unwrap_or(0)
 }
 
 /// The embedded providers that the settings ask for.
@@ -148,14 +214,19 @@ fn embedded(settings: &Settings) -> impl Iterator<Item = (String, &KeyManagerSet
     managers.filter(|(_, m)| m.connector == ConnectorKind::Embedded).map(|(i, m)| (format!("key_managers[{i}]"), m))
 }
 
-/// The key managers of the settings, each with where its keys come from.
-fn key_managers(settings: &Settings, client: &Client, providers: &[Embedded]) -> Result<KeyManagers, Vec<Problem>> {
+/// The key managers of the settings, each with how its provider is reached.
+fn key_managers(
+    settings: &Settings,
+    client: &Client,
+    clock: &Arc<Clock>,
+    providers: &[Embedded],
+) -> Result<KeyManagers, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (i, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let source = match own {
-            Some(embedded) => Ok(KeySource::fixed(&embedded.provider.jwks())),
-            None => connectors::key_source(manager, &format!("key_managers[{i}]"), client),
+            Some(embedded) => Ok(embedded.sources(manager)),
+            None => connectors::sources(manager, &format!("key_managers[{i}]"), client, clock),
         };
         match source {
             Ok(source) => managers.push((manager.clone(), source)),

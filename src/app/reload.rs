@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Embedded, embedded, keep, key_managers, tables};
+use super::{Embedded, embedded, keep, key_managers, limit_tokens, longest_leeway_s, tables};
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
     config::{self, Settings},
-    net::{client::Client, tls},
+    net::{Clock, client::Client, tls},
     problem::Problem,
     proxy,
     telemetry::{AccessLog, Logs, Metrics},
@@ -33,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) authorizer: Arc<Authorizer>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) client: Client,
+    pub(super) clock: Arc<Clock>,
     pub(super) providers: Vec<Embedded>,
     pub(super) tls: Option<tls::Acceptor>,
     /// None: it is not configured.
@@ -73,17 +74,19 @@ impl Reloader {
         if !problems.is_empty() {
             return Err(document.explain(problems));
         }
-        let clients = self.new_clients(&settings).map_err(|problems| document.explain(problems))?;
+        let terms = self.new_terms(&settings).map_err(|problems| document.explain(problems))?;
         // The last that can fail: from here on everything is taken over.
         self.reload_certificates(&settings).map_err(|problem| document.explain(vec![problem]))?;
-        for (provider, clients) in clients {
-            provider.replace_clients(clients);
+        for (provider, terms) in terms {
+            provider.replace_terms(terms);
         }
         for field in config::restart_only(&self.settings, &settings) {
             tracing::warn!(field, "changed, and waits for a restart");
         }
         self.metrics.set_api_count(tables.apis.len());
+        limit_tokens(&self.authorizer.tokens, &settings);
         let started = self.authorizer.tokens.replace(managers);
+        self.authorizer.store.revocations.outlast(longest_leeway_s(&settings));
         self.authorizer.store.replace(tables);
         self.metrics.tables_replaced();
         self.logs.apply(&settings.log);
@@ -106,7 +109,7 @@ impl Reloader {
         if !new.is_empty() {
             return Err(new);
         }
-        key_managers(settings, &self.client, &self.providers)
+        key_managers(settings, &self.client, &self.clock, &self.providers)
     }
 
     /// Certificates are read anew even where their names are the same: that is how they are renewed.
@@ -120,8 +123,8 @@ impl Reloader {
         }
     }
 
-    /// The clients of each embedded provider, not yet in force.
-    fn new_clients(&self, settings: &Settings) -> Result<Vec<(&Provider, Terms)>, Vec<Problem>> {
+    /// The terms of each embedded provider, not yet in force.
+    fn new_terms(&self, settings: &Settings) -> Result<Vec<(&Provider, Terms)>, Vec<Problem>> {
         let own = |name: &str| self.providers.iter().find(|embedded| embedded.name == name);
         embedded(settings)
             .filter_map(|(field, manager)| own(&manager.name).map(|own| (&*own.provider, field, manager)))

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -28,17 +28,20 @@ use super::{
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
+    authz::Authorizer,
     net::{
-        Address, Clock, cpu,
+        Address, Clock, Room, cpu,
         drain::{Drain, Phase},
         listener::{self, Listener},
+        raise_descriptors,
         server::Limits,
         tls::Acceptor,
     },
     proxy::{self, Proxy},
+    store::record::Record,
+    sync::Sharer,
     telemetry::{AccessLog, Logs},
-    throttle::Limiter,
-    token::{Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus},
 };
 
 /// What is bound, before anything runs.
@@ -55,15 +58,39 @@ impl App {
         let logs = Logs::start(&self.settings.log).map_err(|error| Error::Logs(error.to_string()))?;
         let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
             .map_err(|source| Error::System { what: "the access log's thread", source })?;
+        // Held, and with it the file, until the end.
+        let record = self.open_record()?;
         let doors = self.bind()?;
         bound();
         for warning in self.settings.warnings() {
             tracing::warn!(field = warning.field, "{}", warning.message);
         }
         let runtime = control_runtime()?;
-        let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
+        let outcome = runtime.block_on(self.serve(doors, file, (logs, access_log.clone()), record));
         access_log.shutdown();
         outcome
+    }
+
+    /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
+    /// half of what was acknowledged.
+    fn open_record(&self) -> Result<Option<Record>, Error> {
+        let begun = Instant::now();
+        let path = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
+        let open = |path: &Path| Record::open(path).map_err(Error::Record);
+        let record = path.map(open).transpose()?;
+        for embedded in &self.providers {
+            let record = match &record {
+                Some(record) => record.clone(),
+                None => Record::in_memory().map_err(Error::Record)?,
+            };
+            let revocations = Arc::clone(&self.authorizer.store.revocations);
+            embedded.provider.open(record, revocations).map_err(Error::Provider)?;
+        }
+        if let Some(path) = path {
+            let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+            tracing::info!(path = %path.display(), duration_ms, "the record is open");
+        }
+        Ok(record)
     }
 
     fn bind(&self) -> Result<Bound, Error> {
@@ -98,8 +125,8 @@ impl App {
         mut self,
         doors: Bound,
         file: Option<&Path>,
-        logs: Logs,
-        access_log: AccessLog,
+        (logs, access_log): (Logs, AccessLog),
+        record: Option<Record>,
     ) -> Result<(), Error> {
         let mut signals = Signals::new().map_err(|source| Error::System { what: "signal handlers", source })?;
         let drain = Drain::new();
@@ -108,8 +135,13 @@ impl App {
         let started = Arc::new(AtomicBool::new(false));
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
-        start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
-        tokio::spawn(sweep(Arc::clone(&self.authorizer.limiter), Arc::clone(&self.clock)));
+        self.authorizer.tokens.ask_on(runtime::Handle::current());
+        let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
+        start_issuers(issuers, &self.clock, record.as_ref());
+        if let Some(sharer) = self.sharer.take() {
+            tokio::spawn(sharer.run());
+        }
+        tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
         let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
@@ -124,6 +156,7 @@ impl App {
             authorizer: self.authorizer,
             metrics: self.metrics,
             client: self.client,
+            clock: Arc::clone(&self.clock),
             providers: self.providers,
             tls: self.tls,
             proxy: proxy.clone(),
@@ -138,10 +171,10 @@ impl App {
         });
         loop {
             tokio::select! {
-                () = changed(&mut watch) => reload(&mut reloader, &self.clock),
+                () = changed(&mut watch) => reload(&mut reloader, &self.clock, record.as_ref()),
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
-                    reload(&mut reloader, &self.clock);
+                    reload(&mut reloader, &self.clock, record.as_ref());
                 }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
@@ -179,6 +212,7 @@ impl App {
             metrics: Arc::clone(&self.metrics),
             access_log: access_log.clone(),
             limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+            room: room(settings.max_connections),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             drain: drain.clone(),
         };
@@ -203,6 +237,7 @@ impl App {
         if let Some(listener) = admin {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
+            let connected = self.sharer.as_ref().map(Sharer::connected);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -211,6 +246,7 @@ impl App {
                     key_managers: tokens.status(clock.now()).into_iter().map(health_of).collect(),
                     generation: config.generation,
                     last_error: config.last_error,
+                    shared: connected.as_ref().map(|connected| connected()),
                 }
             };
             let listener = listener.into_side().map_err(system)?;
@@ -219,14 +255,33 @@ impl App {
         for (embedded, listener) in self.providers.iter().zip(providers) {
             let listener = listener.into_side().map_err(system)?;
             tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+            tokio::spawn(Arc::clone(&embedded.provider).tend());
         }
         Ok(())
     }
 }
 
+/// Room for connections; tells where descriptors allow fewer than wished for.
+fn room(wished: usize) -> Room {
+    let room = Room::new(raise_descriptors());
+    if room.most() < wished {
+        tracing::warn!(
+            field = "proxy.max_connections",
+            most = room.most(),
+            "file descriptors do not suffice for so many connections, each of which may need two"
+        );
+    }
+    room
+}
+
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
-    let IssuerStatus { name, ready, keys_age_s, required } = issuer;
-    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s }
+    let IssuerStatus { name, ready, keys_age_s, required, circuit } = issuer;
+    let circuit = circuit.map(|circuit| match circuit {
+        Circuit::Closed => 0,
+        Circuit::HalfOpen => 1,
+        Circuit::Open => 2,
+    });
+    KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
 /// The signals that mean something to us.
@@ -280,15 +335,15 @@ fn control_runtime() -> Result<runtime::Runtime, Error> {
         .map_err(|source| Error::System { what: "the control runtime", source })
 }
 
-fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>) {
+fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&Record>) {
     for issuer in issuers {
-        tokio::spawn(issuer.run(Arc::clone(clock)));
+        tokio::spawn(issuer.run(Arc::clone(clock), record.cloned()));
     }
 }
 
-fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>) {
+fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>, record: Option<&Record>) {
     match reloader {
-        Some(reloader) => start_issuers(reloader.reload(), clock),
+        Some(reloader) => start_issuers(reloader.reload(), clock, record),
         None => tracing::info!("the quickstart has no file to reload"),
     }
 }
@@ -317,13 +372,19 @@ async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receive
     }
 }
 
-/// Forgets counters whose window has ended, now and then.
-async fn sweep(limiter: Arc<Limiter>, clock: Arc<Clock>) {
+/// Forgets counters whose window has ended, now and then, and what was revoked and has expired.
+async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     let mut ticks = time::interval(SWEEP_EVERY);
-    loop {
+    for n in 1_u64.. {
         ticks.tick().await;
-        limiter.sweep(clock.now());
+        authorizer.limiter.sweep(clock.now());
+        if n.is_multiple_of(REVOCATIONS_EVERY) {
+            authorizer.store.revocations.sweep();
+        }
     }
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// In sweeps: a whole table is looked through, and nothing waits for the room.
+const REVOCATIONS_EVERY: u64 = 30;

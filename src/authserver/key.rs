@@ -1,20 +1,22 @@
-//! The provider's signing key: ES256, made at start, never written anywhere.
+//! A signing key of the provider: ES256.
 
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use jsonwebtoken::{
-    Algorithm, EncodingKey, Header,
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
     jwk::{Jwk, PublicKeyUse, ThumbprintHash},
 };
-use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 /// A key pair with its public half ready to be shown.
 #[derive(Debug)]
 pub(super) struct SigningKey {
     private: EncodingKey,
     public: Jwk,
+    verifier: DecodingKey,
 }
 
 /// Why there is no key, or no signature by it.
@@ -27,15 +29,22 @@ pub(super) enum Error {
 }
 
 impl SigningKey {
-    /// A new key. Its id is its thumbprint (RFC 7638), so a new start never reuses an id.
-    pub(super) fn generate() -> Result<Self, Error> {
+    /// A new key, and its private half (PKCS #8), to be stored where it outlives the process.
+    pub(super) fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), Error> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| Error::Generate)?;
-        let private = EncodingKey::from_ec_der(pkcs8.as_ref());
+        let pkcs8 = Zeroizing::new(pkcs8.as_ref().to_vec());
+        Ok((Self::read(&pkcs8)?, pkcs8))
+    }
+
+    /// The key with this private half. Its id is its thumbprint (RFC 7638), so no two keys share one.
+    pub(super) fn read(pkcs8: &[u8]) -> Result<Self, Error> {
+        let private = EncodingKey::from_ec_der(pkcs8);
         let mut public = Jwk::from_encoding_key(&private, Algorithm::ES256)?;
         public.common.public_key_use = Some(PublicKeyUse::Signature);
         public.common.key_id = Some(public.thumbprint(ThumbprintHash::SHA256)?);
-        Ok(Self { private, public })
+        let verifier = DecodingKey::from_jwk(&public)?;
+        Ok(Self { private, public, verifier })
     }
 
     /// The public half (RFC 7517).
@@ -43,13 +52,27 @@ impl SigningKey {
         &self.public
     }
 
+    /// `kid`
+    pub(super) fn id(&self) -> &str {
+        self.public.common.key_id.as_deref().unwrap_or_default()
+    }
+
     /// An access token (RFC 9068 section 2.1) with these claims.
-    pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
+    pub(super) fn sign(&self, claims: &Map<String, Value>) -> Result<String, Error> {
         let header = Header {
             typ: Some("at+jwt".into()),
             kid: self.public.common.key_id.clone(),
             ..Header::new(Algorithm::ES256)
         };
         Ok(jsonwebtoken::encode(&header, claims, &self.private)?)
+    }
+
+    /// The claims of a token that this key has signed. Times are the caller's to judge.
+    pub(super) fn verify(&self, token: &str) -> Option<Map<String, Value>> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.validate_aud = false;
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        jsonwebtoken::decode(token, &self.verifier, &validation).ok().map(|token| token.claims)
     }
 }

@@ -1,15 +1,11 @@
 //! The provider over sockets: what it publishes, and every way to be refused a token.
 
-use std::net::SocketAddr;
+use base64::Engine;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use super::{
+    testing::{FORM, GRANT, ISSUER, Server, basic, settings},
+    *,
 };
-
-use super::*;
 
 #[tokio::test]
 async fn metadata_leads_to_keys_and_tokens() {
@@ -21,7 +17,10 @@ async fn metadata_leads_to_keys_and_tokens() {
         assert_eq!(said["issuer"], ISSUER);
         assert_eq!(said["token_endpoint"], format!("{ISSUER}/token"));
         assert_eq!(said["jwks_uri"], format!("{ISSUER}/jwks"));
-        assert_eq!(said["grant_types_supported"], json!(["client_credentials"]));
+        assert_eq!(said["grant_types_supported"], json!(["client_credentials", "refresh_token"]));
+        assert_eq!(said["introspection_endpoint"], format!("{ISSUER}/introspect"));
+        assert_eq!(said["revocation_endpoint"], format!("{ISSUER}/revoke"));
+        assert_eq!(said.get("registration_endpoint"), None, "registration is off");
         assert_eq!(said["response_types_supported"], json!([]));
     }
     let key = server.get("/jwks").await.json()["keys"][0].clone();
@@ -126,7 +125,9 @@ async fn refusals_have_their_error() {
         (good, "scope=orders:read", 400, "invalid_request"),
         (good, "grant_type=", 400, "invalid_request"),
         (good, "grant_type=password", 400, "unsupported_grant_type"),
-        (good, "grant_type=refresh_token&refresh_token=x", 400, "unsupported_grant_type"),
+        (good, "grant_type=authorization_code&code=x", 400, "unsupported_grant_type"),
+        (good, "grant_type=refresh_token&refresh_token=x", 400, "invalid_grant"),
+        (good, "grant_type=refresh_token", 400, "invalid_request"),
         (good, "grant_type=client_credentials&scope=admin", 400, "invalid_scope"),
         (good, "grant_type=client_credentials&scope=orders:read+admin", 400, "invalid_scope"),
         (good, "grant_type=client_credentials&scope=orders:rea", 400, "invalid_scope"),
@@ -161,7 +162,7 @@ async fn malformed_requests_are_refused() {
 async fn nothing_else_is_there() {
     let server = Server::start(&[]).await;
     for (path, status) in
-        [("/token", 405), ("/introspect", 404), ("/revoke", 404), ("/register", 404), ("/authorize", 404), ("/", 404)]
+        [("/token", 405), ("/introspect", 405), ("/revoke", 405), ("/register", 405), ("/authorize", 404), ("/", 404)]
     {
         assert_eq!(server.get(path).await.status, status, "{path}");
     }
@@ -173,13 +174,13 @@ async fn nothing_else_is_there() {
 async fn new_clients_come_and_old_ones_go_while_the_key_stays() {
     let server = Server::start(&[]).await;
     let old = server.token(Some(("shop", "s3cret")), GRANT).await.json();
-    let jwks = server.provider.jwks();
+    let jwks = server.get("/jwks").await.json();
     let new = settings(json!({ "clients": [{ "id": "new", "secret": "x" }], "token_lifetime": "5m" }));
-    server.provider.replace_clients(Terms::new(&new, "key_managers[0]").expect("good settings"));
+    server.provider.replace_terms(Terms::new(&new, "key_managers[0]").expect("good settings"));
     server.token(Some(("shop", "s3cret")), GRANT).await.assert_refused(401, "invalid_client", "shop");
     let issued = server.token(Some(("new", "x")), GRANT).await.json();
     assert_eq!(issued["expires_in"], 300);
-    assert_eq!(server.provider.jwks(), jwks);
+    assert_eq!(server.get("/jwks").await.json(), jwks);
     server.verified(&old).await;
 
     let bad = settings(json!({ "clients": [{ "id": "other", "secret": "" }] }));
@@ -198,7 +199,19 @@ fn every_mistake_is_named() {
         (json!({ "issuer": "http://127.0.0.1:9000/as" }), vec!["issuer: must be"]),
         (json!({ "issuer": "127.0.0.1:9000" }), vec!["issuer: must be"]),
         (json!({ "issuer": "http://u:p@127.0.0.1:9000" }), vec!["issuer: must be"]),
-        (json!({ "tokens": "opaque" }), vec!["tokens: not in this build"]),
+        (json!({ "algorithms": ["RS256"] }), vec!["algorithms: must hold ES256"]),
+        (json!({ "key_rotation": "900ms" }), vec!["key_rotation: must be"]),
+        (json!({ "refresh_lifetime": "0" }), vec!["refresh_lifetime: must be"]),
+        (json!({ "registration": "token" }), vec!["registration_token: is needed"]),
+        (json!({ "registration_scopes": ["a b"] }), vec!["registration_scopes[0]: must be"]),
+        (
+            json!({ "users": [{ "name": "shop", "password": "topsecret" }, { "name": "", "password": "" }] }),
+            vec!["users[1].name: must be", "users[1].password: is empty", "users[0].name: is a client's id"],
+        ),
+        (
+            json!({ "users": [{ "name": "ada", "password": "topsecret", "claims": { "sub": 1, "email": 2 } }] }),
+            vec!["users[0].claims: must not name"],
+        ),
         (json!({ "token_lifetime": "900ms" }), vec!["token_lifetime: must be"]),
         (
             json!({ "clients": [{ "id": "a", "secret": "topsecret" }, { "id": "a", "secret": "y" }] }),
@@ -228,109 +241,4 @@ fn secrets_do_not_show() {
     let provider =
         Provider::new(&settings(json!({})), "key_managers[0]", Arc::new(Clock::new())).expect("good settings");
     assert!(!format!("{provider:?}").contains("s3cret"));
-}
-
-const ISSUER: &str = "http://127.0.0.1:9000";
-const FORM: &str = "content-type: application/x-www-form-urlencoded";
-const GRANT: &str = "grant_type=client_credentials";
-
-/// Good settings with some members changed.
-fn settings(change: Value) -> KeyManagerSettings {
-    let mut settings = json!({
-        "name": "local", "connector": "embedded", "issuer": ISSUER, "listen": "127.0.0.1:9000",
-        "clients": [
-            { "id": "shop", "secret": "s3cret", "scopes": ["orders:read", "orders:write"] },
-            { "id": "bare", "secret": "other" },
-            { "id": "odd id", "secret": "p:w+d%&ü" },
-        ],
-    });
-    for (name, value) in change.as_object().expect("an object") {
-        settings[name] = value.clone();
-    }
-    serde_json::from_value(settings).expect("settings of the contract")
-}
-
-fn basic(pair: &str) -> String {
-    BASE64_STANDARD.encode(pair)
-}
-
-/// A running provider. Stops when dropped.
-struct Server {
-    provider: Arc<Provider>,
-    address: SocketAddr,
-    _stop: watch::Sender<bool>,
-}
-
-struct Answer {
-    status: u16,
-    text: String,
-}
-
-impl Server {
-    async fn start(audience: &[&str]) -> Self {
-        let settings = settings(json!({ "audience": audience }));
-        let provider = Provider::new(&settings, "key_managers[0]", Arc::new(Clock::new())).expect("good settings");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("it is bound");
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(Arc::clone(&provider).serve(listener, stopped));
-        Self { provider, address, _stop: stop }
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
-    }
-
-    async fn post(&self, path: &str, headers: &[&str], body: &str) -> Answer {
-        let mut head = format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
-        for header in headers {
-            head += &format!("{header}\r\n");
-        }
-        self.exchange(&format!("{head}content-length: {}\r\n\r\n{body}", body.len())).await
-    }
-
-    async fn token(&self, credentials: Option<(&str, &str)>, body: &str) -> Answer {
-        let authorization =
-            credentials.map(|(id, secret)| format!("authorization: Basic {}", basic(&format!("{id}:{secret}"))));
-        let headers: Vec<&str> = [FORM].into_iter().chain(authorization.as_deref()).collect();
-        self.post("/token", &headers, body).await
-    }
-
-    async fn exchange(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        // A refused body may not be read to its end.
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes).await;
-        let text = String::from_utf8(bytes).expect("answers are UTF-8");
-        let status = text.get(9..12).and_then(|status| status.parse().ok()).expect("a status line");
-        Answer { status, text }
-    }
-
-    /// Type and claims of an issued token, after its signature was checked with the published keys.
-    async fn verified(&self, issued: &Value) -> (Option<String>, Value) {
-        let keys: JwkSet = serde_json::from_value(self.get("/jwks").await.json()).expect("a JWK set");
-        let token = issued["access_token"].as_str().expect("a token");
-        let kid = jsonwebtoken::decode_header(token).expect("a JWT").kid.expect("a key id");
-        let key = DecodingKey::from_jwk(keys.find(&kid).expect("a published key")).expect("a good key");
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.validate_aud = false;
-        validation.set_issuer(&[ISSUER]);
-        let token = jsonwebtoken::decode::<Value>(token, &key, &validation).expect("a good token");
-        (token.header.typ, token.claims)
-    }
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        let body = self.text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
-    }
-
-    fn assert_refused(&self, status: u16, error: &str, case: &str) {
-        assert_eq!((self.status, &self.json()["error"]), (status, &error.into()), "{case}: {}", self.text);
-        assert!(self.text.contains("cache-control: no-store"), "{case}: {}", self.text);
-        assert_eq!(self.text.contains("www-authenticate: Basic "), status == 401, "{case}: {}", self.text);
-        assert!(!self.text.contains("s3cret"), "{case}: {}", self.text);
-    }
 }

@@ -1,67 +1,27 @@
-//! `POST /token`: the client credentials grant (RFC 6749 section 4.4), clients authenticated by
-//! `client_secret_basic` or `client_secret_post` (section 2.3.1).
+//! `POST /token`: the grants client_credentials (RFC 6749 section 4.4), password (section 4.3, only where users are
+//! configured: for tests and demos) and refresh_token (section 6).
+//!
+//! A refresh token is good once: each use gives another, and one that is brought again ends its whole family, since
+//! it has two holders (RFC 9700 section 4.14). Access tokens are JWTs by RFC 9068, or random texts of which only the
+//! digest is kept.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use aws_lc_rs::rand;
-use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    response::{IntoResponse, Response},
-};
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use percent_encoding::percent_decode_str;
+use axum::{Json, body::Body, extract::State, response::Response};
+use http::Request;
 use serde::Serialize;
-use serde_json::json;
-use tokio::time::timeout;
-use zeroize::Zeroizing;
+use serde_json::{Map, Value, json};
 
-use super::{Provider, terms::Client};
-
-/// Why there is no token (RFC 6749 section 5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Error {
-    InvalidRequest(&'static str),
-    TooLarge,
-    InvalidClient,
-    UnsupportedGrantType,
-    InvalidScope,
-    Server,
-}
-
-/// What a client brings to prove itself.
-struct Credentials {
-    id: String,
-    secret: Zeroizing<String>,
-}
-
-/// Claims of an access token (RFC 9068 section 2.2).
-#[derive(Serialize)]
-struct Claims<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    client_id: &'a str,
-    aud: Audience<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
-    iat: u64,
-    exp: u64,
-    jti: String,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Audience<'a> {
-    One(&'a str),
-    Many(&'a [String]),
-}
+use super::{
+    Provider,
+    error::{Error, unkept},
+    random::{self, Digest},
+    registration::GrantType,
+    request::{self, Caller, Form},
+    state::{Access, Issue, Opaque, Refresh, Rotation},
+    terms::{Terms, User},
+};
+use crate::{store::TokenFacts, token::settings::TokenForm};
 
 /// What a client gets (RFC 6749 section 5.1).
 #[derive(Serialize)]
@@ -71,165 +31,191 @@ struct Issued {
     expires_in: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+}
+
+/// An access token, not yet handed out.
+struct Minted {
+    text: String,
+    issue: Issue,
 }
 
 pub(super) async fn endpoint(State(provider): State<Arc<Provider>>, request: Request<Body>) -> Response {
-    let issued = match form(request).await {
-        Ok((headers, body)) => issue(&provider, &headers, &body),
-        Err(error) => Err(error),
+    let issued = async {
+        let (caller, form) = request::authenticated(&provider, request).await?;
+        issue(&provider, &caller, &form).await
     };
-    let mut response = issued.map_or_else(IntoResponse::into_response, |issued| Json(issued).into_response());
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
+    unkept(issued.await.map(Json))
 }
 
-/// The header fields and the body of a form, bounded in size and time.
-async fn form(request: Request<Body>) -> Result<(HeaderMap, Bytes), Error> {
-    let (parts, body) = request.into_parts();
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(Error::InvalidRequest("the content type must be application/x-www-form-urlencoded"));
+async fn issue(provider: &Provider, caller: &Caller, form: &Form) -> Result<Issued, Error> {
+    let name = form.get("grant_type").ok_or(Error::InvalidRequest("grant_type is missing"))?;
+    let terms = provider.terms.load_full();
+    let grant = GrantType::of(name).filter(|grant| *grant != GrantType::Password || terms.has_users());
+    let grant = grant.ok_or(Error::UnsupportedGrantType)?;
+    if caller.grants.as_ref().is_some_and(|grants| !grants.contains(&grant)) {
+        return Err(Error::UnauthorizedClient("the client is not registered for this grant"));
     }
-    match timeout(BODY_TIMEOUT, Limited::new(body, MOST_BODY).collect()).await {
-        Ok(Ok(body)) => Ok((parts.headers, body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::TooLarge),
-        _ => Err(Error::InvalidRequest("the body did not arrive whole")),
+    let now = provider.clock.now().unix();
+    match grant {
+        GrantType::ClientCredentials => client_credentials(provider, &terms, caller, form, now).await,
+        GrantType::Password => password(provider, &terms, caller, form, now).await,
+        GrantType::RefreshToken => refresh(provider, &terms, caller, form, now).await,
     }
 }
 
-fn issue(provider: &Provider, headers: &HeaderMap, body: &[u8]) -> Result<Issued, Error> {
-    let form = parameters(body)?;
-    let parameter = |name: &str| form.get(name).map(|value| value.as_str());
-    let credentials = credentials(headers, &form)?;
-    let terms = provider.terms.load();
-    let client = terms.authenticate(&credentials.id, &credentials.secret).ok_or(Error::InvalidClient)?;
-    match parameter("grant_type") {
-        Some("client_credentials") => {}
-        Some(_) => return Err(Error::UnsupportedGrantType),
-        None => return Err(Error::InvalidRequest("grant_type is missing")),
+async fn client_credentials(
+    provider: &Provider,
+    terms: &Terms,
+    caller: &Caller,
+    form: &Form,
+    now: u64,
+) -> Result<Issued, Error> {
+    let may_have: Vec<&str> = caller.scopes.iter().map(|scope| &**scope).collect();
+    let scope = granted_scope(&may_have, form.get("scope"))?;
+    let minted = mint(provider, terms, &caller.id, &caller.id, &scope, None, now)?;
+    // A JWT needs no row: it speaks for itself.
+    if minted.issue.opaque.is_some() && !provider.state()?.issue(minted.issue, None, now).await? {
+        return Err(TOO_MANY);
     }
-    let scope = granted_scope(client, parameter("scope"))?;
-    let iat = provider.clock.now().unix();
-    let claims = Claims {
-        iss: &provider.issuer,
-        sub: &credentials.id,
-        client_id: &credentials.id,
-        aud: match terms.audience.as_slice() {
-            [one] => Audience::One(one),
-            many => Audience::Many(many),
-        },
-        scope: scope.as_deref(),
-        iat,
-        exp: iat.saturating_add(terms.lifetime),
-        jti: random_id()?,
+    Ok(issued(terms, minted.text, &scope, None))
+}
+
+async fn password(provider: &Provider, terms: &Terms, caller: &Caller, form: &Form, now: u64) -> Result<Issued, Error> {
+    let name = form.get("username").ok_or(Error::InvalidRequest("username is missing"))?;
+    let password = form.get("password").ok_or(Error::InvalidRequest("password is missing"))?;
+    let user = terms.authenticate_user(name, password).ok_or(Error::InvalidGrant("wrong user name or password"))?;
+    let scope = granted_scope(&scopes_of_both(caller, user), form.get("scope"))?;
+    let minted = mint(provider, terms, &caller.id, name, &scope, Some(user), now)?;
+    let (text, digest) = refresh_text()?;
+    let refresh = Refresh {
+        family: random::id()?,
+        client: caller.id.clone(),
+        subject: name.to_owned(),
+        scope: scope.iter().map(|scope| (*scope).to_owned()).collect(),
+        issued_at: now,
+        expires_at: now.saturating_add(terms.refresh_lifetime),
+        used: false,
     };
-    let access_token = provider.key.sign(&claims).map_err(|error| {
-        tracing::error!(%error, "a token cannot be signed");
-        Error::Server
-    })?;
-    Ok(Issued { access_token, token_type: "Bearer", expires_in: terms.lifetime, scope })
+    // A client that is registered without the grant could do nothing with it.
+    let wants = caller.grants.as_ref().is_none_or(|grants| grants.contains(&GrantType::RefreshToken));
+    let refresh = wants.then_some((digest, refresh));
+    if !provider.state()?.issue(minted.issue, refresh, now).await? {
+        return Err(TOO_MANY);
+    }
+    Ok(issued(terms, minted.text, &scope, wants.then_some(text)))
 }
 
-/// The parameters of a form. One without a value is as one left out; none may be there twice
-/// (RFC 6749 section 3.2).
-fn parameters(body: &[u8]) -> Result<HashMap<String, Zeroizing<String>>, Error> {
-    let body = std::str::from_utf8(body).map_err(|_| Error::InvalidRequest("the form is not UTF-8"))?;
-    let mut form = HashMap::new();
-    for pair in body.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
-            return Err(Error::InvalidRequest("the form is not UTF-8"));
-        };
-        if form.insert(name.to_string(), value).is_some() {
-            return Err(Error::InvalidRequest("a parameter is there twice"));
+async fn refresh(provider: &Provider, terms: &Terms, caller: &Caller, form: &Form, now: u64) -> Result<Issued, Error> {
+    let brought = form.get("refresh_token").ok_or(Error::InvalidRequest("refresh_token is missing"))?;
+    let state = provider.state()?;
+    let old = random::digest(brought);
+    // One answer for all that is no good: whoever tries learns nothing.
+    let before = state.refresh(&old, now)?.filter(|row| row.client == caller.id).ok_or(NO_GOOD)?;
+    let facts = TokenFacts {
+        issuer: "",
+        jti: None,
+        token_sha256: None,
+        consumer_key: Some(&before.client),
+        subject: Some(&before.subject),
+        issued_at: Some(before.issued_at),
+    };
+    let user = terms.user(&before.subject).filter(|_| !state.is_revoked(facts)).ok_or(NO_GOOD)?;
+    let mut may_have = scopes_of_both(caller, user);
+    may_have.retain(|scope| before.scope.iter().any(|granted| granted == scope));
+    let scope = granted_scope(&may_have, form.get("scope"))?;
+    let minted = mint(provider, terms, &caller.id, &before.subject, &scope, Some(user), now)?;
+    let (text, digest) = refresh_text()?;
+    let expires_at = now.saturating_add(terms.refresh_lifetime);
+    let next = Refresh { issued_at: now, expires_at, used: false, ..before };
+    match state.rotate(old, (digest, next), minted.issue, now).await? {
+        Rotation::Done => Ok(issued(terms, minted.text, &scope, Some(text))),
+        Rotation::Invalid => Err(NO_GOOD),
+        Rotation::Reused => {
+            tracing::warn!(client = caller.id, "a refresh token was brought twice: its family is revoked");
+            Err(NO_GOOD)
+        }
+        Rotation::Full => Err(TOO_MANY),
+    }
+}
+
+/// An access token for these claims, signed or drawn; it counts once its row, if it has one, is written.
+fn mint(
+    provider: &Provider,
+    terms: &Terms,
+    client: &str,
+    subject: &str,
+    scope: &[&str],
+    user: Option<&User>,
+    now: u64,
+) -> Result<Minted, Error> {
+    let jti = random::id()?;
+    let expires_at = now.saturating_add(terms.lifetime);
+    let mut claims: Map<String, Value> = user.map(|user| user.claims.clone()).unwrap_or_default();
+    let audience = match terms.audience.as_slice() {
+        [one] => json!(one),
+        many => json!(many),
+    };
+    claims.extend([
+        ("iss".to_owned(), json!(provider.issuer)),
+        ("sub".to_owned(), json!(subject)),
+        ("client_id".to_owned(), json!(client)),
+        ("aud".to_owned(), audience),
+        ("iat".to_owned(), json!(now)),
+        ("exp".to_owned(), json!(expires_at)),
+        ("jti".to_owned(), json!(jti)),
+    ]);
+    if !scope.is_empty() {
+        claims.insert("scope".to_owned(), json!(scope.join(" ")));
+    }
+    match terms.form {
+        TokenForm::Jwt => {
+            let text = provider.keys()?.current().sign(&claims).map_err(|error| {
+                tracing::error!(%error, "a token cannot be signed");
+                Error::Server
+            })?;
+            Ok(Minted { text, issue: Issue { access: Access::Jti(jti), expires_at, opaque: None } })
+        }
+        TokenForm::Opaque => {
+            let text = random::secret(random::OPAQUE)?;
+            let access = Access::Token((&random::digest(&text)).into());
+            Ok(Minted { text, issue: Issue { access, expires_at, opaque: Some(Opaque { claims, expires_at }) } })
         }
     }
-    form.retain(|_, value| !value.is_empty());
-    Ok(form)
 }
 
-/// The client's credentials, by exactly one method.
-fn credentials(headers: &HeaderMap, form: &HashMap<String, Zeroizing<String>>) -> Result<Credentials, Error> {
-    let (id, secret) = (form.get("client_id"), form.get("client_secret"));
-    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = authorization.next() else {
-        let (Some(id), Some(secret)) = (id, secret) else { return Err(Error::InvalidClient) };
-        return Ok(Credentials { id: id.to_string(), secret: secret.clone() });
-    };
-    if authorization.next().is_some() || secret.is_some() {
-        return Err(Error::InvalidRequest("more than one way of client authentication"));
-    }
-    let basic = basic(value).ok_or(Error::InvalidClient)?;
-    if id.is_some_and(|id| **id != basic.id) {
-        return Err(Error::InvalidRequest("client_id is another than the authenticated one"));
-    }
-    Ok(basic)
+fn issued(terms: &Terms, access_token: String, scope: &[&str], refresh_token: Option<String>) -> Issued {
+    let scope = (!scope.is_empty()).then(|| scope.join(" "));
+    Issued { access_token, token_type: "Bearer", expires_in: terms.lifetime, scope, refresh_token }
 }
 
-/// `Basic` credentials (RFC 7617), each part form-encoded as RFC 6749 section 2.3.1 has it.
-fn basic(value: &HeaderValue) -> Option<Credentials> {
-    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let pair = Zeroizing::new(String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?);
-    let (id, secret) = pair.split_once(':')?;
-    Some(Credentials { id: decoded(id)?.to_string(), secret: decoded(secret)? })
+fn refresh_text() -> Result<(String, Digest), Error> {
+    let text = random::secret(random::REFRESH)?;
+    let digest = random::digest(&text);
+    Ok((text, digest))
 }
 
-/// A part of a form without its encoding; none if it is not UTF-8.
-fn decoded(text: &str) -> Option<Zeroizing<String>> {
-    let text = text.replace('+', " ");
-    percent_decode_str(&text).decode_utf8().ok().map(Cow::into_owned).map(Zeroizing::new)
+/// Scopes of the client that the user may have too.
+fn scopes_of_both<'a>(caller: &'a Caller, user: &User) -> Vec<&'a str> {
+    let may = |scope: &&str| user.scopes.iter().any(|own| **own == **scope);
+    caller.scopes.iter().map(|scope| &**scope).filter(may).collect()
 }
 
-/// The scopes asked for, if the client may have all of them; all of its own when it asks for none.
-fn granted_scope(client: &Client, asked: Option<&str>) -> Result<Option<String>, Error> {
+/// The scopes asked for, if all of them may be had; all that may be had when none is asked for.
+fn granted_scope<'a>(may_have: &[&'a str], asked: Option<&str>) -> Result<Vec<&'a str>, Error> {
     let mut granted: Vec<&str> = Vec::new();
-    for scope in asked.unwrap_or_default().split(' ').filter(|scope| !scope.is_empty()) {
-        if !client.scopes.iter().any(|own| **own == *scope) {
-            return Err(Error::InvalidScope);
-        }
-        if !granted.contains(&scope) {
+    for asked in asked.unwrap_or_default().split(' ').filter(|scope| !scope.is_empty()) {
+        let scope = may_have.iter().find(|scope| **scope == asked).ok_or(Error::InvalidScope)?;
+        if !granted.contains(scope) {
             granted.push(scope);
         }
     }
     if granted.is_empty() {
-        granted = client.scopes.iter().map(|own| &**own).collect();
+        granted = may_have.to_vec();
     }
-    Ok((!granted.is_empty()).then(|| granted.join(" ")))
+    Ok(granted)
 }
 
-fn random_id() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).map_err(|_| Error::Server)?;
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let (status, error, description) = match self {
-            Self::InvalidRequest(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
-            Self::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client", "client authentication failed"),
-            Self::UnsupportedGrantType => {
-                (StatusCode::BAD_REQUEST, "unsupported_grant_type", "only client_credentials is supported")
-            }
-            Self::InvalidScope => (StatusCode::BAD_REQUEST, "invalid_scope", "the client may not have that scope"),
-            Self::Server => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "no token can be issued now"),
-        };
-        let body = Json(json!({ "error": error, "error_description": description }));
-        let mut response = (status, body).into_response();
-        if self == Self::InvalidClient {
-            let challenge = HeaderValue::from_static("Basic realm=\"tollgate\", charset=\"UTF-8\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        response
-    }
-}
-
-const MOST_BODY: usize = 64 << 10;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const NO_GOOD: Error = Error::InvalidGrant("the refresh token is no good");
+const TOO_MANY: Error = Error::Full("too many tokens are alive");

@@ -4,8 +4,8 @@ use http::StatusCode;
 
 use crate::{
     store::PathFlaw,
-    throttle::{Level, Throttled},
-    token::{Flaw, Rejection},
+    throttle::{Level, Throttled, Usage},
+    token::{Flaw, Flood, Rejection},
 };
 
 /// Why a request does not pass.
@@ -43,6 +43,8 @@ pub enum Denial {
     NoResource,
     /// A tier has no room.
     Throttled(Throttled),
+    /// The client address has brought too many bad opaque tokens: this one was not asked about.
+    Flooded(Usage),
     /// Something the verdict needs cannot be had now.
     Unavailable {
         /// Seconds after which a retry may help, at least 1.
@@ -121,6 +123,15 @@ impl Denial {
         self.row().grpc
     }
 
+    /// The limit that has no room, where it is one.
+    pub fn usage(&self) -> Option<&Usage> {
+        match self {
+            Self::Throttled(throttled) => Some(&throttled.usage),
+            Self::Flooded(usage) => Some(usage),
+            _ => None,
+        }
+    }
+
     /// Place of `reason` among all reasons, from 1; below 63. Granted requests have 0, those whose client did
     /// not wait for the verdict 63.
     pub fn reason_index(&self) -> usize {
@@ -145,6 +156,7 @@ impl Denial {
             Self::HeaderTooLarge => 18,
             Self::UriTooLong => 19,
             Self::BodyTooLarge => 20,
+            Self::Flooded(_) => 29,
             // Below the flaws of tokens, above the levels of throttling.
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
@@ -176,6 +188,7 @@ impl Denial {
                 let (code, reason) = throttle_code(throttled);
                 row(S::TOO_MANY_REQUESTS, code, reason, grpc::RESOURCE_EXHAUSTED, "Message throttled out", "You have exceeded your quota")
             }
+            Self::Flooded(_) => row(S::TOO_MANY_REQUESTS, "429", "too_many_failures", grpc::RESOURCE_EXHAUSTED, "Too Many Requests", "Too many invalid access tokens have come from this address"),
             Self::Unavailable { .. } => row(S::SERVICE_UNAVAILABLE, "900900", "unavailable", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "The credentials cannot be verified at the moment"),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "900900", "internal", grpc::INTERNAL, "Unclassified Authentication Failure", "Internal error"),
             Self::UpstreamFailed => row(S::BAD_GATEWAY, "101503", "upstream_failed", grpc::UNAVAILABLE, "Bad Gateway", "The upstream cannot be reached or broke off"),
@@ -220,9 +233,15 @@ impl From<Rejection> for Denial {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::Invalid(flaw) => Self::Token(flaw),
+            Rejection::Flooded(flood) => Self::Flooded(usage_of(flood)),
             Rejection::Unavailable { retry_after, .. } => Self::Unavailable { retry_after },
         }
     }
+}
+
+/// The limit of failures in the words of a tier.
+fn usage_of(Flood { limit, window_s, reset_s }: Flood) -> Usage {
+    Usage { tier: "failures".into(), limit: u32::try_from(limit).unwrap_or(u32::MAX), window_s, remaining: 0, reset_s }
 }
 
 #[cfg(test)]
@@ -230,7 +249,6 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::throttle::Usage;
 
     fn every_denial() -> Vec<Denial> {
         let usage = Usage { tier: "Gold".into(), limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
@@ -251,6 +269,7 @@ mod tests {
             Denial::Scope,
             Denial::NoApi,
             Denial::NoResource,
+            Denial::Flooded(usage.clone()),
             Denial::Unavailable { retry_after: 1 },
             Denial::Internal,
             Denial::UpstreamFailed,

@@ -26,8 +26,8 @@ pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> 
     if let Some(seconds) = retry_after(denial) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Denial::Throttled(throttled) = denial {
-        rate_limit(&throttled.usage, headers);
+    if let Some(usage) = denial.usage() {
+        rate_limit(usage, headers);
     }
     if *denial == Denial::Method {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
@@ -138,16 +138,15 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
 
 fn retry_after(denial: &Denial) -> Option<u64> {
     match denial {
-        Denial::Throttled(throttled) => Some(throttled.usage.reset_s.max(1)),
         Denial::Unavailable { retry_after } => Some(u64::from(*retry_after).max(1)),
-        _ => None,
+        _ => denial.usage().map(|usage| usage.reset_s.max(1)),
     }
 }
 
 /// WSO2's form: `2026-Nov-23 15:16:32+0000 UTC`.
 fn next_access_time(denial: &Denial, now: Now) -> Option<String> {
-    let Denial::Throttled(throttled) = denial else { return None };
-    let at = UNIX_EPOCH + Duration::from_secs(now.unix().saturating_add(throttled.usage.reset_s).min(LAST_DATE));
+    let at = now.unix().saturating_add(denial.usage()?.reset_s).min(LAST_DATE);
+    let at = UNIX_EPOCH + Duration::from_secs(at);
     let date = httpdate::fmt_http_date(at); // Mon, 23 Nov 2026 15:16:32 GMT
     let mut words = date.split(' ').skip(1);
     let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);

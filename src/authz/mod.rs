@@ -24,10 +24,10 @@ pub use trace::{Step, StepTimer, Trace};
 pub use crate::store::PathFlaw;
 
 use crate::{
-    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, canonical},
+    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, TokenFacts, canonical},
     telemetry::Metrics,
     throttle::{Charge, Level, Limiter, Usage},
-    token::{Authenticated, Authenticator, Identity},
+    token::{Authenticated, Authenticator, Flaw, Identity},
 };
 use decision::Seen;
 
@@ -87,6 +87,7 @@ impl Authorizer {
         trace.step(Step::Credential, || if credential.is_some() { "bearer" } else { "none" }.to_owned());
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
+            self.require_unrevoked(&identity)?; // even if cached
             scope::require_level(resource, &identity)?;
             subscription::require(tables, api, &identity, seen)?;
             require_environment(api, seen)?;
@@ -113,12 +114,25 @@ impl Authorizer {
         trace: &mut T,
     ) -> Result<Arc<Identity>, Denial> {
         let Authenticated { identity, from_cache } =
-            self.tokens.authenticate(token, &api.key_managers, request.now).await?;
+            self.tokens.authenticate(token, &api.key_managers, request.client, request.now).await?;
         trace.step(Step::Authenticate, || {
             format!("{}{}", identity.key_manager, if from_cache { ", seen before" } else { "" })
         });
         seen.identity = Some(Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// Refuses what was revoked since it was issued.
+    fn require_unrevoked(&self, identity: &Identity) -> Result<(), Denial> {
+        let facts = TokenFacts {
+            issuer: &identity.issuer,
+            jti: identity.jti.as_deref(),
+            token_sha256: Some(&identity.token_sha256),
+            consumer_key: identity.consumer_key.as_deref(),
+            subject: identity.subject.as_deref(),
+            issued_at: identity.issued_at,
+        };
+        if self.store.revocations.is_revoked(&facts) { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
     }
 
     /// Takes one request from every limit that it meets, in the order of the levels.

@@ -6,7 +6,9 @@ use url::{Host, Url};
 
 use crate::{
     net::Address,
-    token::settings::{ConnectorKind, KeyManagerSettings, TokenForm},
+    token::settings::{
+        Algorithm, ConnectorKind, KeyManagerSettings, Registration, ResponseForm, TokenForm, Validation,
+    },
     units::Span,
 };
 
@@ -47,7 +49,6 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
     }
     let named = manager.issuer.strip_prefix("http://") == Some(listen);
     found.refuse(!named, at("issuer"), "must be http:// and the listen address of this embedded provider");
-    found.refuse(manager.token_lifetime == Span::default(), at("token_lifetime"), "must be longer than 0");
     found.refuse(
         !manager.decryption_keys.is_empty(),
         at("decryption_keys"),
@@ -58,19 +59,65 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
         at("secret_keys"),
         "are of no use: the embedded provider signs by ES256",
     );
+    check_tokens(manager, at, found);
+    check_people(manager, at, found);
+}
 
+/// What it issues, how long that lives, and who may register.
+fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    for (field, span) in [("token_lifetime", manager.token_lifetime), ("refresh_lifetime", manager.refresh_lifetime)] {
+        found.refuse(span == Span::default(), at(field), "must be longer than 0");
+    }
+    let unasked = matches!(manager.validation, Validation::Jwt | Validation::Both);
+    found.refuse(
+        manager.tokens == TokenForm::Opaque && unasked,
+        at("tokens"),
+        "opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+    );
+    // Each key is published until its last token has expired: a key set must not grow without bound.
+    let rotation = manager.key_rotation.0;
+    let hasty = !rotation.is_zero() && rotation < manager.token_lifetime.0 / 8;
+    found.refuse(hasty, at("key_rotation"), "must be 0, or at least an eighth of token_lifetime");
+    let es256 = manager.algorithms.is_empty() || manager.algorithms.contains(&Algorithm::ES256);
+    found.refuse(!es256, at("algorithms"), "must hold ES256, by which the embedded provider signs");
+    let by_token = manager.registration == Registration::Token;
+    found.refuse(
+        by_token != manager.registration_token.is_some(),
+        at("registration_token"),
+        "is needed by registration = \"token\", and by nothing else",
+    );
+    check_scopes(&manager.registration_scopes, &at("registration_scopes"), found);
+}
+
+/// Clients and users.
+fn check_people(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    // RFC 6749 appendix A: visible characters and spaces.
+    let good = |name: &str| !name.is_empty() && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let mut first = HashMap::new();
     for (index, client) in manager.clients.iter().enumerate() {
         let at = |field: &str| at(&format!("clients[{index}].{field}"));
-        // RFC 6749 appendix A.1: visible characters and spaces.
-        let visible = client.id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        found.refuse(client.id.is_empty() || !visible, at("id"), "must be visible ASCII characters");
+        found.refuse(!good(&client.id), at("id"), "must be visible ASCII characters");
         if let Some(other) = first.insert(&*client.id, index) {
             found.add(at("id"), format_args!("is the id of clients[{other}] too"));
         }
-        for (index, scope) in client.scopes.iter().enumerate() {
-            found.refuse(!is_scope(scope), at(&format!("scopes[{index}]")), "is not a scope of RFC 6749");
+        check_scopes(&client.scopes, &at("scopes"), found);
+    }
+    let (clients, mut first) = (first, HashMap::new());
+    for (index, user) in manager.users.iter().enumerate() {
+        let at = |field: &str| at(&format!("users[{index}].{field}"));
+        found.refuse(!good(&user.name), at("name"), "must be visible ASCII characters");
+        if let Some(other) = first.insert(&*user.name, index) {
+            found.add(at("name"), format_args!("is the name of users[{other}] too"));
         }
+        let client = clients.contains_key(&*user.name);
+        found.refuse(client, at("name"), "is the id of a client, whose tokens would look alike");
+        check_scopes(&user.scopes, &at("scopes"), found);
+    }
+}
+
+fn check_scopes(scopes: &[String], field: &str, found: &mut Findings) {
+    for (index, scope) in scopes.iter().enumerate() {
+        found.refuse(!is_scope(scope), format!("{field}[{index}]"), "is not a scope of RFC 6749");
     }
 }
 
@@ -79,8 +126,9 @@ fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     check_issuer(manager, at, found);
     let by_hand = manager.jwks_uri.is_some() || manager.jwks.is_some();
     let shared = !manager.secret_keys.is_empty();
+    let asked = manager.validation == Validation::Introspect && manager.introspection_response == ResponseForm::Json;
     found.refuse(
-        !manager.discovery && !by_hand && !shared,
+        !manager.discovery && !by_hand && !shared && !asked,
         at("discovery"),
         "false needs jwks_uri, jwks or secret_keys",
     );
@@ -97,7 +145,13 @@ fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
         (manager.allow_remote, "allow_remote"),
         (manager.tokens != TokenForm::default(), "tokens"),
         (manager.token_lifetime != Span::seconds(3600), "token_lifetime"),
+        (manager.refresh_lifetime != Span::seconds(86_400), "refresh_lifetime"),
+        (manager.key_rotation != Span::seconds(30 * 86_400), "key_rotation"),
         (!manager.clients.is_empty(), "clients"),
+        (!manager.users.is_empty(), "users"),
+        (manager.registration != Registration::Off, "registration"),
+        (manager.registration_token.is_some(), "registration_token"),
+        (!manager.registration_scopes.is_empty(), "registration_scopes"),
     ] {
         found.refuse(set, at(field), "is only for connector \"embedded\"");
     }
@@ -156,6 +210,7 @@ fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found:
     {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
     }
+    found.refuse(manager.concurrency == 0, at("concurrency"), "must be at least 1");
     let short = manager.jwks_max_stale < manager.jwks_refresh;
     found.refuse(short, at("jwks_max_stale"), "must be at least jwks_refresh");
 }

@@ -4,13 +4,9 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::{
-    net::{Address, TlsSettings},
-    secret::Secret,
-    units::Span,
-};
+use crate::net::{Address, TlsSettings};
 
 /// `[decision]`: doors that answer another gateway's question with the verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -35,72 +31,4 @@ pub struct ManagementSettings {
     pub key_managers: Vec<String>,
     /// File of the key that may call from loopback and Unix sockets; made at first start, beside the store by default.
     pub bootstrap_key_file: Option<PathBuf>,
-}
-
-/// `[store]`: where the tables are recorded; without it nothing is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSettings {
-    /// A file of this machine.
-    pub path: Option<PathBuf>,
-    /// A team's store: `postgres://…`. A secret, since it may hold a password.
-    pub url: Option<Secret>,
-}
-
-/// `[shared]`: what several sidecars share; without it one counts alone.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SharedSettings {
-    /// `redis://`, `rediss://`, `redis-sentinel://` or `redis-cluster://`. A secret, since it may hold a password.
-    pub redis: Secret,
-    /// User there.
-    pub username: Option<String>,
-    /// Password there.
-    pub password: Option<Secret>,
-    /// Begins every key there.
-    #[serde(default = "prefix")]
-    pub prefix: String,
-    /// How counters are shared.
-    #[serde(default)]
-    pub mode: SharedMode,
-    /// How often counts are exchanged in mode `batched`.
-    #[serde(default = "interval")]
-    pub interval: Span,
-    /// What happens to requests while Redis is away.
-    #[serde(default)]
-    pub on_outage: OutageRule,
-}
-
-/// How counters are shared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SharedMode {
-    /// The path never waits; counts are exchanged now and then.
-    #[default]
-    Batched,
-    /// Parts of a limit are taken in advance: never above the limit.
-    Lease,
-    /// Every request asks.
-    Strict,
-}
-
-/// What happens to requests while Redis is away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OutageRule {
-    /// Each counts alone.
-    #[default]
-    Local,
-    /// Refused.
-    Deny,
-    /// Passed uncounted.
-    Allow,
-}
-
-fn prefix() -> String {
-    "tollgate:".into()
-}
-
-fn interval() -> Span {
-    Span::millis(100)
 }

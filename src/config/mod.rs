@@ -26,10 +26,11 @@ use crate::{
     store::{
         FaultFormat,
         settings::{
-            ApiSettings, ApplicationSettings, GateSettings, IdentityHeaders, SubscriptionSettings, TableSettings,
-            TierSettings,
+            ApiSettings, ApplicationSettings, GateSettings, IdentityHeaders, StoreSettings, SubscriptionSettings,
+            TableSettings, TierSettings,
         },
     },
+    sync::SharedSettings,
     telemetry::LogSettings,
     throttle,
     token::settings::{CacheSettings, KeyManagerSettings},
@@ -41,7 +42,7 @@ pub use network::Network;
 pub use reload::restart_only;
 pub use schema::schema;
 
-use later::{DecisionSettings, ManagementSettings, SharedSettings, StoreSettings};
+use later::{DecisionSettings, ManagementSettings};
 
 /// The configuration of Tollgate. A door that it does not mention is not opened.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -66,7 +67,7 @@ pub struct Settings {
     pub management: Option<ManagementSettings>,
     /// Metrics and health.
     pub admin: Option<AdminSettings>,
-    /// Where the tables are recorded.
+    /// What must outlive the process.
     pub store: Option<StoreSettings>,
     /// What several sidecars share.
     pub shared: Option<SharedSettings>,

@@ -35,6 +35,8 @@ impl Settings {
     }
 
     fn check_general(&self, found: &mut Findings) {
+        let failures = self.throttle.failures.per < Span::seconds(1);
+        found.refuse(failures, "throttle.failures.per", "must be at least 1s");
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
         let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
         found.refuse(
@@ -42,6 +44,10 @@ impl Settings {
             "realm",
             "must be visible ASCII characters and spaces, without quotes and backslashes",
         );
+        if let Some(store) = &self.store {
+            let path = store.path.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+            found.refuse(!path && store.url.is_none(), "store.path", "is needed: the file, in a folder that exists");
+        }
         let share = 0.0..=1.0;
         found.refuse(!share.contains(&self.log.access_sample), "log.access_sample", "must be from 0 to 1");
     }
@@ -113,6 +119,16 @@ fn check_proxy(proxy: &proxy::Settings, found: &mut Findings) {
         format_args!("must be from 1 to {MAX_HEADERS}"),
     );
     found.refuse(
+        !(1..=MAX_CONNECTIONS).contains(&proxy.max_connections),
+        "proxy.max_connections",
+        format_args!("must be from 1 to {MAX_CONNECTIONS}"),
+    );
+    found.refuse(
+        !(1..=MAX_STREAMS).contains(&proxy.max_streams),
+        "proxy.max_streams",
+        format_args!("must be from 1 to {MAX_STREAMS}"),
+    );
+    found.refuse(
         proxy.max_uri == Size(0) || proxy.max_uri > head || proxy.max_uri > MAX_URI,
         "proxy.max_uri",
         format_args!("must be more than 0, and at most max_header_bytes and {MAX_URI}"),
@@ -180,6 +196,8 @@ const MAX_HEAD: Size = Size(16 << 20);
 /// Longest target that crate `http` reads.
 const MAX_URI: Size = Size(65_534);
 const MAX_HEADERS: usize = 10_000;
+const MAX_CONNECTIONS: usize = 1_000_000;
+const MAX_STREAMS: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -227,16 +245,24 @@ mod tests {
                 "identity_headers.claims = { email = 'Authorization' }",
                 "identity_headers.claims.email: is a header that HTTP itself needs",
             ),
-            ("store = {}", "store: not in this build"),
+            ("store = {}", "store.path: is needed: the file, in a folder that exists"),
+            ("store.url = 'postgres://a'", "store.url: not in this build"),
             ("decision = {}", "decision: not in this build"),
             ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
-            ("shared.redis = 'redis://127.0.0.1'", "shared: not in this build"),
-            ("cache.introspection_ttl = '61s'", "cache.introspection_ttl: not in this build"),
-            ("throttle.failures.requests = 1", "throttle.failures: not in this build"),
+            ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
+            ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
+            ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
+            ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
-        for allowed in ["cache.introspection_ttl = '1m'", "cache.tokens = '1MiB'", "throttle.failures.per = '60s'"] {
+        for allowed in [
+            "store.path = '/a/b.redb'",
+            "cache.introspection_ttl = '61s'",
+            "cache.tokens = '1MiB'",
+            "throttle.failures.requests = 0",
+            "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
+        ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
         }
     }
@@ -255,6 +281,8 @@ mod tests {
                 "proxy.max_header_bytes: must be from 8KiB to 16MiB",
             ),
             (door("max_headers = 0"), "proxy.max_headers: must be from 1 to 10000"),
+            (door("max_connections = 0"), "proxy.max_connections: must be from 1 to 1000000"),
+            (door("max_streams = 0"), "proxy.max_streams: must be from 1 to 10000"),
             (door("max_uri = '0'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
             (door("max_uri = '64KiB'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
             (door("timeouts.idle = '0'"), "proxy.timeouts.idle: must be longer than 0"),
@@ -302,13 +330,17 @@ mod tests {
             ("listen = '127.0.0.1:1'", "listen: is only for connector \"embedded\""),
             ("allow_remote = true", "allow_remote: is only for connector \"embedded\""),
             ("clients = [{ id = 'a', secret = 'b' }]", "clients: is only for connector \"embedded\""),
+            ("users = [{ name = 'a', password = 'b' }]", "users: is only for connector \"embedded\""),
+            ("registration = 'open'", "registration: is only for connector \"embedded\""),
+            ("registration_token = 'x'", "registration_token: is only for connector \"embedded\""),
+            ("registration_scopes = ['x']", "registration_scopes: is only for connector \"embedded\""),
+            ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
+            ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connector \"http\""),
-            ("validation = 'introspect'", "validation: not in this build"),
-            ("token_pattern = '^op_'", "token_pattern: not in this build"),
-            ("concurrency = 8", "concurrency: not in this build"),
+            ("concurrency = 0", "concurrency: must be at least 1"),
             (
-                "introspection_endpoint = 'https://idp.example.com/introspect'",
-                "introspection_endpoint: not in this build",
+                "introspection_endpoint = 'http://idp.example.com/introspect'",
+                "introspection_endpoint: must be https; http only on loopback, or with allow_http = true",
             ),
         ] {
             assert_eq!(problems(&format!("{GOOD}{line}")), [format!("key_managers[0].{expected}")], "{line}");
@@ -318,12 +350,15 @@ mod tests {
         for harmless in [
             "client_id = 'x'\nclient_secret = 'y'\nclient_auth = 'post'",
             "validation = 'jwt'",
+            "validation = 'introspect'\ndiscovery = false",
+            "token_pattern = '^op_'\nconcurrency = 8",
             "discovery = false\njwks.file = 'x'",
         ] {
             assert_eq!(problems(&format!("{GOOD}{harmless}")), Vec::<String>::new(), "{harmless}");
         }
-        let keycloak = GOOD.replace("'oidc'", "'keycloak'");
-        assert_eq!(problems(&keycloak), ["key_managers[0].connector: not in this build"]);
+        assert_eq!(problems(&GOOD.replace("'oidc'", "'keycloak'")), Vec::<String>::new());
+        let okta = GOOD.replace("'oidc'", "'okta'");
+        assert_eq!(problems(&okta), ["key_managers[0].connector: not in this build"]);
     }
 
     #[test]
@@ -365,7 +400,44 @@ mod tests {
             ),
             (good.replace("127.0.0.1", "0.0.0.0"), "listen: must be a loopback address, unless allow_remote = true"),
             (format!("{good}token_lifetime = '0'"), "token_lifetime: must be longer than 0"),
-            (format!("{good}tokens = 'opaque'"), "tokens: not in this build"),
+            (
+                format!("{good}tokens = 'opaque'\nvalidation = 'jwt'"),
+                "tokens: opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
+            ),
+            (format!("{good}refresh_lifetime = '0'"), "refresh_lifetime: must be longer than 0"),
+            (
+                format!("{good}token_lifetime = '80s'\nkey_rotation = '9s'"),
+                "key_rotation: must be 0, or at least an eighth of token_lifetime",
+            ),
+            (
+                format!("{good}algorithms = ['RS256']"),
+                "algorithms: must hold ES256, by which the embedded provider signs",
+            ),
+            (
+                format!("{good}registration = 'token'"),
+                "registration_token: is needed by registration = \"token\", and by nothing else",
+            ),
+            (
+                format!("{good}registration_token = 'x'"),
+                "registration_token: is needed by registration = \"token\", and by nothing else",
+            ),
+            (format!("{good}registration_scopes = ['a b']"), "registration_scopes[0]: is not a scope of RFC 6749"),
+            (
+                format!("{good}users = [{{ name = '', password = 's' }}]"),
+                "users[0].name: must be visible ASCII characters",
+            ),
+            (
+                format!("{good}users = [{{ name = 'a', password = 's' }}, {{ name = 'a', password = 's' }}]"),
+                "users[1].name: is the name of users[0] too",
+            ),
+            (
+                format!("{good}clients = [{{ id = 'a', secret = 's' }}]\nusers = [{{ name = 'a', password = 's' }}]"),
+                "users[0].name: is the id of a client, whose tokens would look alike",
+            ),
+            (
+                format!("{good}users = [{{ name = 'a', password = 's', scopes = ['a b'] }}]"),
+                "users[0].scopes[0]: is not a scope of RFC 6749",
+            ),
             (
                 format!("{good}clients = [{{ id = '', secret = 's' }}]"),
                 "clients[0].id: must be visible ASCII characters",
@@ -385,7 +457,7 @@ mod tests {
 
     #[test]
     fn all_are_told_in_one_run() {
-        let text = format!("workers = 9999\nrealm = ''\nstore = {{}}\n{GOOD}leeway = '1s'\nconcurrency = 0");
+        let text = format!("workers = 9999\nrealm = ''\nstore.url = ''\n{GOOD}leeway = '1s'\nconcurrency = 0");
         assert_eq!(problems(&text).len(), 4);
     }
 }

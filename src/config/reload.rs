@@ -49,6 +49,7 @@ mod tests {
             ("audience = [\"quickstart\"]", "audience = [\"other\"]", &[]),
             ("[proxy]", "realm = \"x\"\nstrip_headers = [\"X-A\"]\n[proxy]", &[]),
             ("[proxy]", "workers = 2\n[proxy]", &["workers"]),
+            ("[proxy]", "store.path = \"/a\"\n[proxy]", &["store"]),
             ("8080", "8081", &["proxy.listen"]),
             ("[proxy]", "[proxy]\ngrace = \"1s\"", &[]),
             ("[proxy]", "[proxy]\ntimeouts = { idle = \"1s\" }", &[]),

@@ -127,6 +127,8 @@ mod tests {
         proxy.tls.client_ca
         proxy.max_header_bytes = "64KiB"
         proxy.max_headers = 100
+        proxy.max_connections = 16384
+        proxy.max_streams = 128
         proxy.max_uri = "8KiB"
         proxy.max_body = "0"
         proxy.timeouts.connect = "5s"
@@ -201,6 +203,14 @@ mod tests {
         key_managers.client_id
         key_managers.client_secret
         key_managers.client_auth = "basic"
+        key_managers.client_key
+        key_managers.client_key.file
+        key_managers.client_key.kid
+        key_managers.client_key.alg
+        key_managers.client_certificate
+        key_managers.client_certificate.cert
+        key_managers.client_certificate.key
+        key_managers.introspection_response = "json"
         key_managers.endpoint
         key_managers.token
         key_managers.listen

@@ -1,14 +1,16 @@
 //! Settings that are allowed and let more pass than one may think: told at start, and refused by
-//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API without subscriptions that asks for something else.
+//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API
+//! without subscriptions that asks for something else.
 
 use crate::{
     problem::Problem,
     store::{AuthLevel, AuthRule, SubscriptionRule, TokenPlace, settings::ApiSettings},
-    token::settings::KeyManagerSettings,
+    sync::OutageRule,
+    token::settings::{KeyManagerSettings, Registration},
     units::Span,
 };
 
-use super::{Settings, later::OutageRule, problems::Findings};
+use super::{Settings, problems::Findings};
 
 impl Settings {
     /// Every fail-open trap.
@@ -28,6 +30,8 @@ impl Settings {
                 at("allow_remote"),
                 "the embedded provider can be reached from elsewhere",
             );
+            let open = manager.registration == Registration::Open;
+            found.refuse(open, at("registration"), "anybody may register clients at the embedded provider");
             found.refuse(!manager.require_exp, at("require_exp"), "tokens that never expire pass");
             found.refuse(
                 leeway,
@@ -132,6 +136,7 @@ mod tests {
             ("audience = ['x']", "audience = []", "key_managers[0].audience"),
             ("audience", "allow_http = true, audience", "key_managers[0].allow_http"),
             ("audience", "allow_remote = true, audience", "key_managers[0].allow_remote"),
+            ("audience", "registration = 'open', audience", "key_managers[0].registration"),
             ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
             ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
             ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),

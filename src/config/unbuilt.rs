@@ -3,14 +3,11 @@
 
 use crate::{
     problem::Problem,
-    throttle,
-    token::settings::{CacheSettings, ConnectorKind, TokenForm, Validation},
+    sync::{OutageRule, SharedMode, SharedSettings},
+    token::settings::ConnectorKind,
 };
 
 use super::{Settings, problems::Findings};
-
-/// The default: keys are fetched one call at a time, so there is nothing to limit yet.
-const UNBUILT_CONCURRENCY: u32 = 64;
 
 /// Adds a problem for every setting without a part.
 pub(super) fn check(settings: &Settings, found: &mut Findings) {
@@ -21,20 +18,16 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     };
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.management.is_some(), "management".into());
-    refuse(settings.store.is_some(), "store".into());
-    refuse(settings.shared.is_some(), "shared".into());
-
-    let (cache, usual) = (&settings.cache, CacheSettings::default());
-    refuse(cache.introspection_ttl != usual.introspection_ttl, "cache.introspection_ttl".into());
-    refuse(settings.throttle.failures != throttle::Failures::default(), "throttle.failures".into());
+    refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
+    if let Some(shared) = &settings.shared {
+        refuse(shared.mode != SharedMode::default(), "shared.mode".into());
+        refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
+        refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
+    }
 
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let at = |field: &str| format!("key_managers[{index}].{field}");
-        refuse(!matches!(manager.connector, ConnectorKind::Oidc | ConnectorKind::Embedded), at("connector"));
-        refuse(!matches!(manager.validation, Validation::Auto | Validation::Jwt), at("validation"));
-        refuse(manager.tokens == TokenForm::Opaque, at("tokens"));
-        refuse(manager.token_pattern.is_some(), at("token_pattern"));
-        refuse(manager.introspection_endpoint.is_some(), at("introspection_endpoint"));
-        refuse(manager.concurrency != UNBUILT_CONCURRENCY, at("concurrency"));
+        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
+        refuse(!built.contains(&manager.connector), at("connector"));
     }
 }

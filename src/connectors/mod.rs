@@ -1,31 +1,60 @@
 //! Connectors: how each kind of OAuth provider is spoken to.
 //!
-//! So far they answer one question, where a key manager's keys come from. Only addresses that the
-//! configuration or the provider's own metadata names are asked, never one from a token.
+//! So far they answer two questions: where a key manager's keys come from, and who is asked about its tokens.
+//! Only addresses that the configuration or the provider's own metadata names are asked, never one from a token.
 
+mod breaker;
+mod client_auth;
+mod introspection;
+#[cfg(test)]
+mod introspection_tests;
 mod oidc;
+#[cfg(test)]
+mod reach_tests;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, io::Read};
+use std::{fs::File, io::Read, sync::Arc};
 
 use bytes::Bytes;
 use url::Url;
 
 use crate::{
-    net::client::{Client, is_loopback},
+    net::{
+        Clock,
+        client::{Client, is_loopback},
+    },
     problem::Problem,
     token::{
-        KeySource, MAX_JWKS,
-        settings::{ConnectorKind, JwksFile, KeyManagerSettings},
+        KeySource, MAX_JWKS, Sources,
+        settings::{ConnectorKind, JwksFile, KeyManagerSettings, ResponseForm, Validation},
     },
 };
+
+/// How the provider of the key manager at `field` is reached. Contacts nobody.
+pub fn sources(
+    settings: &KeyManagerSettings,
+    field: &str,
+    client: &Client,
+    clock: &Arc<Clock>,
+) -> Result<Sources, Vec<Problem>> {
+    let keys = key_source(settings, field, client);
+    let introspection = introspection::introspection(settings, field, client, clock);
+    match (keys, introspection) {
+        (Ok(keys), Ok(introspection)) => Ok(Sources { keys, introspection }),
+        (keys, introspection) => {
+            let found = keys.err().into_iter().chain(introspection.err());
+            Err(found.flatten().collect())
+        }
+    }
+}
 
 /// Where the keys of the key manager at `field` come from. Contacts nobody. The embedded provider is in
 /// our own process: its keys are a [`KeySource::fixed`] that `app` makes.
 pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
     match settings.connector {
-        ConnectorKind::Oidc => {}
+        // As far as tokens go, Keycloak is what OpenID Connect and RFC 7662 say.
+        ConnectorKind::Oidc | ConnectorKind::Keycloak => {}
         ConnectorKind::Embedded => {
             return Err(vec![Problem::new(
                 format!("{field}.connector"),
@@ -39,6 +68,13 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
     }
     let no_set = !settings.discovery && settings.jwks_uri.is_none();
     if no_set && !settings.secret_keys.is_empty() {
+        return Ok(KeySource::NONE);
+    }
+    // Where nothing is ever verified there may be no keys at all (RFC 8414 does not ask for `jwks_uri`).
+    let verifies_nothing = settings.validation == Validation::Introspect
+        && settings.introspection_response == ResponseForm::Json
+        && settings.secret_keys.is_empty();
+    if verifies_nothing && settings.jwks_uri.is_none() {
         return Ok(KeySource::NONE);
     }
     oidc::key_source(settings, field, client)

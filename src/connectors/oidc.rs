@@ -1,10 +1,11 @@
 //! A provider that is found by OpenID Connect Discovery 1.0, or by RFC 8414.
 //!
-//! The metadata must be for exactly the issuer that is configured, and may not lead from https to http.
+//! The metadata must be for exactly the issuer that is configured, and may not lead from https to http, nor from a
+//! public issuer to this machine or into a private network: it does only where the issuer itself was found there.
+//! Addresses that the configuration names may be anywhere but where nothing of ours ever goes.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -12,29 +13,47 @@ use url::Url;
 
 use super::endpoint;
 use crate::{
-    net::client::{Client, ClientError},
+    net::{
+        Reach,
+        client::{Answer, Client, ClientError},
+    },
     problem::Problem,
-    token::{FetchError, FetchFuture, FetchKeys, KeySource, MAX_JWKS, settings::KeyManagerSettings},
+    token::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, MAX_JWKS, settings::KeyManagerSettings},
 };
 
 /// The part of a provider's metadata that counts here. A member that occurs twice is refused.
 #[derive(Debug, Deserialize)]
 struct Metadata {
     issuer: String,
-    jwks_uri: String,
+    jwks_uri: Option<String>,
+    introspection_endpoint: Option<String>,
 }
 
-/// A provider's key set.
+/// What is looked for in a provider's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    JwksUri,
+    IntrospectionEndpoint,
+}
+
+/// A provider that has metadata, and its key set.
 #[derive(Debug)]
-struct Provider {
+pub(super) struct Provider {
     client: Client,
     issuer: String,
     /// Where the metadata may be, in the order of asking; none where the key set's address is given.
     metadata: Vec<Url>,
     /// Where the key set is, as far as known. Forgotten when it cannot be had there: it may have moved.
-    jwks_uri: Mutex<Option<Url>>,
+    jwks_uri: Mutex<Option<Place>>,
     allow_http: bool,
     timeout: Duration,
+}
+
+/// An address, and how far it may lead.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) url: Url,
+    pub(super) reach: Reach,
 }
 
 /// The source of the keys, as the settings say: an address given by hand comes before discovery.
@@ -59,14 +78,29 @@ pub(super) fn key_source(
     }
     let (Some(issuer), true) = (issuer, problems.is_empty()) else { return Err(problems) };
     let metadata = if jwks_uri.is_some() { Vec::new() } else { metadata_urls(&issuer).into() };
+    let by_hand = jwks_uri.map(|url| Place { url, reach: Reach::Local });
     Ok(KeySource::Remote(Arc::new(Provider {
         client: client.clone(),
         issuer: settings.issuer.clone(),
         metadata,
-        jwks_uri: Mutex::new(jwks_uri),
+        jwks_uri: Mutex::new(by_hand),
         allow_http: settings.allow_http,
         timeout: settings.timeout.0,
     })))
+}
+
+/// The provider whose metadata names the introspection endpoint.
+pub(super) fn provider(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<Provider, Problem> {
+    let issuer =
+        endpoint(&settings.issuer, settings.allow_http).map_err(|why| Problem::new(format!("{field}.issuer"), why))?;
+    Ok(Provider {
+        client: client.clone(),
+        issuer: settings.issuer.clone(),
+        metadata: metadata_urls(&issuer).into(),
+        jwks_uri: Mutex::new(None),
+        allow_http: settings.allow_http,
+        timeout: settings.timeout.0,
+    })
 }
 
 /// OpenID Connect Discovery 1.0 section 4 puts the well-known path behind the issuer's, RFC 8414
@@ -88,34 +122,44 @@ impl FetchKeys for Provider {
     fn fetch(&self, rediscover: bool) -> FetchFuture<'_> {
         Box::pin(async move {
             let known = self.jwks_uri.lock().clone();
-            let url = match known {
-                Some(url) if self.metadata.is_empty() || !rediscover => url,
+            let place = match known {
+                Some(place) if self.metadata.is_empty() || !rediscover => place,
                 known => self.locate(known).await?,
             };
-            let outcome = self.document(&url, JWKS_TYPES, MAX_JWKS).await;
+            let outcome = self.document(&place, JWKS_TYPES, MAX_JWKS).await;
             if !self.metadata.is_empty() {
-                *self.jwks_uri.lock() = outcome.is_ok().then_some(url);
+                *self.jwks_uri.lock() = outcome.is_ok().then_some(place);
             }
-            outcome
+            outcome.map(|answer| Fetched { text: answer.body, max_age: answer.max_age })
         })
     }
 }
 
 impl Provider {
     /// The key set's address as the metadata has it now; the one known where the metadata cannot be had.
-    async fn locate(&self, known: Option<Url>) -> Result<Url, FetchError> {
-        match self.discover().await {
+    async fn locate(&self, known: Option<Place>) -> Result<Place, FetchError> {
+        match self.discover(Member::JwksUri).await {
             Err(error @ (FetchError::Unreachable(_) | FetchError::Answer(_))) => known.ok_or(error),
-            outcome => outcome,
+            outcome => outcome?.ok_or_else(|| FetchError::Metadata(NOT_OURS.into())),
         }
     }
 
-    /// The key set's address, from the first place that has metadata.
-    async fn discover(&self) -> Result<Url, FetchError> {
+    /// Where tokens are asked about, as the metadata has it now; none: it offers no introspection.
+    pub(super) async fn introspection_endpoint(&self) -> Result<Option<Place>, FetchError> {
+        self.discover(Member::IntrospectionEndpoint).await
+    }
+
+    /// The address of a member, from the first place that has metadata; none where it lacks the member.
+    async fn discover(&self, member: Member) -> Result<Option<Place>, FetchError> {
         let mut first = None;
         for url in &self.metadata {
-            match self.document(url, "application/json", MAX_METADATA).await {
-                Ok(text) => return self.read(&text),
+            let place = Place { url: url.clone(), reach: Reach::Local };
+            match self.document(&place, "application/json", MAX_METADATA).await {
+                // It may lead as far as it comes from.
+                Ok(answer) => {
+                    let url = self.read(&answer.body, member)?;
+                    return Ok(url.map(|url| Place { url, reach: answer.from }));
+                }
                 // Nobody there: nobody at the other path either.
                 Err(error @ FetchError::Unreachable(_)) => return Err(first.unwrap_or(error)),
                 Err(error) => first = first.or(Some(error)),
@@ -124,33 +168,40 @@ impl Provider {
         Err(first.unwrap_or_else(|| FetchError::Metadata("there is nowhere to look for metadata".into())))
     }
 
-    fn read(&self, text: &[u8]) -> Result<Url, FetchError> {
+    fn read(&self, text: &[u8], member: Member) -> Result<Option<Url>, FetchError> {
         let refuse = |why: &str| FetchError::Metadata(why.to_owned());
-        let metadata: Metadata =
-            serde_json::from_slice(text).map_err(|_| refuse("the metadata is not JSON with issuer and jwks_uri"))?;
+        let metadata: Metadata = serde_json::from_slice(text).map_err(|_| refuse(NOT_OURS))?;
         if metadata.issuer != self.issuer {
             return Err(refuse("the metadata is for another issuer than the one configured"));
         }
-        let url = endpoint(&metadata.jwks_uri, self.allow_http)
-            .map_err(|why| FetchError::Metadata(format!("the metadata's jwks_uri {why}")))?;
+        let (name, named) = match member {
+            Member::JwksUri => ("jwks_uri", metadata.jwks_uri),
+            Member::IntrospectionEndpoint => ("introspection_endpoint", metadata.introspection_endpoint),
+        };
+        let Some(named) = named else { return Ok(None) };
+        let url = endpoint(&named, self.allow_http)
+            .map_err(|why| FetchError::Metadata(format!("the metadata's {name} {why}")))?;
         if url.scheme() == "http" && self.issuer.starts_with("https:") && !self.allow_http {
-            return Err(refuse("the metadata's jwks_uri leads from https to http"));
+            return Err(FetchError::Metadata(format!("the metadata's {name} leads from https to http")));
         }
-        Ok(url)
+        Ok(Some(url))
     }
 
-    async fn document(&self, url: &Url, accept: &str, limit: usize) -> Result<Bytes, FetchError> {
-        let answer = self.client.get(url, accept, limit, self.timeout).await.map_err(|error| match error {
-            ClientError::TooLarge { .. } | ClientError::Forbidden(_) => FetchError::Answer(error.to_string()),
+    async fn document(&self, place: &Place, accept: &str, limit: usize) -> Result<Answer, FetchError> {
+        let Place { url, reach } = place;
+        let answer = self.client.get(url, *reach, accept, limit, self.timeout).await.map_err(|error| match error {
+            ClientError::TooLarge { .. } => FetchError::Answer(error.to_string()),
+            ClientError::Forbidden(_) => FetchError::Forbidden(error.to_string()),
             other => FetchError::Unreachable(other.to_string()),
         })?;
         if answer.status != StatusCode::OK {
             let place = url.origin().ascii_serialization() + url.path();
             return Err(FetchError::Answer(format!("{place}: answered {}", answer.status)));
         }
-        Ok(answer.body)
+        Ok(answer)
     }
 }
 
+const NOT_OURS: &str = "the metadata is not JSON with issuer and jwks_uri";
 const JWKS_TYPES: &str = "application/jwk-set+json, application/json";
 const MAX_METADATA: usize = 256 << 10;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs};
 use tokio::{
@@ -17,22 +18,30 @@ use tokio_rustls::TlsAcceptor;
 use super::key_source;
 use crate::{
     net::client::Client,
-    token::{FetchError, FetchKeys, KeySource, settings::KeyManagerSettings},
+    token::{FetchError, FetchKeys, Fetched, KeySource, settings::KeyManagerSettings},
 };
 
 /// What a path answers: raw bytes of an HTTP/1.1 response.
-type Site = dyn Fn(&str) -> Vec<u8> + Send + Sync;
+pub(super) type Site = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 
 /// A server that answers what the test says, and notes what it was asked for.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     /// `site` is made knowing the server's own address.
     async fn start(site: impl FnOnce(SocketAddr) -> Box<Site>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at("127.0.0.1", site, tls).await
+    }
+
+    pub(super) async fn start_at(
+        host: &str,
+        site: impl FnOnce(SocketAddr) -> Box<Site>,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (site, notes): (Arc<Site>, _) = (site(address).into(), Arc::clone(&asked));
@@ -53,7 +62,7 @@ impl Server {
         Self { address, asked }
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         self.asked.lock().clone()
     }
 }
@@ -75,11 +84,11 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site, no
     let _ = stream.shutdown().await;
 }
 
-fn reply(status: &str, body: &str) -> Vec<u8> {
+pub(super) fn reply(status: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).into()
 }
 
-fn settings(issuer: &str, more: &str) -> KeyManagerSettings {
+pub(super) fn settings(issuer: &str, more: &str) -> KeyManagerSettings {
     let text = format!(r#"{{"name":"idp","connector":"oidc","issuer":"{issuer}","timeout":"500ms"{more}}}"#);
     serde_json::from_str(&text).expect("good settings")
 }
@@ -98,11 +107,16 @@ fn problems(settings: &KeyManagerSettings) -> Vec<String> {
     problems.into_iter().map(|problem| problem.field).collect()
 }
 
-fn metadata(issuer: &str, jwks_uri: &str) -> Vec<u8> {
+/// What was fetched.
+fn text(outcome: Result<Fetched, FetchError>) -> Bytes {
+    outcome.expect("keys").text
+}
+
+pub(super) fn metadata(issuer: &str, jwks_uri: &str) -> Vec<u8> {
     reply("200 OK", &format!(r#"{{"issuer":"{issuer}","jwks_uri":"{jwks_uri}","other":[1]}}"#))
 }
 
-const KEYS: &str = r#"{"keys":[]}"#;
+pub(super) const KEYS: &str = r#"{"keys":[]}"#;
 
 #[tokio::test]
 async fn metadata_is_found_by_either_way_and_asked_once() {
@@ -122,7 +136,7 @@ async fn metadata_is_found_by_either_way_and_asked_once() {
         let server = Server::start(site, None).await;
         let source = source(&settings(&format!("http://{}{path}", server.address), ""));
         for _ in 0..2 {
-            assert_eq!(source.fetch(false).await.expect("keys"), KEYS);
+            assert_eq!(text(source.fetch(false).await), KEYS);
         }
         let asked = server.asked();
         assert_eq!(asked[asked.len() - 3..], [well_known, "/keys", "/keys"], "{asked:?}");
@@ -215,20 +229,20 @@ async fn keys_are_looked_for_anew_though_the_old_place_answers() {
     };
     let server = Server::start(site, None).await;
     let source = source(&settings(&format!("http://{}", server.address), ""));
-    assert_eq!(source.fetch(false).await.expect("an answer"), "{}");
+    assert_eq!(text(source.fetch(false).await), "{}");
     *site_metadata.lock() = Some("/new");
-    assert_eq!(source.fetch(false).await.expect("an answer"), "{}", "the address known is used");
-    assert_eq!(source.fetch(true).await.expect("keys"), KEYS);
-    assert_eq!(source.fetch(false).await.expect("keys"), KEYS, "and remembered");
+    assert_eq!(text(source.fetch(false).await), "{}", "the address known is used");
+    assert_eq!(text(source.fetch(true).await), KEYS);
+    assert_eq!(text(source.fetch(false).await), KEYS, "and remembered");
     *site_metadata.lock() = None;
-    assert_eq!(source.fetch(true).await.expect("keys"), KEYS, "without metadata, where they were");
+    assert_eq!(text(source.fetch(true).await), KEYS, "without metadata, where they were");
     *site_metadata.lock() = Some("other");
     assert!(matches!(source.fetch(true).await, Err(FetchError::Metadata(_))), "another's metadata");
 
     let by_hand = format!(r#","jwks_uri":"http://{}/new""#, server.address);
     let asked = server.asked().len();
     let source = self::source(&settings(&format!("http://{}", server.address), &by_hand));
-    assert_eq!(source.fetch(true).await.expect("keys"), KEYS);
+    assert_eq!(text(source.fetch(true).await), KEYS);
     assert_eq!(server.asked()[asked..], ["/new"], "an address given by hand stays");
 }
 
@@ -256,7 +270,7 @@ async fn a_certificate_counts_only_from_a_trusted_root() {
         Ok(KeySource::Remote(source)) => source,
         other => panic!("{other:?}"),
     };
-    assert_eq!(trusting(&keys("localhost")).fetch(false).await.expect("trusted"), KEYS);
+    assert_eq!(text(trusting(&keys("localhost")).fetch(false).await), KEYS);
     assert!(matches!(trusting(&keys("127.0.0.1")).fetch(false).await, Err(FetchError::Unreachable(_))), "another name");
     assert_eq!(server.asked().iter().filter(|path| *path == "/keys").count(), 1);
 }
@@ -269,7 +283,7 @@ async fn nobody_there_is_said_once() {
     let metadata_service =
         settings("https://idp.example.com", r#","allow_http":true,"jwks_uri":"http://169.254.169.254/""#);
     let outcome = source(&metadata_service).fetch(false).await;
-    assert!(matches!(outcome, Err(FetchError::Answer(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(FetchError::Forbidden(_))), "{outcome:?}");
 }
 
 #[test]

@@ -1,28 +1,58 @@
 //! The client towards providers: one, hardened, shared by all connectors.
 //!
-//! It never follows a redirect, never reads more than it is told to, never waits without a limit, and never
-//! connects to link-local addresses, where clouds keep their credentials. Proxies named by environment
+//! It never follows a redirect, never reads more than it is told to, never undoes a compression, never waits
+//! without a limit, and never connects to link-local addresses, where clouds keep their credentials; to loopback
+//! and private ones only for a request that may ([`Reach`]). What counts is the address connected to, so that a
+//! name cannot be one thing when it is looked at and another when it is used. Proxies named by environment
 //! variables are not used: through which host our secrets travel is not for an inherited variable to say.
 
 use std::{
-    error::Error as _,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use reqwest::{
+    RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use super::{
+    freshness,
+    reach::{self, Kind, Reach},
+    tls,
+};
 
 /// The client. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
-pub struct Client(reqwest::Client);
+pub struct Client {
+    /// For [`Reach::Public`]. A pool of its own: what the other is connected to must not be used.
+    public: reqwest::Client,
+    /// For [`Reach::Local`].
+    local: reqwest::Client,
+    kind: fn(IpAddr) -> Kind,
+    lookup: Lookup,
+    roots: Arc<RootCertStore>,
+}
+
+/// A form to send (RFC 6749 appendix B), with what goes beside it.
+#[derive(Debug)]
+pub struct Form {
+    /// Header fields, such as `Accept` and credentials.
+    pub headers: HeaderMap,
+    /// `application/x-www-form-urlencoded`
+    pub body: Zeroizing<String>,
+}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -31,6 +61,12 @@ pub struct Answer {
     pub status: StatusCode,
     /// Body, no longer than asked for.
     pub body: Bytes,
+    /// Who answered: [`Reach::Local`] if it has a loopback or private address.
+    pub from: Reach,
+    /// For how long the answer says it is fresh.
+    pub max_age: Option<Duration>,
+    /// Its media type in lower case, without parameters; empty where it has none.
+    pub media_type: Box<str>,
 }
 
 /// Why there is no answer. Names the address asked, never a body.
@@ -40,9 +76,9 @@ pub enum ClientError {
     #[error("{0}")]
     Roots(String),
     /// The address must not be asked.
-    #[error("{0} is a link-local address")]
+    #[error("{0}: its address must not be asked")]
     Forbidden(String),
-    /// No connection, or it broke, or it took too long.
+    /// No connection, or it broke.
     #[error("{url}: {reason}")]
     Unreachable {
         /// What was asked.
@@ -50,6 +86,9 @@ pub enum ClientError {
         /// What happened.
         reason: String,
     },
+    /// It took too long.
+    #[error("{0}: timed out")]
+    TimedOut(String),
     /// The body is longer than allowed.
     #[error("{url}: the body is longer than {limit} bytes")]
     TooLarge {
@@ -67,34 +106,69 @@ impl Client {
     }
 
     /// A client that trusts `roots` alone.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that builds a client")]
     pub fn with_roots(roots: Arc<RootCertStore>) -> Result<Self, ClientError> {
+        Self::build(roots, system_lookup, reach::kind, None)
+    }
+
+    /// The same with a certificate of our own (RFC 8705), on connections of its own.
+    pub fn with_certificate(&self, cert: &Path, key: &Path) -> Result<Self, tls::Error> {
+        let identity = tls::identity(cert, key)?;
+        Ok(Self::build(Arc::clone(&self.roots), self.lookup, self.kind, Some(identity))?)
+    }
+
+    /// A client in a world of its own, for tests.
+    #[cfg(test)]
+    pub(crate) fn imagined(lookup: Lookup, kind: fn(IpAddr) -> Kind) -> Result<Self, ClientError> {
+        Self::build(root_store()?, lookup, kind, None)
+    }
+
+    fn build(
+        roots: Arc<RootCertStore>,
+        lookup: Lookup,
+        kind: fn(IpAddr) -> Kind,
+        identity: Option<tls::Identity>,
+    ) -> Result<Self, ClientError> {
+        let broken = |error: &dyn ToString| ClientError::Roots(error.to_string());
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| ClientError::Roots(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(2)
-            .dns_resolver(Arc::new(Resolver))
-            .build()
-            .map(Self)
-            .map_err(|error| ClientError::Roots(error.to_string()))
+            .map_err(|error| broken(&error))?
+            .with_root_certificates(Arc::clone(&roots));
+        let tls = match identity {
+            None => tls.with_no_client_auth(),
+            Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|error| broken(&error))?,
+        };
+        let client = |reach| plain(tls.clone(), Resolver { reach, lookup, kind }).map_err(|error| broken(&error));
+        Ok(Self { public: client(Reach::Public)?, local: client(Reach::Local)?, kind, lookup, roots })
     }
 
     /// Gets a document of at most `limit` bytes; the whole of it within `timeout`.
-    pub async fn get(&self, url: &Url, accept: &str, limit: usize, timeout: Duration) -> Result<Answer, ClientError> {
-        // Names are looked at once they are resolved.
-        if host_address(url).is_some_and(is_forbidden) {
-            return Err(ClientError::Forbidden(shown(url)));
-        }
-        let request = self.0.get(url.clone()).header(header::ACCEPT, accept).timeout(timeout);
+    pub async fn get(
+        &self,
+        url: &Url,
+        reach: Reach,
+        accept: &str,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer, ClientError> {
+        let request = self.towards(url, reach)?.get(url.clone()).header(header::ACCEPT, accept);
+        self.receive(url, request.timeout(timeout), limit).await
+    }
+
+    /// Sends a form and gets an answer of at most `limit` bytes; the whole of it within `timeout`.
+    pub async fn post(
+        &self,
+        url: &Url,
+        reach: Reach,
+        form: Form,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer, ClientError> {
+        let request = self.towards(url, reach)?.post(url.clone()).headers(form.headers);
+        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.receive(url, request.body(form.body.as_str().to_owned()).timeout(timeout), limit).await
+    }
+
+    async fn receive(&self, url: &Url, request: RequestBuilder, limit: usize) -> Result<Answer, ClientError> {
         let mut response = request.send().await.map_err(|error| unreachable(url, &error))?;
         let too_large = || ClientError::TooLarge { url: shown(url), limit };
         if response.content_length().is_some_and(|length| length > limit as u64) {
@@ -107,8 +181,37 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status: response.status(), body: body.freeze() })
+        let from = response.remote_addr().map_or(Kind::Public, |address| (self.kind)(address.ip()));
+        let from = if from == Kind::Public { Reach::Public } else { Reach::Local };
+        let max_age = freshness::max_age(response.headers());
+        let media_type = media_type(response.headers());
+        Ok(Answer { status: response.status(), body: body.freeze(), from, max_age, media_type })
     }
+
+    /// The client that may ask `url`. Names are looked at once they are resolved.
+    fn towards(&self, url: &Url, reach: Reach) -> Result<&reqwest::Client, ClientError> {
+        if host_address(url).is_some_and(|address| !reach.covers((self.kind)(address))) {
+            return Err(ClientError::Forbidden(shown(url)));
+        }
+        Ok(match reach {
+            Reach::Public => &self.public,
+            Reach::Local => &self.local,
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that builds a client")]
+fn plain(tls: ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .dns_resolver(Arc::new(resolver))
+        .build()
 }
 
 /// The roots we trust: the system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or Mozilla's where
@@ -136,29 +239,42 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Resolves as the system does, without the addresses that must not be asked.
+/// Resolves without the addresses that must not be asked.
 #[derive(Debug)]
-struct Resolver;
+struct Resolver {
+    reach: Reach,
+    lookup: Lookup,
+    kind: fn(IpAddr) -> Kind,
+}
+
+/// A name's addresses.
+pub(crate) type Lookup = fn(Name) -> Found;
+pub(crate) type Found = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// A name has addresses, and none that may be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address that may be asked")]
+struct NoAddress;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let Self { reach, lookup, kind } = *self;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| !is_forbidden(address.ip())).collect();
+            let found = lookup(name).await?.into_iter();
+            let allowed: Vec<_> = found.filter(|address| reach.covers(kind(*address))).collect();
             if allowed.is_empty() {
-                return Err("the name has no address that may be asked".into());
+                return Err(NoAddress.into());
             }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            Ok(Box::new(allowed.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }
 }
 
-/// Link-local addresses and what clouds use like them: metadata services, never a provider.
-fn is_forbidden(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.is_multicast() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified() || v6 == AWS_METADATA,
-    }
+fn system_lookup(name: Name) -> Found {
+    Box::pin(async move {
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    })
 }
 
 fn host_address(url: &Url) -> Option<IpAddr> {
@@ -170,17 +286,32 @@ fn host_address(url: &Url) -> Option<IpAddr> {
 }
 
 fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
-    let reason = if error.is_timeout() { "timed out".into() } else { innermost(error) };
-    ClientError::Unreachable { url: shown(url), reason }
+    if causes(error).any(|cause| cause.is::<NoAddress>()) {
+        return ClientError::Forbidden(shown(url));
+    }
+    if error.is_timeout() {
+        return ClientError::TimedOut(shown(url));
+    }
+    ClientError::Unreachable { url: shown(url), reason: innermost(error) }
+}
+
+fn media_type(headers: &HeaderMap) -> Box<str> {
+    let field = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    field.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().into()
 }
 
 /// The cause that says something; what reqwest puts around it only repeats the address.
 fn innermost(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|c| c.source()) {
-        cause = Some(deeper);
-    }
-    cause.map_or_else(|| "failed".into(), ToString::to_string)
+    causes(error).last().map_or_else(|| "failed".into(), ToString::to_string)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }
 
 /// An address for a log: without user, query and fragment, where secrets may stand.
@@ -188,28 +319,30 @@ fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
+/// Providers are asked about many tokens at one time.
+const MAX_IDLE: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn metadata_addresses_are_forbidden_in_every_spelling() {
-        for text in
-            ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::", "224.0.0.1"]
-        {
-            assert!(is_forbidden(text.parse().expect("an address")), "{text}");
+    fn odd_spellings_of_addresses_are_undone() {
+        let client = Client::new().expect("roots");
+        let refused = |text: &str, reach| client.towards(&Url::parse(text).expect("a URL"), reach).is_err();
+        for text in [
+            "http://169.254.169.254/",
+            "http://2852039166/",
+            "http://0xA9FEA9FE/",
+            "http://169.254.43518/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://[64:ff9b::169.254.169.254]/",
+        ] {
+            assert!(refused(text, Reach::Local) && refused(text, Reach::Public), "{text}");
         }
-        for text in ["127.0.0.1", "::1", "10.0.0.1", "fd00::1", "93.184.216.34"] {
-            assert!(!is_forbidden(text.parse().expect("an address")), "{text}");
-        }
-        // The URL parser has already undone the odd spellings of numbers.
-        for text in ["http://2852039166/", "http://0xA9FEA9FE/", "http://169.254.43518/", "http://[::ffff:a9fe:a9fe]/"]
-        {
-            let url = Url::parse(text).expect("a URL");
-            assert!(host_address(&url).is_some_and(is_forbidden), "{text}");
+        for text in ["http://127.0.0.1/", "http://2130706433/", "http://127.1/", "http://10.0.0.1/", "http://[::1]/"] {
+            assert!(!refused(text, Reach::Local) && refused(text, Reach::Public), "{text}");
         }
     }
 

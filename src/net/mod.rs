@@ -1,4 +1,4 @@
-//! Ground: addresses, time, listeners, TLS, the client towards providers.
+//! Ground: addresses, time, listeners, TLS, the client towards providers, connections to Redis.
 
 mod address;
 pub mod client;
@@ -6,7 +6,11 @@ mod clock;
 pub mod connection;
 pub mod cpu;
 pub mod drain;
+mod freshness;
 pub mod listener;
+mod reach;
+pub mod redis;
+mod room;
 pub mod server;
 pub mod side;
 mod stream;
@@ -17,6 +21,10 @@ pub use address::Address;
 pub use clock::{Clock, CoarseInstant, Now};
 pub use connection::Connection;
 pub use drain::Drain;
+#[cfg(test)]
+pub(crate) use reach::Kind;
+pub use reach::Reach;
+pub use room::{Room, raise_descriptors};
 
 use std::path::PathBuf;
 

@@ -83,6 +83,16 @@ pub fn client_config_with(
     Ok(config)
 }
 
+/// A certificate's chain and its key.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Reads a certificate of our own, for when we call out.
+pub(super) fn identity(cert: &Path, key: &Path) -> Result<Identity, Error> {
+    let chain = certificates("cert", cert)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|problem| file("key", &problem))?;
+    Ok((chain, key))
+}
+
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig, Error> {
     let chain = certificates("cert", &settings.cert)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|problem| file("key", &problem))?;

@@ -1,5 +1,5 @@
 //! The tables: APIs, applications, subscriptions, tiers. One immutable [`Snapshot`] for all readers,
-//! swapped whole by a single writer.
+//! swapped whole by a single writer. Beside it the [`Revocations`], which change one by one.
 
 mod api;
 mod application;
@@ -7,7 +7,9 @@ mod build;
 mod gate;
 mod label;
 mod path;
+pub mod record;
 mod resource;
+mod revocation;
 pub mod settings;
 mod snapshot;
 mod subscription;
@@ -29,6 +31,7 @@ pub use gate::{Gate, IdentityNames};
 pub use label::Label;
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
+pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
@@ -40,12 +43,19 @@ pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 #[derive(Debug)]
 pub struct Store {
     current: ArcSwap<Snapshot>,
+    /// Which tokens are revoked; no reload touches them.
+    pub revocations: Arc<Revocations>,
 }
 
 impl Store {
-    /// A store that starts with `snapshot`.
+    /// A store that starts with `snapshot`, and with nothing revoked.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot) }
+        Self::with_revocations(snapshot, Arc::default())
+    }
+
+    /// A store that starts with `snapshot`, and with what is revoked.
+    pub fn with_revocations(snapshot: Snapshot, revocations: Arc<Revocations>) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot), revocations }
     }
 
     /// One version of the tables, for the whole of a request.

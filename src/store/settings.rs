@@ -1,10 +1,12 @@
-//! What the configuration says of APIs, applications, subscriptions, tiers and the gate itself.
+//! What the configuration says of APIs, applications, subscriptions, tiers, the record and the gate itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// One value or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -24,6 +26,16 @@ impl OneOrMany {
             Self::Many(values) => values,
         }
     }
+}
+
+/// `[store]`: where what must outlive the process is recorded; without it nothing is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSettings {
+    /// A file of this machine, made at first start, for this user alone; one process at a time.
+    pub path: Option<PathBuf>,
+    /// A team's store: `postgres://…`. A secret, since it may hold a password.
+    pub url: Option<Secret>,
 }
 
 /// In which form a refusal's body is written.

@@ -39,6 +39,7 @@ pub struct Metrics {
     upstream_errors: Vec<IntCounter>,
     reloads: Vec<IntCounter>,
     jwks_age: GaugeVec,
+    circuits: IntGaugeVec,
     start: Instant,
     /// When the present tables were put in place, milliseconds after `start`.
     tables_since_ms: Arc<AtomicU64>,
@@ -70,6 +71,7 @@ pub enum ConnectionError {
     TlsHandshake,
     Http2,
     Reset,
+    TooMany,
     Other,
 }
 
@@ -129,6 +131,12 @@ impl Metrics {
                 .into(),
             reloads: ["failed", "ok"].map(|outcome| reloads.with_label_values(&[outcome])).into(),
             jwks_age: jwks_age(&registry),
+            circuits: gauges(
+                &registry,
+                "introspection_circuit",
+                "Whether a provider is asked about tokens: 0 yes, 1 by one call that tries, 2 not for a while.",
+                "key_manager",
+            ),
             registry,
             start,
             tables_since_ms,
@@ -194,6 +202,14 @@ impl Metrics {
         }
     }
 
+    /// Whether each provider is asked about tokens, by the key manager's name. Others are forgotten.
+    pub fn set_circuits<'a>(&self, circuits: impl Iterator<Item = (&'a str, u8)>) {
+        self.circuits.reset();
+        for (name, circuit) in circuits {
+            self.circuits.with_label_values(&[name]).set(circuit.into());
+        }
+    }
+
     /// Everything, in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -245,7 +261,7 @@ impl Door {
 
 impl ConnectionError {
     /// Every reason, in declared order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Parse,
         Self::HeaderTimeout,
         Self::IdleTimeout,
@@ -253,6 +269,7 @@ impl ConnectionError {
         Self::TlsHandshake,
         Self::Http2,
         Self::Reset,
+        Self::TooMany,
         Self::Other,
     ];
 
@@ -266,6 +283,7 @@ impl ConnectionError {
             Self::TlsHandshake => "tls_handshake",
             Self::Http2 => "http2",
             Self::Reset => "reset",
+            Self::TooMany => "too_many",
             Self::Other => "other",
         }
     }

@@ -27,7 +27,8 @@ use local::{Cell, Counters, Taken};
 pub struct Settings {
     /// RateLimit fields on accepted answers too.
     pub headers: bool,
-    /// How many distinct refused opaque tokens a client address may bring.
+    /// How many distinct opaque tokens that prove bad a client address may bring; beyond it its new ones are
+    /// refused unasked.
     pub failures: Failures,
 }
 
@@ -35,7 +36,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Failures {
-    /// How many.
+    /// How many; 0: any number.
     pub requests: u64,
     /// In which time.
     pub per: Span,

@@ -1,4 +1,4 @@
-//! What is remembered of tokens: facts about good ones, and for a few seconds that a signature was wrong.
+//! What is remembered of tokens: facts about good ones, and for a few seconds that one is no good.
 //!
 //! A token's text is not kept: the key is a digest of it under a random key of this process, together with
 //! the key managers that were asked. Whether what is remembered still holds is judged on every hit.
@@ -7,7 +7,11 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher},
     mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -26,10 +30,11 @@ use crate::net::Now;
 pub(super) struct Cache {
     keyed: Keyed,
     good: Moka<Digest, Arc<Entry>, Spread>,
-    bad: Moka<Digest, Arc<BadSignature>, Spread>,
+    bad: Moka<Digest, Arc<Bad>, Spread>,
     /// Held while a token is verified; which one, says its digest.
     verifying: [Mutex<()>; LOCKS],
-    negative_ttl_ms: u64,
+    negative_ttl_ms: AtomicU64,
+    introspection_ttl_ms: AtomicU64,
 }
 
 /// SHA-256 that has read a random block: where every digest starts. Digests never leave the process, so all that is asked
@@ -47,15 +52,19 @@ pub(super) struct Entry {
     pub(super) identity: Arc<Identity>,
     pub(super) validity: Validity,
     pub(super) issuer: Arc<Issuer>,
-    /// The key that vouches for it.
-    pub(super) key: Arc<Key>,
+    /// The key that vouches for it; none where only its provider's answer does.
+    pub(super) key: Option<Arc<Key>>,
+    /// Steady time from which its provider is to be asked again; never, where it was not.
+    pub(super) ask_again_ms: u64,
 }
 
-/// A token with a wrong signature under the keys of one version of the issuer's set.
+/// A token that is no good.
 #[derive(Debug)]
-struct BadSignature {
+struct Bad {
     issuer: Arc<Issuer>,
-    keys: u64,
+    flaw: Flaw,
+    /// The version of the issuer's set whose keys did not verify it; none where the provider said no.
+    keys: Option<u64>,
     /// Steady time.
     until_ms: u64,
 }
@@ -75,7 +84,7 @@ pub(super) enum Remembered {
 
 impl Cache {
     pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
-        Ok(Self {
+        let cache = Self {
             keyed: Keyed::random()?,
             good: Moka::builder()
                 .max_capacity(settings.tokens.0)
@@ -83,8 +92,17 @@ impl Cache {
                 .build_with_hasher(Spread),
             bad: Moka::builder().max_capacity(settings.negative.0).weigher(|_, _| BAD_WEIGHT).build_with_hasher(Spread),
             verifying: [const { Mutex::new(()) }; LOCKS],
-            negative_ttl_ms: u64::try_from(settings.negative_ttl.0.as_millis()).unwrap_or(u64::MAX),
-        })
+            negative_ttl_ms: AtomicU64::new(0),
+            introspection_ttl_ms: AtomicU64::new(0),
+        };
+        cache.set_times(settings);
+        Ok(cache)
+    }
+
+    /// How long what is learnt from now on may be used.
+    pub(super) fn set_times(&self, settings: &CacheSettings) {
+        self.negative_ttl_ms.store(millis(settings.negative_ttl.0), Ordering::Relaxed);
+        self.introspection_ttl_ms.store(millis(settings.introspection_ttl.0), Ordering::Relaxed);
     }
 
     /// The name of a token before these key managers. The set's id has a fixed length, so that no two
@@ -124,7 +142,7 @@ impl Cache {
         };
         if bad.holds(now) {
             metrics.negative.hit.inc();
-            return Remembered::Bad(Flaw::Signature);
+            return Remembered::Bad(bad.flaw);
         }
         metrics.negative.outdated.inc();
         self.bad.invalidate(digest);
@@ -150,6 +168,31 @@ impl Cache {
         Ok(entry)
     }
 
+    /// What is remembered and still holds, for whoever has counted the look-up before.
+    pub(super) fn recall(&self, digest: &Digest, now: Now) -> Remembered {
+        if let Some(entry) = self.good.get(digest) {
+            return entry.holds(now);
+        }
+        match self.bad.get(digest).filter(|bad| bad.holds(now)) {
+            Some(bad) => Remembered::Bad(bad.flaw),
+            None => Remembered::Nothing,
+        }
+    }
+
+    /// Remembers a token that its provider vouches for.
+    pub(super) fn remember(&self, digest: Digest, entry: &Arc<Entry>) {
+        // It may have been found inactive before.
+        self.bad.invalidate(&digest);
+        self.good.insert(digest, Arc::clone(entry));
+    }
+
+    /// When a provider that vouches for a token now is to be asked again: never later than `exp` (seconds).
+    pub(super) fn ask_again_ms(&self, exp: Option<u64>, now: Now) -> u64 {
+        let ttl = self.introspection_ttl_ms.load(Ordering::Relaxed);
+        let left = exp.map_or(u64::MAX, |exp| exp.saturating_mul(1000).saturating_sub(now.unix_ms));
+        now.steady_ms.saturating_add(ttl.min(left))
+    }
+
     /// How many good tokens are remembered, and the bytes they hold.
     #[cfg(test)]
     pub(super) fn size(&self) -> (u64, u64) {
@@ -157,22 +200,27 @@ impl Cache {
         (self.good.entry_count(), self.good.weighted_size())
     }
 
-    /// Remembers that the signature is wrong under version `keys` of the issuer's set.
-    pub(super) fn remember_bad(&self, digest: Digest, issuer: Arc<Issuer>, keys: u64, now: Now) {
-        let until_ms = now.steady_ms.saturating_add(self.negative_ttl_ms);
-        self.bad.insert(digest, Arc::new(BadSignature { issuer, keys, until_ms }));
+    /// Remembers that the signature is wrong under version `keys` of the issuer's set, or, without one, that
+    /// the issuer's provider has said no.
+    pub(super) fn remember_bad(&self, digest: Digest, issuer: Arc<Issuer>, flaw: Flaw, keys: Option<u64>, now: Now) {
+        let until_ms = now.steady_ms.saturating_add(self.negative_ttl_ms.load(Ordering::Relaxed));
+        self.bad.insert(digest, Arc::new(Bad { issuer, flaw, keys, until_ms }));
     }
 }
 
 impl Entry {
     fn holds(&self, now: Now) -> Remembered {
-        if self.issuer.is_retired() || !self.key.is_live() {
+        let key = self.key.as_deref();
+        if self.issuer.is_retired() || key.is_some_and(|key| !key.is_live()) {
             return Remembered::Nothing;
         }
         if let Err(flaw) = self.validity.judge(now) {
             return Remembered::Bad(flaw);
         }
-        if !self.issuer.is_fresh(now) {
+        if now.steady_ms >= self.ask_again_ms {
+            return Remembered::Nothing;
+        }
+        if key.is_some() && !self.issuer.is_fresh(now) {
             return Remembered::Stale(Arc::clone(&self.issuer));
         }
         Remembered::Good(Arc::clone(&self.identity))
@@ -196,12 +244,28 @@ impl Entry {
     }
 }
 
-impl BadSignature {
+impl Bad {
     fn holds(&self, now: Now) -> bool {
-        now.steady_ms < self.until_ms
-            && !self.issuer.is_retired()
-            && self.issuer.keys.load().as_ref().is_some_and(|set| set.version == self.keys)
+        let same_keys = |version| self.issuer.keys.load().as_ref().is_some_and(|set| set.version == version);
+        now.steady_ms < self.until_ms && !self.issuer.is_retired() && self.keys.is_none_or(same_keys)
     }
+}
+
+impl Digest {
+    /// A part that tells it from others well enough to count by.
+    pub(super) fn short(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(n: u8) -> Self {
+        Self([n; 32])
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An allocation, with what the allocator adds.
@@ -211,8 +275,7 @@ const fn heap(bytes: usize) -> usize {
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        to.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        to.write_u64(self.short());
     }
 }
 
@@ -268,4 +331,4 @@ impl fmt::Debug for Keyed {
 const LOCKS: usize = 128;
 /// The slot, the key and its count, the entry's node in moka's two queues; measured.
 const ENTRY_OVERHEAD: usize = 240;
-const BAD_WEIGHT: u32 = ENTRY_OVERHEAD as u32 + mem::size_of::<BadSignature>() as u32 + 16;
+const BAD_WEIGHT: u32 = ENTRY_OVERHEAD as u32 + mem::size_of::<Bad>() as u32 + 16;

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    Flaw, Identity, IdentityValues, conditions,
+    Flaw, Identity, IdentityValues, TokenKind, conditions,
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -26,10 +26,39 @@ pub(super) struct Validity {
     until_ms: u64,
 }
 
-/// Judges the claims of a token whose signature is good.
-pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Identity, Validity), Flaw> {
+/// The token that the claims are of, and where they come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bearer {
+    /// SHA-256 of the token.
+    sha256: [u8; 32],
+    /// They are the provider's answer, not in the token itself.
+    introspected: bool,
+}
+
+impl Bearer {
+    /// Claims that stand in `token`.
+    pub(super) fn of(token: &str) -> Self {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self { sha256, introspected: false }
+    }
+
+    /// Claims that a provider has given for `token`.
+    pub(super) fn introspected(token: &str) -> Self {
+        Self { introspected: true, ..Self::of(token) }
+    }
+}
+
+/// Judges the claims of a token whose signature is good, or that its provider vouches for.
+pub(super) fn judge(
+    claims: &Object<'_>,
+    bearer: &Bearer,
+    rules: &Rules,
+    now: Now,
+) -> Result<(Identity, Validity), Flaw> {
     let times = Times::read(claims)?;
-    let validity = times.judge(&rules.settings, now)?;
+    // An answer without `exp` is used for a while, and then asked for anew.
+    let validity = times.judge(&rules.settings, rules.settings.require_exp && !bearer.introspected, now)?;
     let audience = audience(claims)?;
     if !meets(&rules.settings, &audience) {
         return Err(Flaw::Audience);
@@ -40,8 +69,17 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
     }
     conditions::is_for_access(claims)?;
     conditions::required(claims, &rules.settings)?;
-    let subject = subject(claims, rules)?;
+    let subject = match subject(claims, rules)? {
+        None if bearer.introspected => optional_text(claims, "username")?,
+        subject => subject,
+    };
     let consumer_key = consumer_key(claims, rules);
+    // Who has a name of their own is a user, though the answer has no `sub`.
+    let named = bearer.introspected && subject.is_some() && subject != consumer_key;
+    let kind = match conditions::kind(claims, consumer_key.as_deref()) {
+        TokenKind::Application if named && !claims.has("sub") && !claims.has("aut") => TokenKind::User,
+        kind => kind,
+    };
     let scopes = scopes(claims, rules);
     let headers = IdentityValues {
         subject: subject.as_deref().and_then(|text| header_value(&encode(text))),
@@ -54,7 +92,7 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
         key_manager: Arc::clone(&rules.name),
         issuer: Arc::clone(&rules.issuer),
         user: user(&rules.issuer, subject.as_deref()),
-        kind: conditions::kind(claims, consumer_key.as_deref()),
+        kind,
         subject,
         consumer_key,
         scopes,
@@ -62,12 +100,49 @@ pub(super) fn judge(claims: &Object<'_>, rules: &Rules, now: Now) -> Result<(Ide
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
         jti: optional_text(claims, "jti")?,
+        token_sha256: bearer.sha256,
         headers,
     };
     Ok((identity, validity))
 }
 
+/// Judges what a provider's answer says of a token whose own claims have been judged: it may say less, and
+/// must not disagree. Gives back its `exp`, seconds.
+pub(super) fn confirm(answer: &Object<'_>, rules: &Rules, now: Now) -> Result<Option<u64>, Flaw> {
+    let times = Times::read(answer)?;
+    Validity::of(&times, &rules.settings).judge(now)?;
+    if answer.has("aud") && !meets(&rules.settings, &audience(answer)?) {
+        return Err(Flaw::Audience);
+    }
+    if answer.has("cnf") {
+        return Err(Flaw::Bound);
+    }
+    Ok(times.exp)
+}
+
+/// Whether `iat` is there and within `max_age_ms` of now, leeway included.
+pub(super) fn just_issued(claims: &Object<'_>, rules: &Rules, max_age_ms: u64, now: Now) -> Result<(), Flaw> {
+    let times = Times::read(claims)?;
+    let leeway = millis(rules.settings.leeway.0);
+    let issued_ms = times.iat.ok_or(Flaw::Lifetime)? * 1000;
+    if issued_ms > now.unix_ms.saturating_add(leeway) {
+        return Err(Flaw::IssuedInFuture);
+    }
+    if issued_ms.saturating_add(max_age_ms).saturating_add(leeway) < now.unix_ms {
+        return Err(Flaw::Expired);
+    }
+    Ok(())
+}
+
 impl Validity {
+    fn of(times: &Times, settings: &KeyManagerSettings) -> Self {
+        let leeway = millis(settings.leeway.0);
+        Self {
+            from_ms: times.nbf.map_or(0, |nbf| (nbf * 1000).saturating_sub(leeway)),
+            until_ms: times.exp.map_or(u64::MAX, |exp| exp * 1000 + leeway),
+        }
+    }
+
     /// Compares with now, at first sight and on every later one.
     pub(super) fn judge(self, now: Now) -> Result<(), Flaw> {
         if now.unix_ms >= self.until_ms {
@@ -93,15 +168,12 @@ impl Times {
         Ok(Self { exp: date("exp", f64::floor)?, nbf: date("nbf", f64::ceil)?, iat: date("iat", f64::floor)? })
     }
 
-    fn judge(&self, settings: &KeyManagerSettings, now: Now) -> Result<Validity, Flaw> {
-        if self.exp.is_none() && settings.require_exp {
+    fn judge(&self, settings: &KeyManagerSettings, require_exp: bool, now: Now) -> Result<Validity, Flaw> {
+        if self.exp.is_none() && require_exp {
             return Err(Flaw::MissingExpiry);
         }
         let leeway = millis(settings.leeway.0);
-        let validity = Validity {
-            from_ms: self.nbf.map_or(0, |nbf| (nbf * 1000).saturating_sub(leeway)),
-            until_ms: self.exp.map_or(u64::MAX, |exp| exp * 1000 + leeway),
-        };
+        let validity = Validity::of(self, settings);
         validity.judge(now)?;
         if self.iat.is_some_and(|iat| iat * 1000 > now.unix_ms.saturating_add(leeway)) {
             return Err(Flaw::IssuedInFuture);
@@ -272,7 +344,7 @@ mod tests {
 
     fn run(rules: &Rules, claims: &str) -> Result<Identity, Flaw> {
         let claims = Object::parse(claims.as_bytes()).expect("test claims are JSON");
-        judge(&claims, rules, Now::at_ms(NOW * 1000)).map(|(identity, _)| identity)
+        judge(&claims, &Bearer::of("test"), rules, Now::at_ms(NOW * 1000)).map(|(identity, _)| identity)
     }
 
     fn flaw(rules: &Rules, claims: &str) -> Option<Flaw> {

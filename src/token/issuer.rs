@@ -5,6 +5,7 @@
 //! knows how a provider is spoken to; that is the [`KeySource`]'s.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -17,13 +18,18 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
+    Circuit, Introspect, IntrospectError,
     jwks::JwksError,
-    keys::{FetchError, FetchKeys, Found, KeySet, KeySource},
-    metrics::FetchCounters,
+    keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource, LocalKeys, Published},
+    known::Known,
+    metrics::{CallCounters, FetchCounters, IssuerCounters},
     rules::Rules,
-    settings::Startup,
+    settings::{Startup, Validation},
 };
-use crate::net::{Clock, Now};
+use crate::{
+    net::{Clock, Now},
+    store::record::Record,
+};
 
 /// A key manager as far as tokens go. Its keys are kept fresh by [`Issuer::run`].
 #[derive(Debug)]
@@ -31,6 +37,10 @@ pub struct Issuer {
     pub(super) rules: Rules,
     pub(super) keys: ArcSwapOption<KeySet>,
     source: KeySource,
+    /// Who is asked about its tokens; none where nobody is. A reload may bring other credentials.
+    introspection: Mutex<Option<Arc<dyn Introspect>>>,
+    /// Whether the last call has failed.
+    unanswered: AtomicBool,
     /// Steady time of the last good fetch.
     fetched_ms: AtomicU64,
     /// Steady time of the next fetch that is planned.
@@ -41,11 +51,29 @@ pub struct Issuer {
     retired: AtomicBool,
     /// Fetches that unknown key ids ask for.
     demand: Mutex<Demand>,
+    /// Number of the set that was read last from a provider in our own process.
+    published: Mutex<u64>,
     /// The newest demand that has been met.
     met: watch::Sender<u64>,
     /// Wakes the task: a demand, or retirement.
     wake: Notify,
     counters: FetchCounters,
+    pub(super) calls: CallCounters,
+}
+
+/// How a provider is reached: where its keys come from, and who is asked about its tokens.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Its keys.
+    pub keys: KeySource,
+    /// Its introspection (RFC 7662); none: nobody is asked about its tokens.
+    pub introspection: Option<Arc<dyn Introspect>>,
+}
+
+impl From<KeySource> for Sources {
+    fn from(keys: KeySource) -> Self {
+        Self { keys, introspection: None }
+    }
 }
 
 /// What unknown key ids have asked for.
@@ -68,6 +96,16 @@ pub struct IssuerStatus {
     pub keys_age_s: Option<u64>,
     /// Whether readiness waits for it.
     pub required: bool,
+    /// Whether its provider is asked about tokens just now; none where it never is.
+    pub circuit: Option<Circuit>,
+}
+
+/// A set that was fetched and read.
+#[derive(Debug)]
+struct New {
+    set: Arc<KeySet>,
+    found: Found,
+    max_age: Option<Duration>,
 }
 
 /// What became of the wish for newer keys.
@@ -82,39 +120,77 @@ pub(super) enum Renewal {
 }
 
 impl Issuer {
-    pub(super) fn new(rules: Rules, source: KeySource, counters: FetchCounters) -> Self {
+    pub(super) fn new(rules: Rules, sources: Sources, IssuerCounters { fetches, calls }: IssuerCounters) -> Self {
         Self {
             rules,
             keys: ArcSwapOption::empty(),
-            source,
+            source: sources.keys,
+            introspection: Mutex::new(sources.introspection),
+            unanswered: AtomicBool::new(false),
             fetched_ms: AtomicU64::new(0),
             next_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             demand: Mutex::default(),
+            published: Mutex::default(),
             met: watch::Sender::new(0),
             wake: Notify::new(),
-            counters,
+            counters: fetches,
+            calls,
         }
     }
 
-    /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer.
-    pub async fn run(self: Arc<Self>, clock: Arc<Clock>) {
-        let KeySource::Remote(source) = &self.source else { return };
-        let mut astray = false;
+    /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer. The last good set is
+    /// kept in the record, if there is one, and taken from it until the first fetch has succeeded.
+    pub async fn run(self: Arc<Self>, clock: Arc<Clock>, record: Option<Record>) {
+        match &self.source {
+            KeySource::Fixed(_) => {}
+            KeySource::Local(keys) => self.follow(keys).await,
+            KeySource::Remote(source) => {
+                let known = record.map(|record| Arc::new(Known::of(&self.rules.settings, record)));
+                self.recall(known.as_deref(), clock.now());
+                self.fetch_on(source.as_ref(), &clock, known.as_ref()).await;
+            }
+        }
+    }
+
+    /// Takes over what a provider in our own process publishes.
+    async fn follow(&self, keys: &LocalKeys) {
+        let mut changes = keys.subscribe();
+        while !self.is_retired() {
+            self.read_local(keys);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Fetches again and again.
+    async fn fetch_on(&self, source: &dyn FetchKeys, clock: &Clock, known: Option<&Arc<Known>>) {
+        let (mut astray, mut settled) = (false, false);
         while !self.is_retired() {
             // Read before the fetch: a demand made while it runs may be newer than its answer.
             let demand = self.demand.lock().number;
             let rediscover = astray || demand > *self.met.borrow();
-            let outcome = self.fetch(source.as_ref(), rediscover).await;
+            let outcome = self.fetch(source, rediscover).await;
             if self.is_retired() {
                 break;
             }
             let now = clock.now();
             self.settle(&outcome, now);
+            if let (Ok(new), Some(known)) = (&outcome, known) {
+                self.remember(new, known, now);
+            }
             // What answered is no key set of use: the keys may be elsewhere by now.
             astray = matches!(outcome, Err(FetchError::Keys(_)));
-            let delay = self.delay(outcome.is_ok());
+            let delay = match &outcome {
+                Ok(new) => {
+                    let first = !std::mem::replace(&mut settled, true);
+                    self.until_refresh(new.max_age, first)
+                }
+                Err(_) => self.until_retry(),
+            };
             self.next_ms.store(now.steady_ms.saturating_add(millis(delay)), Ordering::Relaxed);
             self.met.send_replace(demand);
             // Woken or not, the next thing to do is a fetch, or to end.
@@ -128,9 +204,36 @@ impl Issuer {
         let has_keys = self.keys.load().is_some();
         IssuerStatus {
             name: Arc::clone(&self.rules.name),
-            ready: has_keys && self.is_fresh(now),
+            ready: (has_keys && self.is_fresh(now)) || self.rules.settings.validation == Validation::Introspect,
             keys_age_s: (has_keys && self.is_remote()).then(|| self.age_ms(now) / 1000),
             required: self.rules.settings.startup == Startup::Required,
+            circuit: self.introspection().map(|introspection| introspection.circuit()),
+        }
+    }
+
+    /// Who is asked about its tokens.
+    pub(super) fn introspection(&self) -> Option<Arc<dyn Introspect>> {
+        self.introspection.lock().clone()
+    }
+
+    /// Asks as the newest configuration says: the credentials may have been renewed under the same name.
+    pub(super) fn ask_by(&self, introspection: Option<Arc<dyn Introspect>>) {
+        *self.introspection.lock() = introspection;
+    }
+
+    /// The provider has answered about a token.
+    pub(super) fn answered(&self, outcome: &str) {
+        self.calls.count(outcome);
+        if self.unanswered.swap(false, Ordering::Relaxed) {
+            tracing::info!(key_manager.name = &*self.rules.name, "the provider answers about tokens again");
+        }
+    }
+
+    /// The provider has not answered about a token. Told once, until it answers again.
+    pub(super) fn unanswered(&self, error: &IntrospectError) {
+        self.calls.count(error.label());
+        if !self.unanswered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(key_manager.name = &*self.rules.name, %error, "cannot ask the provider about tokens");
         }
     }
 
@@ -164,6 +267,11 @@ impl Issuer {
     /// Waits for newer keys, for a token whose key id is unknown. One fetch for all who wait; none within
     /// the cool-down of the last one that was asked for like this.
     pub(super) async fn renew(&self, now: Now) -> Renewal {
+        if let KeySource::Local(keys) = &self.source {
+            // Whoever else has read them meanwhile: it costs little to look again.
+            self.read_local(keys);
+            return Renewal::Fetched;
+        }
         let mut met = self.met.subscribe();
         let newest_met = *met.borrow();
         let Some(number) = self.is_remote().then(|| self.ask(newest_met, now)).flatten() else {
@@ -190,23 +298,24 @@ impl Issuer {
         Some(demand.number)
     }
 
-    async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<(Arc<KeySet>, Found), FetchError> {
-        let text = source.fetch(rediscover).await?;
+    async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<New, FetchError> {
+        let Fetched { text, max_age } = source.fetch(rediscover).await?;
         if text.is_empty() {
             // Not the same as no set: a provider that has one answers with it.
             return Err(JwksError::Malformed.into());
         }
-        Ok(KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?)
+        let (set, found) = KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?;
+        Ok(New { set, found, max_age })
     }
 
     /// Puts a fetched set in force, or notes that there is none.
-    fn settle(&self, outcome: &Result<(Arc<KeySet>, Found), FetchError>, now: Now) {
+    fn settle(&self, outcome: &Result<New, FetchError>, now: Now) {
         let name = &*self.rules.name;
         match outcome {
-            Ok((set, found)) => {
+            Ok(new) => {
                 self.counters.count("ok");
-                self.note(*found);
-                self.install(set, now);
+                self.note(&new.set, new.found);
+                self.install(&new.set, now);
                 if self.failures.swap(0, Ordering::Relaxed) > 0 {
                     tracing::info!(key_manager.name = name, "the keys can be fetched again");
                 }
@@ -219,13 +328,65 @@ impl Issuer {
         }
     }
 
+    /// Begins with the set of the record, where nothing better is at hand.
+    fn recall(&self, known: Option<&Known>, now: Now) {
+        let Some((text, age_ms)) = known.and_then(|known| known.load(now)) else { return };
+        if self.keys.load().is_some() || age_ms > millis(self.rules.settings.jwks_max_stale.0) {
+            return;
+        }
+        let name = &*self.rules.name;
+        match KeySet::read(&text, self.rules.wanted(), None) {
+            Ok((set, found)) => {
+                self.note(&set, found);
+                self.install(&set, Now { steady_ms: now.steady_ms.saturating_sub(age_ms), ..now });
+                tracing::info!(key_manager.name = name, age_s = age_ms / 1000, "going on with the last known keys");
+            }
+            Err(error) => tracing::warn!(key_manager.name = name, %error, "the last known keys are of no use"),
+        }
+    }
+
+    /// Keeps a set in the record. Nobody waits for the disk.
+    fn remember(&self, new: &New, known: &Arc<Known>, now: Now) {
+        if new.found.private {
+            return;
+        }
+        let (set, known, name) = (Arc::clone(&new.set), Arc::clone(known), Arc::clone(&self.rules.name));
+        tokio::spawn(async move {
+            if let Err(error) = known.keep(set.text(), now).await {
+                tracing::warn!(key_manager.name = &*name, %error, "the keys cannot be kept for a restart");
+            }
+        });
+    }
+
+    /// Puts a set that is at hand in force, if it is such a source.
+    pub(super) fn read_at_hand(&self, source: &KeySource) {
+        match source {
+            KeySource::Fixed(text) => self.read_text(text),
+            KeySource::Local(keys) => self.read_local(keys),
+            KeySource::Remote(_) => {}
+        }
+    }
+
+    /// Puts what is published now in force.
+    fn read_local(&self, keys: &LocalKeys) {
+        // Held while reading, so that an older set never takes the place of a newer one.
+        let mut read = self.published.lock();
+        let Published { number, set } = keys.published();
+        if number != *read {
+            *read = number;
+            self.read_text(&set);
+        }
+    }
+
     /// Puts a set given in full in force. Kept as it was where the new text is of no use, which
     /// `KeyManagers::build` has ruled out.
-    pub(super) fn read_fixed(&self, source: &KeySource) {
-        let KeySource::Fixed(text) = source else { return };
+    fn read_text(&self, text: &[u8]) {
+        if text.is_empty() && self.rules.needs_no_keys() {
+            return;
+        }
         match KeySet::read(text, self.rules.wanted(), self.keys.load_full().as_ref()) {
             Ok((set, found)) => {
-                self.note(found);
+                self.note(&set, found);
                 self.install(&set, Now::at_ms(0));
             }
             Err(error) => tracing::error!(key_manager.name = &*self.rules.name, %error, "cannot use the keys given"),
@@ -233,8 +394,10 @@ impl Issuer {
     }
 
     /// Whether it judges by these very rules, with keys from the same kind of source.
-    pub(super) fn is_for(&self, rules: &Rules, source: &KeySource) -> bool {
-        self.rules == *rules && matches!(source, KeySource::Remote(_)) == self.is_remote()
+    pub(super) fn is_for(&self, rules: &Rules, sources: &Sources) -> bool {
+        self.rules == *rules
+            && matches!(sources.keys, KeySource::Remote(_)) == self.is_remote()
+            && sources.introspection.is_some() == self.introspection.lock().is_some()
     }
 
     /// Goes on with what the freshest of `before` has from the same provider, whatever its name and its
@@ -278,8 +441,9 @@ impl Issuer {
         }
     }
 
-    fn note(&self, found: Found) {
+    fn note(&self, set: &KeySet, found: Found) {
         let name = &*self.rules.name;
+        self.counters.holds(set.len(), found.skipped);
         if found.private {
             tracing::warn!(key_manager.name = name, "the key set shows private keys; whoever read it can forge tokens");
         }
@@ -288,18 +452,31 @@ impl Issuer {
         }
     }
 
-    /// How long until the next fetch, with jitter so that many sidecars spread out. Good keys are fetched
-    /// anew long before they are too old, however close `jwks_refresh` is to `jwks_max_stale`.
-    fn delay(&self, good: bool) -> Duration {
-        let (span, spread) = if good {
-            let settings = &self.rules.settings;
-            (settings.jwks_refresh.0.min(settings.jwks_max_stale.0 / 2).max(FIRST_RETRY), 0.1)
-        } else {
-            let first = if self.keys.load().is_some() { LATER_RETRY } else { FIRST_RETRY };
-            let doublings = self.failures.load(Ordering::Relaxed).saturating_sub(1).min(10);
-            ((first * 2_u32.pow(doublings)).min(LONGEST_RETRY), 0.25)
-        };
-        span.mul_f64(1.0 + spread * (fastrand::f64() * 2.0 - 1.0))
+    /// How long until good keys are fetched anew: as long as the provider says within [`Self::bounds`], and long
+    /// before they are too old, however close `jwks_refresh` is to `jwks_max_stale`. The `first` time it is any
+    /// part of the second half of that, so that sidecars that started together part at once; later a tenth more
+    /// or less keeps them apart.
+    fn until_refresh(&self, max_age: Option<Duration>, first: bool) -> Duration {
+        let settings = &self.rules.settings;
+        let (least, most) = self.bounds();
+        let span = max_age.map_or(settings.jwks_refresh.0, |age| age.clamp(least, most));
+        let span = span.min(settings.jwks_max_stale.0 / 2).max(FIRST_RETRY);
+        let part = if first { 0.5..1.0 } else { 0.9..1.1 };
+        span.mul_f64(within(part))
+    }
+
+    /// The least and the most that a provider's `max-age` makes of `jwks_refresh`: a tenth, but never more often
+    /// than every ten seconds on its account, and twice.
+    fn bounds(&self) -> (Duration, Duration) {
+        let refresh = self.rules.settings.jwks_refresh.0;
+        (refresh.min((refresh / 10).max(SHORTEST_MAX_AGE)), refresh.saturating_mul(2))
+    }
+
+    /// How long until a fetch that failed is tried again: twice as long each time, half of it more or less.
+    fn until_retry(&self) -> Duration {
+        let first = if self.keys.load().is_some() { LATER_RETRY } else { FIRST_RETRY };
+        let doublings = self.failures.load(Ordering::Relaxed).saturating_sub(1).min(10);
+        (first * 2_u32.pow(doublings)).min(LONGEST_RETRY).mul_f64(within(0.5..1.5))
     }
 
     fn is_remote(&self) -> bool {
@@ -315,110 +492,17 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A random number in the range.
+fn within(range: Range<f64>) -> f64 {
+    range.start + (range.end - range.start) * fastrand::f64()
+}
+
+const SHORTEST_MAX_AGE: Duration = Duration::from_secs(10);
 /// Until the first keys are there, so that a provider that starts beside us is found at once.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LATER_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        token::{
-            metrics::Metrics,
-            settings::{Algorithm, KeyManagerSettings},
-            testing::{Provider, Signer, settings},
-        },
-        units::Span,
-    };
-
-    const ISSUER: &str = "https://idp.example.com";
-
-    fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
-        let mut settings = settings(ISSUER);
-        change(&mut settings);
-        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
-        let counters = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry").fetches(&rules.name);
-        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>), counters))
-    }
-
-    #[test]
-    fn good_keys_are_fetched_anew_long_before_they_are_too_old() {
-        let delays = |refresh: u64, max_stale: u64| {
-            let spans = (Span::seconds(refresh), Span::seconds(max_stale));
-            let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
-            let delays: Vec<f64> = (0..200).map(|_| issuer.delay(true).as_secs_f64()).collect();
-            let (least, most) = (delays.iter().copied().reduce(f64::min), delays.iter().copied().reduce(f64::max));
-            least.zip(most).expect("200 of them")
-        };
-        let (least, most) = delays(300, 300);
-        assert!(least < most && least >= 135.0 && most <= 165.0, "{least} to {most}");
-        let (least, most) = delays(300, 3600);
-        assert!(least >= 270.0 && most > 300.0 && most <= 330.0, "{least} to {most}");
-        let (least, _) = delays(0, 0);
-        assert!(least >= 0.18, "never without a pause");
-    }
-
-    #[tokio::test]
-    async fn the_address_is_looked_up_again_when_the_keys_are_of_no_use_or_lack_one() {
-        let signer = Signer::new(Algorithm::ES256, "e");
-        let provider = Arc::new(Provider::with(&json!({ "keys": [] })));
-        let issuer = issuer(&provider, |_| {});
-        let clock = Arc::new(Clock::new());
-        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::clone(&clock)));
-        let wait_for = async |count: usize| {
-            while provider.count() < count {
-                time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        // The answer is taken some time after the fetch is counted: that of the first one must have failed.
-        while !issuer.is_failing() {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        assert_eq!(provider.count(), 1);
-        *provider.answer.lock() = Some(signer.jwks().to_string());
-        wait_for(2).await;
-        while issuer.is_failing() {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        issuer.wake.notify_one();
-        wait_for(3).await;
-        assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
-        assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
-        issuer.retire();
-        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
-    }
-
-    #[tokio::test]
-    async fn an_empty_answer_is_no_set_even_beside_shared_keys() {
-        let provider = Arc::new(Provider { answer: Mutex::new(Some(String::new())), ..Provider::default() });
-        let issuer = issuer(&provider, |s| {
-            s.algorithms.push(Algorithm::HS256);
-            let shared = r#"[{"alg":"HS256","secret":"a secret of 32 bytes, or longer!"}]"#;
-            s.secret_keys = serde_json::from_str(shared).expect("good settings");
-        });
-        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
-        while !issuer.is_failing() {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        assert!(issuer.keys.load().is_none());
-        issuer.retire();
-        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
-    }
-
-    #[tokio::test]
-    async fn a_fetch_that_outlives_its_issuer_changes_nothing() {
-        let signer = Signer::new(Algorithm::ES256, "e");
-        let provider = Arc::new(Provider { delay: Duration::from_millis(50), ..Provider::with(&signer.jwks()) });
-        let issuer = issuer(&provider, |_| {});
-        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
-        while provider.count() == 0 {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        issuer.retire();
-        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
-        assert!(issuer.keys.load().is_none());
-    }
-}
+#[path = "issuer_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Flaw, Identity,
-    claims::{self, Validity},
+    claims::{self, Bearer, Validity},
     jose::Compact,
     json::Object,
     jwks::Key,
@@ -15,6 +15,7 @@ use super::{
 use crate::net::Now;
 
 /// What a good JWT says, how long, and by which key.
+#[derive(Debug)]
 pub(super) struct Verified {
     pub(super) identity: Identity,
     pub(super) validity: Validity,
@@ -28,10 +29,11 @@ pub(super) fn verify(
     algorithm: Algorithm,
     keys: &[&Arc<Key>],
     claims: &Object<'_>,
+    bearer: &Bearer,
     rules: &Rules,
     now: Now,
 ) -> Result<Verified, Flaw> {
     let key = jws::signer(compact, algorithm, keys)?;
-    let (identity, validity) = claims::judge(claims, rules, now)?;
+    let (identity, validity) = claims::judge(claims, bearer, rules, now)?;
     Ok(Verified { identity, validity, key: Arc::clone(key) })
 }

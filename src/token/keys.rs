@@ -1,8 +1,9 @@
 //! Where an issuer's keys come from, and the set in force.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{
     jwks::{self, JwksError, Key},
@@ -12,20 +13,58 @@ use super::{
 /// Where an issuer's keys come from.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// A JWK set given in full: by hand, or by the provider in our own process. Nobody is asked, and it
-    /// does not grow stale.
+    /// A JWK set given in full by hand. Nobody is asked, and it does not grow stale.
     Fixed(Bytes),
+    /// A provider in our own process, which tells when its keys change.
+    Local(Arc<LocalKeys>),
     /// A provider that is asked again and again.
     Remote(Arc<dyn FetchKeys>),
 }
 
 impl KeySource {
-    /// No set at all: nothing but the keys shared with the provider.
+    /// No set at all: nothing but the keys shared with the provider, or none, where its tokens are judged by
+    /// introspection alone.
     pub const NONE: Self = Self::Fixed(Bytes::new());
 
     /// The keys of a JWK set that is at hand as a value.
     pub fn fixed(set: &serde_json::Value) -> Self {
         Self::Fixed(set.to_string().into())
+    }
+}
+
+/// The JWK set of a provider in our own process. It is published before the first token signed by a new key
+/// goes out, and the issuer looks here for a key that it does not know: no token of ours is ever too early.
+#[derive(Debug)]
+pub struct LocalKeys(watch::Sender<Published>);
+
+/// A published set, and how many there were before it; 0: none yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Published {
+    pub(super) number: u64,
+    pub(super) set: Bytes,
+}
+
+impl Default for LocalKeys {
+    fn default() -> Self {
+        Self(watch::Sender::new(Published::default()))
+    }
+}
+
+impl LocalKeys {
+    /// Puts `set` in place of the present one.
+    pub fn publish(&self, set: &serde_json::Value) {
+        let set = set.to_string().into();
+        self.0.send_modify(|published| *published = Published { number: published.number + 1, set });
+    }
+
+    /// Tells of each change from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Published> {
+        self.0.subscribe()
+    }
+
+    /// The present set.
+    pub(super) fn published(&self) -> Published {
+        self.0.borrow().clone()
     }
 }
 
@@ -37,7 +76,16 @@ pub trait FetchKeys: fmt::Debug + Send + Sync {
 }
 
 /// What [`FetchKeys::fetch`] gives back.
-pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, FetchError>> + Send + 'a>>;
+pub type FetchFuture<'a> = Pin<Box<dyn Future<Output = Result<Fetched, FetchError>> + Send + 'a>>;
+
+/// A key set as a provider sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The JWK set's text.
+    pub text: Bytes,
+    /// For how long the provider says it is fresh.
+    pub max_age: Option<Duration>,
+}
 
 /// Why a key set could not be had. The messages name addresses and statuses, never bodies.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +96,13 @@ pub enum FetchError {
     /// Another answer than a document, or too large a one.
     #[error("{0}")]
     Answer(String),
-    /// The metadata is for another issuer, or names an address that must not be asked.
+    /// The metadata is for another issuer, or names what is no address of a provider.
     #[error("{0}")]
     Metadata(String),
+    /// It is where we must not go: at a link-local address, or at a private one that a public issuer's metadata
+    /// leads to.
+    #[error("{0}")]
+    Forbidden(String),
     /// The document is no key set of use.
     #[error(transparent)]
     Keys(#[from] JwksError),
@@ -58,7 +110,7 @@ pub enum FetchError {
 
 impl FetchError {
     /// Every metric label, and that of success.
-    pub(super) const LABELS: [&'static str; 5] = ["ok", "unreachable", "answer", "metadata", "keys"];
+    pub(super) const LABELS: [&'static str; 6] = ["ok", "unreachable", "answer", "metadata", "forbidden", "keys"];
 
     /// The metric label.
     pub(super) const fn label(&self) -> &'static str {
@@ -66,6 +118,7 @@ impl FetchError {
             Self::Unreachable(_) => "unreachable",
             Self::Answer(_) => "answer",
             Self::Metadata(_) => "metadata",
+            Self::Forbidden(_) => "forbidden",
             Self::Keys(_) => "keys",
         }
     }
@@ -135,6 +188,16 @@ impl KeySet {
         let unchanged = keys.len() == old.len() && keys.iter().zip(old).all(|(a, b)| Arc::ptr_eq(a, b));
         let version = before.map_or(1, |set| set.version + u64::from(!unchanged));
         Ok((Arc::new(Self { keys, text: text.into(), version }), found))
+    }
+
+    /// What it was read from.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// How many keys it has.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// The same set for another issuer, with the keys that are of use to it. They are keys of their own:

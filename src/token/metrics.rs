@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{Flaw, keys::FetchError};
+use super::{Flaw, IntrospectError, keys::FetchError};
 
 /// The part's metrics.
 #[derive(Debug)]
@@ -14,7 +14,17 @@ pub(super) struct Metrics {
     verified: IntCounter,
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
+    flooded: IntCounter,
     fetches: IntCounterVec,
+    keys: IntGaugeVec,
+    calls: IntCounterVec,
+}
+
+/// What is counted of one key manager.
+#[derive(Debug)]
+pub(super) struct IssuerCounters {
+    pub(super) fetches: FetchCounters,
+    pub(super) calls: CallCounters,
 }
 
 /// Look-ups of one cache by outcome.
@@ -26,9 +36,17 @@ pub(super) struct CacheCounters {
     pub(super) outdated: IntCounter,
 }
 
-/// Fetches of one key manager's keys, by outcome.
+/// Calls about tokens to one key manager's provider, by outcome; none where nobody is asked.
 #[derive(Debug)]
-pub(super) struct FetchCounters(Vec<(&'static str, IntCounter)>);
+pub(super) struct CallCounters(Vec<(&'static str, IntCounter)>);
+
+/// Fetches of one key manager's keys, by outcome, and what is in the set.
+#[derive(Debug)]
+pub(super) struct FetchCounters {
+    outcomes: Vec<(&'static str, IntCounter)>,
+    usable: IntGauge,
+    skipped: IntGauge,
+}
 
 impl Metrics {
     /// Registered, and at 0.
@@ -39,9 +57,18 @@ impl Metrics {
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =
             counters("tollgate_jwks_fetches_total", "Fetches of key sets by outcome.", &["key_manager", "outcome"])?;
+        let calls = counters(
+            "tollgate_introspections_total",
+            "Calls to providers about tokens, by outcome.",
+            &["key_manager", "outcome"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
+        let keys = Opts::new("tollgate_jwks_keys", "Keys in the set in force: usable, or skipped as of no use here.");
+        let keys = IntGaugeVec::new(keys, &["key_manager", "use"])?;
         registry.register(Box::new(fetches.clone()))?;
+        registry.register(Box::new(keys.clone()))?;
         let cache = |name: &str| CacheCounters {
             hit: lookups.with_label_values(&[name, "hit"]),
             miss: lookups.with_label_values(&[name, "miss"]),
@@ -53,7 +80,10 @@ impl Metrics {
             verified: verifications.with_label_values(&["ok"]),
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
+            flooded: verifications.with_label_values(&["flooded"]),
             fetches,
+            keys,
+            calls,
         })
     }
 
@@ -77,20 +107,53 @@ impl Metrics {
         self.unavailable.inc();
     }
 
-    /// The counters of one key manager, at 0 if new.
-    pub(super) fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
+    /// A token was not asked about, since its client has brought too many bad ones.
+    pub(super) fn flooded(&self) {
+        self.flooded.inc();
+    }
+
+    /// The counters of one key manager, at 0 if new; `asked`: whether its provider is asked about tokens.
+    pub(super) fn issuer(&self, key_manager: &Arc<str>, asked: bool) -> IssuerCounters {
+        let call = |label: &&'static str| (*label, self.calls.with_label_values(&[&**key_manager, label]));
+        let outcomes = ANSWERS.iter().chain(&IntrospectError::LABELS).filter(|_| asked);
+        IssuerCounters { fetches: self.fetches(key_manager), calls: CallCounters(outcomes.map(call).collect()) }
+    }
+
+    fn fetches(&self, key_manager: &Arc<str>) -> FetchCounters {
         let counter = |label| (label, self.fetches.with_label_values(&[&**key_manager, label]));
-        FetchCounters(FetchError::LABELS.map(counter).into())
+        let keys = |label| self.keys.with_label_values(&[&**key_manager, label]);
+        FetchCounters {
+            outcomes: FetchError::LABELS.map(counter).into(),
+            usable: keys("usable"),
+            skipped: keys("skipped"),
+        }
     }
 }
 
 impl FetchCounters {
+    pub(super) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(label, _)| *label == outcome) {
+            counter.inc();
+        }
+    }
+
+    /// A set is in force with so many keys that are of use, and so many that are not.
+    pub(super) fn holds(&self, usable: usize, skipped: usize) {
+        self.usable.set(i64::try_from(usable).unwrap_or(i64::MAX));
+        self.skipped.set(i64::try_from(skipped).unwrap_or(i64::MAX));
+    }
+}
+
+impl CallCounters {
     pub(super) fn count(&self, outcome: &str) {
         if let Some((_, counter)) = self.0.iter().find(|(label, _)| *label == outcome) {
             counter.inc();
         }
     }
 }
+
+/// Outcomes of calls that were answered.
+const ANSWERS: [&str; 3] = ["active", "inactive", "refused"];
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)

@@ -3,9 +3,16 @@
 //! Knows nothing of APIs, subscriptions or scopes needed: only facts about the token are judged and
 //! remembered here; policy is judged anew for every request by `authz`.
 
+mod answer;
+mod ask;
 mod cache;
 mod claims;
 mod conditions;
+mod failures;
+mod flight;
+mod introspection;
+#[cfg(test)]
+mod introspection_tests;
 mod issuer;
 mod jose;
 mod json;
@@ -15,6 +22,7 @@ mod jwks;
 pub mod jws;
 mod jwt;
 mod keys;
+mod known;
 mod managers;
 mod metrics;
 mod rules;
@@ -25,27 +33,39 @@ mod testing;
 mod tests;
 mod weak;
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus::Registry;
+use tokio::runtime::Handle;
 
-pub use issuer::{Issuer, IssuerStatus};
+pub use failures::Flood;
+pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
+pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
-pub use keys::{FetchError, FetchFuture, FetchKeys, KeySource};
+pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
 
 use crate::{net::Now, store::KeyManagerSet};
+use ask::{Outcome, Question};
 use cache::{Cache, Digest, Entry, Remembered};
+use claims::Bearer;
+use failures::Failures;
+use flight::Flights;
 use issuer::Renewal;
 use jose::{Compact, Header};
 use json::Object;
+use jwt::Verified;
 use keys::Candidates;
 use managers::Table;
 use metrics::Metrics;
-use settings::CacheSettings;
+use settings::{CacheSettings, Validation};
 
 /// Judges tokens.
 #[derive(Debug)]
@@ -53,7 +73,11 @@ pub struct Authenticator {
     managers: ArcSwap<Table>,
     /// One exchange of the key managers at a time.
     replacing: Mutex<()>,
-    cache: Cache,
+    cache: Arc<Cache>,
+    flights: Flights<Outcome>,
+    failures: Failures,
+    /// Where providers are asked; until it is given, on the runtime of whoever brings a token.
+    runtime: OnceLock<Handle>,
     metrics: Metrics,
 }
 
@@ -89,6 +113,8 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// `jti`
     pub jti: Option<Box<str>>,
+    /// SHA-256 of the token, by which it may be revoked.
+    pub token_sha256: [u8; 32],
     /// Whose it is.
     pub kind: TokenKind,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
@@ -147,6 +173,8 @@ pub struct Authenticated {
 pub enum Rejection {
     /// Definitely no good: 401.
     Invalid(Flaw),
+    /// Not judged, since its client has brought too many bad ones: 429.
+    Flooded(Flood),
     /// Cannot be judged now: 503.
     Unavailable {
         /// Name of the key manager.
@@ -179,12 +207,13 @@ pub enum Flaw {
     Audience,
     Bound,
     Revoked,
+    Inactive,
     Claim,
 }
 
 impl Flaw {
     /// Every flaw, for counters that start at 0.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Opaque,
         Self::Encrypted,
@@ -203,6 +232,7 @@ impl Flaw {
         Self::Audience,
         Self::Bound,
         Self::Revoked,
+        Self::Inactive,
         Self::Claim,
     ];
 
@@ -227,6 +257,7 @@ impl Flaw {
             Self::Audience => "audience",
             Self::Bound => "bound",
             Self::Revoked => "revoked",
+            Self::Inactive => "inactive",
             Self::Claim => "claim",
         }
     }
@@ -240,6 +271,8 @@ enum Refused {
     NoKeys(Arc<Issuer>),
     /// Its issuer's keys lack the one it names.
     UnknownKey(Arc<Issuer>),
+    /// It is for its provider to say; what was verified of it, where both must agree.
+    Ask(Arc<Issuer>, Option<Box<Verified>>),
 }
 
 impl From<Flaw> for Refused {
@@ -254,9 +287,25 @@ impl Authenticator {
         Ok(Self {
             managers: ArcSwap::default(),
             replacing: Mutex::new(()),
-            cache: Cache::new(cache).map_err(|_| Error::Random)?,
+            cache: Arc::new(Cache::new(cache).map_err(|_| Error::Random)?),
+            flights: Flights::new(),
+            failures: Failures::new(),
+            runtime: OnceLock::new(),
             metrics: Metrics::register(registry)?,
         })
+    }
+
+    /// Providers are asked on this runtime from now on, not on those that serve requests. The first counts.
+    pub fn ask_on(&self, runtime: Handle) {
+        let _the_first_counts = self.runtime.set(runtime);
+    }
+
+    /// Puts new limits in force: how long what is learnt may be used, and how many opaque tokens of a client
+    /// address may be found bad in a window before its new ones are refused unasked (0: any number). The
+    /// caches keep their size.
+    pub fn set_limits(&self, cache: &CacheSettings, failures: u64, window: Duration) {
+        self.cache.set_times(cache);
+        self.failures.set_limit(failures, window);
     }
 
     /// Puts `managers` in place of the present ones. Those whose settings are equal go on as they are,
@@ -277,12 +326,14 @@ impl Authenticator {
         self.managers.load().issuers().iter().map(|issuer| issuer.status(now)).collect()
     }
 
-    /// Judges `token` by the key managers in `allowed`. On a cache hit nothing waits; a first sight
-    /// may wait for one fetch of keys, shared by all who wait.
+    /// Judges `token` by the key managers in `allowed`; `client` is who brings it. On a cache hit nothing
+    /// waits; a first sight may wait for one fetch of keys, or one answer of the provider, shared by all who
+    /// wait.
     pub async fn authenticate(
         &self,
         token: &str,
         allowed: &KeyManagerSet,
+        client: Option<IpAddr>,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
         if token.len() > jose::MAX_TOKEN {
@@ -292,22 +343,47 @@ impl Authenticator {
         match self.cache.look_up(&digest, now, &self.metrics) {
             Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
             Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),
-            Remembered::Stale(issuer) => return Err(unavailable(&issuer, now)),
+            Remembered::Stale(issuer) => return Err(out_of_keys(&issuer, now)),
             Remembered::Nothing => {}
         }
-        let issuer = match self.first_sight(digest, token, allowed, now) {
-            Err(Refused::UnknownKey(issuer)) => issuer,
-            outcome => return self.conclude(outcome, now),
-        };
-        let outcome = match Box::pin(issuer.renew(now)).await {
-            Renewal::Fetched => self.first_sight(digest, token, allowed, now),
-            Renewal::Same => Err(Refused::UnknownKey(issuer)),
-            Renewal::Failed => Err(Refused::NoKeys(issuer)),
-        };
+        // Boxed: rare, and every request would carry room for it.
+        Box::pin(self.meet(digest, token, allowed, client, now)).await
+    }
+
+    /// The first sight of a token: with the keys at hand, with newer ones, or by its provider's word.
+    async fn meet(
+        &self,
+        digest: Digest,
+        token: &str,
+        allowed: &KeyManagerSet,
+        client: Option<IpAddr>,
+        now: Now,
+    ) -> Result<Authenticated, Rejection> {
+        let look = || self.first_sight(digest, token, allowed, now);
+        let mut outcome = look();
+        if let Err(Refused::UnknownKey(issuer)) = outcome {
+            outcome = match issuer.renew(now).await {
+                Renewal::Fetched => look(),
+                Renewal::Same => Err(Refused::UnknownKey(issuer)),
+                Renewal::Failed => Err(Refused::NoKeys(issuer)),
+            };
+        }
+        for _ in 0..MOST_QUESTIONS {
+            let (issuer, verified) = match outcome {
+                Err(Refused::Ask(issuer, verified)) => (issuer, verified),
+                outcome => return self.conclude(outcome, now),
+            };
+            if let Some(good) = self.ask(Question { digest, token, issuer, verified, client }, now).await? {
+                return Ok(good);
+            }
+            // The rules have changed under the question.
+            outcome = look();
+        }
         self.conclude(outcome, now)
     }
 
-    /// Judges a token that is not in the cache, with the keys at hand.
+    /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
+    /// asked about it.
     fn first_sight(
         &self,
         digest: Digest,
@@ -316,6 +392,11 @@ impl Authenticator {
         now: Now,
     ) -> Result<Authenticated, Refused> {
         let managers = self.managers.load();
+        if let Some(issuer) = managers.elect_opaque(token, allowed) {
+            // RFC 6749 appendix A.12: visible characters. Nobody issues others.
+            let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+            return Err(if visible { Refused::Ask(issuer, None) } else { Flaw::Malformed.into() });
+        }
         let opened;
         let (compact, key) = match Compact::split(token) {
             Err(Flaw::Encrypted) => {
@@ -331,6 +412,9 @@ impl Authenticator {
         if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
             return Err(Flaw::Encrypted.into());
         }
+        if rules.settings.validation == Validation::Introspect {
+            return Err(Refused::Ask(issuer, None));
+        }
         if !header.is_access_token(rules.settings.typ) {
             return Err(Flaw::Type.into());
         }
@@ -345,19 +429,26 @@ impl Authenticator {
             Candidates::UnknownId => return Err(Refused::UnknownKey(issuer)),
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
+        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(token), rules, now);
         let mut from_cache = true;
-        let outcome = self.cache.once(digest, now, || {
+        let outcome = if rules.settings.validation == Validation::Both {
             from_cache = false;
-            let verified = jwt::verify(&compact, header.algorithm, &keys, &claims, rules, now)?;
-            let identity = Arc::new(verified.identity);
-            let issuer = Arc::clone(&issuer);
-            Ok(Arc::new(Entry { identity, validity: verified.validity, issuer, key: verified.key }))
-        });
+            verify().map(Err)
+        } else {
+            let entry = self.cache.once(digest, now, || {
+                from_cache = false;
+                let Verified { identity, validity, key } = verify()?;
+                let (identity, issuer) = (Arc::new(identity), Arc::clone(&issuer));
+                Ok(Arc::new(Entry { identity, validity, issuer, key: Some(key), ask_again_ms: u64::MAX }))
+            });
+            entry.map(Ok)
+        };
         match outcome {
-            Ok(entry) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
+            Ok(Ok(entry)) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
+            Ok(Err(verified)) => Err(Refused::Ask(issuer, Some(Box::new(verified)))),
             Err(flaw) => {
                 if flaw == Flaw::Signature && !from_cache {
-                    self.cache.remember_bad(digest, issuer, set.version, now);
+                    self.cache.remember_bad(digest, issuer, flaw, Some(set.version), now);
                 }
                 Err(flaw.into())
             }
@@ -377,8 +468,10 @@ impl Authenticator {
             Err(Refused::UnknownKey(_)) => Err(self.refuse(Flaw::UnknownKey)),
             Err(Refused::NoKeys(issuer)) => {
                 self.metrics.unavailable();
-                Err(unavailable(&issuer, now))
+                Err(out_of_keys(&issuer, now))
             }
+            // The rules keep changing under the question.
+            Err(Refused::Ask(issuer, _)) => Err(self.unavailable(&issuer, 1)),
         }
     }
 
@@ -388,6 +481,9 @@ impl Authenticator {
     }
 }
 
-fn unavailable(issuer: &Issuer, now: Now) -> Rejection {
+fn out_of_keys(issuer: &Issuer, now: Now) -> Rejection {
     Rejection::Unavailable { key_manager: Arc::clone(&issuer.rules.name), retry_after: issuer.retry_after(now) }
 }
+
+/// How often a token is asked about for one request, when the rules change meanwhile.
+const MOST_QUESTIONS: usize = 2;

@@ -11,7 +11,7 @@ use super::{
     jose, jwe,
     jwks::{self, Key, MAX_JWKS, SharedKeyError},
     keys::Wanted,
-    settings::{JwksFile, KeyManagerSettings, SecretEncoding, SecretKeySettings},
+    settings::{JwksFile, KeyManagerSettings, SecretEncoding, SecretKeySettings, Validation},
 };
 use crate::problem::Problem;
 
@@ -74,6 +74,11 @@ impl Rules {
             secrets,
             settings,
         })
+    }
+
+    /// Whether nothing is ever verified.
+    pub(super) fn needs_no_keys(&self) -> bool {
+        self.settings.validation == Validation::Introspect && self.secrets.is_empty()
     }
 
     /// Which keys of the provider's set count, and those beside it.

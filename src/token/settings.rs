@@ -94,13 +94,15 @@ pub struct KeyManagerSettings {
     /// Whether readiness waits for it.
     #[serde(default)]
     pub startup: Startup,
-    /// How often the key set is fetched.
+    /// How often the key set is fetched. The provider's `Cache-Control: max-age` moves it, to no less than a tenth of
+    /// it (and 10 s) and no more than twice it.
     #[serde(default = "five_minutes")]
     pub jwks_refresh: Span,
     /// Shortest time between two fetches that unknown key ids cause.
     #[serde(default = "ten_seconds")]
     pub jwks_cooldown: Span,
-    /// How long the last good key set is used when it cannot be fetched.
+    /// How long the last good key set is used when it cannot be fetched; also after a restart, where `[store]` has a
+    /// path.
     #[serde(default = "one_hour")]
     pub jwks_max_stale: Span,
     /// Longest wait for an answer of the provider.
@@ -116,6 +118,13 @@ pub struct KeyManagerSettings {
     /// How we authenticate there.
     #[serde(default)]
     pub client_auth: ClientAuth,
+    /// Our own private key there, for `client_auth = "private_key_jwt"`.
+    pub client_key: Option<ClientKey>,
+    /// Our own certificate there, for `client_auth = "mtls"`.
+    pub client_certificate: Option<ClientCertificate>,
+    /// In which form answers about tokens are asked for; both are understood.
+    #[serde(default)]
+    pub introspection_response: ResponseForm,
     /// Connector `http`: where it answers.
     pub endpoint: Option<String>,
     /// Connector `http`: its bearer secret.
@@ -131,9 +140,26 @@ pub struct KeyManagerSettings {
     /// Connector `embedded`: how long its access tokens live.
     #[serde(default = "one_hour")]
     pub token_lifetime: Span,
+    /// Connector `embedded`: how long its refresh tokens live; each use gives a new one.
+    #[serde(default = "one_day")]
+    pub refresh_lifetime: Span,
+    /// Connector `embedded`: how long it signs with one key; 0: for ever.
+    #[serde(default = "thirty_days")]
+    pub key_rotation: Span,
     /// Connector `embedded`: its clients.
     #[serde(default)]
     pub clients: Vec<ClientSettings>,
+    /// Connector `embedded`: its users, for the password grant; none: no such grant.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
+    /// Connector `embedded`: who may register clients (RFC 7591).
+    #[serde(default)]
+    pub registration: Registration,
+    /// Connector `embedded`: the bearer secret that may register clients, with `registration = "token"`.
+    pub registration_token: Option<Secret>,
+    /// Connector `embedded`: scopes that a registered client may ask for.
+    #[serde(default)]
+    pub registration_scopes: Vec<String>,
 }
 
 /// `{ file = "…" }`
@@ -181,6 +207,35 @@ pub struct ClientSettings {
     /// Scopes it may ask for.
     #[serde(default)]
     pub scopes: Vec<String>,
+}
+
+/// A user of the embedded provider.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserSettings {
+    /// User name, and `sub` of its tokens.
+    pub name: String,
+    /// Password.
+    pub password: Secret,
+    /// Further claims of its tokens.
+    #[serde(default)]
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// Scopes its tokens may have, of those that the client may ask for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// Who may register clients at the embedded provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Whoever brings `registration_token` as bearer.
+    Token,
+    /// Everybody.
+    Open,
 }
 
 /// The connectors of the contract.
@@ -356,6 +411,39 @@ pub enum ClientAuth {
     Mtls,
 }
 
+/// A private key that signs our assertions (RFC 7523).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientKey {
+    /// PEM file: RSA, P-256, P-384 (PKCS#8) or Ed25519.
+    pub file: PathBuf,
+    /// `kid` of the assertions, where the provider wants one.
+    pub kid: Option<String>,
+    /// Their `alg`; without it what is usual for the key: RS256, ES256, ES384, EdDSA.
+    pub alg: Option<Algorithm>,
+}
+
+/// A certificate and its key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and the authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Form of a provider's answers about tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResponseForm {
+    /// RFC 7662
+    #[default]
+    Json,
+    /// Signed, RFC 9701
+    Jwt,
+}
+
 /// Form of the embedded provider's tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -426,6 +514,14 @@ fn five_minutes() -> Span {
 
 fn one_hour() -> Span {
     Span::seconds(3600)
+}
+
+fn one_day() -> Span {
+    Span::seconds(86_400)
+}
+
+fn thirty_days() -> Span {
+    Span::seconds(30 * 86_400)
 }
 
 fn sixty_four() -> u32 {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{
-    FetchError, FetchFuture, FetchKeys,
+    FetchError, FetchFuture, FetchKeys, Fetched,
     settings::{Algorithm, KeyManagerSettings},
 };
 
@@ -129,6 +129,9 @@ pub(super) struct Provider {
     /// Of each fetch, whether the address was to be looked up again.
     pub(super) rediscovered: Mutex<Vec<bool>>,
     pub(super) delay: Duration,
+    pub(super) max_age: Option<Duration>,
+    /// When it was asked.
+    pub(super) asked: Mutex<Vec<tokio::time::Instant>>,
 }
 
 impl Provider {
@@ -146,9 +149,15 @@ impl FetchKeys for Provider {
         Box::pin(async move {
             self.rediscovered.lock().push(rediscover);
             self.fetches.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(self.delay).await;
+            self.asked.lock().push(tokio::time::Instant::now());
+            // Even a sleep of nothing may let others run, who then change what is about to be answered.
+            if !self.delay.is_zero() {
+                tokio::time::sleep(self.delay).await;
+            }
             let answer = self.answer.lock().clone();
-            answer.map(Into::into).ok_or_else(|| FetchError::Unreachable("the test says so".into()))
+            answer
+                .map(|text| Fetched { text: text.into(), max_age: self.max_age })
+                .ok_or_else(|| FetchError::Unreachable("the test says so".into()))
         })
     }
 }

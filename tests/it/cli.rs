@@ -83,7 +83,12 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("listen = \"127.0.0.1:", "listen = \"s3cr3t-value:", "listen"),
         ("connector = \"oidc\"", "connector = \"s3cr3t-value\"", "connector"),
         ("connector = \"oidc\"", "connector = \"okta\"", "not in this build"),
-        ("connector = \"oidc\"", "connector = \"oidc\"\nvalidation = \"introspect\"", "not in this build"),
+        ("connector = \"oidc\"", "connector = \"oidc\"\nvalidation = \"introspect\"", "client_secret"),
+        (
+            "connector = \"oidc\"",
+            "connector = \"oidc\"\ntoken_pattern = \"s3cr3t-value(\"\nclient_id = \"a\"\nclient_secret = \"s3cr3t-value\"",
+            "token_pattern",
+        ),
         ("context = \"/orders\"", "context = \"s3cr3t-value\"", "context"),
         ("upstream = \"http://", "upstream = \"s3cr3t-value://", "upstream"),
         ("tier = \"Unlimited\"", "tier = \"s3cr3t-value\"", "tier"),
@@ -95,8 +100,19 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("audience = [\"orders-api\"]", "algorithms = []", "algorithms"),
         ("issuer = \"http://127.0.0.1", "issuer = \"http://idp.example.com", "issuer"),
         ("issuer = \"http://127.0.0.1", "issuer = \"s3cr3t-value", "issuer"),
-        ("[[subscriptions]]", "[store]\npath = \"/tmp/s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
-        ("[[subscriptions]]", "[shared]\nredis = \"redis://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
+        ("[[subscriptions]]", "[store]\nurl = \"postgres://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
+        (
+            "[[subscriptions]]",
+            "[shared]\nredis = \"redis://h\"\nmode = \"strict\"\n[[subscriptions]]",
+            "not in this build",
+        ),
+        ("[[subscriptions]]", "[shared]\nredis = \"http://s3cr3t-value\"\n[[subscriptions]]", "shared.redis"),
+        ("[[subscriptions]]", "[shared]\nredis = \"redis://u:s3cr3t-value@h/x\"\n[[subscriptions]]", "shared.redis"),
+        (
+            "[[subscriptions]]",
+            "[shared]\nredis = \"redis://h\"\nprefix = \"s3cr3t value\"\n[[subscriptions]]",
+            "shared.prefix",
+        ),
     ];
     let mut failures = Vec::new();
     for (old, new, word) in rows {

@@ -4,21 +4,22 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Backend, Config, Gate, Idp, Mood, Request, Token, Via, block_on, key_manager, keys, unique};
 
-struct Place {
-    gate: Gate,
-    idp: Idp,
-    upstream: Backend,
+/// A gate, its provider and its upstream.
+pub(crate) struct Place {
+    pub(crate) gate: Gate,
+    pub(crate) idp: Idp,
+    pub(crate) upstream: Backend,
 }
 
 /// A gate whose key manager has these further lines.
-fn place(idp: Idp, lines: &str) -> Place {
+pub(crate) fn place(idp: Idp, lines: &str) -> Place {
     let upstream = Backend::start("production");
     let config = config(&idp, &upstream, lines);
     let gate = Gate::launch(|ports| config.text(ports));
     Place { gate, idp, upstream }
 }
 
-fn config(idp: &Idp, upstream: &Backend, lines: &str) -> Config {
+pub(crate) fn config(idp: &Idp, upstream: &Backend, lines: &str) -> Config {
     let mut config = Config::orders(idp, &upstream.url());
     let audience = "audience = [\"orders-api\"]";
     config.rest = config.rest.replacen(audience, &format!("{audience}\n{lines}"), 1);
@@ -26,9 +27,14 @@ fn config(idp: &Idp, upstream: &Backend, lines: &str) -> Config {
 }
 
 impl Place {
-    fn call(&self, token: &str) -> u16 {
+    /// The status of a call with this token.
+    pub(crate) fn call(&self, token: &str) -> u16 {
+        self.call_via(Via::H1, token)
+    }
+
+    pub(crate) fn call_via(&self, via: Via, token: &str) -> u16 {
         let request = Request::get("/orders/v1/items/{m}").bearer(token);
-        let answer = block_on(self.gate.send(Via::H1, &request));
+        let answer = block_on(self.gate.send(via, &request));
         assert_eq!(self.upstream.saw(&request.mark), answer.status == 200, "{answer:?}");
         if answer.status == 503 {
             let retry = answer.header("retry-after").and_then(|v| v.parse::<u32>().ok());
@@ -38,7 +44,8 @@ impl Place {
         answer.status
     }
 
-    fn good(&self) -> String {
+    /// A good token that nobody has seen.
+    pub(crate) fn good(&self) -> String {
         Token::of(&self.idp, "shop-web").sign()
     }
 }

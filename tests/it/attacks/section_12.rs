@@ -6,16 +6,16 @@ use crate::support::{Case, Expect, Request, World};
 pub(super) const SECTION: Section = Section {
     cases,
     tests: &[
+        ("A05", "introspection::an_opaque_token_needs_a_subscription_too"),
         ("A06", "reload::a_changed_tier_counts_at_once"),
         ("A07", "throttle::buckets_are_not_joined_by_concatenation"),
         ("A08", "throttle::no_header_escapes_the_bucket"),
         ("A11", "refusals::a_429_says_when_to_come_back"),
-        ("A13", "throttle::refused_requests_count_nowhere"),
+        ("A13", "throttle::refused_requests_count_nowhere, introspection::a_flood_of_one_address_is_stopped"),
         ("A16", "refusals::every_refusal_in_wso2_form"),
     ],
     waits: &[
         ("A04", "waits for API keys"),
-        ("A05", "waits for introspection"),
         ("A09", "waits for shared counters"),
         ("A10", "waits for shared counters"),
         ("A12", "covered where the clock and the windows are: a process cannot step the machine's clock"),

@@ -79,9 +79,14 @@ impl Gate {
 
     /// Starts `serve` and waits until the admin door answers at all.
     pub(crate) fn launch(config: impl Fn(&Ports) -> String) -> Self {
+        Self::launch_with(&[], config)
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn launch_with(environment: &[(&str, &Path)], config: impl Fn(&Ports) -> String) -> Self {
         for attempt in 0.. {
             let ports = free_ports();
-            let mut gate = Self::spawn(ports, &config(&ports));
+            let mut gate = Self::spawn(ports, &config(&ports), environment);
             match gate.wait_listening() {
                 Ok(()) => return gate,
                 // Another process may have taken a port meanwhile.
@@ -92,11 +97,12 @@ impl Gate {
         unreachable!("the loop ends by return or panic")
     }
 
-    fn spawn(ports: Ports, config: &str) -> Self {
+    fn spawn(ports: Ports, config: &str, environment: &[(&str, &Path)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tollgate.toml");
         fs::write(&file, config).unwrap();
         let child = tollgate(&["serve", "--config", file.to_str().unwrap()])
+            .envs(environment.iter().copied())
             .stdout(File::create(dir.path().join("stdout")).unwrap())
             .stderr(File::create(dir.path().join("stderr")).unwrap())
             .spawn()

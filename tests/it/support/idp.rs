@@ -1,4 +1,5 @@
-//! A test provider: discovery and JWKS over plain TCP, with every misbehaviour a provider can show.
+//! A test provider: discovery and JWKS over plain TCP, with every misbehaviour a provider can show. Its
+//! introspection is in [`super::opaque`].
 
 use std::{
     sync::{
@@ -11,12 +12,13 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::{keys, runtime};
+use super::{keys, opaque::Introspection, runtime};
 
 /// How the provider behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +37,19 @@ pub(crate) enum Mood {
     Huge,
     /// The key set is at another host, says a redirect.
     Redirect,
+    /// The key set is there, says a redirect.
+    RedirectTo(&'static str),
+    /// The key set comes a byte at a time, without an end.
+    Drip,
+    /// The key set is 100 MiB long, and says so or not.
+    Endless {
+        /// Whether it has a length.
+        length: bool,
+    },
+    /// The key set has a million keys.
+    Million,
+    /// The key set is compressed: 32 MiB of nothing in 200 KiB.
+    Bomb,
     /// The metadata names another issuer.
     OtherIssuer,
 }
@@ -53,6 +68,12 @@ struct State {
     discoveries: AtomicU32,
     key_fetches: AtomicU32,
     others: Mutex<Vec<String>>,
+    /// Where the metadata says the keys are; none: where they are.
+    jwks_uri: Mutex<Option<String>>,
+    /// Further fields of the key set's answer.
+    fields: Mutex<String>,
+    tls: Option<TlsAcceptor>,
+    introspection: Introspection,
 }
 
 impl Idp {
@@ -71,15 +92,28 @@ impl Idp {
 
     /// A provider with just these keys.
     pub(crate) fn with_keys(keys: Vec<Value>) -> Self {
+        Self::build(keys, "http://127.0.0.1", None)
+    }
+
+    /// One with the key `es256` that speaks TLS, and calls itself `localhost`.
+    pub(crate) fn secure(tls: TlsAcceptor) -> Self {
+        Self::build(vec![keys().es256.jwk("es256")], "https://localhost", Some(tls))
+    }
+
+    fn build(keys: Vec<Value>, origin: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
-            issuer: format!("http://127.0.0.1:{port}/realms/shop"),
+            issuer: format!("{origin}:{port}/realms/shop"),
             mood: Mutex::default(),
             keys: Mutex::new(keys),
             discoveries: AtomicU32::new(0),
             key_fetches: AtomicU32::new(0),
             others: Mutex::default(),
+            jwks_uri: Mutex::default(),
+            fields: Mutex::default(),
+            tls,
+            introspection: Introspection::default(),
         });
         let idp = Self { port, state, task: Mutex::new(None) };
         idp.serve(listener);
@@ -91,8 +125,23 @@ impl Idp {
         &self.state.issuer
     }
 
+    /// Its introspection endpoint.
+    pub(super) fn introspection(&self) -> &Introspection {
+        &self.state.introspection
+    }
+
     pub(crate) fn mood(&self, mood: Mood) {
         *self.state.mood.lock() = mood;
+    }
+
+    /// The metadata leads there for the keys.
+    pub(crate) fn lead_to(&self, jwks_uri: &str) {
+        *self.state.jwks_uri.lock() = Some(jwks_uri.to_owned());
+    }
+
+    /// The key set's answer has these fields besides, each line with its end.
+    pub(crate) fn key_fields(&self, lines: &str) {
+        lines.clone_into(&mut self.state.fields.lock());
     }
 
     /// Puts another key set in place.
@@ -147,14 +196,24 @@ impl Idp {
         let task = runtime().spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&state)));
+                let state = Arc::clone(&state);
+                tokio::spawn(async move {
+                    match state.tls.clone() {
+                        None => answer(stream, state).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                answer(stream, state).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         *self.task.lock() = Some(task);
     }
 }
 
-async fn answer(mut stream: TcpStream, state: Arc<State>) {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     let mut head = Vec::new();
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
@@ -163,11 +222,57 @@ async fn answer(mut stream: TcpStream, state: Arc<State>) {
     }
     let text = String::from_utf8_lossy(&head);
     let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-    let reply = state.reply(&path).await;
+    let reply = match path.as_str() {
+        INTROSPECT => {
+            let Some((head, form)) = form(&mut stream, &head).await else { return };
+            let Some(reply) = state.introspection.reply(head, form).await else { return };
+            reply
+        }
+        path => state.reply(path).await,
+    };
     let _ = stream.write_all(&reply).await;
+    let mood = *state.mood.lock();
+    if path == KEYS {
+        go_on(&mut stream, mood).await;
+    }
     let _ = stream.shutdown().await;
     // Read to the end, so that closing does not reset the connection under the answer.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_buf(&mut head)).await;
+}
+
+/// Head and form of a request whose head, and perhaps more, is here.
+async fn form(stream: &mut (impl AsyncRead + Unpin), read: &[u8]) -> Option<(String, Vec<(String, String)>)> {
+    let end = memchr::memmem::find(read, b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&read[..end]).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
+    let mut body = read[end + 4..].to_vec();
+    while body.len() < length {
+        if stream.read_buf(&mut body).await.unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some((head, url::form_urlencoded::parse(&body).into_owned().collect()))
+}
+
+/// Bodies that do not come at once.
+async fn go_on(stream: &mut (impl AsyncWrite + Unpin), mood: Mood) {
+    match mood {
+        Mood::Drip => {
+            while stream.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Mood::Endless { .. } => {
+            let piece = vec![b' '; 1 << 20];
+            for _ in 0..100 {
+                if stream.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 impl State {
@@ -178,7 +283,7 @@ impl State {
         }
         if path.contains("/.well-known/") {
             self.discoveries.fetch_add(1, Ordering::SeqCst);
-        } else if path == "/realms/shop/jwks" {
+        } else if path == KEYS {
             self.key_fetches.fetch_add(1, Ordering::SeqCst);
             return self.key_set(mood);
         } else {
@@ -191,8 +296,9 @@ impl State {
         let issuer = if mood == Mood::OtherIssuer { "http://127.0.0.1:1/elsewhere" } else { &self.issuer };
         let metadata = json!({
             "issuer": issuer,
-            "jwks_uri": format!("{}/jwks", self.issuer),
+            "jwks_uri": self.jwks_uri.lock().clone().unwrap_or_else(|| format!("{}/jwks", self.issuer)),
             "token_endpoint": format!("{}/token", self.issuer),
+            "introspection_endpoint": format!("{}/introspect", self.issuer),
             "authorization_endpoint": format!("{}/auth", self.issuer),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
@@ -210,6 +316,21 @@ impl State {
                 let filler = "x".repeat(64 << 20);
                 http("200 OK", "application/json", &json!({ "filler": filler, "keys": *self.keys.lock() }).to_string())
             }
+            Mood::RedirectTo(target) => {
+                format!("HTTP/1.1 302 Found\r\nlocation: {target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .into_bytes()
+            }
+            Mood::Drip => b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n".to_vec(),
+            Mood::Endless { length } => {
+                let length = if length { "content-length: 104857600\r\n" } else { "" };
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{length}connection: close\r\n\r\n")
+                    .into_bytes()
+            }
+            Mood::Million => {
+                let keys = format!(r#"{{"keys":[{}]}}"#, vec!["{}"; 1_000_000].join(","));
+                http("200 OK", "application/json", &keys)
+            }
+            Mood::Bomb => bomb(),
             // `localhost` is another host than `127.0.0.1`, though it would answer.
             Mood::Redirect => {
                 let target = self.issuer.replace("127.0.0.1", "localhost");
@@ -218,15 +339,46 @@ impl State {
                 )
                 .into_bytes()
             }
-            _ => http("200 OK", "application/json", &json!({ "keys": *self.keys.lock() }).to_string()),
+            _ => {
+                let kind = format!("application/json\r\n{}", self.fields.lock());
+                http("200 OK", kind.trim_end(), &json!({ "keys": *self.keys.lock() }).to_string())
+            }
         }
     }
 }
 
-fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
+/// 32 MiB of zeros, compressed (RFC 1951 section 3.2.6): one byte, and that it is repeated.
+fn bomb() -> Vec<u8> {
+    let mut bits: Vec<u8> = Vec::new();
+    // The last block, with fixed codes, which are written from their highest bit on; a literal 0.
+    bits.extend([1, 1, 0]);
+    bits.extend([0, 0, 1, 1, 0, 0, 0, 0]);
+    for _ in 0..(32 << 20) / 258 {
+        // 258 bytes, from one byte back.
+        bits.extend([1, 1, 0, 0, 0, 1, 0, 1]);
+        bits.extend([0; 5]);
+    }
+    bits.extend([0; 7]);
+    let mut body = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    body.extend(
+        bits.chunks(8).map(|byte| (0..8).rev().fold(0, |all, at| all << 1 | byte.get(at).copied().unwrap_or(0))),
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
+}
+
+pub(super) fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
 }
+
+/// Path of the key set.
+const KEYS: &str = "/realms/shop/jwks";
+const INTROSPECT: &str = "/realms/shop/introspect";

@@ -21,6 +21,8 @@ pub(crate) struct World {
     pub(crate) strict: Idp,
     /// Was never there.
     pub(crate) down: Idp,
+    /// Is asked about opaque tokens that begin with `op_`.
+    pub(crate) opaque: Idp,
     pub(crate) upstream: Backend,
     pub(crate) sandbox: Backend,
     pub(crate) grpc: H2Backend,
@@ -46,9 +48,10 @@ impl World {
         down.stop();
         let (upstream, sandbox) = (Backend::start("production"), Backend::start("sandbox"));
         let grpc = H2Backend::start();
-        let config = config(form, [&idp, &second, &strict, &down], &upstream, &sandbox, &grpc);
+        let opaque = Idp::start();
+        let config = config(form, [&idp, &second, &strict, &down, &opaque], &upstream, &sandbox, &grpc);
         let gate = Gate::start(|ports| config.text(ports));
-        Self { gate, idp, second, strict, down, upstream, sandbox, grpc, form }
+        Self { gate, idp, second, strict, down, opaque, upstream, sandbox, grpc, form }
     }
 
     /// A good token of the usual provider for `shop-web`.
@@ -80,8 +83,8 @@ const CLIENTS: [(&str, &str, &str); 9] = [
     ("app-rejected", "REJECTED", "PRODUCTION"),
 ];
 
-fn config(form: Form, idps: [&Idp; 4], upstream: &Backend, sandbox: &Backend, grpc: &H2Backend) -> Config {
-    let [idp, second, strict, down] = idps;
+fn config(form: Form, idps: [&Idp; 5], upstream: &Backend, sandbox: &Backend, grpc: &H2Backend) -> Config {
+    let [idp, second, strict, down, opaque] = idps;
     let format = if form == Form::Problem { "problem" } else { "wso2" };
     let other = if form == Form::Problem { "wso2" } else { "problem" };
     let url = upstream.url();
@@ -93,6 +96,10 @@ fn config(form: Form, idps: [&Idp; 4], upstream: &Backend, sandbox: &Backend, gr
         "audience = [\"orders-api\"]\ntyp = \"at+jwt\"\nalgorithms = [\"RS256\", \"ES256\"]\nmax_lifetime = \"1h\"";
     rest.push_str(&key_manager("strict", strict, profile));
     rest.push_str(&key_manager("down", down, "audience = [\"orders-api\"]\nstartup = \"optional\""));
+    let asked = "audience = [\"orders-api\"]\ntoken_pattern = \"op_[A-Za-z0-9_.]+\"\nclient_id = \"tollgate\"\n\
+                 client_secret = \"introspection-secret-of-the-gate\"";
+    rest.push_str(&key_manager("opaque", opaque, asked));
+    rest.push_str("\n[throttle]\nfailures = { requests = 100000, per = \"1m\" }\n");
     rest.push_str(&orders_api(&url));
     rest.push_str(&more_apis(&url, &sandbox.url(), &grpc.url(), other));
     rest.push_str(&applications());
@@ -176,7 +183,7 @@ fn applications() -> String {
     out.push_str(&application("app-tiny", "app-tiny", "Tiny", ""));
     out.push_str(&subscription("app-tiny", "Orders:v1", "Unlimited", "UNBLOCKED"));
     // The same consumer key at the other providers.
-    for manager in ["strict", "second", "down"] {
+    for manager in ["strict", "second", "down", "opaque"] {
         let _ = write!(
             out,
             "\n[[applications]]\nname = \"{manager}-web\"\nowner = \"ada\"\n\
@@ -184,5 +191,6 @@ fn applications() -> String {
         );
         out.push_str(&subscription(&format!("{manager}-web"), "Orders:v1", "Unlimited", "UNBLOCKED"));
     }
+    out.push_str(&subscription("opaque-web", "Special:v1", "Unlimited", "UNBLOCKED"));
     out
 }

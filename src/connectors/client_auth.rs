@@ -1,0 +1,229 @@
+//! How we say who we are to a provider: RFC 6749 section 2.3.1, RFC 7523, RFC 6750, RFC 8705.
+//!
+//! Secrets are read once, when the connector is built; a reload reads them anew. None ever stands in an
+//! error.
+
+use std::{fmt, fs, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use jsonwebtoken::{Algorithm as Alg, EncodingKey, Header};
+use serde_json::json;
+use url::form_urlencoded::{self, Serializer};
+use zeroize::Zeroizing;
+
+use crate::{
+    net::{Clock, client::Client},
+    problem::Problem,
+    token::settings::{Algorithm, ClientAuth, ClientKey, KeyManagerSettings},
+};
+
+/// Who we are to one provider.
+pub(super) enum Credential {
+    /// A ready `Authorization` field.
+    Field(HeaderValue),
+    /// `client_id` and `client_secret` in the form.
+    Post { id: Box<str>, secret: Zeroizing<String> },
+    /// A signed assertion, new for each call.
+    Assertion(Box<Signer>),
+    /// `client_id` alone: the connection's certificate says the rest.
+    Certificate { id: Box<str> },
+}
+
+/// Signs assertions.
+pub(super) struct Signer {
+    id: Box<str>,
+    /// Whom they are for: the issuer identifier, which any of a provider's endpoints has to accept.
+    audience: Box<str>,
+    header: Header,
+    key: EncodingKey,
+    clock: Arc<Clock>,
+}
+
+/// An assertion cannot be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot sign an assertion: {0}")]
+pub(super) struct Unsigned(jsonwebtoken::errors::Error);
+
+impl Credential {
+    /// What the settings of the key manager at `field` say, or every mistake in them.
+    pub(super) fn new(settings: &KeyManagerSettings, field: &str, clock: &Arc<Clock>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut wrong = |name: &str, why: String| problems.push(Problem::new(format!("{field}.{name}"), why));
+        let by = format!("is needed by client_auth = \"{}\"", name(settings.client_auth));
+        let id = settings.client_id.as_deref();
+        if id.is_none_or(str::is_empty) && settings.client_auth != ClientAuth::Bearer {
+            wrong("client_id", by.clone());
+        }
+        let id = id.unwrap_or_default();
+        let mut secret = || match settings.client_secret.as_ref().map(|secret| secret.read()) {
+            Some(Ok(secret)) => Some(secret),
+            Some(Err(error)) => {
+                wrong("client_secret", error.to_string());
+                None
+            }
+            None => {
+                wrong("client_secret", by.clone());
+                None
+            }
+        };
+        let credential = match settings.client_auth {
+            ClientAuth::Basic => secret().and_then(|secret| basic(id, &secret)).map(Self::Field),
+            ClientAuth::Bearer => match secret().map(|secret| sensitive(&format!("Bearer {}", *secret))) {
+                Some(None) => {
+                    wrong("client_secret", "must be visible ASCII characters".into());
+                    None
+                }
+                field => field.flatten().map(Self::Field),
+            },
+            ClientAuth::Post => secret().map(|secret| Self::Post { id: id.into(), secret }),
+            ClientAuth::PrivateKeyJwt => match settings.client_key.as_ref().map(signing_key) {
+                Some(Ok((header, key))) => {
+                    let (id, audience, clock) = (id.into(), settings.issuer.as_str().into(), Arc::clone(clock));
+                    Some(Self::Assertion(Box::new(Signer { id, audience, header, key, clock })))
+                }
+                Some(Err(why)) => {
+                    wrong("client_key", why);
+                    None
+                }
+                None => {
+                    wrong("client_key", by.clone());
+                    None
+                }
+            },
+            ClientAuth::Mtls => {
+                if settings.client_certificate.is_none() {
+                    wrong("client_certificate", by.clone());
+                }
+                Some(Self::Certificate { id: id.into() })
+            }
+        };
+        credential.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Adds what says who we are to a call.
+    pub(super) fn sign(&self, headers: &mut HeaderMap, form: &mut Serializer<'_, String>) -> Result<(), Unsigned> {
+        match self {
+            Self::Field(field) => {
+                headers.insert(AUTHORIZATION, field.clone());
+            }
+            Self::Post { id, secret } => {
+                form.append_pair("client_id", id).append_pair("client_secret", secret);
+            }
+            Self::Assertion(signer) => {
+                let assertion = signer.assertion().map_err(Unsigned)?;
+                form.append_pair("client_id", &signer.id)
+                    .append_pair("client_assertion_type", ASSERTION)
+                    .append_pair("client_assertion", &assertion);
+            }
+            Self::Certificate { id } => {
+                form.append_pair("client_id", id);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The client of a key manager: with its certificate, where it has one.
+pub(super) fn client(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<Client, Problem> {
+    match (&settings.client_certificate, settings.client_auth) {
+        (Some(own), ClientAuth::Mtls) => client
+            .with_certificate(&own.cert, &own.key)
+            .map_err(|error| Problem::new(format!("{field}.client_certificate"), error.to_string())),
+        _ => Ok(client.clone()),
+    }
+}
+
+impl Signer {
+    /// RFC 7523 section 3, with a `jti` of its own for providers that take each but once.
+    fn assertion(&self) -> Result<Zeroizing<String>, jsonwebtoken::errors::Error> {
+        let now = self.clock.now().unix();
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| jsonwebtoken::errors::ErrorKind::Provider("no random numbers".into()))?;
+        let claims = json!({
+            "iss": self.id, "sub": self.id, "aud": self.audience,
+            "jti": base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random),
+            "iat": now, "exp": now + ASSERTION_LIFETIME_S,
+        });
+        jsonwebtoken::encode(&self.header, &claims, &self.key).map(Zeroizing::new)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Id and secret are encoded before they are joined: either may hold a colon (RFC 6749 section 2.3.1).
+fn basic(id: &str, secret: &str) -> Option<HeaderValue> {
+    let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
+    let pair = Zeroizing::new(format!("{}:{}", *encode(id), *encode(secret)));
+    sensitive(&format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+}
+
+fn sensitive(field: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(field).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+type Reader = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+
+/// The key in a file, and the header of what it signs.
+fn signing_key(settings: &ClientKey) -> Result<(Header, EncodingKey), String> {
+    let pem = fs::read(&settings.file)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("cannot read {}: {error}", settings.file.display()))?;
+    let readers: [(Reader, &[Alg]); 3] = [
+        (EncodingKey::from_rsa_pem, &[Alg::RS256, Alg::RS384, Alg::RS512, Alg::PS256, Alg::PS384, Alg::PS512]),
+        (EncodingKey::from_ec_pem, &[Alg::ES256, Alg::ES384]),
+        (EncodingKey::from_ed_pem, &[Alg::EdDSA]),
+    ];
+    let wanted: Option<Alg> = match settings.alg {
+        None => None,
+        Some(alg) => Some(known(alg).ok_or("cannot be used with this alg")?),
+    };
+    for (read, algorithms) in readers {
+        let Ok(key) = read(&pem) else { continue };
+        for alg in algorithms.iter().filter(|alg| wanted.is_none_or(|wanted| wanted == **alg)) {
+            let header = Header { kid: settings.kid.clone(), ..Header::new(*alg) };
+            // What a key can sign with, only signing tells.
+            if jsonwebtoken::encode(&header, &json!({}), &key).is_ok() {
+                return Ok((header, key));
+            }
+        }
+        return Err("is no key for this alg".into());
+    }
+    Err(format!("{} holds no RSA, P-256, P-384 or Ed25519 key in PEM", settings.file.display()))
+}
+
+fn known(algorithm: Algorithm) -> Option<Alg> {
+    Some(match algorithm {
+        Algorithm::RS256 => Alg::RS256,
+        Algorithm::RS384 => Alg::RS384,
+        Algorithm::RS512 => Alg::RS512,
+        Algorithm::PS256 => Alg::PS256,
+        Algorithm::PS384 => Alg::PS384,
+        Algorithm::PS512 => Alg::PS512,
+        Algorithm::ES256 => Alg::ES256,
+        Algorithm::ES384 => Alg::ES384,
+        Algorithm::EdDSA => Alg::EdDSA,
+        _ => return None,
+    })
+}
+
+/// As the configuration says it.
+fn name(auth: ClientAuth) -> &'static str {
+    match auth {
+        ClientAuth::Basic => "basic",
+        ClientAuth::Post => "post",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
+        ClientAuth::Bearer => "bearer",
+        ClientAuth::Mtls => "mtls",
+    }
+}
+
+const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const ASSERTION_LIFETIME_S: u64 = 60;

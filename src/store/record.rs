@@ -1,0 +1,412 @@
+//! The record: rows that outlive the process, in one `redb` file of this machine, or in memory.
+//!
+//! Whoever owns rows declares a [`Table`] of them; this module knows no table but its own. One thread writes:
+//! changes that wait share one commit, and each is acknowledged only after its commit is durable, so that a
+//! process killed at any moment loses nothing acknowledged. Readers see committed rows and never wait for it.
+//!
+//! Rows are JSON: fields may be added with a default; anything else counts [`SCHEMA`] up.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    marker::PhantomData,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
+    TableDefinition, TableError, WriteTransaction,
+    backends::{FileBackend, InMemoryBackend},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
+
+/// Rows of one kind, by key.
+#[derive(Debug)]
+pub struct Table<V> {
+    name: &'static str,
+    rows: PhantomData<fn() -> V>,
+}
+
+/// A handle on the record; clones share it. The file is closed with the last one.
+#[derive(Debug, Clone)]
+pub struct Record(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Arc<Database>,
+    /// None: it is being closed.
+    jobs: Option<mpsc::SyncSender<Box<dyn Job>>>,
+    writer: Option<JoinHandle<()>>,
+    in_memory: bool,
+}
+
+/// Why the record cannot be opened, read or written. Never holds a row.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened or made.
+    #[error("cannot open {path}: {why}; its folder must exist, and the file be this user's to read and write", path = .path.display())]
+    Open {
+        /// Path of the file.
+        path: PathBuf,
+        /// What the system said.
+        why: Arc<str>,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another process; stop that one, or give each a file of its own", path = .path.display())]
+    InUse {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// A newer Tollgate wrote it.
+    #[error("{path} was written by a newer Tollgate (schema {found}, this one knows {SCHEMA}); run that one, or restore a copy from before", path = .path.display())]
+    Newer {
+        /// Path of the file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+    },
+    /// It is something else, or damaged.
+    #[error("{path} is no record of Tollgate, or is damaged: {why}; restore a copy, or move it away to begin an empty one", path = .path.display())]
+    Foreign {
+        /// Path of the file.
+        path: PathBuf,
+        /// What was found.
+        why: Arc<str>,
+    },
+    /// It was open, and now cannot be read or written.
+    #[error("the record cannot be used: {0}")]
+    Storage(Arc<str>),
+    /// A row is not what its table holds.
+    #[error("a row of table {table} cannot be read: {why}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// Where and why; not the row.
+        why: Arc<str>,
+    },
+    /// More changes wait than can be taken.
+    #[error("too many changes wait to be written")]
+    Busy,
+    /// Its thread has ended.
+    #[error("the record is closed")]
+    Closed,
+}
+
+/// Changes to the newest rows, all or none of which are kept.
+#[expect(missing_debug_implementations, reason = "the transaction has none")]
+pub struct Changes<'t>(&'t WriteTransaction);
+
+/// Rows of one moment.
+#[derive(Debug)]
+pub struct View(ReadTransaction);
+
+impl<V> Table<V> {
+    /// The table `name`. Two owners never use one name.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, rows: PhantomData }
+    }
+
+    const fn definition(&self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+        TableDefinition::new(self.name)
+    }
+}
+
+impl Record {
+    /// Opens the file at `path`, or makes it, readable by this user alone. Only one process can have it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::Open { path: path.into(), why: error.to_string().into() };
+        let file = private_file(path).map_err(failed)?;
+        let backend = FileBackend::new(file).map_err(|error| opening(path, error))?;
+        let database = builder().create_with_backend(backend).map_err(|error| opening(path, error))?;
+        let foreign = |why: Error| Error::Foreign { path: path.into(), why: why.to_string().into() };
+        let found = settle_schema(&database).map_err(foreign)?;
+        if found > SCHEMA {
+            return Err(Error::Newer { path: path.into(), found });
+        }
+        keep_private(path).map_err(failed)?;
+        Self::start(database, false)
+    }
+
+    /// A record that ends with the process.
+    pub fn in_memory() -> Result<Self, Error> {
+        Self::start(builder().create_with_backend(InMemoryBackend::new()).map_err(storage)?, true)
+    }
+
+    fn start(database: Database, in_memory: bool) -> Result<Self, Error> {
+        let database = Arc::new(database);
+        let (jobs, waiting) = mpsc::sync_channel(MOST_WAITING);
+        let writes = Arc::clone(&database);
+        let writer = thread::Builder::new().name("record".into()).spawn(move || write_all(&writes, &waiting));
+        let writer = Some(writer.map_err(storage)?);
+        Ok(Self(Arc::new(Inner { database, jobs: Some(jobs), writer, in_memory })))
+    }
+
+    /// Whether it ends with the process.
+    pub fn is_in_memory(&self) -> bool {
+        self.0.in_memory
+    }
+
+    /// The rows as they are now.
+    pub fn view(&self) -> Result<View, Error> {
+        self.0.database.begin_read().map(View).map_err(storage)
+    }
+
+    /// One row as it is now.
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
+        self.view()?.get(table, key)
+    }
+
+    /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable. Changes run one
+    /// after the other. It may run again where another change of the same commit failed; an error undoes it.
+    pub async fn change<T, F>(&self, change: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        let (sender, outcome) = oneshot::channel();
+        self.submit(change, move |outcome| drop(sender.send(outcome)))?;
+        outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Like [`Self::change`], for whoever may block: at start, and while a configuration is taken over.
+    pub fn change_blocking<T, F>(&self, change: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        let (sender, outcome) = mpsc::sync_channel(1);
+        self.submit(change, move |outcome| drop(sender.send(outcome)))?;
+        outcome.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    fn submit<T, F, R>(&self, run: F, reply: R) -> Result<(), Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
+        R: FnOnce(Result<T, Error>) + Send + 'static,
+    {
+        let jobs = self.0.jobs.as_ref().ok_or(Error::Closed)?;
+        jobs.try_send(Box::new(Work { run, reply, gave: None })).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => Error::Busy,
+            mpsc::TrySendError::Disconnected(_) => Error::Closed,
+        })
+    }
+}
+
+impl Drop for Inner {
+    /// Waits for the writer, so that the file is whole and free afterwards.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Changes<'_> {
+    /// One row.
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
+        get(table, &self.0.open_table(table.definition()).map_err(storage)?, key)
+    }
+
+    /// At most `most` rows whose keys begin with `prefix`, in the order of their keys.
+    pub fn rows<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], most: usize) -> Rows<V> {
+        rows(table, &self.0.open_table(table.definition()).map_err(storage)?, prefix, most)
+    }
+
+    /// How many rows the table has.
+    pub fn len<V>(&self, table: &Table<V>) -> Result<u64, Error> {
+        self.0.open_table(table.definition()).map_err(storage)?.len().map_err(storage)
+    }
+
+    /// Writes a row, in place of the one that was there.
+    pub fn put<V: Serialize>(&self, table: &Table<V>, key: &[u8], row: &V) -> Result<(), Error> {
+        let text = serde_json::to_vec(row).map_err(|error| unreadable(table, &error))?;
+        self.0.open_table(table.definition()).map_err(storage)?.insert(key, &*text).map_err(storage)?;
+        Ok(())
+    }
+
+    /// Removes a row, and tells whether there was one.
+    pub fn remove<V>(&self, table: &Table<V>, key: &[u8]) -> Result<bool, Error> {
+        let mut rows = self.0.open_table(table.definition()).map_err(storage)?;
+        Ok(rows.remove(key).map_err(storage)?.is_some())
+    }
+}
+
+impl View {
+    /// One row.
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
+        match self.0.open_table(table.definition()) {
+            Ok(rows) => get(table, &rows, key),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(storage(error)),
+        }
+    }
+
+    /// At most `most` rows whose keys begin with `prefix`, in the order of their keys.
+    pub fn rows<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], most: usize) -> Rows<V> {
+        match self.0.open_table(table.definition()) {
+            Ok(found) => rows(table, &found, prefix, most),
+            Err(TableError::TableDoesNotExist(_)) => Ok(Vec::new()),
+            Err(error) => Err(storage(error)),
+        }
+    }
+}
+
+/// Keys and rows.
+pub type Rows<V> = Result<Vec<(Vec<u8>, V)>, Error>;
+
+type Bytes = &'static [u8];
+
+fn get<V: DeserializeOwned>(
+    table: &Table<V>,
+    rows: &impl ReadableTable<Bytes, Bytes>,
+    key: &[u8],
+) -> Result<Option<V>, Error> {
+    let row = rows.get(key).map_err(storage)?;
+    row.map(|row| serde_json::from_slice(row.value()).map_err(|error| unreadable(table, &error))).transpose()
+}
+
+fn rows<V: DeserializeOwned>(
+    table: &Table<V>,
+    rows: &impl ReadableTable<Bytes, Bytes>,
+    prefix: &[u8],
+    most: usize,
+) -> Rows<V> {
+    let mut found = Vec::new();
+    for row in rows.range(prefix..).map_err(storage)?.take(most) {
+        let (key, row) = row.map_err(storage)?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        let value = serde_json::from_slice(row.value()).map_err(|error| unreadable(table, &error))?;
+        found.push((key.value().to_vec(), value));
+    }
+    Ok(found)
+}
+
+/// A change that waits for its turn.
+trait Job: Send {
+    /// Does its writes.
+    fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error>;
+    /// Its commit is durable, or has failed.
+    fn end(self: Box<Self>, outcome: Result<(), Error>);
+}
+
+struct Work<T, F, R> {
+    run: F,
+    reply: R,
+    gave: Option<T>,
+}
+
+impl<T, F, R> Job for Work<T, F, R>
+where
+    T: Send,
+    F: FnMut(&Changes<'_>) -> Result<T, Error> + Send,
+    R: FnOnce(Result<T, Error>) + Send,
+{
+    fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error> {
+        self.gave = Some((self.run)(changes)?);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, outcome: Result<(), Error>) {
+        let Self { reply, gave, .. } = *self;
+        reply(outcome.and_then(|()| gave.ok_or(Error::Closed)));
+    }
+}
+
+/// The writer's life.
+fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>) {
+    while let Ok(first) = waiting.recv() {
+        let mut batch = vec![first];
+        batch.extend(waiting.try_iter().take(MOST_IN_A_COMMIT - 1));
+        let outcome = commit(database, &mut batch);
+        if batch.len() > 1 && outcome.is_err() {
+            // One of them is to blame: the others do not suffer for it.
+            for job in batch {
+                let mut alone = [job];
+                let outcome = commit(database, &mut alone);
+                alone.into_iter().for_each(|job| job.end(outcome.clone()));
+            }
+        } else {
+            batch.into_iter().for_each(|job| job.end(outcome.clone()));
+        }
+    }
+}
+
+fn commit(database: &Database, jobs: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    let transaction = database.begin_write().map_err(storage)?;
+    let changes = Changes(&transaction);
+    for job in jobs {
+        job.run(&changes)?;
+    }
+    transaction.commit().map_err(storage)
+}
+
+/// The file's schema, which is written where there is none yet.
+fn settle_schema(database: &Database) -> Result<u32, Error> {
+    let found = View(database.begin_read().map_err(storage)?).get(&META, META_SCHEMA)?;
+    if let Some(found @ SCHEMA..) = found {
+        return Ok(found);
+    }
+    let transaction = database.begin_write().map_err(storage)?;
+    Changes(&transaction).put(&META, META_SCHEMA, &SCHEMA)?;
+    transaction.commit().map_err(storage)?;
+    Ok(SCHEMA)
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)
+}
+
+/// It may hold private keys, whoever made it. Only for a file that is ours: a wrong path is left alone.
+fn keep_private(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(MODE)),
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+fn opening(path: &Path, error: DatabaseError) -> Error {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Error::InUse { path: path.into() },
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+            Error::Open { path: path.into(), why: error.to_string().into() }
+        }
+        error => Error::Foreign { path: path.into(), why: error.to_string().into() },
+    }
+}
+
+fn storage(error: impl std::fmt::Display) -> Error {
+    Error::Storage(error.to_string().into())
+}
+
+/// serde's own words name fields and places, not values of ours; a wrong type is told with its value, so only the
+/// place is kept.
+fn unreadable<V>(table: &Table<V>, error: &serde_json::Error) -> Error {
+    Error::Row { table: table.name, why: format!("line {} column {}", error.line(), error.column()).into() }
+}
+
+/// The version of what stands in the file.
+pub const SCHEMA: u32 = 1;
+const META: Table<u32> = Table::new("meta");
+const META_SCHEMA: &[u8] = b"schema";
+const MODE: u32 = 0o600;
+const CACHE: usize = 16 << 20;
+const MOST_WAITING: usize = 1024;
+const MOST_IN_A_COMMIT: usize = 256;
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

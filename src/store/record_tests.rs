@@ -1,0 +1,136 @@
+//! The record: durable, private, one change after the other.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use super::*;
+
+const NAMES: Table<String> = Table::new("names");
+const NUMBERS: Table<u64> = Table::new("numbers");
+
+fn put(record: &Record, key: &'static str, name: &'static str) -> Result<(), Error> {
+    record.change_blocking(move |changes| changes.put(&NAMES, key.as_bytes(), &name.to_owned()))
+}
+
+#[test]
+fn rows_outlive_the_process_and_the_file_is_private() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.redb");
+    {
+        let record = Record::open(&path).expect("a new file");
+        assert!(record.get(&NAMES, b"x").expect("readable").is_none(), "a table that is not there is empty");
+        put(&record, "x", "ada").expect("writable");
+        assert!(matches!(Record::open(&path), Err(Error::InUse { .. })));
+    }
+    assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
+    let record = Record::open(&path).expect("it was closed");
+    assert_eq!(record.get(&NAMES, b"x").expect("readable").as_deref(), Some("ada"));
+    assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_cannot_be_opened_says_why_and_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("none/a.redb");
+    let foreign = folder.path().join("foreign");
+    std::fs::write(&foreign, "something else, and quite a lot of it".repeat(1000)).expect("writable");
+    let newer = folder.path().join("newer");
+    let record = Record::open(&newer).expect("a new file");
+    record.change_blocking(|changes| changes.put(&META, META_SCHEMA, &(SCHEMA + 1))).expect("writable");
+    drop(record);
+    for (path, kind, advice) in [
+        (&missing, "cannot open", "folder must exist"),
+        (&foreign, "no record of Tollgate", "move it away"),
+        (&newer, "newer Tollgate (schema 2, this one knows 1)", "restore a copy"),
+    ] {
+        let error = Record::open(path).expect_err(kind).to_string();
+        assert!(error.contains(kind) && error.contains(advice), "{error}");
+        assert!(error.contains(&*path.to_string_lossy()), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&foreign).expect("still there").len(), 37_000, "it was left alone");
+}
+
+#[test]
+fn keys_with_a_prefix_come_in_order_and_no_others() {
+    let record = Record::in_memory().expect("memory");
+    for key in ["b/2", "b/1", "a/9", "b", "c/1", "b/3"] {
+        put(&record, key, key).expect("writable");
+    }
+    let view = record.view().expect("readable");
+    let keys = |prefix: &str, most| -> Vec<String> {
+        view.rows(&NAMES, prefix.as_bytes(), most).expect("readable").into_iter().map(|(_, name)| name).collect()
+    };
+    assert_eq!(keys("b/", 9), ["b/1", "b/2", "b/3"]);
+    assert_eq!(keys("b/", 2), ["b/1", "b/2"]);
+    assert_eq!(keys("d", 9), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_run_one_after_the_other_and_share_commits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = Record::open(&folder.path().join("a.redb")).expect("a new file");
+    let add = || {
+        let record = record.clone();
+        tokio::spawn(async move {
+            let add_one = |changes: &Changes<'_>| {
+                let before = changes.get(&NUMBERS, b"n")?.unwrap_or_default();
+                changes.put(&NUMBERS, b"n", &(before + 1))?;
+                Ok(before + 1)
+            };
+            record.change(add_one).await
+        })
+    };
+    let adders: Vec<_> = (0..500).map(|_| add()).collect();
+    let mut seen = Vec::new();
+    for adder in adders {
+        seen.push(adder.await.expect("no panic").expect("written"));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=500).collect::<Vec<u64>>());
+    assert_eq!(record.get(&NUMBERS, b"n").expect("readable"), Some(500));
+}
+
+#[tokio::test]
+async fn a_change_that_fails_leaves_nothing_and_harms_no_other() {
+    let record = Record::in_memory().expect("memory");
+    let (go, gate) = mpsc::sync_channel::<()>(0);
+    let first = record.change(move |_| {
+        let _ = gate.recv_timeout(Duration::from_secs(5));
+        Ok(())
+    });
+    // They wait behind the first, and so share a commit.
+    let bad = record.change(|changes| {
+        changes.put(&NAMES, b"bad", &"x".to_owned())?;
+        changes.put(&NUMBERS, b"bad", &1)?;
+        changes.get(&Table::<String>::new("numbers"), b"bad").map(drop)
+    });
+    let good = record.change(|changes| changes.put(&NAMES, b"good", &"y".to_owned()));
+    let release = async move {
+        tokio::task::yield_now().await;
+        go.send(())
+    };
+    let (first, bad, good, _) = tokio::join!(first, bad, good, release);
+    assert!(first.is_ok() && good.is_ok());
+    assert!(matches!(bad, Err(Error::Row { table: "numbers", .. })));
+    assert_eq!(record.get(&NAMES, b"bad").expect("readable"), None);
+    assert!(record.get(&NAMES, b"good").expect("readable").is_some());
+}
+
+#[test]
+fn more_than_can_wait_are_refused() {
+    let record = Record::in_memory().expect("memory");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let wait = move |_: &Changes<'_>| {
+        while !stopped.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    let outcomes: Vec<_> = (0..MOST_WAITING + 2).map(|_| record.submit(wait.clone(), drop)).collect();
+    assert!(matches!(outcomes.last(), Some(Err(Error::Busy))));
+    stop.store(true, Ordering::Release);
+}
