@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+pub mod assertion;
 mod cache;
 mod claims;
 mod conditions;
@@ -28,6 +29,7 @@ mod managers;
 mod metrics;
 mod rules;
 pub mod settings;
+mod signing_key;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
+pub use signing_key::{SigningError, SigningKey};
 
 use crate::{net::Now, store::KeyManagerSet};
 use ask::{Outcome, Question};

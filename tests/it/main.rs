@@ -3,6 +3,7 @@
 
 mod admin;
 mod attacks;
+mod backend_jwt;
 mod claims;
 mod cli;
 mod docs;
