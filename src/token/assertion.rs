@@ -13,7 +13,7 @@ use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Identity, SigningError, SigningKey, TokenKind};
@@ -59,7 +59,7 @@ impl Default for BackendJwtSettings {
 }
 
 /// Which claims a backend JWT has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Those of RFC 9068: `sub`, `client_id`, `scope`.
