@@ -173,7 +173,7 @@ mod tests {
         backend_jwt.header = "X-JWT-Assertion"
         backend_jwt.profile = "plain"
         backend_jwt.issuer
-        backend_jwt.lifetime = "60s"
+        backend_jwt.lifetime = "1m"
         backend_jwt.key_rotation = "1d"
         backend_jwt.claims = []
         backend_jwt.jwks_path = "/.well-known/tollgate-backend-jwks.json"
