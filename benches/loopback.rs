@@ -184,6 +184,7 @@ impl Judge for Granting {
             resource,
             identity: None,
             application: None,
+            subscription: None,
             key_type: KeyType::Production,
         };
         match tables.resolve(request.host, request.method, request.path) {

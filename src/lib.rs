@@ -38,8 +38,10 @@
 //! [`token::Authenticator::authenticate`] looks the token's keyed digest up in the cache. On a miss the
 //! strict front end (`token::jose`) takes the token apart, the issuer is chosen by `iss`, its key by
 //! `kid`, and the signature and claims are judged (`token::jwt`, `token::claims`). An unknown `kid` asks
-//! the issuer's task for one fetch, shared by all who wait. What is remembered is only facts about the
-//! token; scopes, subscription and quota are judged anew for every request.
+//! the issuer's task for one fetch, shared by all who wait. An opaque token, or one whose key manager says
+//! so, is its provider's to judge (RFC 7662): `token::ask` makes one call for all who wait, on the control
+//! runtime, through what `connectors` implements ([`token::Introspect`]), and `token::answer` reads what
+//! comes back. What is remembered is only facts about the token; scopes, subscription and quota are judged anew for every request.
 //!
 //! # Walkthrough 3: a start, a reload, an end
 //!

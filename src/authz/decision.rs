@@ -59,6 +59,8 @@ pub struct Found {
     pub identity: Option<Arc<Identity>>,
     /// Index of the application.
     pub application: Option<u32>,
+    /// Index of the application's subscription to the API.
+    pub subscription: Option<u32>,
     /// Environment of the consumer key.
     pub key_type: KeyType,
 }
@@ -70,19 +72,20 @@ pub(super) struct Seen {
     pub(super) resource: Option<u32>,
     pub(super) identity: Option<Arc<Identity>>,
     pub(super) application: Option<u32>,
+    pub(super) subscription: Option<u32>,
     pub(super) key_type: KeyType,
 }
 
 impl Seen {
     /// Found by these tables.
     pub(super) fn by(self, tables: Arc<Snapshot>) -> Found {
-        let Self { api, resource, identity, application, key_type } = self;
-        Found { tables, api, resource, identity, application, key_type }
+        let Self { api, resource, identity, application, subscription, key_type } = self;
+        Found { tables, api, resource, identity, application, subscription, key_type }
     }
 
     /// The application's subscription to the API.
     pub(super) fn subscription<'t>(&self, tables: &'t Snapshot) -> Option<&'t Subscription> {
-        tables.subscription(self.application?, self.api?)
+        tables.subscription_at(self.subscription?)
     }
 }
 
@@ -116,6 +119,6 @@ impl Found {
 
     /// The application's subscription to the API.
     pub fn subscription(&self) -> Option<&Subscription> {
-        self.tables.subscription(self.application?, self.api?)
+        self.tables.subscription_at(self.subscription?)
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn require(tables: &Snapshot, api: &Api, identity: &Identity, seen: &
         .ok_or(Denial::NotSubscribed)?;
     seen.application = Some(key.application);
     seen.key_type = key.key_type;
+    seen.subscription = seen.api.and_then(|api| tables.find_subscription(key.application, api));
     let subscription = seen.subscription(tables).ok_or(Denial::NotSubscribed)?;
     allowed(subscription.state, key.key_type)
 }
@@ -37,7 +38,7 @@ fn allowed(state: SubscriptionState, key_type: KeyType) -> Result<(), Denial> {
 pub(super) fn describe(tables: &Snapshot, seen: &Seen) -> String {
     let application = seen.application.and_then(|index| tables.applications.get(index as usize));
     match (application, seen.subscription(tables)) {
-        (Some(application), Some(subscription)) => format!("{}, {}", application.name, subscription.tier_name),
+        (Some(application), Some(subscription)) => format!("{}, {}", &*application.name, &**subscription.tier_name),
         _ => "not looked at".to_owned(),
     }
 }

@@ -17,7 +17,7 @@ pub mod tls;
 mod watchdog;
 
 pub use address::Address;
-pub use clock::{Clock, Now};
+pub use clock::{Clock, CoarseInstant, Now};
 pub use connection::Connection;
 pub use drain::Drain;
 #[cfg(test)]

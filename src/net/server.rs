@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, Raw},
+    connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
     listener::{Accepted, Listener},
     stream::{Stream, Watched},
@@ -201,21 +201,22 @@ impl<H: Handler> Server<H> {
     ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
         let begun = connection.begin(&request);
         let busy = Busy(connection.clone());
-        let handler = self.handler.clone();
-        let metrics = begun.is_err().then(|| self.metrics.clone());
+        let version = request.version();
+        // What is under way is moved once, into the connection: it is best small, so the request is not in it twice.
+        let answer = match begun {
+            Ok(raw) => Ok(self.handler.clone().call(request, connection.clone(), raw)),
+            Err(BadFraming) => {
+                connection.close_after();
+                self.metrics.connection_error(ConnectionError::Parse);
+                let mut response = Response::new(H::Body::default());
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                Err(response)
+            }
+        };
         async move {
-            let version = request.version();
-            let mut response = match begun {
-                Ok(raw) => handler.call(request, busy.0.clone(), raw).await,
-                Err(_) => {
-                    busy.0.close_after();
-                    if let Some(metrics) = metrics {
-                        metrics.connection_error(ConnectionError::Parse);
-                    }
-                    let mut response = Response::new(H::Body::default());
-                    *response.status_mut() = StatusCode::BAD_REQUEST;
-                    response
-                }
+            let mut response = match answer {
+                Ok(answer) => answer.await,
+                Err(response) => response,
             };
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 busy.0.set_opaque();

@@ -3,22 +3,22 @@
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
-use http::{HeaderMap, Method, Uri, Version, header, request::Parts};
+use http::{HeaderMap, Method, Request, Uri, Version, header};
 
 use crate::authz::Denial;
 
 /// The host a request asks for: lower case, without port and trailing dot; empty only for HTTP/1.0 without one.
-pub(super) fn host(parts: &Parts, tls: bool) -> Result<Cow<'_, str>, Denial> {
-    if parts.method == Method::CONNECT {
+pub(super) fn host<B>(head: &Request<B>, tls: bool) -> Result<Cow<'_, str>, Denial> {
+    if head.method() == Method::CONNECT {
         return Err(Denial::Method);
     }
-    let field = single_host(&parts.headers)?;
+    let field = single_host(head.headers())?;
     let default_port = if tls { 443 } else { 80 };
-    match (target(&parts.uri), field) {
-        (None, None) if parts.version < Version::HTTP_11 => Ok(Cow::Borrowed("")),
+    match (target(head.uri()), field) {
+        (None, None) if head.version() < Version::HTTP_11 => Ok(Cow::Borrowed("")),
         (None, None) => Err(Denial::Host),
         (None, Some(field)) => read(field).map(|named| named.host),
-        (Some(target), None) if parts.version != Version::HTTP_11 => read(target).map(|named| named.host),
+        (Some(target), None) if head.version() != Version::HTTP_11 => read(target).map(|named| named.host),
         (Some(_), None) => Err(Denial::Host),
         (Some(target), Some(field)) => {
             let (target, field) = (read(target)?, read(field)?);
@@ -86,8 +86,7 @@ mod tests {
         for host in hosts {
             request = request.header("host", *host);
         }
-        let parts = request.body(()).unwrap().into_parts().0;
-        host(&parts, false).map(Cow::into_owned)
+        host(&request.body(()).unwrap(), false).map(Cow::into_owned)
     }
 
     #[test]
@@ -144,6 +143,6 @@ mod tests {
     #[test]
     fn connect_is_no_method_of_ours() {
         let request = Request::builder().method("CONNECT").uri("a:443").header("host", "a:443").body(()).unwrap();
-        assert_eq!(host(&request.into_parts().0, false), Err(Denial::Method));
+        assert_eq!(host(&request, false), Err(Denial::Method));
     }
 }

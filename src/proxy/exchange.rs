@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Uri, Version, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::{body::Fate, headers};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     net::Now,
     store::KeyType,
     telemetry::{AccessLine, AccessLog, Door, Metrics, UpstreamError},
+    throttle::Usage,
 };
 
 /// Where requests are counted and logged.
@@ -30,7 +31,7 @@ pub(super) struct Exchange {
     pub(super) found: Found,
     method: Method,
     uri: Uri,
-    version: Version,
+    pub(super) version: Version,
     pub(super) path: Option<Box<str>>,
     pub(super) client: Option<IpAddr>,
     pub(super) request_id: HeaderValue,
@@ -44,6 +45,8 @@ pub(super) struct Exchange {
     pub(super) bytes_out: u64,
     /// How the request's body fares, while the answer is passed on.
     pub(super) upload: Option<Arc<Fate>>,
+    /// The tightest limit's state, when the answer shall tell it.
+    pub(super) usage: Option<Usage>,
 }
 
 /// How a request is counted.
@@ -60,10 +63,10 @@ const UNJUDGED: Label = Label { index: 63, outcome: "failed", reason: "client_go
 const GRANTED: Label = Label { index: 0, outcome: "granted", reason: "granted" };
 
 impl Exchange {
-    pub(super) fn begin(
+    pub(super) fn begin<B>(
         observer: &Arc<Observer>,
         found: Found,
-        parts: &Parts,
+        head: &Request<B>,
         client: Option<IpAddr>,
         request_id: HeaderValue,
         (now, started): (Now, Instant),
@@ -71,13 +74,13 @@ impl Exchange {
         Box::new(Self {
             observer: observer.clone(),
             found,
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            version: parts.version,
+            method: head.method().clone(),
+            uri: head.uri().clone(),
+            version: head.version(),
             path: None,
             client,
             request_id,
-            traceparent: parts.headers.get("traceparent").cloned(),
+            traceparent: head.headers().get(&TRACEPARENT).cloned(),
             now,
             started,
             verdict: Duration::ZERO,
@@ -86,6 +89,7 @@ impl Exchange {
             verdict_label: UNJUDGED,
             bytes_out: 0,
             upload: None,
+            usage: None,
         })
     }
 
@@ -150,10 +154,10 @@ impl Exchange {
                 KeyType::Production => "PRODUCTION",
                 KeyType::Sandbox => "SANDBOX",
             }),
-            tier: self.found.subscription().map(|subscription| &*subscription.tier_name),
-            verdict_us: u64::try_from(self.verdict.as_micros()).unwrap_or(u64::MAX),
-            upstream_ms: self.upstream.map(|time| time.as_secs_f64() * 1e3),
-            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            tier: self.found.subscription().map(|subscription| &**subscription.tier_name),
+            verdict_us: micros(self.verdict),
+            upstream_us: self.upstream.map(micros),
+            duration_us: micros(self.started.elapsed()),
             bytes_out: self.bytes_out,
         });
     }
@@ -168,6 +172,10 @@ impl Drop for Exchange {
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 | Version::HTTP_10 => "HTTP/1.0",
@@ -176,5 +184,6 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// nginx's status for a client that did not wait for its answer.
 const CLIENT_GONE: u16 = 499;

@@ -2,17 +2,11 @@
 //!
 //! What was judged is what is forwarded: the path is the canonical one of the grant, never the one sent.
 
-use std::{
-    error::Error as _,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
-use hyper::client::conn::TrySendError;
 
 use super::{
     body::{Body, RequestBody},
@@ -36,9 +30,10 @@ pub(super) struct Plan {
     pub(super) preserved_host: Option<HeaderValue>,
     pub(super) websocket: bool,
     pub(super) connect_timeout: Duration,
-    /// When the request came.
-    pub(super) since: Instant,
 }
+
+/// A request on its way; empty once it was sent.
+pub(super) type Slot = Option<Request<RequestBody>>;
 
 /// Path and query towards the upstream, before a base path.
 #[derive(Debug)]
@@ -128,10 +123,11 @@ fn join(base: &str, tail: &str, query: Option<&str>) -> String {
 }
 
 impl Plan {
-    /// Sends `request` by the first of `list`, in turn, to which a connection stands.
+    /// Sends the request in `slot` by the first of `list`, in turn, to which a connection stands. It is lent, not
+    /// given: moving it from one future into the next would cost more than everything else here.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        slot: &mut Slot,
         upstreams: &Upstreams,
         list: &[Arc<Upstream>],
     ) -> Result<Response<Body>, Failure> {
@@ -139,20 +135,21 @@ impl Plan {
         for way in upstreams.in_turn(list) {
             if way.scheme == UpstreamScheme::Echo {
                 // Boxed: for trying out only, and every request would carry room for it.
-                return Box::pin(self.echo(&way, request)).await.ok_or(Failure::Unspeakable);
+                return Box::pin(self.echo(&way, slot)).await.ok_or(Failure::Unspeakable);
             }
-            if let Some(reused) = way.pool.reuse(self.websocket, self.since) {
-                return self.send_reused(&way, reused, request).await;
+            if let Some(reused) = way.pool.reuse(self.websocket) {
+                return self.send_reused(&way, reused, slot).await;
             }
             match way.pool.open(self.websocket, self.connect_timeout).await {
-                Ok(sender) => return self.send_by(&way, sender, request).await.map_err(|failed| failed.why),
+                Ok(sender) => return self.send_by(&way, sender, slot).await,
                 Err(error) => failure = Failure::Connect(error),
             }
         }
         Err(failure)
     }
 
-    async fn echo(&self, way: &Way, mut request: Request<RequestBody>) -> Option<Response<Body>> {
+    async fn echo(&self, way: &Way, slot: &mut Slot) -> Option<Response<Body>> {
+        let mut request = slot.take()?;
         self.address(&mut request, way, false)?;
         echo::answer(request).await
     }
@@ -163,40 +160,44 @@ impl Plan {
         &self,
         way: &Arc<Way>,
         Reused { sender, rested }: Reused,
-        request: Request<RequestBody>,
+        slot: &mut Slot,
     ) -> Result<Response<Body>, Failure> {
-        let spare = if rested && !self.websocket { spare(&request) } else { None };
-        let failed = match self.send_by(way, sender, request).await {
+        let spare = if rested && !self.websocket { slot.as_ref().and_then(spare) } else { None };
+        let failure = match self.send_by(way, sender, slot).await {
             Ok(response) => return Ok(response),
-            Err(failed) => failed,
+            Err(failure) => failure,
         };
-        let spare = spare.filter(|_| failed.why.is_end());
-        let Some(again) = failed.unsent.or(spare) else { return Err(failed.why) };
+        if slot.is_none() {
+            let Some(spare) = spare.filter(|_| failure.is_end()) else { return Err(failure) };
+            *slot = Some(*spare);
+        }
         way.pool.forget_shared();
         let sender = way.pool.open(self.websocket, self.connect_timeout).await.map_err(Failure::Connect)?;
-        self.send_by(way, sender, *again).await.map_err(|failed| failed.why)
+        self.send_by(way, sender, slot).await
     }
 
-    async fn send_by(
-        &self,
-        way: &Arc<Way>,
-        sender: Sender,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<Body>, Failed> {
+    /// Takes the request out of `slot`; puts it back where nothing of it was sent.
+    async fn send_by(&self, way: &Arc<Way>, sender: Sender, slot: &mut Slot) -> Result<Response<Body>, Failure> {
         let h2 = matches!(sender, Sender::Http2(_));
-        if self.address(&mut request, way, h2).is_none() {
-            return Err(Failed { why: Failure::Unspeakable, unsent: None });
+        let request = slot.as_mut().ok_or(Failure::Unspeakable)?;
+        if self.address(request, way, h2).is_none() {
+            *slot = None;
+            return Err(Failure::Unspeakable);
         }
-        frame(&mut request, h2);
-        match sender {
+        frame(request, h2);
+        let request = slot.take().ok_or(Failure::Unspeakable)?;
+        let (sent, lease) = match sender {
             Sender::Http1(mut sender) => {
-                let incoming = sender.try_send_request(request).await.map_err(Failed::from)?;
-                let lease = Lease { sender, pool: way.pool.clone() };
-                Ok(incoming.map(|body| Body::upstream(body, Some(lease))))
+                let sent = sender.try_send_request(request).await;
+                (sent, Some(Lease { sender, pool: way.pool.clone() }))
             }
-            Sender::Http2(mut sender) => {
-                let incoming = sender.try_send_request(request).await.map_err(Failed::from)?;
-                Ok(incoming.map(|body| Body::upstream(body, None)))
+            Sender::Http2(mut sender) => (sender.try_send_request(request).await, None),
+        };
+        match sent {
+            Ok(incoming) => Ok(incoming.map(|body| Body::upstream(body, lease))),
+            Err(mut error) => {
+                *slot = error.take_message();
+                Err(Failure::Http(error.into_error()))
             }
         }
     }
@@ -256,17 +257,4 @@ fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     *copy.method_mut() = request.method().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(Box::new(copy))
-}
-
-/// A request that did not get an answer; given back when nothing of it was sent.
-struct Failed {
-    why: Failure,
-    unsent: Option<Box<Request<RequestBody>>>,
-}
-
-impl From<TrySendError<Request<RequestBody>>> for Failed {
-    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
-        let unsent = error.take_message().map(Box::new);
-        Self { why: Failure::Http(error.into_error()), unsent }
-    }
 }

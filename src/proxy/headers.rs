@@ -2,7 +2,9 @@
 //!
 //! First everything goes that concerns one connection only or that a client must not say; only then ours are set.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
+
+use smallvec::SmallVec;
 
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
@@ -46,13 +48,19 @@ impl Outbound<'_> {
     fn clean(&self, headers: &mut HeaderMap, gate: &Gate) {
         let keep_token = self.found.api().is_some_and(|api| api.forward_token && api.token_in_header)
             && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
-        let mut unwanted = Vec::new();
+        let mut unwanted = Unwanted::new();
         let mut trailers = false;
         for (name, value) in &*headers {
             match name.as_str() {
                 "host" | "content-length" => {}
-                "connection" => named(value, &mut unwanted),
-                "te" => trailers |= has_token(value, "trailers"),
+                "connection" => {
+                    named(value, &mut unwanted);
+                    unwanted.push(header::CONNECTION);
+                }
+                "te" => {
+                    trailers |= has_token(value, "trailers");
+                    unwanted.push(header::TE);
+                }
                 "authorization" if !keep_token && is_token(value) => unwanted.push(header::AUTHORIZATION),
                 "authorization" => {}
                 other => {
@@ -62,14 +70,11 @@ impl Outbound<'_> {
                 }
             }
         }
-        headers.remove(header::CONNECTION);
         for name in unwanted {
             headers.remove(name);
         }
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        } else {
-            headers.remove(header::TE);
         }
     }
 
@@ -102,9 +107,9 @@ impl Outbound<'_> {
             }
         }
         let Some(application) = self.found.application() else { return };
-        set_text(headers, &names.application, &application.name);
+        headers.insert(&names.application, application.name.value().clone());
         if let Some(subscription) = self.found.subscription() {
-            set_text(headers, &names.tier, &subscription.tier_name);
+            headers.insert(&names.tier, subscription.tier_name.value().clone());
         }
     }
 }
@@ -112,15 +117,17 @@ impl Outbound<'_> {
 /// Makes an upstream's fields into what the client gets.
 pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool, usage: Option<&Usage>) {
     let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-    let mut unwanted = Vec::new();
+    let mut unwanted = Unwanted::new();
     for (name, value) in &*headers {
         match name.as_str() {
-            "connection" => named(value, &mut unwanted),
+            "connection" => {
+                named(value, &mut unwanted);
+                unwanted.push(header::CONNECTION);
+            }
             other if is_hop_by_hop(other) || other == "te" => unwanted.push(name.clone()),
             _ => {}
         }
     }
-    headers.remove(header::CONNECTION);
     for name in unwanted {
         headers.remove(name);
     }
@@ -177,9 +184,10 @@ pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool 
 }
 
 /// About the bytes of a head, as HTTP/1.1 writes it.
-pub(super) fn size(parts: &Parts) -> u64 {
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    (fields + parts.method.as_str().len() + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
+pub(super) fn size<B>(head: &Request<B>) -> u64 {
+    let fields: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (fields + head.method().as_str().len() + head.uri().path_and_query().map_or(0, |target| target.as_str().len()))
+        as u64
 }
 
 /// A target's authority as a field: HTTP/2 has no `Host`.
@@ -207,8 +215,14 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// The names a `Connection` field lists.
-fn named(value: &HeaderValue, into: &mut Vec<HeaderName>) {
+/// Fields to be removed; most often a few.
+type Unwanted = SmallVec<[HeaderName; 4]>;
+
+/// The names a `Connection` field lists. `keep-alive`, which is most often all of it, goes in any case.
+fn named(value: &HeaderValue, into: &mut Unwanted) {
+    if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close") {
+        return;
+    }
     let names = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
     into.extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
 }
@@ -258,20 +272,6 @@ fn continue_list(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue>
         list.extend_from_slice(line.as_bytes());
     }
     HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).ok()
-}
-
-/// Sets a text that was configured: visible ASCII as it is, everything else percent-encoded.
-fn set_text(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
-    let encoded;
-    let text = if text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-        text
-    } else {
-        encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string();
-        &encoded
-    };
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name, value);
-    }
 }
 
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -33,7 +33,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -47,10 +47,11 @@ use self::{
     exchange::{Exchange, Observer},
     forward::{Plan, Target},
     headers::Outbound,
+    limits::Timers,
     upstream::Upstreams,
 };
 use crate::{
-    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, fault},
+    authz::{Authorizer, CheckRequest, Decision, Denial, ForwardQuery, Found, Grant, fault},
     net::{
         Clock, Connection, Drain,
         connection::Raw,
@@ -58,7 +59,7 @@ use crate::{
         server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
-    store::{KeyType, Store, UpstreamScheme},
+    store::{Api, Store, Upstream, UpstreamScheme},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     throttle::Usage,
 };
@@ -125,13 +126,19 @@ pub struct Proxy<J = Authorizer> {
     shared: Shared<J>,
     observer: Arc<Observer>,
     upstreams: Upstreams,
+    timers: Timers,
 }
 
 impl<J: Judge> Proxy<J> {
     /// A door with connections of its own.
     pub fn new(shared: Shared<J>) -> Result<Self, tls::Error> {
         let observer = Observer { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() };
-        Ok(Self { shared, observer: Arc::new(observer), upstreams: Upstreams::new(Tls::shared()?) })
+        Ok(Self {
+            shared,
+            observer: Arc::new(observer),
+            upstreams: Upstreams::new(Tls::shared()?),
+            timers: Timers::default(),
+        })
     }
 
     /// Serves `listener` on the present runtime until it is drained.
@@ -159,8 +166,8 @@ impl<J: Judge> Proxy<J> {
         }
     }
 
-    /// A request's whole way.
-    async fn respond(&self, mut request: Request<Incoming>, connection: &Arc<Connection>, raw: Raw) -> Response<Body> {
+    /// What is known of a request before it is judged.
+    fn begin(&self, mut request: Request<Incoming>, connection: Arc<Connection>, raw: Raw) -> Turn {
         let started = Instant::now();
         let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
@@ -168,195 +175,232 @@ impl<J: Judge> Proxy<J> {
         let websocket = headers::asks_for_websocket(request.version(), request.headers());
         let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
+        let head = Request::from_parts(parts, ());
+        let client = Client::of(head.headers(), &connection, &tables.gate);
+        let request_id = headers::request_id(head.headers(), client.trusted);
+        let exchange = Exchange::begin(&self.observer, Found::new(tables), &head, client.address, request_id, time);
+        let kind = head.headers().get(header::CONTENT_TYPE).cloned();
+        Turn { head, body: Some(body), raw, kind, upgrade, client, exchange, connection, settings }
+    }
 
-        let client = Client::of(&parts.headers, connection, &tables.gate);
-        let request_id = headers::request_id(&parts.headers, client.trusted);
-        let mut exchange =
-            Exchange::begin(&self.observer, Found::new(tables), &parts, client.address, request_id, time);
-
-        let host = match limits::admit(&parts, &body, raw, &settings)
-            .and_then(|()| authority::host(&parts, connection.is_tls()))
-        {
-            Ok(host) => host,
-            Err(denial) => return self.refuse(denial, exchange, &parts, body, connection, &settings).await,
+    /// A request's way, after [`Self::begin`] and before [`Self::answer`].
+    async fn respond(&self, turn: &mut Turn) -> Outcome {
+        let outcome = match self.judge(turn).await {
+            Ok(granted) => self.forward(turn, granted).await,
+            Err(denial) => Outcome::Refused(denial),
         };
+        if let Outcome::Refused(_) = &outcome
+            && let Some(body) = turn.body.take().filter(|body| !body.is_end_stream())
+        {
+            // Boxed: rare, and every request would carry room for it.
+            Box::pin(limits::discard(body, &turn.head, &turn.connection, turn.settings.timeouts.header.0)).await;
+        }
+        outcome
+    }
+
+    /// The verdict, after what every request must keep to.
+    async fn judge(&self, turn: &mut Turn) -> Result<Granted, Denial> {
+        let head = &turn.head;
+        let body = turn.body.as_ref().ok_or(Denial::Internal)?;
+        limits::admit(head, body, turn.raw, &turn.settings)?;
+        let host = authority::host(head, turn.connection.is_tls())?;
         let decision = self
             .shared
             .judge
             .check(&CheckRequest {
-                method: &parts.method,
+                method: head.method(),
                 host: &host,
-                path: parts.uri.path(),
-                query: parts.uri.query(),
-                headers: &parts.headers,
-                client: client.address,
-                now: time.0,
+                path: head.uri().path(),
+                query: head.uri().query(),
+                headers: head.headers(),
+                client: turn.client.address,
+                now: turn.exchange.now,
             })
             .await;
-        drop(host);
         match decision {
-            Ok(grant) => {
-                self.forward(Granted { grant, parts, body, client, upgrade }, exchange, connection, &settings).await
+            Ok(Grant { found, path, context_len, query, usage }) => {
+                turn.exchange.judged(found);
+                turn.exchange.granted();
+                Ok(Granted { path, context_len, query, usage })
             }
             Err(refusal) => {
-                exchange.judged(refusal.found);
-                self.refuse(refusal.denial, exchange, &parts, body, connection, &settings).await
+                turn.exchange.judged(refusal.found);
+                Err(refusal.denial)
             }
         }
     }
 
-    /// What the verdict lets pass goes to the upstream, and its answer back.
-    async fn forward(
-        &self,
-        granted: Granted,
-        mut exchange: Box<Exchange>,
-        connection: &Arc<Connection>,
-        settings: &Settings,
-    ) -> Response<Body> {
-        let Granted { grant, mut parts, body, client, upgrade } = granted;
-        let Grant { found, path, context_len, query, usage } = grant;
-        exchange.judged(found);
-        exchange.granted();
-        let tables = exchange.found.tables.clone();
-        let Some(api) = exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
-            return self.refuse(Denial::Internal, exchange, &parts, body, connection, settings).await;
+    /// What the verdict lets pass goes to the upstream, and its answer comes back.
+    async fn forward(&self, turn: &mut Turn, granted: Granted) -> Outcome {
+        let tables = turn.exchange.found.tables.clone();
+        let Some(api) = turn.exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
+            return Outcome::Refused(Denial::Internal);
         };
-        let upstreams = match exchange.found.key_type {
-            KeyType::Production => &api.upstreams.production,
-            KeyType::Sandbox => &api.upstreams.sandbox,
-        };
-        let host = parts.headers.get(header::HOST).cloned().or_else(|| headers::authority_value(&parts.uri));
-        let plan = Plan {
-            target: Target::of(path.as_deref(), if api.strip_prefix { context_len } else { 0 }, &query, &parts.uri),
-            preserved_host: host.clone().filter(|_| api.preserve_host),
-            websocket: upgrade.is_some() && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
-            connect_timeout: settings.timeouts.connect.0,
-            since: exchange.started,
-        };
-        exchange.path = path;
-        let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
-        Outbound {
-            found: &exchange.found,
-            client,
-            connection,
-            request_id: &exchange.request_id,
-            version: parts.version,
-            host,
-            websocket: plan.websocket,
-        }
-        .edit(&mut parts.headers);
-        let keeps_alive = (parts.version < Version::HTTP_2).then_some(connection);
-        let (body, fate) = RequestBody::new(body, settings.max_body.0, keeps_alive, &tables);
+        let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
+        let upstreams = api.upstreams.of(turn.exchange.found.key_type);
+        let plan = turn.plan(&granted, api, upstreams);
+        let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables);
+        let mut slot = Some(turn.outbound(granted, plan.websocket).map(|()| body));
 
-        let sent = plan.send(Request::from_parts(parts, body), &self.upstreams, upstreams);
-        let answer = limits::in_time(pin!(sent), settings.timeouts.request.0, fate.as_deref()).await;
-        exchange.answered();
+        let begun = turn.exchange.started;
+        let limit = turn.settings.timeouts.request.0;
+        let sent = plan.send(&mut slot, &self.upstreams, upstreams);
+        let answer = limits::in_time(pin!(sent), begun, limit, fate.as_deref(), &self.timers).await;
+        turn.exchange.answered();
         let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                exchange.upload = fate;
-                return pass_on(response, exchange, usage.as_ref());
+                turn.exchange.upload = fate;
+                return Outcome::Answered(response);
             }
-            Ok(Ok(response)) => match upgrade.filter(|_| plan.websocket) {
-                Some(client) => return switch(response, client, exchange, connection),
-                None => (Denial::UpstreamFailed, UpstreamError::Protocol),
-            },
+            Ok(Ok(response)) if plan.websocket => return Outcome::Switched(response),
+            Ok(Ok(_)) => (Denial::UpstreamFailed, UpstreamError::Protocol),
             Ok(Err(failure)) => (failure.denial(), failure.reason()),
-            Err(_) => (Denial::UpstreamTimedOut, UpstreamError::Timeout),
+            Err(limits::Elapsed) => (Denial::UpstreamTimedOut, UpstreamError::Timeout),
         };
         match fate.as_deref() {
-            Some(fate) if fate.is_too_large() => self.fault(&Denial::BodyTooLarge, exchange, kind),
-            Some(fate) if fate.is_broken() => {
-                self.client_broke(exchange, connection, StatusCode::BAD_REQUEST, ConnectionError::Reset)
-            }
+            Some(fate) if fate.is_too_large() => Outcome::Failed(Denial::BodyTooLarge, None),
+            Some(fate) if fate.is_broken() => Outcome::Broken(StatusCode::BAD_REQUEST, ConnectionError::Reset),
             // Over HTTP/2 a client may wait, too: for the first message of a stream that goes both ways.
-            Some(fate) if keeps_alive.is_some() && fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
-                self.client_broke(exchange, connection, StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
+            Some(fate) if turn.keeps_alive().is_some() && fate.is_waiting() && failure == Denial::UpstreamTimedOut => {
+                Outcome::Broken(StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
             }
-            _ => {
-                self.shared.metrics.upstream_error(reason);
-                self.fault(&failure, exchange, kind)
+            _ => Outcome::Failed(failure, Some(reason)),
+        }
+    }
+
+    /// What the client gets.
+    fn answer(&self, turn: Turn, outcome: Outcome) -> Response<Body> {
+        let Turn { mut exchange, connection, kind, upgrade, .. } = turn;
+        match outcome {
+            Outcome::Answered(response) => pass_on(response, exchange),
+            Outcome::Switched(response) => match upgrade {
+                Some(client) => switch(response, client, exchange, &connection),
+                None => fault(&Denial::Internal, exchange, kind),
+            },
+            Outcome::Refused(denial) => fault(&denial, exchange, kind),
+            Outcome::Failed(denial, reason) => {
+                reason.into_iter().for_each(|reason| self.shared.metrics.upstream_error(reason));
+                fault(&denial, exchange, kind)
+            }
+            Outcome::Broken(status, reason) => {
+                self.shared.metrics.connection_error(reason);
+                connection.close_after();
+                exchange.status = status.as_u16();
+                let mut response = Response::new(Body::default().with(exchange));
+                *response.status_mut() = status;
+                response
             }
         }
-    }
-
-    /// The answer to what may not pass, before anything of it was forwarded.
-    async fn refuse(
-        &self,
-        denial: Denial,
-        mut exchange: Box<Exchange>,
-        parts: &Parts,
-        body: Incoming,
-        connection: &Arc<Connection>,
-        settings: &Settings,
-    ) -> Response<Body> {
-        exchange.denied(&denial);
-        if !body.is_end_stream() {
-            // Boxed: rare, and every request would carry room for it.
-            Box::pin(limits::discard(body, parts, connection, settings.timeouts.header.0)).await;
-        }
-        self.fault(&denial, exchange, parts.headers.get(header::CONTENT_TYPE).cloned())
-    }
-
-    /// A refusal or failure as an answer. `kind` is the request's content type: gRPC is answered its own way.
-    fn fault(&self, denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
-        let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
-        let mut response = fault::render(denial, &exchange.found, &fields, exchange.now);
-        response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
-        exchange.denied(denial);
-        exchange.status = response.status().as_u16();
-        if !exchange.wants_body() {
-            // HTTP/1 leaves the body out by itself; over HTTP/2 it would be a protocol error.
-            let length = HeaderValue::from(response.body().len());
-            response.headers_mut().insert(header::CONTENT_LENGTH, length);
-            return response.map(|_| Body::default().with(exchange));
-        }
-        response.map(|bytes| Body::full(bytes).with(exchange))
-    }
-
-    /// The client's body was no HTTP, stopped coming, or it went away: like what the parser finds, a status only.
-    fn client_broke(
-        &self,
-        mut exchange: Box<Exchange>,
-        connection: &Connection,
-        status: StatusCode,
-        reason: ConnectionError,
-    ) -> Response<Body> {
-        self.shared.metrics.connection_error(reason);
-        connection.close_after();
-        exchange.status = status.as_u16();
-        let mut response = Response::new(Body::default().with(exchange));
-        *response.status_mut() = status;
-        response
     }
 }
 
 impl<J: Judge> Handler for Proxy<J> {
     type Body = Body;
 
-    async fn call(
+    fn call(
         self: Arc<Self>,
         request: Request<Incoming>,
         connection: Arc<Connection>,
         raw: Raw,
-    ) -> Response<Body> {
-        self.respond(request, &connection, raw).await
+    ) -> impl Future<Output = Response<Body>> + Send {
+        let mut turn = self.begin(request, connection, raw);
+        async move {
+            // Lent down the way: moving it from one future into the next costs more than most of what is done with it.
+            let outcome = self.respond(&mut turn).await;
+            self.answer(turn, outcome)
+        }
     }
 }
 
-/// A request that may pass.
+/// One request's turn, from its head to its answer's.
+#[derive(Debug)]
+struct Turn {
+    /// Taken apart when it is forwarded.
+    head: Request<()>,
+    /// Until it is forwarded.
+    body: Option<Incoming>,
+    raw: Raw,
+    /// Its content type: gRPC is refused its own way.
+    kind: Option<HeaderValue>,
+    upgrade: Option<OnUpgrade>,
+    client: Client,
+    exchange: Box<Exchange>,
+    connection: Arc<Connection>,
+    settings: Arc<Settings>,
+}
+
+/// What a grant says of the request, beside what was found.
 #[derive(Debug)]
 struct Granted {
-    grant: Grant,
-    parts: Parts,
-    body: Incoming,
-    client: Client,
-    upgrade: Option<OnUpgrade>,
+    path: Option<Box<str>>,
+    context_len: usize,
+    query: ForwardQuery,
+    usage: Option<Usage>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+enum Outcome {
+    /// The upstream answered.
+    Answered(Response<Body>),
+    /// Client and upstream agreed to switch protocols.
+    Switched(Response<Body>),
+    /// It may not pass; nothing of it was forwarded.
+    Refused(Denial),
+    /// It could not be passed on; with what the upstream did wrong.
+    Failed(Denial, Option<UpstreamError>),
+    /// The client's body was no HTTP, stopped coming, or it went away: like what the parser finds, a status only.
+    Broken(StatusCode, ConnectionError),
+}
+
+impl Turn {
+    /// HTTP/1, whose connection goes on only when the body was read to its end.
+    fn keeps_alive(&self) -> Option<&Arc<Connection>> {
+        (self.exchange.version < Version::HTTP_2).then_some(&self.connection)
+    }
+
+    /// How the request is to be sent.
+    fn plan(&self, granted: &Granted, api: &Api, upstreams: &[Arc<Upstream>]) -> Plan {
+        let cut = if api.strip_prefix { granted.context_len } else { 0 };
+        Plan {
+            target: Target::of(granted.path.as_deref(), cut, &granted.query, self.head.uri()),
+            preserved_host: self.host().filter(|_| api.preserve_host),
+            websocket: self.upgrade.is_some()
+                && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
+            connect_timeout: self.settings.timeouts.connect.0,
+        }
+    }
+
+    /// The head as the upstream gets it, save what each way there says anew.
+    fn outbound(&mut self, granted: Granted, websocket: bool) -> Request<()> {
+        self.exchange.path = granted.path;
+        self.exchange.usage = granted.usage;
+        let host = self.host();
+        let mut head = std::mem::take(&mut self.head);
+        Outbound {
+            found: &self.exchange.found,
+            client: self.client,
+            connection: &self.connection,
+            request_id: &self.exchange.request_id,
+            version: self.exchange.version,
+            host,
+            websocket,
+        }
+        .edit(head.headers_mut());
+        head
+    }
+
+    /// What the client asked for, as it wrote it.
+    fn host(&self) -> Option<HeaderValue> {
+        let head = &self.head;
+        head.headers().get(header::HOST).cloned().or_else(|| headers::authority_value(head.uri()))
+    }
 }
 
 /// An upstream's answer, as the client gets it.
-fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, usage: Option<&Usage>) -> Response<Body> {
+fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Response<Body> {
     let version = response.version();
-    headers::edit_response(response.headers_mut(), version, false, usage);
+    headers::edit_response(response.headers_mut(), version, false, exchange.usage.as_ref());
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
@@ -373,6 +417,22 @@ fn switch(
     headers::edit_response(response.headers_mut(), Version::HTTP_11, true, None);
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
+}
+
+/// A refusal or failure as an answer. `kind` is the request's content type: gRPC is answered its own way.
+fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
+    let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
+    let mut response = fault::render(denial, &exchange.found, &fields, exchange.now);
+    response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
+    exchange.denied(denial);
+    exchange.status = response.status().as_u16();
+    if !exchange.wants_body() {
+        // HTTP/1 leaves the body out by itself; over HTTP/2 it would be a protocol error.
+        let length = HeaderValue::from(response.body().len());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+        return response.map(|_| Body::default().with(exchange));
+    }
+    response.map(|bytes| Body::full(bytes).with(exchange))
 }
 
 const SHORTEST_SWEEP: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hyper::client::conn::{http1, http2};
@@ -15,7 +15,10 @@ use super::{
     body::RequestBody,
     connect::{self, Sender, Tls},
 };
-use crate::store::{Upstream, UpstreamScheme};
+use crate::{
+    net::CoarseInstant,
+    store::{Upstream, UpstreamScheme},
+};
 
 /// A server, whatever base path it is configured with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,7 +50,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
-    since: Instant,
+    since: CoarseInstant,
 }
 
 /// A connection that stood already.
@@ -97,7 +100,7 @@ impl Pool {
     }
 
     /// A connection that stands and has nothing to do.
-    pub(super) fn reuse(&self, http1_only: bool, now: Instant) -> Option<Reused> {
+    pub(super) fn reuse(&self, http1_only: bool) -> Option<Reused> {
         if matches!(self.key.scheme, UpstreamScheme::H2c | UpstreamScheme::Https)
             && !http1_only
             && let Some(shared) = self.shared()
@@ -107,7 +110,7 @@ impl Pool {
         let mut idle = self.idle.lock();
         while let Some(Idle { sender, since }) = idle.pop() {
             if sender.is_ready() {
-                let rested = now.saturating_duration_since(since) >= RESTED;
+                let rested = since.elapsed() >= RESTED;
                 return Some(Reused { sender: Sender::Http1(sender), rested });
             }
         }
@@ -159,7 +162,7 @@ impl Pool {
     fn put(&self, sender: http1::SendRequest<RequestBody>) {
         let mut idle = self.idle.lock();
         if idle.len() < MOST_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: CoarseInstant::now() });
         }
     }
 

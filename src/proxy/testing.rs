@@ -51,6 +51,7 @@ impl Judge for Granting {
             resource,
             identity: Some(ada()),
             application: None,
+            subscription: None,
             key_type: KeyType::Production,
         };
         let refused = |denial| Err(Box::new(Refusal { denial, found: found(None, None) }));

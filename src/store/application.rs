@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{KeyType, Tier};
+use super::{KeyType, Label, Tier};
 
 /// One application.
 #[derive(Debug)]
 pub struct Application {
     /// Name.
-    pub name: Box<str>,
+    pub name: Label,
     /// Owner.
     pub owner: Box<str>,
     /// Name of its tier.
-    pub tier_name: Arc<str>,
+    pub tier_name: Arc<Label>,
     /// Application-level tier, counted per user. None: unlimited.
     pub tier: Option<Tier>,
 }

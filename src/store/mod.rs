@@ -5,6 +5,7 @@ mod api;
 mod application;
 mod build;
 mod gate;
+mod label;
 mod path;
 pub mod record;
 mod resource;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 
 pub use application::{Application, ConsumerKey};
 pub use gate::{Gate, IdentityNames};
+pub use label::Label;
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};

@@ -198,9 +198,19 @@ impl Snapshot {
         self.consumer_keys.get(key_manager, consumer_key)
     }
 
+    /// Index of the subscription of an application to an API.
+    pub fn find_subscription(&self, application: u32, api: u32) -> Option<u32> {
+        self.subscriptions.find(application, api)
+    }
+
     /// The subscription of an application to an API.
     pub fn subscription(&self, application: u32, api: u32) -> Option<&Subscription> {
-        self.subscriptions.get(application, api)
+        self.subscription_at(self.find_subscription(application, api)?)
+    }
+
+    /// The subscription at an index.
+    pub fn subscription_at(&self, index: u32) -> Option<&Subscription> {
+        self.subscriptions.get(index)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{hash::BuildHasher, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{SubscriptionState, Tier};
+use super::{Label, SubscriptionState, Tier};
 
 /// One subscription.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Subscription {
     /// Whether it may be used.
     pub state: SubscriptionState,
     /// Name of its tier.
-    pub tier_name: Arc<str>,
+    pub tier_name: Arc<Label>,
     /// Subscription-level tier. None: unlimited.
     pub tier: Option<Tier>,
 }
@@ -38,21 +38,26 @@ impl Subscriptions {
         }
     }
 
+    /// Where the subscription of an application to an API stands.
     #[inline]
-    pub(super) fn get(&self, application: u32, api: u32) -> Option<&Subscription> {
+    pub(super) fn find(&self, application: u32, api: u32) -> Option<u32> {
         let is_it = |&row: &u32| {
             let row = &self.rows[row as usize];
             row.application == application && row.api == api
         };
-        let row = *self.index.find(self.hasher.hash_one((application, api)), is_it)?;
-        Some(&self.rows[row as usize])
+        self.index.find(self.hasher.hash_one((application, api)), is_it).copied()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, row: u32) -> Option<&Subscription> {
+        self.rows.get(row as usize)
     }
 
     /// Adds a subscription; false, and nothing done, if the application has one to that API.
     pub(super) fn add(&mut self, subscription: Subscription) -> bool {
         let (application, api) = (subscription.application, subscription.api);
         let Ok(place) = u32::try_from(self.rows.len()) else { return false };
-        if self.get(application, api).is_some() {
+        if self.find(application, api).is_some() {
             return false;
         }
         self.rows.push(subscription);

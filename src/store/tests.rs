@@ -282,7 +282,7 @@ fn rows_are_found_by_their_names() {
     assert_eq!(tables.consumer_key("c", "k"), None);
     assert_eq!(tables.consumer_key("a", "K"), None);
     let held = tables.subscription(0, 0).unwrap();
-    assert_eq!((held.state, &*held.tier_name), (SubscriptionState::OnHold, "Gold"));
+    assert_eq!((held.state, &**held.tier_name), (SubscriptionState::OnHold, "Gold"));
     assert_eq!(tables.subscription(1, 0).unwrap().tier, None);
     assert!(tables.subscription(0, 1).is_none() && tables.subscription(9, 0).is_none());
 
@@ -307,7 +307,7 @@ fn tiers_limit_what_uses_them() {
     assert_eq!(tables.apis[0].resources[0].tier.as_ref().unwrap().quota, minute(10_000));
     assert_eq!(tables.apis[0].resources[1].tier, None);
     assert_eq!(tables.applications[0].tier.as_ref().unwrap().quota, minute(20));
-    assert_eq!((&*tables.applications[1].tier_name, &tables.applications[1].tier), ("Unlimited", &None));
+    assert_eq!((&**tables.applications[1].tier_name, &tables.applications[1].tier), ("Unlimited", &None));
     assert_eq!(tables.subscription(0, 0).unwrap().tier.as_ref().unwrap().quota, minute(5_000));
 
     // An API's tier replaces those of its resources, and only those.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
+    Label,
     settings::{BurstSettings, TierLevel, TierSettings},
     suggest::{Problems, Suggest},
     tier::{Burst, Limits, Quota, Window},
@@ -10,10 +11,11 @@ use super::{
 
 /// All tiers that can be named.
 pub(super) struct Tiers {
-    by_name: HashMap<Arc<str>, Entry>,
+    by_name: HashMap<Box<str>, Entry>,
 }
 
 struct Entry {
+    label: Arc<Label>,
     level: TierLevel,
     kind: Kind,
 }
@@ -29,7 +31,7 @@ enum Kind {
 
 /// A tier that some part of the configuration names.
 pub(super) struct Picked {
-    pub(super) name: Arc<str>,
+    pub(super) name: Arc<Label>,
     pub(super) limits: Option<Arc<Limits>>,
 }
 
@@ -38,7 +40,7 @@ impl Tiers {
     pub(super) fn build(settings: &[TierSettings], problems: &mut Problems) -> Self {
         let mut tiers = Self { by_name: HashMap::new() };
         for (name, kind, level) in built_in() {
-            tiers.by_name.insert(name.into(), Entry { level, kind });
+            tiers.add(name, level, kind);
         }
         let mut first: HashMap<&str, usize> = HashMap::new();
         for (n, tier) in settings.iter().enumerate() {
@@ -52,9 +54,13 @@ impl Tiers {
             }
             first.insert(&tier.name, n);
             let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
-            tiers.by_name.insert(tier.name.as_str().into(), Entry { level: tier.level, kind });
+            tiers.add(&tier.name, tier.level, kind);
         }
         tiers
+    }
+
+    fn add(&mut self, name: &str, level: TierLevel, kind: Kind) {
+        self.by_name.insert(name.into(), Entry { label: Arc::new(name.into()), level, kind });
     }
 
     /// The tier called `name`, for use at `level`; a problem at `field` if it is none.
@@ -65,7 +71,7 @@ impl Tiers {
         field: impl Fn() -> String,
         problems: &mut Problems,
     ) -> Option<Picked> {
-        let Some((name, entry)) = self.by_name.get_key_value(name) else {
+        let Some(entry) = self.by_name.get(name) else {
             let nearest = problems.nearest(name, self.by_name.keys().map(|name| &**name));
             problems.add(field(), Suggest("no tier has this name", nearest));
             return None;
@@ -83,7 +89,7 @@ impl Tiers {
                 return None;
             }
         };
-        Some(Picked { name: Arc::clone(name), limits })
+        Some(Picked { name: Arc::clone(&entry.label), limits })
     }
 }
 

@@ -5,6 +5,19 @@ use std::{io::Write, net::IpAddr};
 
 use super::LogFormat;
 
+/// A field's name with what stands around it, as JSON and as text. Constants, so that each is a move or two.
+struct Name {
+    json: &'static [u8],
+    text: &'static [u8],
+}
+
+/// The [`Name`] of a field.
+macro_rules! name {
+    ($name:literal) => {
+        Name { json: concat!(",\"", $name, "\":").as_bytes(), text: concat!(" ", $name, "=").as_bytes() }
+    };
+}
+
 /// What an access line says. Never a credential, never a query.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names are the fields of the line")]
@@ -29,9 +42,10 @@ pub struct AccessLine<'a> {
     pub key_type: Option<&'static str>,
     pub tier: Option<&'a str>,
     pub verdict_us: u64,
-    /// Until the upstream's response head.
-    pub upstream_ms: Option<f64>,
-    pub duration_ms: f64,
+    /// Until the upstream's response head; written as `upstream_ms`.
+    pub upstream_us: Option<u64>,
+    /// Written as `duration_ms`.
+    pub duration_us: u64,
     pub bytes_out: u64,
 }
 
@@ -46,15 +60,16 @@ impl AccessLine<'_> {
     }
 
     fn json(&self, out: &mut Vec<u8>) {
+        out.reserve(USUAL);
         out.extend_from_slice(b"{\"time\":\"");
         timestamp(self.unix_ms, out);
         out.push(b'"');
-        let mut fields = Fields { out, json: true };
-        fields.text("method", Some(self.method));
-        fields.text("path", Some(self.bare_path()));
-        fields.text("protocol", Some(self.protocol));
-        fields.number("status", self.status.into());
-        fields.text("reason", Some(self.reason));
+        let mut fields = Fields::<true> { out };
+        fields.text(name!("method"), Some(self.method));
+        fields.text(name!("path"), Some(self.bare_path()));
+        fields.known(name!("protocol"), Some(self.protocol));
+        fields.number(name!("status"), self.status.into());
+        fields.known(name!("reason"), Some(self.reason));
         self.rest(&mut fields);
         out.push(b'}');
     }
@@ -69,49 +84,58 @@ impl AccessLine<'_> {
             out.push(b' ');
         }
         out.pop();
-        self.rest(&mut Fields { out, json: false });
+        self.rest(&mut Fields::<false> { out });
     }
 
-    fn rest(&self, fields: &mut Fields<'_>) {
-        fields.text("api", self.api);
-        fields.text("version", self.version);
-        fields.text("template", self.template);
-        fields.text("application", self.application);
-        fields.text("key_type", self.key_type);
-        fields.text("tier", self.tier);
-        fields.number("verdict_us", self.verdict_us);
-        fields.millis("upstream_ms", self.upstream_ms);
-        fields.millis("duration_ms", Some(self.duration_ms));
-        fields.number("bytes_out", self.bytes_out);
-        fields.address("client", self.client);
-        fields.text("request_id", Some(self.request_id));
-        fields.text("trace_id", self.trace_id);
+    fn rest<const JSON: bool>(&self, fields: &mut Fields<'_, JSON>) {
+        fields.text(name!("api"), self.api);
+        fields.text(name!("version"), self.version);
+        fields.text(name!("template"), self.template);
+        fields.text(name!("application"), self.application);
+        fields.known(name!("key_type"), self.key_type);
+        fields.text(name!("tier"), self.tier);
+        fields.number(name!("verdict_us"), self.verdict_us);
+        fields.millis(name!("upstream_ms"), self.upstream_us);
+        fields.millis(name!("duration_ms"), Some(self.duration_us));
+        fields.number(name!("bytes_out"), self.bytes_out);
+        fields.address(name!("client"), self.client);
+        fields.text(name!("request_id"), Some(self.request_id));
+        fields.text(name!("trace_id"), self.trace_id);
     }
 
     /// A query may hold a credential. No door hands one over; should one slip in, it stops here.
     fn bare_path(&self) -> &str {
-        self.path.split_once('?').map_or(self.path, |(path, _)| path)
+        memchr::memchr(b'?', self.path.as_bytes()).map_or(self.path, |end| &self.path[..end])
     }
 }
 
 /// Appends fields in either form, each after what separates it from the one before.
-struct Fields<'a> {
+struct Fields<'a, const JSON: bool> {
     out: &'a mut Vec<u8>,
-    json: bool,
 }
 
-impl Fields<'_> {
-    fn text(&mut self, name: &str, value: Option<&str>) {
+impl<const JSON: bool> Fields<'_, JSON> {
+    #[inline]
+    fn text(&mut self, name: Name, value: Option<&str>) {
         let Some(value) = value else { return };
         self.name(name);
-        if self.json { quoted(value, self.out) } else { word(value, self.out) }
+        if JSON { quoted(value, self.out) } else { word(value, self.out) }
     }
 
-    fn address(&mut self, name: &str, value: Option<IpAddr>) {
+    /// A text of our own, in which there is nothing to escape.
+    #[inline]
+    fn known(&mut self, name: Name, value: Option<&'static str>) {
         let Some(value) = value else { return };
         self.name(name);
-        let quote: &[u8] = if self.json { b"\"" } else { b"" };
-        self.out.extend_from_slice(quote);
+        self.quote();
+        self.out.extend_from_slice(value.as_bytes());
+        self.quote();
+    }
+
+    fn address(&mut self, name: Name, value: Option<IpAddr>) {
+        let Some(value) = value else { return };
+        self.name(name);
+        self.quote();
         match value {
             IpAddr::V4(v4) => {
                 for (at, octet) in v4.octets().into_iter().enumerate() {
@@ -125,10 +149,11 @@ impl Fields<'_> {
                 let _ = write!(self.out, "{v6}");
             }
         }
-        self.out.extend_from_slice(quote);
+        self.quote();
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    #[inline]
+    fn number(&mut self, name: Name, value: u64) {
         self.name(name);
         self.digits(value);
     }
@@ -137,22 +162,26 @@ impl Fields<'_> {
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    fn millis(&mut self, name: &str, value: Option<f64>) {
-        // NaN and infinity are no JSON.
-        let Some(value) = value.filter(|v| v.is_finite()) else { return };
+    /// Microseconds as milliseconds with three digits behind the point.
+    #[inline]
+    fn millis(&mut self, name: Name, micros: Option<u64>) {
+        let Some(micros) = micros else { return };
         self.name(name);
-        // To the microsecond; floats in general are slow to write.
-        let micros = (value.max(0.0) * 1e3).round() as u64;
         self.digits(micros / 1000);
         let rest = (micros % 1000) as u16;
-        self.out.extend([b'.', digit(rest / 100), digit(rest / 10 % 10), digit(rest % 10)]);
+        self.out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10 % 10), digit(rest % 10)]);
     }
 
-    fn name(&mut self, name: &str) {
-        let (before, after) = if self.json { (",\"", "\":") } else { (" ", "=") };
-        for part in [before, name, after] {
-            self.out.extend_from_slice(part.as_bytes());
+    #[inline]
+    fn quote(&mut self) {
+        if JSON {
+            self.out.push(b'"');
         }
+    }
+
+    #[inline(always)]
+    fn name(&mut self, name: Name) {
+        self.out.extend_from_slice(if JSON { name.json } else { name.text });
     }
 }
 
@@ -172,8 +201,8 @@ fn word(text: &str, out: &mut Vec<u8>) {
 /// A JSON string (RFC 8259 section 7).
 fn quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    // Without an early end, so that the compiler looks at many bytes at a time.
-    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+    // Without an early end: most texts are short and plain.
+    if text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]) {
         out.extend_from_slice(text.as_bytes());
     } else {
         escaped(text, out);
@@ -181,9 +210,20 @@ fn quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn is_plain(byte: u8) -> bool {
+const fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
+
+/// [`is_plain`] of every byte.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = is_plain(byte as u8);
+        byte += 1;
+    }
+    plain
+};
 
 fn escaped(text: &str, out: &mut Vec<u8>) {
     for c in text.chars() {
@@ -239,6 +279,8 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 const DAY_MS: u64 = 86_400_000;
+/// Bytes of most lines.
+const USUAL: usize = 512;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -264,8 +306,8 @@ pub(super) mod tests {
             key_type: Some("SANDBOX"),
             tier: Some("Gold"),
             verdict_us: 12,
-            upstream_ms: Some(1.23456),
-            duration_ms: 2.0,
+            upstream_us: Some(1235),
+            duration_us: 2000,
             bytes_out: 345,
         }
     }
@@ -311,15 +353,24 @@ pub(super) mod tests {
             application: None,
             key_type: None,
             tier: None,
-            upstream_ms: Some(f64::NAN),
-            duration_ms: f64::INFINITY,
+            upstream_us: None,
             ..line("/")
         };
         let text = rendered(&bare, LogFormat::Json);
         let said: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("a line is JSON");
         let names: Vec<&str> = said.keys().map(String::as_str).collect();
-        let expected =
-            ["time", "method", "path", "protocol", "status", "reason", "verdict_us", "bytes_out", "request_id"];
+        let expected = [
+            "time",
+            "method",
+            "path",
+            "protocol",
+            "status",
+            "reason",
+            "verdict_us",
+            "duration_ms",
+            "bytes_out",
+            "request_id",
+        ];
         assert_eq!(names, expected);
     }
 

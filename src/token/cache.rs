@@ -4,6 +4,7 @@
 //! the key managers that were asked. Whether what is remembered still holds is judged on every hit.
 
 use std::{
+    fmt,
     hash::{BuildHasher, Hash, Hasher},
     mem,
     sync::{
@@ -13,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{error::Unspecified, hmac, rand::SystemRandom};
+use aws_lc_rs::{
+    digest::{self, SHA256, SHA256_OUTPUT_LEN},
+    error::Unspecified,
+    rand,
+};
 use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
 
@@ -23,7 +28,7 @@ use crate::net::Now;
 /// The caches.
 #[derive(Debug)]
 pub(super) struct Cache {
-    secret: hmac::Key,
+    keyed: Keyed,
     good: Moka<Digest, Arc<Entry>, Spread>,
     bad: Moka<Digest, Arc<Bad>, Spread>,
     /// Held while a token is verified; which one, says its digest.
@@ -31,6 +36,11 @@ pub(super) struct Cache {
     negative_ttl_ms: AtomicU64,
     introspection_ttl_ms: AtomicU64,
 }
+
+/// SHA-256 that has read a random block: where every digest starts. Digests never leave the process, so all that is asked
+/// of them is that equal ones mean equal tokens, and that nobody else can compute one; HMAC's second pass adds nothing
+/// to that.
+struct Keyed(digest::Context);
 
 /// A keyed digest of a token and of the key managers that were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +85,7 @@ pub(super) enum Remembered {
 impl Cache {
     pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
         let cache = Self {
-            secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
+            keyed: Keyed::random()?,
             good: Moka::builder()
                 .max_capacity(settings.tokens.0)
                 .weigher(|_, entry: &Arc<Entry>| entry.weight())
@@ -98,11 +108,11 @@ impl Cache {
     /// The name of a token before these key managers. The set's id has a fixed length, so that no two
     /// pairs join to the same bytes.
     pub(super) fn digest(&self, key_managers: u64, token: &str) -> Digest {
-        let mut context = hmac::Context::with_key(&self.secret);
+        let mut context = self.keyed.0.clone();
         context.update(&key_managers.to_le_bytes());
         context.update(token.as_bytes());
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.sign().as_ref());
+        let mut digest = [0; SHA256_OUTPUT_LEN];
+        digest.copy_from_slice(context.finish().as_ref());
         Digest(digest)
     }
 
@@ -298,6 +308,22 @@ impl Hasher for Mix {
 
     fn write_u64(&mut self, value: u64) {
         self.0 = self.0.rotate_left(7) ^ value;
+    }
+}
+
+impl Keyed {
+    fn random() -> Result<Self, Unspecified> {
+        let mut block = [0; 64];
+        rand::fill(&mut block)?;
+        let mut context = digest::Context::new(&SHA256);
+        context.update(&block);
+        Ok(Self(context))
+    }
+}
+
+impl fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keyed")
     }
 }
 

@@ -578,7 +578,10 @@ mod tests {
                 time::sleep(Duration::from_millis(2)).await;
             }
         };
-        wait_for(1).await;
+        // Until its outcome is known: the answer is read when the fetch ends.
+        while !issuer.is_failing() {
+            time::sleep(Duration::from_millis(2)).await;
+        }
         *provider.answer.lock() = Some(signer.jwks().to_string());
         wait_for(2).await;
         while issuer.is_failing() {
