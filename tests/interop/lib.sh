@@ -6,14 +6,16 @@ failed=0
 skipped=0
 pids=()
 
+# Lines about what was checked are kept in a file too, for README's table.
 ok() {
   passed=$((passed + 1))
-  echo "ok $1"
+  echo "ok $1" | tee -a "$work/lines"
 }
 
 # fail NAME [WHY]
 fail() {
   failed=$((failed + 1))
+  echo "FAIL $1" >>"$work/lines"
   echo "FAIL $1${2:+: $2}"
 }
 
