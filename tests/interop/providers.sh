@@ -73,24 +73,24 @@ good() {
 # A hung provider, then a dead one, is no verdict: what is known passes, what must be asked is 503, and all recovers.
 # outage PROVIDER PID RESTART JWT-API CACHED UNSEEN ASKED-API CACHED UNSEEN AFTER: AFTER mints a token for ASKED-API.
 outage() {
-  local p="$1: outage" pid=$2 restart=$3 jwt=/$4/items/1 cached=$5 unseen=$6 asked=/$7/items/1 known=$8 unknown=$9 after=${10}
-  ask GET "$jwt" "$cached"
+  local p="$1: outage" pid=$2 restart=$3 verified=/$4/items/1 cached=$5 unseen=$6 asked=/$7/items/1 known=$8 unknown=$9 after=${10}
+  ask GET "$verified" "$cached"
   settles "$p: before it, an introspected token is known" 5 200 GET "$asked" "$known"
   kill -STOP "$pid"
   expect "$p: hung: an introspected token passes for its time" 200 GET "$asked" "$known"
-  expect "$p: hung: a verified token passes" 200 GET "$jwt" "$cached"
+  expect "$p: hung: a verified token passes" 200 GET "$verified" "$cached"
   refused "$p: hung: a token to be asked about is 503" 503 900900 GET "$asked" "$unknown"
   says "$p: hung: 503 says when to come again" head '^retry-after: [1-9]'
-  expect "$p: hung: an unseen token of a known key passes" 200 GET "$jwt" "$unseen"
-  refused "$p: hung: a garbled signature is 401" 401 900901 GET "$jwt" "$(spoiled garble "$cached")"
+  expect "$p: hung: an unseen token of a known key passes" 200 GET "$verified" "$unseen"
+  refused "$p: hung: a garbled signature is 401" 401 900901 GET "$verified" "$(spoiled garble "$cached")"
   settles "$p: hung: the introspected token is 503 after its time" 8 503 GET "$asked" "$known"
   kill -CONT "$pid"
   settles "$p: answers again: the introspected token passes" 40 200 GET "$asked" "$known"
   settles "$p: answers again: so does the one that was 503" 10 200 GET "$asked" "$unknown"
   kill -KILL "$pid"
   { reap "$pid"; } 2>/dev/null
-  expect "$p: dead: a verified token passes" 200 GET "$jwt" "$cached"
-  ask GET "$jwt" "$(spoiled forge "$cached")"
+  expect "$p: dead: a verified token passes" 200 GET "$verified" "$cached"
+  ask GET "$verified" "$(spoiled forge "$cached")"
   if [[ $status == 401 || $status == 503 ]]; then ok "$p: dead: an unknown key does not pass"; else fail "$p: dead: an unknown key does not pass" "$status"; fi
   settles "$p: dead: a token to be asked about is 503 after its time" 8 503 GET "$asked" "$known"
   "$restart" || { fail "$p: it starts again"; return; }
