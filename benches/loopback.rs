@@ -28,7 +28,7 @@ use tokio::{
 };
 use tollgate::{
     authz::{CheckRequest, Decision, Denial, ForwardQuery, Found, Grant, Refusal},
-    net::{Address, Clock, Drain, listener, server::Limits},
+    net::{Address, Clock, Drain, Room, listener, server::Limits},
     proxy::{Judge, Proxy, Settings, Shared},
     store::{
         FaultFormat, KeyType, Resolution, Snapshot, Store,
@@ -231,6 +231,7 @@ fn shared(backend: SocketAddr) -> Outcome<Shared<Granting>> {
         access_log: AccessLog::to(&LogSettings::default(), metrics.access_lines_dropped.clone(), io::sink())?,
         metrics,
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+        room: Room::new(10_000),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         drain: Drain::new(),
     })

@@ -36,7 +36,8 @@
 //! # Walkthrough 2: a token seen for the first time
 //!
 //! [`token::Authenticator::authenticate`] looks the token's keyed digest up in the cache. On a miss the
-//! strict front end (`token::jose`) takes the token apart, the issuer is chosen by `iss`, its key by
+//! strict front end (`token::jose`) takes the token apart (an encrypted one is opened first,
+//! [`token::jwe`]), the issuer is chosen by `iss`, its key by
 //! `kid`, and the signature and claims are judged (`token::jwt`, `token::claims`). An unknown `kid` asks
 //! the issuer's task for one fetch, shared by all who wait. An opaque token, or one whose key manager says
 //! so, is its provider's to judge (RFC 7662): `token::ask` makes one call for all who wait, on the control

@@ -30,9 +30,10 @@ use crate::{
     admin::{self, Health, KeyManagerHealth},
     authz::Authorizer,
     net::{
-        Address, Clock, cpu,
+        Address, Clock, Room, cpu,
         drain::{Drain, Phase},
         listener::{self, Listener},
+        raise_descriptors,
         server::Limits,
         tls::Acceptor,
     },
@@ -58,14 +59,14 @@ impl App {
         let access_log = AccessLog::start(&self.settings.log, self.metrics.access_lines_dropped.clone())
             .map_err(|source| Error::System { what: "the access log's thread", source })?;
         // Held, and with it the file, until the end.
-        let _record = self.open_record()?;
+        let record = self.open_record()?;
         let doors = self.bind()?;
         bound();
         for warning in self.settings.warnings() {
             tracing::warn!(field = warning.field, "{}", warning.message);
         }
         let runtime = control_runtime()?;
-        let outcome = runtime.block_on(self.serve(doors, file, logs, access_log.clone()));
+        let outcome = runtime.block_on(self.serve(doors, file, (logs, access_log.clone()), record));
         access_log.shutdown();
         outcome
     }
@@ -124,8 +125,8 @@ impl App {
         mut self,
         doors: Bound,
         file: Option<&Path>,
-        logs: Logs,
-        access_log: AccessLog,
+        (logs, access_log): (Logs, AccessLog),
+        record: Option<Record>,
     ) -> Result<(), Error> {
         let mut signals = Signals::new().map_err(|source| Error::System { what: "signal handlers", source })?;
         let drain = Drain::new();
@@ -135,7 +136,8 @@ impl App {
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
-        start_issuers(self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers)), &self.clock);
+        let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
+        start_issuers(issuers, &self.clock, record.as_ref());
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
         }
@@ -169,10 +171,10 @@ impl App {
         });
         loop {
             tokio::select! {
-                () = changed(&mut watch) => reload(&mut reloader, &self.clock),
+                () = changed(&mut watch) => reload(&mut reloader, &self.clock, record.as_ref()),
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
-                    reload(&mut reloader, &self.clock);
+                    reload(&mut reloader, &self.clock, record.as_ref());
                 }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
@@ -210,6 +212,7 @@ impl App {
             metrics: Arc::clone(&self.metrics),
             access_log: access_log.clone(),
             limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+            room: room(settings.max_connections),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             drain: drain.clone(),
         };
@@ -256,6 +259,19 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Room for connections; tells where descriptors allow fewer than wished for.
+fn room(wished: usize) -> Room {
+    let room = Room::new(raise_descriptors());
+    if room.most() < wished {
+        tracing::warn!(
+            field = "proxy.max_connections",
+            most = room.most(),
+            "file descriptors do not suffice for so many connections, each of which may need two"
+        );
+    }
+    room
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
@@ -319,15 +335,15 @@ fn control_runtime() -> Result<runtime::Runtime, Error> {
         .map_err(|source| Error::System { what: "the control runtime", source })
 }
 
-fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>) {
+fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&Record>) {
     for issuer in issuers {
-        tokio::spawn(issuer.run(Arc::clone(clock)));
+        tokio::spawn(issuer.run(Arc::clone(clock), record.cloned()));
     }
 }
 
-fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>) {
+fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>, record: Option<&Record>) {
     match reloader {
-        Some(reloader) => start_issuers(reloader.reload(), clock),
+        Some(reloader) => start_issuers(reloader.reload(), clock, record),
         None => tracing::info!("the quickstart has no file to reload"),
     }
 }

@@ -119,6 +119,16 @@ fn check_proxy(proxy: &proxy::Settings, found: &mut Findings) {
         format_args!("must be from 1 to {MAX_HEADERS}"),
     );
     found.refuse(
+        !(1..=MAX_CONNECTIONS).contains(&proxy.max_connections),
+        "proxy.max_connections",
+        format_args!("must be from 1 to {MAX_CONNECTIONS}"),
+    );
+    found.refuse(
+        !(1..=MAX_STREAMS).contains(&proxy.max_streams),
+        "proxy.max_streams",
+        format_args!("must be from 1 to {MAX_STREAMS}"),
+    );
+    found.refuse(
         proxy.max_uri == Size(0) || proxy.max_uri > head || proxy.max_uri > MAX_URI,
         "proxy.max_uri",
         format_args!("must be more than 0, and at most max_header_bytes and {MAX_URI}"),
@@ -186,6 +196,8 @@ const MAX_HEAD: Size = Size(16 << 20);
 /// Longest target that crate `http` reads.
 const MAX_URI: Size = Size(65_534);
 const MAX_HEADERS: usize = 10_000;
+const MAX_CONNECTIONS: usize = 1_000_000;
+const MAX_STREAMS: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +281,8 @@ mod tests {
                 "proxy.max_header_bytes: must be from 8KiB to 16MiB",
             ),
             (door("max_headers = 0"), "proxy.max_headers: must be from 1 to 10000"),
+            (door("max_connections = 0"), "proxy.max_connections: must be from 1 to 1000000"),
+            (door("max_streams = 0"), "proxy.max_streams: must be from 1 to 10000"),
             (door("max_uri = '0'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
             (door("max_uri = '64KiB'"), "proxy.max_uri: must be more than 0, and at most max_header_bytes and 65534B"),
             (door("timeouts.idle = '0'"), "proxy.timeouts.idle: must be longer than 0"),

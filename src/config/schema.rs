@@ -127,6 +127,8 @@ mod tests {
         proxy.tls.client_ca
         proxy.max_header_bytes = "64KiB"
         proxy.max_headers = 100
+        proxy.max_connections = 16384
+        proxy.max_streams = 128
         proxy.max_uri = "8KiB"
         proxy.max_body = "0"
         proxy.timeouts.connect = "5s"

@@ -1,5 +1,6 @@
 //! Settings that are allowed and let more pass than one may think: told at start, and refused by
-//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API without subscriptions that asks for something else.
+//! `check --strict`. A resource with `auth = "none"` is a choice, not a trap, and so is an API
+//! without subscriptions that asks for something else.
 
 use crate::{
     problem::Problem,

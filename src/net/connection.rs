@@ -36,6 +36,10 @@ pub struct Connection {
     close: AtomicBool,
     served: AtomicBool,
     head: AtomicU8,
+    /// Requests that an HTTP/2 client took back at once, less those that it let be answered.
+    taken_back: AtomicU32,
+    /// Bytes of HTTP/2 since the last request, while none was under way.
+    chatter: AtomicU32,
     /// Since when writing to the client makes no progress: milliseconds since `start`, plus 1; 0: it does.
     blocked: AtomicU64,
     /// Since when each part of an answer waits that HTTP/2 has no room for: milliseconds since `start`.
@@ -102,6 +106,8 @@ impl Connection {
             close: AtomicBool::new(false),
             served: AtomicBool::new(false),
             head: AtomicU8::new(0),
+            taken_back: AtomicU32::new(0),
+            chatter: AtomicU32::new(0),
             blocked: AtomicU64::new(0),
             waiting: Mutex::default(),
             _alive: alive,
@@ -157,28 +163,43 @@ impl Connection {
         self.opaque.store(true, Relaxed);
     }
 
-    /// A request's head was read. Tells what only the raw bytes say, and stays busy until [`Self::end`].
-    pub(super) fn begin<B>(&self, request: &Request<B>) -> Result<Raw, BadFraming> {
+    /// A request's head was read. Tells what only the raw bytes say, and stays busy until [`Self::end`], which
+    /// wants the time given back.
+    pub(super) fn begin<B>(&self, request: &Request<B>) -> (u32, Result<Raw, BadFraming>) {
         self.in_flight.fetch_add(1, Relaxed);
         self.served.store(true, Relaxed);
-        self.set(Doing::Busy);
+        let since = self.set(Doing::Busy);
         if request.version() >= Version::HTTP_2 {
-            return Ok(Raw::default());
+            self.chatter.store(0, Relaxed);
+            return (since, Ok(Raw::default()));
         }
         let head = self.head.swap(0, Relaxed);
-        check_framing(request)?;
-        Ok(Raw { fragment: head & LINE_HASH != 0 })
+        (since, check_framing(request).map(|()| Raw { fragment: head & LINE_HASH != 0 }))
     }
 
-    /// A request's answer was sent or given up.
-    pub(super) fn end(&self) {
+    /// The answer to a request that came at `since` was sent, or given up before there was one.
+    pub(super) fn end(&self, since: u32, answered: bool) {
         if self.in_flight.fetch_sub(1, Relaxed) == 1 {
             self.set(Doing::Idle);
         }
+        let taken_back = self.taken_back.load(Relaxed);
+        if answered && taken_back > 0 {
+            self.taken_back.store(taken_back - 1, Relaxed);
+        } else if !answered && (self.elapsed_ms() as u32).wrapping_sub(since) < AT_ONCE_MS {
+            self.taken_back.store(taken_back.saturating_add(1), Relaxed);
+        }
     }
 
-    pub(super) fn set(&self, doing: Doing) {
-        self.doing.store((self.elapsed_ms() << 2) | doing as u64, Relaxed);
+    /// Whether the client keeps us busy with requests it takes back, or with what is no request at all.
+    pub(super) fn is_flood(&self, most_chatter: u32) -> bool {
+        self.taken_back.load(Relaxed) > MOST_TAKEN_BACK || self.chatter.load(Relaxed) > most_chatter
+    }
+
+    /// Gives back the time, modulo 2^32 ms.
+    pub(super) fn set(&self, doing: Doing) -> u32 {
+        let now = self.elapsed_ms();
+        self.doing.store((now << 2) | doing as u64, Relaxed);
+        now as u32
     }
 
     /// What it is doing.
@@ -261,8 +282,14 @@ impl Scan {
 
     /// With its preface and SETTINGS HTTP/2 is established, and idle until a request comes.
     fn greet(&mut self, read: usize, connection: &Connection) {
-        if connection.current() != Doing::Accepted {
-            return;
+        match connection.current() {
+            Doing::Accepted => {}
+            Doing::Idle => {
+                let before = connection.chatter.load(Relaxed);
+                let more = u32::try_from(read).unwrap_or(u32::MAX);
+                return connection.chatter.store(before.saturating_add(more), Relaxed);
+            }
+            Doing::Head | Doing::Busy => return,
         }
         self.greeting = self.greeting.saturating_add(read);
         if self.greeting >= GREETING {
@@ -298,6 +325,10 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), BadFraming> {
     if chunked && request.method() != Method::CONNECT { Ok(()) } else { Err(BadFraming) }
 }
 
+/// A request taken back sooner than this is none that its client had second thoughts about.
+const AT_ONCE_MS: u32 = 1000;
+/// So many more requests may be taken back at once than answered.
+const MOST_TAKEN_BACK: u32 = 200;
 /// There is a `#` in the request line, which was seen whole.
 const LINE_HASH: u8 = 1;
 /// HTTP/2's preface and the head of a SETTINGS frame (RFC 9113 section 3.4).
@@ -318,7 +349,7 @@ mod tests {
         for value in coding {
             request.headers_mut().append(header::TRANSFER_ENCODING, HeaderValue::from_str(value).unwrap());
         }
-        connection.begin(&request).map(|raw| raw.fragment)
+        connection.begin(&request).1.map(|raw| raw.fragment)
     }
 
     #[test]
@@ -349,15 +380,15 @@ mod tests {
         let (connection, mut scan) = (connection(), Scan::default());
         scan.observe(b"POST /a HTTP/1.1\r\nX: #\r\n\r\n# GET /c#d HTTP/1.1\r\nGET /a", &connection);
         assert_eq!(begin(&connection, &[]), Ok(false));
-        connection.end();
+        connection.end(0, true);
         scan.observe(b"x HTTP/1.1\r\nX: #\r\n\r\nGET /b#c HTTP/1.1\r\n\r\n", &connection);
         assert_eq!(begin(&connection, &[]), Ok(false), "its line was not seen whole");
-        connection.end();
+        connection.end(0, true);
         assert_eq!(begin(&connection, &[]), Ok(false), "nor was this one's");
-        connection.end();
+        connection.end(0, true);
         scan.observe(b"X: a #\r\n\r\n", &connection);
         assert_eq!(begin(&connection, &[]), Ok(false), "the end of a field");
-        connection.end();
+        connection.end(0, true);
         scan.observe(b"GET /b#c HTTP/1.1\r\n\r\n", &connection);
         assert_eq!(begin(&connection, &[]), Ok(true), "a line seen whole is judged alone");
     }
@@ -370,6 +401,43 @@ mod tests {
         assert_eq!(connection.current(), Doing::Accepted);
         scan.observe(&[0], &connection);
         assert_eq!(connection.current(), Doing::Idle);
+    }
+
+    #[test]
+    fn requests_taken_back_at_once_are_a_flood_unless_others_are_answered() {
+        let connection = connection();
+        let request = |answered| {
+            let (since, _) = connection.begin(&Request::new(()));
+            connection.end(since, answered);
+        };
+        (0..MOST_TAKEN_BACK).for_each(|_| request(false));
+        assert!(!connection.is_flood(0));
+        request(true);
+        request(false);
+        assert!(!connection.is_flood(0), "they make up for each other");
+        request(false);
+        assert!(connection.is_flood(0));
+        let patient = self::connection();
+        let (since, _) = patient.begin(&Request::new(()));
+        (0..=MOST_TAKEN_BACK).for_each(|_| patient.end(since.wrapping_sub(AT_ONCE_MS), false));
+        assert!(!patient.is_flood(0), "who waited a while may give up");
+    }
+
+    #[test]
+    fn chatter_without_requests_is_counted_while_idle() {
+        let (connection, mut scan) = (connection(), Scan::default());
+        connection.set_opaque();
+        scan.observe(&[0; GREETING], &connection);
+        scan.observe(&[0; 100], &connection);
+        assert!(connection.is_flood(99) && !connection.is_flood(100));
+        let mut request = Request::new(());
+        *request.version_mut() = Version::HTTP_2;
+        let (since, _) = connection.begin(&request);
+        scan.observe(&[0; 100], &connection);
+        assert!(!connection.is_flood(0), "an upload");
+        connection.end(since, true);
+        scan.observe(&[0; 100], &connection);
+        assert!(connection.is_flood(99));
     }
 
     #[test]
@@ -398,9 +466,9 @@ mod tests {
         let connection = connection();
         assert_eq!(connection.doing().0, Doing::Accepted);
         let _ = (begin(&connection, &[]), begin(&connection, &[]));
-        connection.end();
+        connection.end(0, true);
         assert_eq!(connection.doing().0, Doing::Busy);
-        connection.end();
+        connection.end(0, true);
         assert_eq!(connection.doing().0, Doing::Idle);
     }
 }

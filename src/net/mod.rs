@@ -10,6 +10,7 @@ mod freshness;
 pub mod listener;
 mod reach;
 pub mod redis;
+mod room;
 pub mod server;
 pub mod side;
 mod stream;
@@ -23,6 +24,7 @@ pub use drain::Drain;
 #[cfg(test)]
 pub(crate) use reach::Kind;
 pub use reach::Reach;
+pub use room::{Room, raise_descriptors};
 
 use std::path::PathBuf;
 

@@ -26,13 +26,14 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
     listener::{Accepted, Listener},
+    room::{Room, Seat},
     stream::{Stream, Watched},
     tls::Acceptor,
     watchdog::{self, LINGER},
@@ -56,6 +57,10 @@ pub trait Handler: Send + Sync + 'static {
 /// Limits and times of new connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Most open connections.
+    pub max_connections: usize,
+    /// Most requests under way on one HTTP/2 connection.
+    pub max_streams: u32,
     /// Most header fields of a request.
     pub max_headers: usize,
     /// Largest request head.
@@ -75,6 +80,8 @@ pub struct Server<H> {
     pub handler: Arc<H>,
     /// Limits; new connections take the newest.
     pub limits: Arc<ArcSwap<Limits>>,
+    /// Where connections find a place.
+    pub room: Room,
     /// TLS, if it is served.
     pub tls: Option<Acceptor>,
     /// Counts failed connections.
@@ -89,6 +96,7 @@ impl<H> Clone for Server<H> {
             door: self.door,
             handler: self.handler.clone(),
             limits: self.limits.clone(),
+            room: self.room.clone(),
             tls: self.tls.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
@@ -134,6 +142,11 @@ impl<H: Handler> Server<H> {
     }
 
     fn spawn(&self, accepted: Accepted, alive: &mpsc::Sender<Infallible>) {
+        let limits = self.limits.load_full();
+        let Some(seat) = self.room.enter(limits.max_connections) else {
+            self.metrics.connection_error(ConnectionError::TooMany);
+            return;
+        };
         let (stream, peer) = match accepted {
             Accepted::Tcp(stream, peer) => {
                 let _ = stream.set_nodelay(true);
@@ -143,7 +156,7 @@ impl<H: Handler> Server<H> {
         };
         let (server, alive) = (self.clone(), alive.clone());
         tokio::spawn(async move {
-            if let Err(reason) = server.serve(stream, peer, alive).await {
+            if let Err(reason) = server.serve(stream, peer, alive, limits, seat).await {
                 server.metrics.connection_error(reason);
             }
         });
@@ -154,20 +167,21 @@ impl<H: Handler> Server<H> {
         stream: Stream,
         peer: Option<IpAddr>,
         alive: mpsc::Sender<Infallible>,
+        limits: Arc<Limits>,
+        _seat: Seat,
     ) -> Result<(), ConnectionError> {
-        let limits = self.limits.load_full();
         let open = self.metrics.connection_opened(self.door);
         let connection = Arc::new(Connection::new(peer, self.tls.is_some(), self.drain.clone(), alive, open));
-        let opened = timeout(limits.header, self.open(stream, connection.clone()));
+        let opened = self.open(stream, connection.clone(), Instant::now() + limits.header);
         let (io, h2) = tokio::select! {
-            opened = opened => opened.map_err(|_| ConnectionError::HeaderTimeout)??,
+            opened = opened => opened?,
             () = self.silent_too_long() => return Ok(()),
         };
         let io = TokioIo::new(io);
         if h2 {
             let service = service_fn(|request| self.answer(&connection, request));
-            let http = http2_builder(&limits).serve_connection(io, service);
-            watchdog::drive(pin!(http), &connection, &limits, &self.drain).await
+            let mut http = Box::pin(http2_builder(&limits).serve_connection(io, service));
+            Box::pin(watchdog::drive(http.as_mut(), &connection, &limits, &self.drain)).await
         } else {
             let service = service_fn(|request| self.answer(&connection, request));
             let http = http1_builder(&limits).serve_connection(io, service).with_upgrades();
@@ -175,16 +189,24 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// The TLS handshake, and the first bytes.
-    async fn open(&self, stream: Stream, connection: Arc<Connection>) -> Result<(Watched, bool), ConnectionError> {
+    /// The TLS handshake, and the first bytes, `until` then.
+    async fn open(
+        &self,
+        stream: Stream,
+        connection: Arc<Connection>,
+        until: Instant,
+    ) -> Result<(Watched, bool), ConnectionError> {
         let stream = match &self.tls {
             None => stream,
             Some(tls) => {
-                let shaken = tls.current().accept(stream).await.map_err(|_| ConnectionError::TlsHandshake)?;
-                Stream::Tls(Box::new(shaken))
+                // Boxed, as HTTP/2 is below: every connection would have room for it as long as it lives.
+                let shaken = timeout_at(until, Box::pin(tls.current().accept(stream))).await;
+                let shaken = shaken.map_err(|_| ConnectionError::TlsHandshake)?;
+                Stream::Tls(Box::new(shaken.map_err(|_| ConnectionError::TlsHandshake)?))
             }
         };
-        Watched::new(stream, connection).await.map_err(|_| ConnectionError::Reset)
+        let opened = timeout_at(until, Watched::new(stream, connection)).await;
+        opened.map_err(|_| ConnectionError::HeaderTimeout)?.map_err(|_| ConnectionError::Reset)
     }
 
     /// A connection that has said nothing is of no use once we are closing.
@@ -199,8 +221,8 @@ impl<H: Handler> Server<H> {
         connection: &Arc<Connection>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
-        let begun = connection.begin(&request);
-        let busy = Busy(connection.clone());
+        let (since, begun) = connection.begin(&request);
+        let mut busy = Busy { connection: connection.clone(), since, answered: false };
         let version = request.version();
         // What is under way is moved once, into the connection: it is best small, so the request is not in it twice.
         let answer = match begun {
@@ -218,9 +240,10 @@ impl<H: Handler> Server<H> {
                 Ok(answer) => answer.await,
                 Err(response) => response,
             };
+            busy.answered = true;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                busy.0.set_opaque();
-            } else if version < Version::HTTP_2 && busy.0.is_last_answer() {
+                busy.connection.set_opaque();
+            } else if version < Version::HTTP_2 && busy.connection.is_last_answer() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             let tracked = version >= Version::HTTP_2;
@@ -231,11 +254,17 @@ impl<H: Handler> Server<H> {
 
 /// Counts a request as under way until it is dropped.
 #[derive(Debug)]
-struct Busy(Arc<Connection>);
+struct Busy {
+    connection: Arc<Connection>,
+    /// When it came, as the connection counts time.
+    since: u32,
+    /// It got an answer; else the client took it back.
+    answered: bool,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.end();
+        self.connection.end(self.since, self.answered);
     }
 }
 
@@ -253,7 +282,7 @@ impl<B> Answer<B> {
     /// Being polled again or dropped, its last part is no longer waited for.
     fn taken(&mut self) {
         if let Some(since) = self.waits.take() {
-            self.busy.0.taken(since);
+            self.busy.connection.taken(since);
         }
     }
 }
@@ -276,7 +305,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
             && let Poll::Ready(Some(Ok(frame))) = &polled
             && frame.is_data()
         {
-            this.waits = Some(this.busy.0.waits());
+            this.waits = Some(this.busy.connection.waits());
         }
         polled
     }
@@ -304,7 +333,8 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.max_streams)
+        .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESET_ERRORS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -323,11 +353,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// hyper accepts no smaller buffer.
 const SMALLEST_HEAD: usize = 8192;
-const MAX_STREAMS: u32 = 128;
+/// Requests that a client takes back before they are looked at (CVE-2023-44487); those that are looked at already
+/// count in [`Connection::end`].
 const MAX_RESETS: usize = 20;
+/// Requests that a client makes us take back, by what is no HTTP/2 (CVE-2025-8671).
 const MAX_RESET_ERRORS: usize = 256;
+/// What of an answer waits in memory for a client's window, per request.
+const SEND_BUFFER: usize = 64 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What of all uploads on a connection may wait in memory.
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 #[cfg(test)]

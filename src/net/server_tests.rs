@@ -72,17 +72,21 @@ fn served(header: Duration, idle: Duration) -> Served {
     let listener = listener::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
     let Address::Tcp(address) = listener.address().unwrap() else { unreachable!() };
     let metrics = Arc::new(Metrics::new());
-    let limits = Limits { max_headers: 100, max_header_bytes: 8192, header, idle };
     let server = Server {
         door: Door::Proxy,
         handler: Arc::new(Scripted),
-        limits: Arc::new(ArcSwap::from_pointee(limits)),
+        limits: Arc::new(ArcSwap::from_pointee(limits(header, idle))),
+        room: Room::new(1000),
         tls: None,
         metrics: metrics.clone(),
         drain: Drain::new(),
     };
     tokio::spawn(server.run(listener));
     Served { address, metrics }
+}
+
+fn limits(header: Duration, idle: Duration) -> Limits {
+    Limits { max_connections: 4, max_streams: 2, max_headers: 100, max_header_bytes: 8192, header, idle }
 }
 
 impl Served {
@@ -97,7 +101,7 @@ impl Served {
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
-    timeout(Duration::from_secs(20), future).await.expect("in time")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
 }
 
 #[tokio::test]
@@ -181,6 +185,84 @@ async fn what_follows_a_length_beside_chunked_is_not_read() {
     }
 }
 
+/// Whether the server answers on this connection.
+async fn answers(client: &mut TcpStream) -> bool {
+    let asked = client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    // It is closed with a reset where it was closed with the request unread.
+    asked.is_ok() && matches!(within(client.read(&mut [0; 512])).await, Ok(read) if read > 0)
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_are_closed_and_places_come_back() {
+    let server = served(Duration::from_secs(20), Duration::from_secs(20));
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.connect().await;
+        assert!(answers(&mut client).await, "just inside");
+        open.push(client);
+    }
+    assert!(!answers(&mut server.connect().await).await, "just outside");
+    assert!(server.counted("too_many"), "{}", server.metrics.render());
+    assert!(answers(&mut open[0]).await, "the others go on");
+    open.pop();
+    let again = async {
+        while !answers(&mut server.connect().await).await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(again).await;
+}
+
+#[tokio::test]
+async fn streams_beyond_the_cap_are_refused() {
+    let server = served(Duration::from_secs(20), Duration::from_secs(20));
+    let mut client = server.connect().await;
+    let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in [1, 3, 5] {
+        // :method GET, :scheme http, :path /quiet, :authority a
+        let block = b"\x82\x86\x04\x06/quiet\x01\x01a";
+        all.extend([0, 0, block.len() as u8, 1, 5, 0, 0, 0, stream]);
+        all.extend(block);
+    }
+    client.write_all(&all).await.unwrap();
+    let (mut statuses, mut refused) = (Vec::new(), Vec::new());
+    while statuses.len() + refused.len() < 3 {
+        let mut head = [0; 9];
+        within(client.read_exact(&mut head)).await.unwrap();
+        let [a, b, c, kind, _, _, _, _, stream] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        within(client.read_exact(&mut payload)).await.unwrap();
+        match kind {
+            1 => statuses.push(stream),
+            3 => refused.push((stream, payload)),
+            _ => {}
+        }
+    }
+    statuses.sort_unstable();
+    // REFUSED_STREAM: nothing was done, it may be sent again (RFC 9113 section 8.7).
+    assert_eq!((statuses, refused), (vec![1, 3], vec![(5, vec![0, 0, 0, 7])]));
+}
+
+#[tokio::test]
+async fn an_open_connection_costs_little() {
+    let metrics = Arc::new(Metrics::new());
+    let server = Server {
+        door: Door::Proxy,
+        handler: Arc::new(Scripted),
+        limits: Arc::new(ArcSwap::from_pointee(limits(SHORT, SHORT))),
+        room: Room::new(1000),
+        tls: None,
+        metrics,
+        drain: Drain::new(),
+    };
+    let stream = Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
+    let seat = server.room.enter(1).unwrap();
+    let limits = server.limits.load_full();
+    let serving = server.serve(stream, None, mpsc::channel(1).0, limits, seat);
+    let size = std::mem::size_of_val(&serving);
+    assert!(size <= MOST_OF_A_TASK, "{size} bytes for as long as a connection is open");
+}
+
 async fn read_until(client: &mut TcpStream, end: &str) -> String {
     let mut said = Vec::new();
     while !said.ends_with(end.as_bytes()) {
@@ -191,5 +273,6 @@ async fn read_until(client: &mut TcpStream, end: &str) -> String {
 
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_millis(400);
+const MOST_OF_A_TASK: usize = 2048;
 const PING: u8 = 6;
 const GO_AWAY: u8 = 7;

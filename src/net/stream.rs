@@ -41,6 +41,15 @@ impl Stream {
             _ => None,
         }
     }
+
+    /// Waits for bytes without a place to put them, where that can be told.
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+            Self::Tls(_) => Ok(()),
+        }
+    }
 }
 
 /// Runs `$body` with `$stream` pinned, whichever it is.
@@ -125,6 +134,8 @@ impl Watched {
 
 /// Reads until it is clear whether the bytes are HTTP/2's preface (RFC 9113 section 3.4).
 async fn read_ahead(stream: &mut Stream) -> io::Result<(Bytes, bool)> {
+    // Who says nothing costs no buffer.
+    stream.readable().await?;
     let mut ahead = BytesMut::with_capacity(READ_AHEAD);
     loop {
         let read = stream.read_buf(&mut ahead).await?;

@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     connection::{Connection, Doing},
     drain::{Drain, Phase},
-    server::Limits,
+    server::{CONNECTION_WINDOW, Limits},
 };
 use crate::telemetry::ConnectionError;
 
@@ -126,6 +126,9 @@ impl Watchdog<'_, '_> {
         if phase == Phase::Cut {
             return Verdict::Cut(None);
         }
+        if self.connection.is_opaque() && self.connection.is_flood(self.limits.chatter()) {
+            return Verdict::Cut(Some(ConnectionError::Http2));
+        }
         if let Some(verdict) = self.time(cx) {
             return verdict;
         }
@@ -213,6 +216,13 @@ impl Watchdog<'_, '_> {
 impl Limits {
     fn tick(&self) -> Duration {
         self.header.min(self.idle)
+    }
+
+    /// Most bytes of HTTP/2 without a request: what may still come of uploads that were answered early, a head, and
+    /// as much again for PINGs and the like.
+    fn chatter(&self) -> u32 {
+        let head = u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX);
+        (CONNECTION_WINDOW + head.min(u32::MAX / 4)) * 2
     }
 }
 

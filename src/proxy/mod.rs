@@ -53,7 +53,7 @@ use self::{
 use crate::{
     authz::{Authorizer, CheckRequest, Decision, Denial, ForwardQuery, Found, Grant, fault},
     net::{
-        Clock, Connection, Drain,
+        Clock, Connection, Drain, Room,
         connection::Raw,
         listener::Listener,
         server::{Handler, Limits, Server},
@@ -93,6 +93,8 @@ pub struct Shared<J = Authorizer> {
     pub settings: Arc<ArcSwap<Settings>>,
     /// The settings' part that the server reads; replaced with them.
     pub limits: Arc<ArcSwap<Limits>>,
+    /// Where clients' connections find a place.
+    pub room: Room,
     /// When to go away.
     pub drain: Drain,
 }
@@ -107,6 +109,7 @@ impl<J> Clone for Shared<J> {
             access_log: self.access_log.clone(),
             settings: self.settings.clone(),
             limits: self.limits.clone(),
+            room: self.room.clone(),
             drain: self.drain.clone(),
         }
     }
@@ -147,6 +150,7 @@ impl<J: Judge> Proxy<J> {
             door: Door::Proxy,
             handler: self.clone(),
             limits: self.shared.limits.clone(),
+            room: self.shared.room.clone(),
             tls,
             metrics: self.shared.metrics.clone(),
             drain: self.shared.drain.clone(),

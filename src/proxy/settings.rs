@@ -23,6 +23,12 @@ pub struct Settings {
     /// Most header fields of a request.
     #[serde(default = "max_headers")]
     pub max_headers: usize,
+    /// Most open connections of clients; one more is closed at once. Never more than half of the file descriptors.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+    /// Most requests under way on one HTTP/2 connection.
+    #[serde(default = "max_streams")]
+    pub max_streams: u32,
     /// Longest request target.
     #[serde(default = "max_uri")]
     pub max_uri: Size,
@@ -68,6 +74,8 @@ impl Default for Timeouts {
 impl From<&Settings> for Limits {
     fn from(settings: &Settings) -> Self {
         Self {
+            max_connections: settings.max_connections,
+            max_streams: settings.max_streams,
             max_headers: settings.max_headers,
             max_header_bytes: usize::try_from(settings.max_header_bytes.0).unwrap_or(usize::MAX),
             header: settings.timeouts.header.0,
@@ -82,6 +90,14 @@ fn max_header_bytes() -> Size {
 
 fn max_headers() -> usize {
     100
+}
+
+fn max_connections() -> usize {
+    16_384
+}
+
+fn max_streams() -> u32 {
+    128
 }
 
 fn max_uri() -> Size {

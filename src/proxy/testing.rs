@@ -29,7 +29,7 @@ use tokio::{
 use super::{Judge, Proxy, Settings, Shared};
 use crate::{
     authz::{CheckRequest, Decision, Denial, ForwardQuery, Found, Grant, Refusal},
-    net::{Address, Clock, Drain, listener, server::Limits, tls::Acceptor},
+    net::{Address, Clock, Drain, Room, listener, server::Limits, tls::Acceptor},
     store::{
         FaultFormat, KeyType, Resolution, Snapshot, Store, canonical,
         settings::{ApiSettings, GateSettings, TableSettings},
@@ -178,6 +178,7 @@ pub(super) fn gate(plan: Plan) -> Gate {
         access_log: AccessLog::to(&log, metrics.access_lines_dropped.clone(), lines.clone()).unwrap(),
         metrics,
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
+        room: Room::new(10_000),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         drain: Drain::new(),
     };

@@ -71,6 +71,7 @@ pub enum ConnectionError {
     TlsHandshake,
     Http2,
     Reset,
+    TooMany,
     Other,
 }
 
@@ -260,7 +261,7 @@ impl Door {
 
 impl ConnectionError {
     /// Every reason, in declared order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Parse,
         Self::HeaderTimeout,
         Self::IdleTimeout,
@@ -268,6 +269,7 @@ impl ConnectionError {
         Self::TlsHandshake,
         Self::Http2,
         Self::Reset,
+        Self::TooMany,
         Self::Other,
     ];
 
@@ -281,6 +283,7 @@ impl ConnectionError {
             Self::TlsHandshake => "tls_handshake",
             Self::Http2 => "http2",
             Self::Reset => "reset",
+            Self::TooMany => "too_many",
             Self::Other => "other",
         }
     }

@@ -121,13 +121,16 @@ pub(super) fn source(settings: &KeyManagerSettings, local: &str) -> Option<Box<s
 /// token (OpenID Connect Core section 3.3.2.11), a security event (RFC 8417), and what WSO2 and Keycloak name so
 /// in a claim.
 pub(super) fn is_for_access(claims: &Object<'_>) -> Result<(), Flaw> {
-    let other = ["at_hash", "c_hash", "s_hash", "events"].iter().any(|name| claims.has(name));
-    let says = |name: &str, others: &[&str]| {
-        claims.get(name).and_then(Json::as_text).is_some_and(|text| others.iter().any(|o| o.eq_ignore_ascii_case(text)))
+    let says = |value: &Json<'_>, others: &[&str]| {
+        value.as_text().is_some_and(|text| others.iter().any(|other| other.eq_ignore_ascii_case(text)))
     };
-    let named =
-        says("typ", &["ID", "Refresh", "Offline", "Logout"]) || says("token_type", &["refresh_token", "Refresh"]);
-    if other || named { Err(Flaw::Type) } else { Ok(()) }
+    let other = |(name, value): (&str, &Json<'_>)| match name {
+        "at_hash" | "c_hash" | "s_hash" | "events" => true,
+        "typ" => says(value, &["ID", "Refresh", "Offline", "Logout"]),
+        "token_type" => says(value, &["refresh_token", "Refresh"]),
+        _ => false,
+    };
+    if claims.members().any(other) { Err(Flaw::Type) } else { Ok(()) }
 }
 
 /// Whose the token is. WSO2 says so in `aut`. Where that is absent, a token is an application's own if there is no

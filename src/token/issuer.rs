@@ -19,12 +19,17 @@ use tokio::{sync::Notify, sync::watch, time};
 
 use super::{
     Circuit, Introspect, IntrospectError,
+    jwks::JwksError,
     keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource, LocalKeys, Published},
+    known::Known,
     metrics::{CallCounters, FetchCounters, IssuerCounters},
     rules::Rules,
     settings::{Startup, Validation},
 };
-use crate::net::{Clock, Now};
+use crate::{
+    net::{Clock, Now},
+    store::record::Record,
+};
 
 /// A key manager as far as tokens go. Its keys are kept fresh by [`Issuer::run`].
 #[derive(Debug)]
@@ -135,12 +140,17 @@ impl Issuer {
         }
     }
 
-    /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer.
-    pub async fn run(self: Arc<Self>, clock: Arc<Clock>) {
+    /// Keeps the keys fresh until the issuer is retired. Started by `app`, once for each issuer. The last good set is
+    /// kept in the record, if there is one, and taken from it until the first fetch has succeeded.
+    pub async fn run(self: Arc<Self>, clock: Arc<Clock>, record: Option<Record>) {
         match &self.source {
             KeySource::Fixed(_) => {}
             KeySource::Local(keys) => self.follow(keys).await,
-            KeySource::Remote(source) => self.fetch_on(source.as_ref(), &clock).await,
+            KeySource::Remote(source) => {
+                let known = record.map(|record| Arc::new(Known::of(&self.rules.settings, record)));
+                self.recall(known.as_deref(), clock.now());
+                self.fetch_on(source.as_ref(), &clock, known.as_ref()).await;
+            }
         }
     }
 
@@ -157,7 +167,7 @@ impl Issuer {
     }
 
     /// Fetches again and again.
-    async fn fetch_on(&self, source: &dyn FetchKeys, clock: &Clock) {
+    async fn fetch_on(&self, source: &dyn FetchKeys, clock: &Clock, known: Option<&Arc<Known>>) {
         let (mut astray, mut settled) = (false, false);
         while !self.is_retired() {
             // Read before the fetch: a demand made while it runs may be newer than its answer.
@@ -169,6 +179,9 @@ impl Issuer {
             }
             let now = clock.now();
             self.settle(&outcome, now);
+            if let (Ok(new), Some(known)) = (&outcome, known) {
+                self.remember(new, known, now);
+            }
             // What answered is no key set of use: the keys may be elsewhere by now.
             astray = matches!(outcome, Err(FetchError::Keys(_)));
             let delay = match &outcome {
@@ -287,6 +300,10 @@ impl Issuer {
 
     async fn fetch(&self, source: &dyn FetchKeys, rediscover: bool) -> Result<New, FetchError> {
         let Fetched { text, max_age } = source.fetch(rediscover).await?;
+        if text.is_empty() {
+            // Not the same as no set: a provider that has one answers with it.
+            return Err(JwksError::Malformed.into());
+        }
         let (set, found) = KeySet::read(&text, self.rules.wanted(), self.keys.load_full().as_ref())?;
         Ok(New { set, found, max_age })
     }
@@ -309,6 +326,36 @@ impl Issuer {
                 tracing::warn!(key_manager.name = name, failures, %error, "cannot fetch the keys");
             }
         }
+    }
+
+    /// Begins with the set of the record, where nothing better is at hand.
+    fn recall(&self, known: Option<&Known>, now: Now) {
+        let Some((text, age_ms)) = known.and_then(|known| known.load(now)) else { return };
+        if self.keys.load().is_some() || age_ms > millis(self.rules.settings.jwks_max_stale.0) {
+            return;
+        }
+        let name = &*self.rules.name;
+        match KeySet::read(&text, self.rules.wanted(), None) {
+            Ok((set, found)) => {
+                self.note(&set, found);
+                self.install(&set, Now { steady_ms: now.steady_ms.saturating_sub(age_ms), ..now });
+                tracing::info!(key_manager.name = name, age_s = age_ms / 1000, "going on with the last known keys");
+            }
+            Err(error) => tracing::warn!(key_manager.name = name, %error, "the last known keys are of no use"),
+        }
+    }
+
+    /// Keeps a set in the record. Nobody waits for the disk.
+    fn remember(&self, new: &New, known: &Arc<Known>, now: Now) {
+        if new.found.private {
+            return;
+        }
+        let (set, known, name) = (Arc::clone(&new.set), Arc::clone(known), Arc::clone(&self.rules.name));
+        tokio::spawn(async move {
+            if let Err(error) = known.keep(set.text(), now).await {
+                tracing::warn!(key_manager.name = &*name, %error, "the keys cannot be kept for a restart");
+            }
+        });
     }
 
     /// Puts a set that is at hand in force, if it is such a source.
@@ -457,155 +504,5 @@ const LATER_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        token::{
-            metrics::Metrics,
-            settings::{Algorithm, KeyManagerSettings},
-            testing::{Provider, Signer, settings},
-        },
-        units::Span,
-    };
-
-    const ISSUER: &str = "https://idp.example.com";
-
-    fn issuer(provider: &Arc<Provider>, change: impl FnOnce(&mut KeyManagerSettings)) -> Arc<Issuer> {
-        let mut settings = settings(ISSUER);
-        change(&mut settings);
-        let rules = Rules::build(settings, &Arc::default(), "").expect("good settings");
-        let metrics = Metrics::register(&prometheus::Registry::new()).expect("a fresh registry");
-        let counters = metrics.issuer(&rules.name, false);
-        Arc::new(Issuer::new(rules, KeySource::Remote(Arc::clone(provider) as Arc<dyn FetchKeys>).into(), counters))
-    }
-
-    #[test]
-    fn good_keys_are_fetched_anew_long_before_they_are_too_old() {
-        let delays = |refresh: u64, max_stale: u64| {
-            let spans = (Span::seconds(refresh), Span::seconds(max_stale));
-            let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
-            let delays: Vec<f64> = (0..200).map(|_| issuer.until_refresh(None, false).as_secs_f64()).collect();
-            let (least, most) = (delays.iter().copied().reduce(f64::min), delays.iter().copied().reduce(f64::max));
-            least.zip(most).expect("200 of them")
-        };
-        let (least, most) = delays(300, 300);
-        assert!(least < most && least >= 135.0 && most <= 165.0, "{least} to {most}");
-        let (least, most) = delays(300, 3600);
-        assert!(least >= 270.0 && most > 300.0 && most <= 330.0, "{least} to {most}");
-        let (least, _) = delays(0, 0);
-        assert!(least >= 0.18, "never without a pause");
-    }
-
-    #[test]
-    fn what_the_provider_says_moves_the_refresh_within_bounds() {
-        for (refresh, max_stale, max_age, least, most) in [
-            (300, 3600, Some(120), 108.0, 132.0),
-            (300, 3600, Some(0), 27.0, 33.0),
-            (300, 3600, Some(u64::MAX), 540.0, 660.0),
-            (300, 3600, Some(1_000_000_000_000), 540.0, 660.0),
-            (300, 3600, None, 270.0, 330.0),
-            (3600, 36_000, Some(1), 324.0, 396.0),
-            (60, 3600, Some(1), 9.0, 11.0),
-            (1, 3600, Some(0), 0.9, 1.1),
-            // Never past half of what the keys may live.
-            (300, 600, Some(u64::MAX), 270.0, 330.0),
-        ] {
-            let spans = (Span::seconds(refresh), Span::seconds(max_stale));
-            let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
-            for _ in 0..50 {
-                let delay = issuer.until_refresh(max_age.map(Duration::from_secs), false).as_secs_f64();
-                assert!((least..=most).contains(&delay), "{refresh} {max_age:?}: {delay}");
-            }
-        }
-    }
-
-    /// When each of 500 gates that start together asks, up to `until`, in milliseconds.
-    async fn storm(answer: Option<&Signer>, until: Duration) -> Vec<u64> {
-        let start = time::Instant::now();
-        let mut providers = Vec::new();
-        for _ in 0..500 {
-            let set = Mutex::new(answer.map(|signer| signer.jwks().to_string()));
-            let provider = Arc::new(Provider { answer: set, ..Provider::default() });
-            tokio::spawn(issuer(&provider, |_| {}).run(Arc::new(Clock::new())));
-            providers.push(provider);
-        }
-        time::sleep(until).await;
-        let times = |provider: &Arc<Provider>| provider.asked.lock().clone();
-        providers.iter().flat_map(times).map(|at| millis(at - start)).collect()
-    }
-
-    /// The most that fall within any `window` from `from` on.
-    fn peak(asked: &[u64], from: u64, window: u64) -> usize {
-        let later: Vec<u64> = asked.iter().copied().filter(|at| *at >= from).collect();
-        let from = |start: &u64| later.iter().filter(|at| (*start..start + window).contains(*at)).count();
-        later.iter().map(from).max().unwrap_or(0)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_thousand_fetches_after_a_restart_storm_are_spread_out() {
-        fastrand::seed(7);
-        let signer = Signer::new(Algorithm::ES256, "e");
-        let asked = storm(Some(&signer), Duration::from_secs(900)).await;
-        let at_once = asked.iter().filter(|at| **at < 1000).count();
-        assert_eq!(at_once, 500, "the first fetch waits for nothing");
-        assert!(asked.len() > 1500, "{}", asked.len());
-        // Spread evenly, 500 refreshes in 150 s are 3.3 a second.
-        let peak = peak(&asked, 1000, 1000);
-        assert!(peak <= 25, "{peak} in one second");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn retries_after_a_restart_storm_are_spread_out() {
-        fastrand::seed(7);
-        let asked = storm(None, Duration::from_secs(120)).await;
-        assert_eq!(asked.iter().filter(|at| **at == 0).count(), 500);
-        // Five rounds later they are strangers: even, 500 in 30 s are 1.7 in 100 ms.
-        let peak = peak(&asked, 30_000, 100);
-        assert!(peak > 0 && peak <= 15, "{peak} in 100 ms");
-    }
-
-    #[tokio::test]
-    async fn the_address_is_looked_up_again_when_the_keys_are_of_no_use_or_lack_one() {
-        let signer = Signer::new(Algorithm::ES256, "e");
-        let provider = Arc::new(Provider::with(&json!({ "keys": [] })));
-        let issuer = issuer(&provider, |_| {});
-        let clock = Arc::new(Clock::new());
-        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::clone(&clock)));
-        let wait_for = async |count: usize| {
-            while provider.count() < count {
-                time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        // Until its outcome is known: the answer is read when the fetch ends.
-        while !issuer.is_failing() {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        *provider.answer.lock() = Some(signer.jwks().to_string());
-        wait_for(2).await;
-        while issuer.is_failing() {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        issuer.wake.notify_one();
-        wait_for(3).await;
-        assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
-        assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
-        issuer.retire();
-        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
-    }
-
-    #[tokio::test]
-    async fn a_fetch_that_outlives_its_issuer_changes_nothing() {
-        let signer = Signer::new(Algorithm::ES256, "e");
-        let provider = Arc::new(Provider { delay: Duration::from_millis(50), ..Provider::with(&signer.jwks()) });
-        let issuer = issuer(&provider, |_| {});
-        let task = tokio::spawn(Arc::clone(&issuer).run(Arc::new(Clock::new())));
-        while provider.count() == 0 {
-            time::sleep(Duration::from_millis(2)).await;
-        }
-        issuer.retire();
-        time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
-        assert!(issuer.keys.load().is_none());
-    }
-}
+#[path = "issuer_tests.rs"]
+mod tests;

@@ -190,6 +190,11 @@ impl KeySet {
         Ok((Arc::new(Self { keys, text: text.into(), version }), found))
     }
 
+    /// What it was read from.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// How many keys it has.
     pub(super) fn len(&self) -> usize {
         self.keys.len()

@@ -22,6 +22,7 @@ mod jwks;
 pub mod jws;
 mod jwt;
 mod keys;
+mod known;
 mod managers;
 mod metrics;
 mod rules;

@@ -101,7 +101,8 @@ pub struct KeyManagerSettings {
     /// Shortest time between two fetches that unknown key ids cause.
     #[serde(default = "ten_seconds")]
     pub jwks_cooldown: Span,
-    /// How long the last good key set is used when it cannot be fetched.
+    /// How long the last good key set is used when it cannot be fetched; also after a restart, where `[store]` has a
+    /// path.
     #[serde(default = "one_hour")]
     pub jwks_max_stale: Span,
     /// Longest wait for an answer of the provider.

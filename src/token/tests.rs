@@ -63,7 +63,7 @@ async fn with_provider(settings: KeyManagerSettings, provider: &Arc<Provider>) -
     let tokens = empty();
     let clock = Arc::new(Clock::new());
     for issuer in put(&tokens, vec![(settings, remote(provider))], &[]) {
-        tokio::spawn(issuer.run(Arc::clone(&clock)));
+        tokio::spawn(issuer.run(Arc::clone(&clock), None));
     }
     wait_until(|| provider.count() > 0 && tokens.status(clock.now())[0].ready).await;
     (tokens, clock.now())
@@ -484,7 +484,7 @@ async fn without_keys_nothing_is_judged_and_one_failing_holds_no_other_up() {
     let other = changed(|s| (s.name, s.issuer) = ("up".into(), "https://up.example.com".into()));
     let clock = Arc::new(Clock::new());
     for issuer in put(&tokens, vec![(settings(ISSUER), remote(&down)), (other, remote(&up))], &[]) {
-        tokio::spawn(issuer.run(Arc::clone(&clock)));
+        tokio::spawn(issuer.run(Arc::clone(&clock), None));
     }
     wait_until(|| down.count() > 1 && tokens.status(clock.now())[1].ready).await;
     let now = clock.now();
@@ -518,8 +518,8 @@ async fn a_retired_issuer_ends_its_task() {
     let provider = Arc::new(Provider::with(&signer.jwks()));
     let tokens = empty();
     let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
-    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::new(Clock::new())));
-    wait_until(|| provider.count() == 1).await;
+    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::new(Clock::new()), None));
+    wait_until(|| tokens.status(Clock::new().now())[0].ready).await;
     let changed = changed(|s| s.leeway = Span::seconds(1));
     assert_eq!(put(&tokens, vec![(changed, remote(&provider))], &[]).len(), 1);
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
@@ -574,7 +574,7 @@ async fn a_fetch_under_way_at_a_reload_leaves_the_successor_its_keys() {
     let tokens = empty();
     let clock = Arc::new(Clock::new());
     let started = put(&tokens, vec![(settings(ISSUER), remote(&provider))], &[]);
-    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::clone(&clock)));
+    let task = tokio::spawn(Arc::clone(&started[0]).run(Arc::clone(&clock), None));
     wait_until(|| tokens.status(clock.now())[0].ready).await;
     let now = clock.now();
     let token = |signer: &Signer| signer.token(&with(claims(), "exp", now.unix() + 300));

@@ -1,8 +1,8 @@
 //! Limits, time-outs and other sockets of the proxy door: TLS, Unix sockets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::support::{BOTH, Backend, Client, Config, Gate, Idp, Request, Token, Via, api, block_on, resource};
+use crate::support::{BOTH, Backend, Client, Config, Gate, Idp, Request, Token, Via, api, block_on, resource, unique};
 
 /// Short time-outs and small limits.
 fn small() -> (Gate, Idp, Backend) {
@@ -66,8 +66,96 @@ fn a_slow_head_is_cut() {
     assert!(gate.metric("tollgate_connection_errors_total", &[]) >= 1.0);
 }
 
+/// Errors of connections so far, by reason.
+fn errors(gate: &Gate, reason: &str) -> f64 {
+    gate.metric("tollgate_connection_errors_total", &[&format!("reason=\"{reason}\"")])
+}
+
 #[test]
-fn tls_speaks_http2_by_alpn() {
+fn a_head_in_time_passes_and_a_late_one_is_cut() {
+    let (gate, _idp, _upstream) = small();
+    for (pause, passes) in [(20, true), (400, false)] {
+        let before = errors(&gate, "header_timeout");
+        let passed = block_on(async {
+            let mut client = Client::connect(gate.ports.proxy).await.unwrap();
+            let head = b"GET /orders/v1/public/1 HTTP/1.1\r\nhost: a\r\n\r\n";
+            for piece in head.chunks(10) {
+                if client.write(piece).await.is_err() {
+                    return false;
+                }
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            client.read("GET").await.status == 200
+        });
+        assert_eq!(passed, passes, "a piece each {pause} ms, one second for all");
+        assert_eq!(errors(&gate, "header_timeout") > before, !passes);
+    }
+}
+
+#[test]
+fn a_slow_body_passes_while_it_comes_and_is_cut_when_it_stops() {
+    let (gate, _idp, upstream) = small();
+    let head = "POST /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n";
+    for (stops, status) in [(false, 200), (true, 408)] {
+        let (before, mark) = (errors(&gate, "body_timeout"), unique());
+        let answer = block_on(async {
+            let mut client = Client::connect(gate.ports.proxy).await.unwrap();
+            client.write(head.replace("MARK", &mark).as_bytes()).await.unwrap();
+            // Longer in all than anything may take, and never long without a byte.
+            for _ in 0..if stops { 2 } else { 5 } {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                client.write(b"x").await.unwrap();
+            }
+            client.read("POST").await
+        });
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(errors(&gate, "body_timeout") > before, stops);
+    }
+    assert!(gate.alive() && !upstream.url().is_empty());
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_cut() {
+    let (gate, _idp, _upstream) = small();
+    block_on(async {
+        let mut client = Client::connect(gate.ports.proxy).await.unwrap();
+        client.write(b"GET /orders/v1/public/1 HTTP/1.1\r\nhost: a\r\nx-script: big:64\r\n\r\n").await.unwrap();
+        let cut = async {
+            while errors(&gate, "body_timeout") < 1.0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), cut).await.expect("it is cut");
+    });
+}
+
+#[test]
+fn connections_beyond_the_cap_are_closed_and_others_go_on() {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let config = Config::orders(&idp, &upstream.url()).proxy("max_connections = 5");
+    let gate = Gate::start(|ports| config.text(ports));
+    let head = b"GET /orders/v1/public/1 HTTP/1.1\r\nhost: a\r\n\r\n";
+    block_on(async {
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let mut client = Client::connect(gate.ports.proxy).await.unwrap();
+            client.write(head).await.unwrap();
+            assert_eq!(client.read("GET").await.status, 200, "just inside");
+            open.push(client);
+        }
+        let mut sixth = Client::connect(gate.ports.proxy).await.unwrap();
+        let _ = sixth.write(head).await;
+        assert_eq!(sixth.read("GET").await.status, 0, "just outside");
+        open[0].write(head).await.unwrap();
+        assert_eq!(open[0].read("GET").await.status, 200, "the others go on");
+    });
+    assert!(errors(&gate, "too_many") >= 1.0);
+    assert!(gate.alive(), "the admin door has room of its own");
+    gate.wait_for("a place", || block_on(gate.send(Via::H1, &Request::get("/orders/v1/public/{m}"))).status == 200);
+}
+
+/// A gate that serves TLS for `localhost`, and who trusts it.
+fn secure(proxy: &str) -> (Gate, Idp, Backend, rustls::RootCertStore) {
     let (idp, upstream) = (Idp::start(), Backend::start("production"));
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -75,10 +163,29 @@ fn tls_speaks_http2_by_alpn() {
     std::fs::write(&cert, certificate.cert.pem()).unwrap();
     std::fs::write(&key, certificate.signing_key.serialize_pem()).unwrap();
     let tls = format!("tls = {{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display());
-    let config = Config::orders(&idp, &upstream.url()).proxy(&tls);
+    let config = Config::orders(&idp, &upstream.url()).proxy(&tls).proxy(proxy);
     let gate = Gate::start(|ports| config.text(ports));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.cert.der().clone()).unwrap();
+    (gate, idp, upstream, roots)
+}
+
+#[test]
+fn a_stalled_handshake_is_cut() {
+    let (gate, _idp, _upstream, _roots) = secure("timeouts = { header = \"1s\" }");
+    block_on(async {
+        let mut silent = Client::connect(gate.ports.proxy).await.unwrap();
+        let mut stalled = Client::connect(gate.ports.proxy).await.unwrap();
+        // The head of a record, and the beginning of a ClientHello that never goes on.
+        stalled.write(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
+        assert!(silent.closes().await && stalled.closes().await);
+    });
+    gate.wait_for("both to be counted", || errors(&gate, "tls_handshake") >= 2.0);
+}
+
+#[test]
+fn tls_speaks_http2_by_alpn() {
+    let (gate, _idp, _upstream, roots) = secure("");
     for (offered, expected) in
         [(&[b"h2".as_slice(), b"http/1.1"][..], "h2"), (&[b"http/1.1".as_slice()][..], "http/1.1")]
     {

@@ -38,7 +38,7 @@ pub(super) const SECTION: Section = Section {
         ("K14", "keys_and_settings_are_swapped_under_load"),
         ("K15", "max_age_moves_the_refresh_within_bounds, token::issuer"),
         ("K16", "a_provider_is_who_its_certificate_says"),
-        ("K17", "token::issuer: storms of 500 gates"),
+        ("K17", "a_restart_during_an_outage_serves_with_the_last_known_keys, token::issuer: storms of 500 gates"),
     ],
     waits: &[],
 };
@@ -316,6 +316,41 @@ fn max_age_moves_the_refresh_within_bounds() {
         let passed = start.elapsed();
         assert!(passed > Duration::from_millis(900), "{fields}: {passed:?}, not again and again");
     }
+}
+
+#[test]
+fn a_restart_during_an_outage_serves_with_the_last_known_keys() {
+    let (idp, upstream, dir) = (Idp::start(), Backend::start("production"), tempfile::tempdir().unwrap());
+    let store = format!("[store]\npath = \"{}\"\n", dir.path().join("tollgate.redb").display());
+    let gate = |lines: &str| {
+        let mut config = config(&idp, &upstream, lines);
+        config.rest = format!("{store}{}", config.rest);
+        Gate::launch(move |ports| config.text(ports))
+    };
+    let first = gate("jwks_refresh = \"1s\"");
+    first.wait_ready();
+    // The second fetch comes after the first was written down, or at least asked to be.
+    let fetched = idp.key_fetches();
+    first.wait_for("refreshes", || idp.key_fetches() > fetched + 1);
+    // Killed, not stopped.
+    drop(first);
+    idp.stop();
+    let again = gate("");
+    again.wait_ready();
+    let forged = Token::of(&idp, "shop-web").key(&keys().es256_other, "es256").sign();
+    for via in BOTH {
+        let call = |token: &str| block_on(again.send(*via, &Request::get("/orders/v1/items/{m}").bearer(token))).status;
+        assert_eq!(call(&Token::of(&idp, "shop-web").sign()), 200);
+        assert_eq!(call(&forged), 401);
+    }
+    assert!(again.metric("tollgate_jwks_age_seconds", &[]) >= 0.0);
+    drop(again);
+    std::thread::sleep(Duration::from_millis(1100));
+    let stale = gate("jwks_refresh = \"1s\"\njwks_max_stale = \"1s\"");
+    assert_eq!(stale.admin("/readyz").status, 503, "they are as old as they are");
+    let token = Token::of(&idp, "shop-web").sign();
+    let answer = block_on(stale.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
+    assert_eq!(answer.status, 503, "{answer:?}");
 }
 
 /// A certificate for `name` by `authority`, or by itself.

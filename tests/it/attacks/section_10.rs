@@ -12,7 +12,10 @@ pub(super) const SECTION: Section = Section {
         ("S05", "http_1_0_chunks_are_not_reused"),
         ("S06", "bytes_after_an_upgrade_are_no_request"),
         ("S07", "a_denied_body_is_no_request"),
-        ("S13", "limits::a_slow_head_is_cut"),
+        (
+            "S13",
+            "limits::a_slow_head_is_cut, a_head_in_time_…, a_slow_body_…, an_answer_that_nobody_reads_…, a_stalled_handshake_…",
+        ),
         ("S16", "a_denied_expectation_gets_no_100"),
     ],
     waits: &[],

@@ -110,6 +110,7 @@ impl Conn {
             "echo" => self.echo(head).await,
             "events" => self.events(argument.parse().unwrap_or(3)).await,
             "upgrade" => self.upgrade(head).await,
+            "big" => self.big(argument.parse().unwrap_or(1)).await,
             _ => self.scripted(head, verb, argument).await,
         }
     }
@@ -146,6 +147,16 @@ impl Conn {
         let reply = if head.text.starts_with("HEAD ") { before_body(&reply) } else { reply.as_str() };
         self.send(reply.as_bytes()).await?;
         (verb != "until-close").then_some(())
+    }
+
+    /// So many MiB.
+    async fn big(&mut self, pieces: usize) -> Option<()> {
+        self.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", pieces << 20).as_bytes()).await?;
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..pieces {
+            self.send(&piece).await?;
+        }
+        Some(())
     }
 
     /// Sends every piece of the body back as it comes, before the request has ended.

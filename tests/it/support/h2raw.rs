@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -22,6 +22,8 @@ pub(crate) enum RawAnswer {
     GoAway(u32),
     /// The connection was closed, or nothing came.
     Closed,
+    /// The connection stood, and nothing came.
+    Silent,
 }
 
 impl From<RawAnswer> for Answer {
@@ -47,6 +49,86 @@ pub(crate) async fn raw_h2(port: u16, fields: &[(String, Vec<u8>)], body: &[u8])
         return RawAnswer::Closed;
     }
     timeout(Duration::from_secs(10), read(&mut stream)).await.ok().flatten().unwrap_or(RawAnswer::Closed)
+}
+
+/// A connection for frames of any kind.
+pub(crate) struct RawH2(TcpStream);
+
+/// How a flood of frames ended.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    /// Bytes that the server took.
+    pub(crate) sent: usize,
+    /// GOAWAY or closed; a reset or status where the connection outlived the flood.
+    pub(crate) end: RawAnswer,
+    /// Statuses and resets on the way.
+    pub(crate) answers: usize,
+}
+
+impl RawH2 {
+    /// A connection with preface and SETTINGS, whose payload is `settings`.
+    pub(crate) async fn open(port: u16, settings: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        frame(&mut out, SETTINGS, 0, 0, settings);
+        stream.write_all(&out).await.unwrap();
+        Self(stream)
+    }
+
+    /// Sends the frames until they end or the server has enough of them; what it said last within a while.
+    pub(crate) async fn flood(self, frames: impl Iterator<Item = Vec<u8>>) -> Flood {
+        let (mut reading, mut writing) = self.0.into_split();
+        let reader = tokio::spawn(async move {
+            let (mut answers, mut last) = (0, None);
+            loop {
+                match timeout(Duration::from_secs(5), next(&mut reading)).await {
+                    Ok(Some(end @ RawAnswer::GoAway(_))) => return (answers, end),
+                    Ok(Some(answer)) => (answers, last) = (answers + 1, Some(answer)),
+                    Ok(None) => return (answers, RawAnswer::Closed),
+                    Err(_) => return (answers, last.unwrap_or(RawAnswer::Silent)),
+                }
+            }
+        });
+        let mut sent = 0;
+        for frame in frames {
+            if reader.is_finished() || writing.write_all(&frame).await.is_err() {
+                break;
+            }
+            sent += frame.len();
+        }
+        let (answers, end) = reader.await.unwrap();
+        drop(writing);
+        Flood { sent, end, answers }
+    }
+}
+
+/// One frame (RFC 9113 section 4.1).
+pub(crate) fn raw_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame(&mut out, kind, flags, stream, payload);
+    out
+}
+
+/// The fields as a header block.
+pub(crate) fn raw_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let owned: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+    block(&owned)
+}
+
+/// The next status, reset or farewell; SETTINGS and PINGs are not answered.
+async fn next(stream: &mut (impl AsyncRead + Unpin)) -> Option<RawAnswer> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.ok()?;
+        match head[3] {
+            HEADERS => return Some(RawAnswer::Status(status(&payload)?)),
+            RST_STREAM => return Some(RawAnswer::Reset(word(&payload)?)),
+            GOAWAY => return Some(RawAnswer::GoAway(word(payload.get(4..)?)?)),
+            _ => {}
+        }
+    }
 }
 
 async fn read(stream: &mut TcpStream) -> Option<RawAnswer> {
