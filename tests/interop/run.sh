@@ -4,7 +4,7 @@
 # is installed (Debian, npm, PyPI, Maven Central); every process is ended by its id. Says aloud what it skipped, and on CI
 # (CI=true) fails if it skipped anything. README's table of providers is compared with the lines that ran.
 #
-#   cargo build && tests/interop/run.sh [PART…]  parts: deployment keycloak oidc embedded redis quickstart; default all
+#   cargo build && tests/interop/run.sh [PART…]  parts: deployment keycloak oidc embedded redis faults quickstart; default all
 #   TOLLGATE_BIN=path: another binary
 #   TOLLGATE_CACHE=dir: where downloads are kept (default ~/.cache/tollgate)
 set -euo pipefail
@@ -23,13 +23,15 @@ source "$here/keycloak.sh"
 source "$here/oidc.sh"
 # shellcheck source=embedded.sh
 source "$here/embedded.sh"
+# shellcheck source=faults.sh
+source "$here/faults.sh"
 # shellcheck source=redis.sh
 source "$here/redis.sh"
 
 binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
 cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
 work=$(mktemp -d)
-trap 'stop_all; rm -rf "$work"' EXIT
+trap 'stop_all; leave_networks; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
 main() {
@@ -39,14 +41,14 @@ main() {
   local part
   for part in "${@:-all}"; do
     case $part in
-      all) set -- deployment keycloak oidc embedded redis quickstart ;;
-      deployment | keycloak | oidc | embedded | redis | quickstart) ;;
-      *) echo "no part $part: deployment, keycloak, oidc, embedded, redis, quickstart"; exit 64 ;;
+      all) set -- deployment keycloak oidc embedded redis faults quickstart ;;
+      deployment | keycloak | oidc | embedded | redis | faults | quickstart) ;;
+      *) echo "no part $part: deployment, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
     esac
   done
   # Its first start takes a minute and more: others run meanwhile.
   [[ " $* " != *" keycloak "* ]] || keycloak_begin
-  for part in deployment oidc embedded redis quickstart keycloak; do
+  for part in deployment oidc embedded redis faults quickstart keycloak; do
     [[ " $* " != *" $part "* ]] || timed "$part"
   done
   stop_all
