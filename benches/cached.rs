@@ -2,7 +2,7 @@
 //! 100,000 verified and 100,000 introspected ones, a burst of distinct tokens far beyond the cap, good and bad, and
 //! fifty first sights of one opaque token. Prints resident memory; fails beyond the budgets.
 //!
-//! `cargo bench --bench cached` (`TOKENS=10000000` for a longer flood)
+//! `cargo bench --bench cached` (`TOKENS=10000000` for a longer flood, `TOLLGATE_BIN=…` for a program built elsewhere)
 
 use std::{
     fs,
@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
-};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 use tokio::{
@@ -29,6 +26,8 @@ use tokio::{
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const BUDGET: u64 = 80_000_000;
+/// Both caches of the flood.
+const CAPS: u64 = 9 << 20;
 const REMEMBERED: u64 = 100_000;
 const CONNECTIONS: u64 = 16;
 const GATE_PORT: u16 = 18_482;
@@ -40,11 +39,13 @@ fn main() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let provider = Provider::start().await?;
-        println!("{:<44} {:>12} {:>12} {:>12}", "what", "number", "RSS MB", "idle MB");
-        remembered("verified tokens", &provider, Form::Jwt).await?;
-        remembered("introspected tokens", &provider, Form::Opaque).await?;
-        floods(&provider, flood).await?;
-        together(&provider).await
+        println!("{:<44} {:>12} {:>12} {:>12} {:>12}", "what", "number", "RSS MB", "before MB", "each, bytes");
+        let mut beyond = remembered("verified tokens", &provider, Form::Jwt).await?;
+        beyond.extend(remembered("introspected tokens", &provider, Form::Opaque).await?);
+        beyond.extend(floods(&provider, flood).await?);
+        beyond.extend(together(&provider).await?);
+        // All is measured before anything is complained of.
+        if beyond.is_empty() { Ok(()) } else { Err(beyond.join("\n").into()) }
     })
 }
 
@@ -61,9 +62,12 @@ enum Form {
     Forged,
 }
 
-/// The caches at their defaults hold so many, and the process stays within the budget.
-async fn remembered(what: &str, provider: &Arc<Provider>, form: Form) -> Result<(), Error> {
-    let gate = Gate::start("").await?;
+/// What is wrong with what was measured.
+type Beyond = Vec<String>;
+
+/// So many are remembered, and the process stays within the budget.
+async fn remembered(what: &str, provider: &Arc<Provider>, form: Form) -> Result<Beyond, Error> {
+    let gate = Gate::start("tokens = \"128MiB\"\n").await?;
     let idle = gate.resident()?;
     bring(provider, form, 0..REMEMBERED).await?;
     sleep(Duration::from_secs(1)).await;
@@ -75,24 +79,28 @@ async fn remembered(what: &str, provider: &Arc<Provider>, form: Form) -> Result<
     bring(provider, form, 0..REMEMBERED).await?;
     let hits = gate.metric("tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"}").await? - before.0;
     if hits < REMEMBERED as f64 || provider.calls() != before.1 {
-        return Err(format!("{what}: only {hits} of {REMEMBERED} were remembered").into());
+        return Ok(vec![format!("{what}: only {hits} of {REMEMBERED} were remembered")]);
     }
-    if full > BUDGET {
-        return Err(format!("{what}: {full} bytes are more than {BUDGET}").into());
-    }
-    Ok(())
+    let over = full > BUDGET;
+    Ok(over.then(|| format!("{what}: {full} bytes are more than {BUDGET}")).into_iter().collect())
 }
 
 /// A burst beyond a cap of 8 MiB: within a second it is kept, however many tokens come after.
-async fn floods(provider: &Arc<Provider>, many: u64) -> Result<(), Error> {
+async fn floods(provider: &Arc<Provider>, many: u64) -> Result<Beyond, Error> {
     let gate = Gate::start("tokens = \"8MiB\"\nnegative = \"1MiB\"\n").await?;
-    // What fills both caches, and the heap around them.
+    // What a few requests make of lasting things does not count.
+    bring(provider, Form::Jwt, 0..500).await?;
+    let idle = gate.resident()?;
     for form in [Form::Jwt, Form::Opaque, Form::Random, Form::Forged] {
         bring(provider, form, 0..50_000).await?;
     }
     sleep(Duration::from_secs(1)).await;
     let full = gate.resident()?;
-    tell("full at a cap of 8 MiB + 1 MiB", 200_000, full, full);
+    let mut beyond = Vec::new();
+    tell("four bursts at a cap of 8 MiB + 1 MiB", 200_000, full, idle);
+    if full > idle + CAPS + CAPS / 10 {
+        beyond.push(format!("the caches of {CAPS} bytes hold {} more than before", full - idle));
+    }
     for form in [Form::Opaque, Form::Random, Form::Forged] {
         let each = many / 3;
         bring(provider, form, 50_000..50_000 + each).await?;
@@ -100,15 +108,15 @@ async fn floods(provider: &Arc<Provider>, many: u64) -> Result<(), Error> {
         let after = gate.resident()?;
         tell(&format!("a second after a flood ({form:?})"), each, after, full);
         // A tenth of both caps, and what the allocator keeps of a burst.
-        if after > full + full / 10 + (9 << 20) / 10 {
-            return Err(format!("{form:?}: grew from {full} to {after} bytes").into());
+        if after > full + full / 10 + CAPS / 10 {
+            beyond.push(format!("{form:?}: grew from {full} to {after} bytes"));
         }
     }
-    Ok(())
+    Ok(beyond)
 }
 
 /// Fifty first sights of one token at the same time: one call.
-async fn together(provider: &Arc<Provider>) -> Result<(), Error> {
+async fn together(provider: &Arc<Provider>) -> Result<Beyond, Error> {
     let _gate = Gate::start("").await?;
     let (before, mut clients) = (provider.calls(), Vec::new());
     let token = provider.token(Form::Opaque, u64::MAX);
@@ -127,11 +135,12 @@ async fn together(provider: &Arc<Provider>) -> Result<(), Error> {
     }
     let calls = provider.calls() - before;
     println!("{:<44} {:>12}", "calls for 50 first sights of one token", calls);
-    if calls == 1 { Ok(()) } else { Err("more than one call".into()) }
+    Ok((calls != 1).then(|| format!("{calls} calls for one token")).into_iter().collect())
 }
 
 fn tell(what: &str, number: u64, bytes: u64, idle: u64) {
-    println!("{what:<44} {number:>12} {:>12.1} {:>12.1}", bytes as f64 / 1e6, idle as f64 / 1e6);
+    let each = bytes.saturating_sub(idle) / number;
+    println!("{what:<44} {number:>12} {:>12.1} {:>12.1} {each:>12}", bytes as f64 / 1e6, idle as f64 / 1e6);
 }
 
 /// Brings each token once, over a few connections that stay open.
@@ -192,17 +201,15 @@ fn length(head: &str) -> usize {
 
 /// A provider that knows every token that begins with `good`, and signs as many JWTs as are wanted.
 struct Provider {
-    key: EcdsaKeyPair,
+    /// Of a kind that signs alike each time: a token is brought again.
+    key: Ed25519KeyPair,
     expires: u64,
     calls: AtomicU64,
 }
 
 impl Provider {
     async fn start() -> Result<Arc<Self>, Error> {
-        let random = SystemRandom::new();
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key")?;
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref()).map_err(|_| "no key")?;
+        let key = Ed25519KeyPair::generate().map_err(|_| "no key")?;
         let expires = tollgate::net::Clock::new().now().unix() + 36_000;
         let provider = Arc::new(Self { key, expires, calls: AtomicU64::new(0) });
         let listener = TcpListener::bind(ISSUER.trim_start_matches("http://")).await?;
@@ -246,11 +253,9 @@ impl Provider {
     }
 
     fn key_set(&self) -> String {
-        let point = self.key.public_key().as_ref();
-        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        json!({ "keys": [{ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "e",
-            "x": part(&point[1..33]), "y": part(&point[33..]) }] })
-        .to_string()
+        let x = URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref());
+        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "e", "x": x }] })
+            .to_string()
     }
 
     fn claims(&self, jti: &str) -> serde_json::Value {
@@ -264,12 +269,10 @@ impl Provider {
             Form::Random => format!("random_{number:040}"),
             Form::Jwt | Form::Forged => {
                 let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
-                let header = encode(json!({ "alg": "ES256", "typ": "at+jwt", "kid": "e" }).to_string());
+                let header = encode(json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": "e" }).to_string());
                 let signed = format!("{header}.{}", encode(self.claims(&number.to_string()).to_string()));
                 let signature = match form {
-                    Form::Jwt => {
-                        self.key.sign(&SystemRandom::new(), signed.as_bytes()).expect("signs").as_ref().to_vec()
-                    }
+                    Form::Jwt => self.key.sign(signed.as_bytes()).as_ref().to_vec(),
                     _ => vec![1; 64],
                 };
                 format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -301,7 +304,8 @@ impl Gate {
                  [[apis.resources]]\npath = \"/{{id}}\"\n"
             ),
         )?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let program = std::env::var("TOLLGATE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").into());
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .arg("--config")

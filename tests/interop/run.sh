@@ -4,7 +4,9 @@
 # is installed (Debian, npm, PyPI, Maven Central); every process is ended by its id. Says aloud what it skipped, and on CI
 # (CI=true) fails if it skipped anything. README's table of providers is compared with the lines that ran.
 #
-#   cargo build && tests/interop/run.sh [PART…]  parts: deployment keycloak oidc embedded redis faults quickstart; default all
+#   cargo build && tests/interop/run.sh [--full] [PART…]
+#       parts: deployment keycloak oidc embedded redis faults quickstart; default all
+#       --full: three minutes of faults instead of half a one
 #   TOLLGATE_BIN=path: another binary
 #   TOLLGATE_CACHE=dir: where downloads are kept (default ~/.cache/tollgate)
 set -euo pipefail
@@ -39,6 +41,10 @@ main() {
   mkdir -p "$cache"
   : >"$work/lines"
   local part
+  if [[ ${1:-} == --full ]]; then
+    export TOLLGATE_FAULTS_SECONDS=${TOLLGATE_FAULTS_SECONDS:-180}
+    shift
+  fi
   for part in "${@:-all}"; do
     case $part in
       all) set -- deployment keycloak oidc embedded redis faults quickstart ;;
