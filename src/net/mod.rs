@@ -1,6 +1,7 @@
 //! Ground: addresses, time, listeners, TLS, the client towards providers, connections to Redis.
 
 mod address;
+mod answer;
 pub mod client;
 mod clock;
 pub mod connection;

@@ -3,21 +3,12 @@
 //! Knows nothing of what is answered: that is its [`Handler`]. One [`Server::run`] serves one listener on the
 //! runtime it is called in (RFC 9112, RFC 9113).
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    io,
-    net::IpAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -30,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    answer::{Answer, Answering, Busy, Reply},
     connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
     listener::{Accepted, Listener},
@@ -221,101 +213,20 @@ impl<H: Handler> Server<H> {
         connection: &Arc<Connection>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
-        let (since, begun) = connection.begin(&request);
-        let mut busy = Busy { connection: connection.clone(), since, answered: false };
         let version = request.version();
-        // What is under way is moved once, into the connection: it is best small, so the request is not in it twice.
-        let answer = match begun {
-            Ok(raw) => Ok(self.handler.clone().call(request, connection.clone(), raw)),
+        let (since, begun) = connection.begin(&request);
+        let busy = Busy::new(connection.clone(), since);
+        let reply = match begun {
+            Ok(raw) => Reply::handled(self.handler.clone().call(request, connection.clone(), raw)),
             Err(BadFraming) => {
                 connection.close_after();
                 self.metrics.connection_error(ConnectionError::Parse);
                 let mut response = Response::new(H::Body::default());
                 *response.status_mut() = StatusCode::BAD_REQUEST;
-                Err(response)
+                Reply::ready(response)
             }
         };
-        async move {
-            let mut response = match answer {
-                Ok(answer) => answer.await,
-                Err(response) => response,
-            };
-            busy.answered = true;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                busy.connection.set_opaque();
-            } else if version < Version::HTTP_2 && busy.connection.is_last_answer() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            let tracked = version >= Version::HTTP_2;
-            Ok(response.map(|body| Answer { body, busy, tracked, waits: None }))
-        }
-    }
-}
-
-/// Counts a request as under way until it is dropped.
-#[derive(Debug)]
-struct Busy {
-    connection: Arc<Connection>,
-    /// When it came, as the connection counts time.
-    since: u32,
-    /// It got an answer; else the client took it back.
-    answered: bool,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.connection.end(self.since, self.answered);
-    }
-}
-
-/// An answer's body, which keeps its connection busy.
-struct Answer<B> {
-    body: B,
-    busy: Busy,
-    /// HTTP/2: what is handed over may wait for room of its own. HTTP/1 has none but the socket's.
-    tracked: bool,
-    /// Since when the last part waits to be taken.
-    waits: Option<u64>,
-}
-
-impl<B> Answer<B> {
-    /// Being polled again or dropped, its last part is no longer waited for.
-    fn taken(&mut self) {
-        if let Some(since) = self.waits.take() {
-            self.busy.connection.taken(since);
-        }
-    }
-}
-
-impl<B> Drop for Answer<B> {
-    fn drop(&mut self) {
-        self.taken();
-    }
-}
-
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = &mut *self;
-        this.taken();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if this.tracked
-            && let Poll::Ready(Some(Ok(frame))) = &polled
-            && frame.is_data()
-        {
-            this.waits = Some(this.busy.connection.waits());
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Answering::new(reply, busy, version)
     }
 }
 

@@ -1,5 +1,11 @@
 //! What connections may do, and for how long, with a handler that has no proxy behind it.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

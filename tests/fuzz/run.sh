@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 seconds=${1:?"usage: tests/fuzz/run.sh SECONDS [TARGET…]"}
 shift
 targets=("$@")
-[[ ${#targets[@]} != 0 ]] || targets=(token claims jwks path credential)
+[[ ${#targets[@]} != 0 ]] || targets=(token claims jwks introspection path credential)
 
 if ! command -v cargo-fuzz >/dev/null; then
   echo "SKIPPED fuzzing: cargo-fuzz is not installed"

@@ -36,6 +36,7 @@ def main():
     for change in variants:
         text = json.dumps(CLAIMS | change)
         put("claims", text)
+        put("introspection", json.dumps({"active": True} | CLAIMS | change))
         put("token", b64(b'{"alg":"HS256"}') + "." + b64(text.encode()) + "." + b64(bytes(32)))
     for path in PATHS:
         put("path", path)

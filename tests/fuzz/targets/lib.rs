@@ -2,9 +2,7 @@
 
 use std::{
     future::Future,
-    pin::pin,
-    sync::{Arc, LazyLock},
-    task::{Context, Poll, Waker},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use aws_lc_rs::hmac;
@@ -17,7 +15,10 @@ use tollgate::{
     store::{KeyManagerSet, Snapshot, Store},
     telemetry::Metrics,
     throttle::Limiter,
-    token::{Authenticator, Identity, KeyManagers, KeySource},
+    token::{
+        AnswerForm, Authenticator, Identity, Introspect, IntrospectFuture, IntrospectionAnswer, KeyManagers, KeySource,
+        Sources,
+    },
 };
 
 /// Fixed, so that a finding can be run again.
@@ -31,7 +32,8 @@ pub static ENGINE: LazyLock<Authorizer> = LazyLock::new(|| {
     let (gate, names) = (settings.gate(), settings.key_manager_names());
     let tables = Snapshot::build(&settings.tables(&gate, &names), 1).expect("the tables are good");
     let tokens = Authenticator::new(&settings.cache, &prometheus::Registry::new()).expect("a fresh registry");
-    let managers = settings.key_managers.iter().map(|manager| (manager.clone(), KeySource::NONE)).collect();
+    let sources = || Sources { keys: KeySource::NONE, introspection: Some(Arc::new(Provider)) };
+    let managers = settings.key_managers.iter().map(|manager| (manager.clone(), sources())).collect();
     let headers: Arc<[Box<str>]> = ["email", "address.country", "groups"].map(Into::into).into();
     let managers = KeyManagers::build(managers, &headers).expect("the key manager is good");
     let _no_task_without_a_set = tokens.replace(managers);
@@ -43,10 +45,26 @@ pub static ENGINE: LazyLock<Authorizer> = LazyLock::new(|| {
     }
 });
 
+/// What the provider says of every opaque token.
+pub static ANSWER: Mutex<(Vec<u8>, AnswerForm)> = Mutex::new((Vec::new(), AnswerForm::Json));
+
+/// A provider that says what it is told to say.
+#[derive(Debug)]
+struct Provider;
+
+impl Introspect for Provider {
+    fn introspect<'a>(&'a self, _: &'a str) -> IntrospectFuture<'a> {
+        Box::pin(async {
+            let (body, form) = ANSWER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Ok(IntrospectionAnswer { body: body.into(), form })
+        })
+    }
+}
+
 /// What the engine makes of a token.
 pub fn judge(token: &str) -> Option<Arc<Identity>> {
     let all = KeyManagerSet::all();
-    at_once(ENGINE.tokens.authenticate(token, &all, NOW)).ok().map(|good| good.identity)
+    wait(ENGINE.tokens.authenticate(token, &all, None, NOW)).ok().map(|good| good.identity)
 }
 
 /// What it makes of a request.
@@ -60,7 +78,7 @@ pub fn check(path: &str, headers: &HeaderMap) -> Decision {
         client: None,
         now: NOW,
     };
-    at_once(ENGINE.check(&request, &mut ()))
+    wait(ENGINE.check(&request, &mut ()))
 }
 
 /// A token over this very payload, signed by the shared key.
@@ -70,11 +88,12 @@ pub fn sign(payload: &[u8]) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("the keys are at hand"),
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
     }
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
 const CONFIGURATION: &str = r#"
@@ -85,6 +104,9 @@ name = "idp"
 connector = "oidc"
 issuer = "https://idp.example.com"
 discovery = false
+introspection_endpoint = "https://idp.example.com/introspect"
+client_id = "tollgate"
+client_secret = "s"
 audience = ["orders-api"]
 algorithms = ["HS256"]
 secret_keys = [{ alg = "HS256", secret = "a secret of 32 bytes, or longer!" }]
