@@ -7,6 +7,7 @@ mod claims;
 mod cli;
 mod docs;
 mod drain;
+mod faults;
 mod introspection;
 mod jwe;
 mod jwks;
