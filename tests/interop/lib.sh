@@ -6,14 +6,16 @@ failed=0
 skipped=0
 pids=()
 
+# Lines about what was checked are kept in a file too, for README's table.
 ok() {
   passed=$((passed + 1))
-  echo "ok $1"
+  echo "ok $1" | tee -a "$work/lines"
 }
 
 # fail NAME [WHY]
 fail() {
   failed=$((failed + 1))
+  echo "FAIL $1" >>"$work/lines"
   echo "FAIL $1${2:+: $2}"
 }
 
@@ -96,15 +98,19 @@ print(*(one.getsockname()[1] for one in held))' "$1"
 need() {
   export PATH=$PATH:/usr/sbin:/sbin
   command -v "$1" >/dev/null && return
+  package "$2" && command -v "$1" >/dev/null
+}
+
+# package NAME: installs it, if we may.
+package() {
   [[ $EUID == 0 ]] && command -v apt-get >/dev/null || return 1
   if [[ -z ${apt_updated:-} ]]; then
     apt-get update -qq || return 1
     apt_updated=1
   fi
-  echo "installing $2"
+  echo "installing $1"
   without_services env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "$2" >/dev/null || return 1
-  command -v "$1" >/dev/null
+    apt-get install -y -qq --no-install-recommends "$1" >/dev/null
 }
 
 # Debian starts what it installs; policy-rc.d is its way of saying no (only for the time of the installation).

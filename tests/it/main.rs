@@ -9,6 +9,7 @@ mod cli;
 mod docs;
 mod drain;
 mod explain;
+mod faults;
 mod introspection;
 mod jwe;
 mod jwks;

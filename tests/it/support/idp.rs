@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -54,6 +54,15 @@ pub(crate) enum Mood {
     OtherIssuer,
 }
 
+/// What a well-behaved answer has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The ids of the keys of the set.
+    Keys(Vec<String>),
+    /// Of a token: whether the answer is one that was put there by `say`.
+    Token(String, bool),
+}
+
 /// A provider on a loopback port.
 pub(crate) struct Idp {
     port: u16,
@@ -68,6 +77,8 @@ struct State {
     discoveries: AtomicU32,
     key_fetches: AtomicU32,
     others: Mutex<Vec<String>>,
+    /// Every good answer, just before it was sent.
+    journal: Mutex<Vec<(Instant, Told)>>,
     /// Where the metadata says the keys are; none: where they are.
     jwks_uri: Mutex<Option<String>>,
     /// Further fields of the key set's answer.
@@ -110,6 +121,7 @@ impl Idp {
             discoveries: AtomicU32::new(0),
             key_fetches: AtomicU32::new(0),
             others: Mutex::default(),
+            journal: Mutex::default(),
             jwks_uri: Mutex::default(),
             fields: Mutex::default(),
             tls,
@@ -162,6 +174,11 @@ impl Idp {
     /// Requests for anything else, by path.
     pub(crate) fn other_requests(&self) -> Vec<String> {
         self.state.others.lock().clone()
+    }
+
+    /// Every good answer of key set and introspection, and when it was about to be sent.
+    pub(crate) fn journal(&self) -> parking_lot::MutexGuard<'_, Vec<(Instant, Told)>> {
+        self.state.journal.lock()
     }
 
     /// Connections are refused from now on.
@@ -225,7 +242,11 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
     let reply = match path.as_str() {
         INTROSPECT => {
             let Some((head, form)) = form(&mut stream, &head).await else { return };
-            let Some(reply) = state.introspection.reply(head, form).await else { return };
+            let token = form.iter().find(|(name, _)| name == "token").map(|(_, token)| token.clone());
+            let Some((reply, said)) = state.introspection.reply(head, form).await else { return };
+            if let (Some(token), Some(said)) = (token, said) {
+                state.journal.lock().push((Instant::now(), Told::Token(token, said)));
+            }
             reply
         }
         path => state.reply(path).await,
@@ -341,7 +362,10 @@ impl State {
             }
             _ => {
                 let kind = format!("application/json\r\n{}", self.fields.lock());
-                http("200 OK", kind.trim_end(), &json!({ "keys": *self.keys.lock() }).to_string())
+                let keys = self.keys.lock();
+                let ids = keys.iter().filter_map(|key| key["kid"].as_str().map(str::to_owned)).collect();
+                self.journal.lock().push((Instant::now(), Told::Keys(ids)));
+                http("200 OK", kind.trim_end(), &json!({ "keys": *keys }).to_string())
             }
         }
     }

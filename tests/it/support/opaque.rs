@@ -54,8 +54,8 @@ struct Reply {
 }
 
 impl Introspection {
-    /// A whole response; none closes the connection.
-    pub(super) async fn reply(&self, head: String, form: Form) -> Option<Vec<u8>> {
+    /// A whole response, and of a good one whether the token is known; none closes the connection.
+    pub(super) async fn reply(&self, head: String, form: Form) -> Option<(Vec<u8>, Option<bool>)> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.peak.fetch_max(self.present.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let token = form.iter().find(|(name, _)| name == "token").map(|(_, token)| token.clone()).unwrap_or_default();
@@ -63,18 +63,21 @@ impl Introspection {
         let weather = *self.weather.lock();
         let good = || {
             let inactive = Reply { kind: "application/json", body: r#"{"active":false}"#.into() };
-            let Reply { kind, body } = self.answers.lock().get(&token).cloned().unwrap_or(inactive);
-            Some(super::idp::http("200 OK", kind, &body))
+            let said = self.answers.lock().get(&token).cloned();
+            let known = said.is_some();
+            let Reply { kind, body } = said.unwrap_or(inactive);
+            Some((super::idp::http("200 OK", kind, &body), Some(known)))
         };
+        let odd = |status: &str, kind: &str, body: &str| Some((super::idp::http(status, kind, body), None));
         let reply = match weather {
             Weather::Good => good(),
             Weather::Slow(millis) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 good()
             }
-            Weather::Status(status) => Some(super::idp::http(&format!("{status} X"), "application/json", "{}")),
-            Weather::Html => Some(super::idp::http("200 OK", "text/html", "<html>Sign in</html>")),
-            Weather::Lying => Some(super::idp::http("200 OK", "application/json", "<html>Sign in</html>")),
+            Weather::Status(status) => odd(&format!("{status} X"), "application/json", "{}"),
+            Weather::Html => odd("200 OK", "text/html", "<html>Sign in</html>"),
+            Weather::Lying => odd("200 OK", "application/json", "<html>Sign in</html>"),
             Weather::Reset => None,
             Weather::ResetOnce => {
                 *self.weather.lock() = Weather::Good;
