@@ -106,6 +106,9 @@ fn a_granted_request_tells_every_step() {
     assert!(json.get("refusal").is_none() && json.get("remedy").is_none(), "{json:#}");
 }
 
+/// Path, token, step, reason, what is in the note, what is in the remedy.
+type Row<'a> = (&'a str, Option<String>, &'a str, &'a str, &'a str, &'a str);
+
 #[test]
 fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
     let desk = Desk::new();
@@ -113,8 +116,7 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
     let item = "/orders/v1/items/1";
     let of = |client: &str| Some(Token::of(&desk.idp, client).sign());
     let with = |name: &str, value: Value| Some(desk.token().claim(name, value).sign());
-    // (path, token, step, reason, in the note, in the remedy)
-    let rows: Vec<(&str, Option<String>, &str, &str, &str, &str)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         ("/orders/v1/../x", None, "path", "bad_path", "", "dot segments"),
         ("/nowhere", None, "resolve", "no_api", "no API", "Orders:v1"),
         ("/orders/v1/nothing", None, "resolve", "no_resource", "GET", "/items/{id}"),
