@@ -124,13 +124,21 @@ fn more_than_can_wait_are_refused() {
     let record = Record::in_memory().expect("memory");
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let wait = move |_: &Changes<'_>| {
+    let (running, runs) = mpsc::channel();
+    let first = move |_: &Changes<'_>| {
+        let _ = running.send(());
         while !stopped.load(Ordering::Acquire) {
             thread::yield_now();
         }
         Ok(())
     };
-    let outcomes: Vec<_> = (0..MOST_WAITING + 2).map(|_| record.submit(wait.clone(), drop)).collect();
-    assert!(matches!(outcomes.last(), Some(Err(Error::Busy))));
+    record.submit(first, drop).expect("nobody waits");
+    // The writer has taken the first, alone: from here on nothing but this thread moves what waits.
+    let begun = runs.recv_timeout(Duration::from_secs(20));
+    let outcomes: Vec<_> = (0..=MOST_WAITING).map(|_| record.submit(|_| Ok(()), drop)).collect();
+    // Before anything is asserted: the record waits for its writer when it is dropped.
     stop.store(true, Ordering::Release);
+    assert!(begun.is_ok());
+    assert!(outcomes[..MOST_WAITING].iter().all(Result::is_ok));
+    assert!(matches!(outcomes.last(), Some(Err(Error::Busy))));
 }

@@ -328,7 +328,7 @@ pub(super) fn key_of(generation: usize) -> &'static Key {
 
 /// Whether the provider's set of this generation lacks the key before it.
 pub(super) fn drops_the_old(generation: usize) -> bool {
-    generation % 3 == 0
+    generation.is_multiple_of(3)
 }
 
 impl Counts {
