@@ -117,11 +117,12 @@ impl Provider {
     /// once. Keys, issuer and listener stay, so tokens issued to others before stay good.
     pub fn replace_terms(&self, terms: Terms) {
         let (configured, lifetimes) = (terms.configured(), terms.lifetimes());
-        self.terms.store(Arc::new(terms));
-        let Some(open) = self.open.get() else { return };
-        if let Err(error) = open.state.reconcile(configured, lifetimes, self.clock.now().unix()) {
-            // The next start finds them gone, and revokes then.
-            tracing::error!(%error, "who left the configuration cannot be recorded: their tokens live on");
+        let before = self.terms.swap(Arc::new(terms));
+        let (Some(open), now) = (self.open.get(), self.clock.now().unix()) else { return };
+        if let Err(error) = open.state.reconcile(configured.clone(), lifetimes, now) {
+            // The next start finds them gone, and records it then.
+            tracing::error!(%error, "who left the configuration cannot be recorded; their tokens are refused here");
+            open.state.refuse_gone(&before.configured(), &configured, before.lifetimes(), now);
         }
     }
 

@@ -246,6 +246,21 @@ impl State {
         Ok(())
     }
 
+    /// Refuses what was issued to those who were configured `before` and no longer are, where that cannot be recorded.
+    pub(super) fn refuse_gone(
+        &self,
+        before: &[(Kind, String)],
+        configured: &[(Kind, String)],
+        lifetimes: Longest,
+        now: u64,
+    ) {
+        let ever = self.longest().unwrap_or_default();
+        let longest = ever.access.max(ever.refresh).max(lifetimes.access).max(lifetimes.refresh);
+        for (kind, name) in before.iter().filter(|one| !configured.contains(one)) {
+            self.feed(&Revoke { what: gone(*kind, name, now), until: now.saturating_add(longest) });
+        }
+    }
+
     /// Revokes, in `changes`, what was issued to a client that is gone. To be fed once that is durable.
     pub(super) fn client_gone(&self, id: &str, now: u64) -> Result<ClientGone, record::Error> {
         // What is issued to it while this is being written is revoked too; nobody gets its id again.

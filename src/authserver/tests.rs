@@ -6,6 +6,7 @@ use super::{
     testing::{FORM, GRANT, ISSUER, Server, basic, settings},
     *,
 };
+use crate::store::{TokenFacts, record};
 
 #[tokio::test]
 async fn metadata_leads_to_keys_and_tokens() {
@@ -186,6 +187,38 @@ async fn new_clients_come_and_old_ones_go_while_the_key_stays() {
     let bad = settings(json!({ "clients": [{ "id": "other", "secret": "" }] }));
     let problems = Terms::new(&bad, "key_managers[0]").expect_err("an empty secret");
     assert_eq!(problems[0].to_string(), "key_managers[0].clients[0].secret: is empty");
+}
+
+#[tokio::test]
+async fn who_left_while_the_record_takes_nothing_is_refused_all_the_same() {
+    let (record, revocations) = (Record::in_memory().expect("memory"), Arc::<Revocations>::default());
+    let server = Server::on(json!({}), record.clone(), Arc::clone(&revocations)).await;
+    let issued = server.token(Some(("shop", "s3cret")), GRANT).await.json();
+    let (_, claims) = server.verified(&issued).await;
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let mut waiting = tokio::task::JoinSet::new();
+    let busy = record.clone();
+    waiting.spawn(async move { busy.change(move |_| held.recv().map_err(|_| record::Error::Closed)).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..1100 {
+        let busy = record.clone();
+        waiting.spawn(async move { busy.change(|_| Ok(())).await });
+    }
+    let full = waiting.join_next().await.expect("some").expect("no panic");
+    assert!(matches!(full, Err(record::Error::Busy)), "{full:?}");
+    let new = settings(json!({ "clients": [{ "id": "new", "secret": "x" }] }));
+    server.provider.replace_terms(Terms::new(&new, "key_managers[0]").expect("good settings"));
+    let facts = TokenFacts {
+        issuer: ISSUER,
+        jti: None,
+        token_sha256: None,
+        consumer_key: Some("shop"),
+        subject: None,
+        issued_at: claims["iat"].as_u64(),
+    };
+    let refused = revocations.is_revoked(&facts);
+    go_on.send(()).expect("the writer waits");
+    assert!(refused);
 }
 
 #[test]

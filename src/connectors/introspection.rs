@@ -160,7 +160,8 @@ impl Introspect for Introspector {
             let outcome = time::timeout_at(end, self.call(token)).await;
             let outcome = outcome.unwrap_or_else(|_| Err(IntrospectError::Timeout(self.endpoint.shown())));
             match &outcome {
-                Ok(_) | Err(IntrospectError::NotOffered) => permit.succeeded(),
+                // Whoever brings tokens that it turns down must not take it away from everybody else.
+                Ok(_) | Err(IntrospectError::NotOffered | IntrospectError::TurnedDown(_)) => permit.succeeded(),
                 Err(_) => permit.failed(Instant::now()),
             }
             outcome
@@ -239,6 +240,12 @@ fn read(url: &Url, answer: &Answer) -> Result<AnswerForm, IntrospectError> {
         }
         StatusCode::BAD_REQUEST if is_about_us(&answer.body) => {
             return Err(IntrospectError::Credentials(format!("{place}: answered {status}")));
+        }
+        StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::URI_TOO_LONG
+        | StatusCode::UNPROCESSABLE_ENTITY => {
+            return Err(IntrospectError::TurnedDown(format!("{place}: answered {status}")));
         }
         _ => return Err(IntrospectError::Answer(format!("{place}: answered {status}"))),
     }

@@ -365,6 +365,21 @@ async fn a_provider_that_keeps_failing_is_left_alone_and_tried_by_one_call() {
     assert!(provider.introspect("t").await.is_ok());
 }
 
+/// Whoever brings tokens that the provider chokes on must not take it away from everybody else.
+#[tokio::test]
+async fn a_provider_that_turns_down_odd_tokens_is_still_there_for_others() {
+    for status in ["400 Bad Request", "413 Content Too Large", "414 URI Too Long", "422 Unprocessable Content"] {
+        let odd = r#"{"error":"invalid_request"}"#;
+        let server = Server::start(move |n, _| if n < 10 { reply(status, "application/json", odd) } else { active() });
+        let provider = provider(&at(&server.await, ""));
+        for _ in 0..10 {
+            assert_eq!(provider.introspect("odd").await.expect_err("no verdict").label(), "answer", "{status}");
+        }
+        assert_eq!(provider.circuit(), Circuit::Closed, "{status}");
+        assert!(provider.introspect("good").await.is_ok(), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn no_more_calls_at_one_time_than_configured_and_no_endless_queue() {
     let server = Server::start(|_, _| Some(Vec::new())).await;

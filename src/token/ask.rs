@@ -43,6 +43,8 @@ pub(super) struct Question<'a> {
     pub(super) issuer: Arc<Issuer>,
     /// What was found in the token itself, where both must agree.
     pub(super) verified: Option<Box<Verified>>,
+    /// Its provider has vouched for it before.
+    pub(super) known: bool,
     pub(super) client: Option<IpAddr>,
 }
 
@@ -50,9 +52,10 @@ impl Authenticator {
     /// Asks the provider, or waits for the answer that another request has asked for.
     /// `None`: the rules have changed meanwhile, and the token is to be judged anew.
     pub(super) async fn ask(&self, question: Question<'_>, now: Now) -> Result<Option<Authenticated>, Rejection> {
-        let Question { digest, token, issuer, verified, client } = question;
-        // A token that was verified is no guess.
-        let guess = verified.is_none();
+        let Question { digest, token, issuer, verified, known, client } = question;
+        // A token that was verified is no guess, nor one that was good: whoever shares its client's address and
+        // floods us does not take it away.
+        let guess = verified.is_none() && !known;
         if guess && let Err(flood) = self.failures.admit(client, now) {
             self.metrics.flooded();
             return Err(Rejection::Flooded(flood));
@@ -65,7 +68,7 @@ impl Authenticator {
             match self.cache.recall(&digest, now) {
                 Remembered::Good(identity) => return Ok(Some(Authenticated { identity, from_cache: true })),
                 Remembered::Bad(flaw) => return Err(self.refuse(flaw)),
-                Remembered::Stale(_) | Remembered::Nothing => {}
+                Remembered::Stale(_) | Remembered::Again | Remembered::Nothing => {}
             }
             let cache = Arc::clone(&self.cache);
             let call = Call { digest, token: token.into(), issuer: Arc::clone(&issuer), verified, cache, now };
@@ -149,6 +152,7 @@ impl Call {
             Ok(good) => Ok(self.remember(good, now)),
             Err(Fault::Flaw(flaw, certainty)) => {
                 self.issuer.answered(if flaw == Flaw::Inactive { "inactive" } else { "refused" });
+                self.cache.forget(&self.digest);
                 if certainty == Certainty::Certain {
                     self.cache.remember_bad(self.digest, self.issuer, flaw, None, now);
                 }

@@ -78,6 +78,8 @@ pub(super) enum Remembered {
     Bad(Flaw),
     /// Was good; cannot be judged now, since its issuer's keys are too old.
     Stale(Arc<Issuer>),
+    /// Was good when its provider was asked last; to be asked again.
+    Again,
     /// Nothing that still holds.
     Nothing,
 }
@@ -125,8 +127,8 @@ impl Cache {
         let remembered = entry.holds(now);
         match remembered {
             Remembered::Good(_) => metrics.tokens.hit.inc(),
-            // Kept: its keys may be fetched again.
-            Remembered::Stale(_) => metrics.tokens.outdated.inc(),
+            // Kept: its keys may be fetched again, or its provider vouch for it again.
+            Remembered::Stale(_) | Remembered::Again => metrics.tokens.outdated.inc(),
             Remembered::Bad(_) | Remembered::Nothing => {
                 metrics.tokens.outdated.inc();
                 self.good.invalidate(digest);
@@ -186,6 +188,11 @@ impl Cache {
         self.good.insert(digest, Arc::clone(entry));
     }
 
+    /// Its provider does not vouch for it any more.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.good.invalidate(digest);
+    }
+
     /// When a provider that vouches for a token now is to be asked again: never later than `exp` (seconds).
     pub(super) fn ask_again_ms(&self, exp: Option<u64>, now: Now) -> u64 {
         let ttl = self.introspection_ttl_ms.load(Ordering::Relaxed);
@@ -218,7 +225,7 @@ impl Entry {
             return Remembered::Bad(flaw);
         }
         if now.steady_ms >= self.ask_again_ms {
-            return Remembered::Nothing;
+            return Remembered::Again;
         }
         if key.is_some() && !self.issuer.is_fresh(now) {
             return Remembered::Stale(Arc::clone(&self.issuer));

@@ -69,7 +69,10 @@ impl Failures {
     /// At most `limit` failures in each `window` from now on; 0: any number.
     pub(super) fn set_limit(&self, limit: u64, window: Duration) {
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
-        self.window_ms.store(window, Ordering::Relaxed);
+        if self.window_ms.swap(window, Ordering::Relaxed) != window {
+            // Windows of another length are numbered otherwise: a count of before would never end, nor ever apply.
+            self.clients.invalidate_all();
+        }
         self.limit.store(limit, Ordering::Relaxed);
     }
 
@@ -141,6 +144,19 @@ mod tests {
 
     fn ip(text: &str) -> Option<IpAddr> {
         Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_window_of_another_length_begins_anew_and_counts() {
+        let failures = failures(2);
+        for (round, seconds) in [(0, 1), (1, 3600), (2, 60)] {
+            failures.set_limit(2, Duration::from_secs(seconds));
+            assert!(failures.admit(None, NOW).is_ok(), "{seconds}");
+            for token in 0..2 {
+                failures.count(None, round * 10 + token, NOW);
+            }
+            assert!(failures.admit(None, NOW).is_err(), "{seconds}");
+        }
     }
 
     #[test]

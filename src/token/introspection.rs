@@ -63,6 +63,9 @@ pub enum IntrospectError {
     /// Another answer than an introspection response.
     #[error("{0}")]
     Answer(String),
+    /// It will not look at this token: too long, or of a form it does not know. It is well otherwise.
+    #[error("{0}")]
+    TurnedDown(String),
     /// The provider does not take our own credentials.
     #[error("our credentials are refused: {0}")]
     Credentials(String),
@@ -105,7 +108,7 @@ impl IntrospectError {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",
-            Self::Answer(_) => "answer",
+            Self::Answer(_) | Self::TurnedDown(_) => "answer",
             Self::Credentials(_) => "credentials",
             Self::Metadata(_) => "metadata",
             Self::Saturated => "saturated",

@@ -450,6 +450,34 @@ async fn a_flood_of_one_address_is_stopped_and_good_tokens_pass() {
 }
 
 #[tokio::test]
+async fn a_flood_does_not_keep_a_good_token_from_being_asked_about_again() {
+    let oracle = Oracle::new(mirror);
+    let tokens = one(&oracle);
+    tokens.set_limits(&CacheSettings::default(), 10, Duration::from_secs(3600));
+    let all = KeyManagerSet::all();
+    let shared = Some("192.0.2.66".parse::<IpAddr>().expect("an address"));
+    let ask = async |token: &str, now| tokens.authenticate(token, &all, shared, now).await;
+    assert_eq!(flaw(ask("op_user", NOW).await), None);
+    for n in 0..20 {
+        let _refused = ask(&format!("random{n}"), NOW).await;
+    }
+    assert!(matches!(ask("op_new", NOW).await, Err(Rejection::Flooded(_))));
+    let calls = oracle.calls();
+    // Its time in the cache is over, twice; a provider that is away meanwhile changes nothing.
+    assert_eq!(flaw(ask("op_user", after(61)).await), None);
+    oracle.says(|_| Err(IntrospectError::Timeout("x".into())));
+    assert!(is_unavailable(&ask("op_user", after(122)).await));
+    oracle.says(|_| Ok((AnswerForm::Json, r#"{"active":true}"#.into())));
+    assert_eq!(flaw(ask("op_user", after(123)).await), None);
+    assert_eq!(oracle.calls(), calls + 3);
+    // Once it is no good it is as any other.
+    oracle.says(|_| Ok((AnswerForm::Json, r#"{"active":false}"#.into())));
+    assert_eq!(flaw(ask("op_user", after(184)).await), Some(Flaw::Inactive));
+    assert_eq!(flaw(ask("op_user", after(185)).await), Some(Flaw::Inactive), "remembered");
+    assert!(matches!(ask("op_user", after(195)).await, Err(Rejection::Flooded(_))));
+}
+
+#[tokio::test]
 async fn a_flood_evicts_no_good_token_and_memory_stays_within_the_cap() {
     let oracle = Oracle::new(mirror);
     let cap = 256 << 10;

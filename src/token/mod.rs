@@ -340,20 +340,22 @@ impl Authenticator {
             return Err(self.refuse(Flaw::Malformed));
         }
         let digest = self.cache.digest(allowed.id, token);
-        match self.cache.look_up(&digest, now, &self.metrics) {
+        let known = match self.cache.look_up(&digest, now, &self.metrics) {
             Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
             Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),
             Remembered::Stale(issuer) => return Err(out_of_keys(&issuer, now)),
-            Remembered::Nothing => {}
-        }
+            Remembered::Again => true,
+            Remembered::Nothing => false,
+        };
         // Boxed: rare, and every request would carry room for it.
-        Box::pin(self.meet(digest, token, allowed, client, now)).await
+        Box::pin(self.meet((digest, known), token, allowed, client, now)).await
     }
 
-    /// The first sight of a token: with the keys at hand, with newer ones, or by its provider's word.
+    /// The first sight of a token, or one of a token `known` to have been good: with the keys at hand, with newer
+    /// ones, or by its provider's word.
     async fn meet(
         &self,
-        digest: Digest,
+        (digest, known): (Digest, bool),
         token: &str,
         allowed: &KeyManagerSet,
         client: Option<IpAddr>,
@@ -373,7 +375,7 @@ impl Authenticator {
                 Err(Refused::Ask(issuer, verified)) => (issuer, verified),
                 outcome => return self.conclude(outcome, now),
             };
-            if let Some(good) = self.ask(Question { digest, token, issuer, verified, client }, now).await? {
+            if let Some(good) = self.ask(Question { digest, token, issuer, verified, known, client }, now).await? {
                 return Ok(good);
             }
             // The rules have changed under the question.
