@@ -58,12 +58,13 @@ impl Rows {
         changes.put(&EXPIRY, &expiry, &())
     }
 
-    /// Whether there is room for one more, once what has expired is gone.
+    /// Whether there is room for one more, once what has expired is gone: by the most lenient judge, since a revocation
+    /// must outlive what it is of.
     pub(super) fn has_room<V>(&self, changes: &Changes<'_>, table: &Table<V>, now: u64) -> Result<bool, record::Error> {
         if changes.len(table)? < self.limits.tokens {
             return Ok(true);
         }
-        while self.sweep(changes, now)? {}
+        while self.sweep(changes, now.saturating_sub(LONGEST_LEEWAY_S))? {}
         Ok(changes.len(table)? < self.limits.tokens)
     }
 

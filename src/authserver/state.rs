@@ -227,12 +227,14 @@ impl State {
                 changes.put(&LONGEST, &key, &longest)?;
             }
             let until = now.saturating_add(longest.access.max(longest.refresh));
+            // What is being issued to them at this very moment is revoked too.
+            let leaves = now.saturating_add(MOMENT_S);
             let mut revoked = Vec::new();
             let known = changes.rows(&CONFIGURED, &key, usize::MAX)?;
             for (row_key, (kind, name)) in &known {
                 if !configured.contains(&(*kind, name.clone())) {
                     changes.remove(&CONFIGURED, row_key)?;
-                    revoked.push(rows.revoke(changes, gone(*kind, name, now), until)?);
+                    revoked.push(rows.revoke(changes, gone(*kind, name, leaves), until)?);
                 }
             }
             for one in configured.iter().filter(|one| !known.iter().any(|(_, known)| known == *one)) {
@@ -257,7 +259,8 @@ impl State {
         let ever = self.longest().unwrap_or_default();
         let longest = ever.access.max(ever.refresh).max(lifetimes.access).max(lifetimes.refresh);
         for (kind, name) in before.iter().filter(|one| !configured.contains(one)) {
-            self.feed(&Revoke { what: gone(*kind, name, now), until: now.saturating_add(longest) });
+            let what = gone(*kind, name, now.saturating_add(MOMENT_S));
+            self.feed(&Revoke { what, until: now.saturating_add(longest) });
         }
     }
 
