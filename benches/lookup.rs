@@ -213,6 +213,7 @@ fn api(n: usize) -> ApiSettings {
         strip_prefix: true,
         preserve_host: false,
         forward_token: false,
+        backend_jwt: true,
         token_in: vec![tollgate::store::TokenPlace::Header],
         key_managers: Vec::new(),
         audience: Vec::new(),

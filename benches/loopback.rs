@@ -230,6 +230,7 @@ fn shared(backend: SocketAddr) -> Outcome<Shared<Granting>> {
         clock: Arc::new(Clock::new()),
         access_log: AccessLog::to(&LogSettings::default(), metrics.access_lines_dropped.clone(), io::sink())?,
         metrics,
+        assertions: Arc::default(),
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
         room: Room::new(10_000),
         settings: Arc::new(ArcSwap::from_pointee(settings)),

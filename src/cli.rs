@@ -12,9 +12,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    app::{self, App},
+    app::{self, App, ExplainError},
+    authz::Outcome,
     config::{self, Document, Settings},
-    health, quickstart,
+    explain, health, quickstart,
 };
 
 /// Judges tokens for API gateways. Without a command: the quickstart, all on loopback.
@@ -42,6 +43,8 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Tell a request's verdict, step by step, and what would make it pass. Binds nothing and counts against no quota.
+    Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Ask the admin door whether it is ready: a container probe. Exit 0 when it is, else 1.
@@ -60,6 +63,8 @@ enum Command {
 enum End {
     /// All good.
     Good,
+    /// The request explained would not be granted; told on standard output: 1.
+    NotGranted,
     /// The probe says no: 1.
     NotReady(String),
     /// Wrong arguments: 64.
@@ -87,6 +92,7 @@ fn execute(command: Option<Command>) -> End {
         None => quick_start(),
         Some(Command::Serve { config }) => serve(&config),
         Some(Command::Check { config, strict }) => check(&config, strict),
+        Some(Command::Explain(arguments)) => explain(&arguments),
         Some(Command::Schema) => print(format_args!("{:#}\n", config::schema())),
         Some(Command::Health { config, address }) => probe(config.as_deref(), &address),
     }
@@ -142,6 +148,39 @@ fn check(file: &Path, strict: bool) -> End {
     print(format_args!("{}: good\n", file.display()))
 }
 
+fn explain(arguments: &explain::Arguments) -> End {
+    let question = match arguments.question() {
+        Ok(question) => question,
+        Err(wrong) => return End::Usage(wrong),
+    };
+    let (settings, document) = match config::load(&arguments.config) {
+        Ok(loaded) => loaded,
+        Err(error) => return End::Config(error.to_string()),
+    };
+    let app = match App::build(settings) {
+        Ok(app) => app,
+        Err(problems) => return End::Config(document.explain(problems).to_string()),
+    };
+    let (explanation, caveats) = match app.explain(&question, arguments.offline) {
+        Ok(told) => told,
+        Err(ExplainError::Settings(problems)) => return End::Config(document.explain(problems).to_string()),
+        Err(ExplainError::App(error @ app::Error::Record(_))) => return End::Config(error.to_string()),
+        Err(ExplainError::App(error)) => return End::Fault(error.into()),
+    };
+    let text = if arguments.json {
+        match explain::json(&question, &explanation, &caveats) {
+            Ok(text) => text,
+            Err(error) => return End::Fault(error.into()),
+        }
+    } else {
+        explain::text(&question, &explanation, &caveats)
+    };
+    match print(text) {
+        End::Good if explanation.verdict != Outcome::Granted => End::NotGranted,
+        end => end,
+    }
+}
+
 fn probe(file: Option<&Path>, address: &str) -> End {
     let address = match file {
         None => match address.parse() {
@@ -179,6 +218,7 @@ impl End {
     fn report(self) -> ExitCode {
         let (text, code) = match self {
             Self::Good => return ExitCode::SUCCESS,
+            Self::NotGranted => return ExitCode::from(1),
             Self::NotReady(text) => (text, 1),
             Self::Usage(text) => (text, 64),
             Self::Fault(error) => (format!("{error:#}"), 70),

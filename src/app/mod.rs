@@ -3,18 +3,21 @@
 //! [`App::build`] constructs everything and neither binds a port nor contacts anyone, so that `tollgate
 //! check` is simply that. Only this module starts tasks that live as long as the process.
 
+mod explain;
 mod reload;
 mod run;
 mod watch;
 
 use std::{io, sync::Arc};
 
+pub use explain::{ExplainError, Question};
+
 use crate::{
     authserver::{self, Provider},
     authz::Authorizer,
     config::Settings,
     connectors,
-    net::{Address, Clock, client::Client, tls},
+    net::{Address, Clock, Now, client::Client, tls},
     problem::Problem,
     store::{Revocations, Snapshot, Store, record},
     sync::{self, Sharer},
@@ -22,6 +25,7 @@ use crate::{
     throttle::Limiter,
     token::{
         Authenticator, Introspect, KeyManagers, KeySource, Sources,
+        assertion::Assertions,
         settings::{ConnectorKind, KeyManagerSettings, TokenForm, Validation},
     },
 };
@@ -37,6 +41,7 @@ pub struct App {
     providers: Vec<Embedded>,
     client: Client,
     tls: Option<tls::Acceptor>,
+    assertions: Option<Assertions>,
     sharer: Option<Sharer>,
 }
 
@@ -110,6 +115,7 @@ impl App {
         let tokens = Authenticator::new(&settings.cache, &metrics.registry);
         let tokens = keep(&mut problems, tokens.map_err(|error| system("the cache of tokens", &error)));
         let tls = keep(&mut problems, listener_tls(&settings));
+        let assertions = keep(&mut problems, assertions(&settings, None, clock.now()));
         let tables = keep(&mut problems, tables(&settings, 1));
         let revocations = keep(&mut problems, revocations(&settings, &metrics));
         let sharer = revocations
@@ -120,11 +126,12 @@ impl App {
             .as_ref()
             .zip(providers.as_ref())
             .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, &clock, providers)));
-        let parts = (client, tokens, tls, tables, revocations, sharer, providers, key_managers);
+        let parts = (client, tokens, tls, assertions, tables, revocations, sharer, providers, key_managers);
         let (
             Some(client),
             Some(tokens),
             Some(tls),
+            Some(assertions),
             Some(tables),
             Some(revocations),
             Some(sharer),
@@ -145,7 +152,7 @@ impl App {
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::clone(&metrics),
         });
-        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls, sharer })
+        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls, assertions, sharer })
     }
 }
 
@@ -221,14 +228,23 @@ fn key_managers(
     clock: &Arc<Clock>,
     providers: &[Embedded],
 ) -> Result<KeyManagers, Vec<Problem>> {
+    sources_of(settings, |manager, field| {
+        let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
+        match own {
+            Some(embedded) => Ok(embedded.sources(manager)),
+            None => connectors::sources(manager, field, client, clock),
+        }
+    })
+}
+
+/// The key managers of the settings; `sources` tells how the provider of each, at this field, is reached.
+fn sources_of(
+    settings: &Settings,
+    sources: impl Fn(&KeyManagerSettings, &str) -> Result<Sources, Vec<Problem>>,
+) -> Result<KeyManagers, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (i, manager) in settings.key_managers.iter().enumerate() {
-        let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
-        let source = match own {
-            Some(embedded) => Ok(embedded.sources(manager)),
-            None => connectors::sources(manager, &format!("key_managers[{i}]"), client, clock),
-        };
-        match source {
+        match sources(manager, &format!("key_managers[{i}]")) {
             Ok(source) => managers.push((manager.clone(), source)),
             Err(found) => problems.extend(found),
         }
@@ -236,8 +252,17 @@ fn key_managers(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let claims: Arc<[Box<str>]> = settings.identity_headers.claims.keys().map(|name| name.as_str().into()).collect();
+    // Those of identity headers first, by whose places they are looked up.
+    let for_upstreams = settings.backend_jwt.iter().flat_map(|jwt| &jwt.claims);
+    let further = for_upstreams.filter(|name| !settings.identity_headers.claims.contains_key(*name));
+    let claims: Arc<[Box<str>]> =
+        settings.identity_headers.claims.keys().chain(further).map(|name| name.as_str().into()).collect();
     KeyManagers::build(managers, &claims)
+}
+
+/// What mints backend JWTs, with the keys of `before` if there was one.
+fn assertions(settings: &Settings, before: Option<&Assertions>, now: Now) -> Result<Option<Assertions>, Vec<Problem>> {
+    settings.backend_jwt.as_ref().map(|jwt| Assertions::build(jwt, before, now)).transpose()
 }
 
 /// The proxy's certificates.

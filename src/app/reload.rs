@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Embedded, embedded, keep, key_managers, limit_tokens, longest_leeway_s, tables};
+use super::{Embedded, assertions, embedded, keep, key_managers, limit_tokens, longest_leeway_s, tables};
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
@@ -70,7 +70,11 @@ impl Reloader {
         let generation = self.status.lock().generation + 1;
         let tables = keep(&mut problems, tables(&settings, generation));
         let managers = keep(&mut problems, self.key_managers(&settings));
-        let (Some(tables), Some(managers)) = (tables, managers) else { return Err(document.explain(problems)) };
+        let signing = self.proxy.as_ref().and_then(|proxy| proxy.assertions.load_full());
+        let minting = keep(&mut problems, assertions(&settings, signing.as_deref(), self.clock.now()));
+        let (Some(tables), Some(managers), Some(minting)) = (tables, managers, minting) else {
+            return Err(document.explain(problems));
+        };
         if !problems.is_empty() {
             return Err(document.explain(problems));
         }
@@ -93,6 +97,7 @@ impl Reloader {
         self.access_log.apply(&settings.log);
         if let (Some(proxy), Some(settings)) = (&self.proxy, &settings.proxy) {
             proxy.reload(settings.clone());
+            proxy.assertions.store(minting.map(Arc::new));
         }
         self.settings = settings;
         Ok(started)

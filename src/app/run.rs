@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::{
     runtime,
@@ -41,7 +41,7 @@ use crate::{
     store::record::Record,
     sync::Sharer,
     telemetry::{AccessLog, Logs},
-    token::{Circuit, Issuer, IssuerStatus},
+    token::{Circuit, Issuer, IssuerStatus, assertion::Assertions},
 };
 
 /// What is bound, before anything runs.
@@ -144,7 +144,8 @@ impl App {
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
-        let proxy = self.start_proxy(doors.proxy, &access_log, &drain, &alive)?;
+        let assertions = self.assertions.take();
+        let proxy = self.start_proxy(assertions, doors.proxy, &access_log, &drain, &alive)?;
         // An embedded provider alone has no workers that could end: the sender is kept for them.
         let _alive = proxy.is_none().then_some(alive);
         started.store(true, Ordering::Release);
@@ -199,6 +200,7 @@ impl App {
     /// Starts the proxy's workers; `None`: it is not configured.
     fn start_proxy(
         &self,
+        assertions: Option<Assertions>,
         listeners: Vec<Listener>,
         access_log: &AccessLog,
         drain: &Drain,
@@ -211,6 +213,7 @@ impl App {
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
             access_log: access_log.clone(),
+            assertions: Arc::new(ArcSwapOption::from_pointee(assertions)),
             limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
             room: room(settings.max_connections),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
@@ -328,7 +331,7 @@ fn start_worker(
 }
 
 /// Everything but requests: side doors, key fetches, reloads.
-fn control_runtime() -> Result<runtime::Runtime, Error> {
+pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
     runtime::Builder::new_current_thread()
         .enable_all()
         .build()

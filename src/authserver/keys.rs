@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::key::SigningKey;
 use crate::{
     store::record::{self, Record, Table},
-    token::LocalKeys,
+    token::{LocalKeys, SigningError, SigningKey},
 };
 
 /// All keys in use.
@@ -51,7 +50,7 @@ pub(super) enum Error {
     #[error(transparent)]
     Record(#[from] record::Error),
     #[error(transparent)]
-    Key(#[from] super::key::Error),
+    Key(#[from] SigningError),
     #[error("a recorded signing key cannot be read")]
     Unreadable,
 }

@@ -7,7 +7,6 @@
 
 mod error;
 mod introspection;
-mod key;
 mod keys;
 mod random;
 mod registration;

@@ -171,7 +171,7 @@ fn mint(
     }
     match terms.form {
         TokenForm::Jwt => {
-            let text = provider.keys()?.current().sign(&claims).map_err(|error| {
+            let text = provider.keys()?.current().sign("at+jwt", &claims).map_err(|error| {
                 tracing::error!(%error, "a token cannot be signed");
                 Error::Server
             })?;

@@ -6,7 +6,9 @@
 mod credential;
 mod decision;
 mod denial;
+mod explain;
 pub mod fault;
+mod remedy;
 mod request;
 mod scope;
 mod subscription;
@@ -18,6 +20,7 @@ use arrayvec::ArrayVec;
 
 pub use decision::{Decision, ForwardQuery, Found, Grant, Refusal};
 pub use denial::Denial;
+pub use explain::{Answer, Explanation, Findings, Outcome, Passage};
 pub use request::CheckRequest;
 pub use trace::{Step, StepTimer, Trace};
 
@@ -30,6 +33,7 @@ use crate::{
     token::{Authenticated, Authenticator, Flaw, Identity},
 };
 use decision::Seen;
+use trace::Recorder;
 
 /// The engine behind every door.
 #[derive(Debug)]
@@ -82,25 +86,26 @@ impl Authorizer {
         let path = canonical(request.path).map_err(Denial::Path)?;
         trace.step(Step::Path, || path.clone().into_owned());
         let (api, resource, context_len) = resolve(tables, request, &path, seen)?;
-        trace.step(Step::Resolve, || format!("{} {}", api.id, resource.template));
+        trace.step(Step::Resolve, || explain::elected(api, resource));
         let credential = credential::find(request, api, resource)?;
-        trace.step(Step::Credential, || if credential.is_some() { "bearer" } else { "none" }.to_owned());
+        trace.step(Step::Credential, || explain::brought(credential.is_some(), resource));
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
             self.require_unrevoked(&identity)?; // even if cached
+            trace.step(Step::Revocation, || "not revoked, as far as this process knows".to_owned());
             scope::require_level(resource, &identity)?;
             subscription::require(tables, api, &identity, seen)?;
             require_environment(api, seen)?;
             trace.step(Step::Subscription, || subscription::describe(tables, seen));
             scope::require(resource, &identity)?;
             scope::require_audience(api, &identity)?;
-            trace.step(Step::Scope, || resource.scopes.join(" "));
+            trace.step(Step::Scope, || explain::scopes(resource));
         }
         require_environment(api, seen)?;
         let usage = self.admit(tables, api, resource, seen, request)?;
-        trace.step(Step::Throttle, || "room left".to_owned());
+        trace.step(Step::Throttle, || explain::limits(tables, api, resource, seen));
         let query = credential::without_token(request.query);
-        trace.step(Step::Grant, String::new);
+        trace.step(Step::Grant, || explain::destination(api, seen));
         Ok(Permit { path: rewritten(path), context_len, query, usage })
     }
 
@@ -115,9 +120,7 @@ impl Authorizer {
     ) -> Result<Arc<Identity>, Denial> {
         let Authenticated { identity, from_cache } =
             self.tokens.authenticate(token, &api.key_managers, request.client, request.now).await?;
-        trace.step(Step::Authenticate, || {
-            format!("{}{}", identity.key_manager, if from_cache { ", seen before" } else { "" })
-        });
+        trace.step(Step::Authenticate, || explain::identified(&identity, from_cache, request.now));
         seen.identity = Some(Arc::clone(&identity));
         Ok(identity)
     }

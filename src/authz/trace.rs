@@ -12,6 +12,7 @@ pub enum Step {
     Resolve,
     Credential,
     Authenticate,
+    Revocation,
     Subscription,
     Scope,
     Throttle,
@@ -26,6 +27,7 @@ impl Step {
             Self::Resolve => "resolve",
             Self::Credential => "credential",
             Self::Authenticate => "authenticate",
+            Self::Revocation => "revocation",
             Self::Subscription => "subscription",
             Self::Scope => "scope",
             Self::Throttle => "throttle",
@@ -43,6 +45,16 @@ pub trait Trace {
 impl Trace for () {
     #[inline(always)]
     fn step(&mut self, _: Step, _: impl FnOnce() -> String) {}
+}
+
+/// Writes down every step, for [`Authorizer::explain`](super::Authorizer::explain).
+#[derive(Debug, Default)]
+pub(super) struct Recorder(pub(super) Vec<(Step, String)>);
+
+impl Trace for Recorder {
+    fn step(&mut self, step: Step, note: impl FnOnce() -> String) {
+        self.0.push((step, note()));
+    }
 }
 
 /// A trace that may not be there.

@@ -33,7 +33,10 @@ use crate::{
     sync::SharedSettings,
     telemetry::LogSettings,
     throttle,
-    token::settings::{CacheSettings, KeyManagerSettings},
+    token::{
+        assertion::BackendJwtSettings,
+        settings::{CacheSettings, KeyManagerSettings},
+    },
 };
 
 pub use format::Format;
@@ -79,6 +82,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Who is calling, for the upstream.
     pub identity_headers: IdentityHeaders,
+    /// What upstreams are told of the caller by a JWT of ours; without the section nothing.
+    pub backend_jwt: Option<BackendJwtSettings>,
     /// The OAuth providers whose tokens count, in the order they are asked.
     pub key_managers: Vec<KeyManagerSettings>,
     /// What is served.
@@ -117,6 +122,7 @@ impl Default for Settings {
             throttle: throttle::Settings::default(),
             log: LogSettings::default(),
             identity_headers: IdentityHeaders::default(),
+            backend_jwt: None,
             key_managers: Vec::new(),
             apis: Vec::new(),
             applications: Vec::new(),
@@ -133,7 +139,13 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.iter().map(|network| network.0).collect(),
             fault_format: self.fault_format,
             realm: self.realm.clone(),
-            strip_headers: self.strip_headers.clone(),
+            // What carries our JWT is no client's to send.
+            strip_headers: self
+                .strip_headers
+                .iter()
+                .chain(self.backend_jwt.iter().map(|jwt| &jwt.header))
+                .cloned()
+                .collect(),
             identity_headers: self.identity_headers.clone(),
             rate_limit_headers: self.throttle.headers,
         }

@@ -25,6 +25,7 @@ impl Settings {
         let mut found = Findings::default();
         self.check_general(&mut found);
         self.check_headers(&mut found);
+        self.check_backend_jwt(&mut found);
         self.check_doors(&mut found);
         if let Some(proxy) = &self.proxy {
             check_proxy(proxy, &mut found);
@@ -73,6 +74,17 @@ impl Settings {
                 found.add(field, format_args!("is the same header as {other}"));
             }
         }
+    }
+
+    fn check_backend_jwt(&self, found: &mut Findings) {
+        let Some(jwt) = &self.backend_jwt else { return };
+        found.check_header("backend_jwt.header", &jwt.header, &RESERVED);
+        let dashed = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
+        let headers = &self.identity_headers;
+        let fixed = [&headers.subject, &headers.client_id, &headers.scopes, &headers.application, &headers.tier];
+        let taken = fixed.into_iter().chain(headers.claims.values()).any(|name| dashed(name) == dashed(&jwt.header));
+        found.refuse(taken, "backend_jwt.header", "is an identity header too");
+        found.refuse(self.proxy.is_none(), "backend_jwt", "is of no use without [proxy], which sends it on");
     }
 
     fn check_doors(&self, found: &mut Findings) {

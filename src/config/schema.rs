@@ -169,6 +169,14 @@ mod tests {
         identity_headers.application = "X-Auth-Application"
         identity_headers.tier = "X-Auth-Tier"
         identity_headers.claims = {}
+        backend_jwt
+        backend_jwt.header = "X-JWT-Assertion"
+        backend_jwt.profile = "plain"
+        backend_jwt.issuer
+        backend_jwt.lifetime = "1m"
+        backend_jwt.key_rotation = "1d"
+        backend_jwt.claims = []
+        backend_jwt.jwks_path = "/.well-known/tollgate-backend-jwks.json"
         key_managers = []
         key_managers.name
         key_managers.connector
@@ -232,6 +240,7 @@ mod tests {
         apis.strip_prefix = true
         apis.preserve_host = false
         apis.forward_token = false
+        apis.backend_jwt = true
         apis.token_in = ["header"]
         apis.key_managers = []
         apis.audience = []

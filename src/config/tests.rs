@@ -323,9 +323,21 @@ fn the_reference_writes_defaults() {
     assert_eq!(reference.proxy, proxy);
     let bare = r#"{"name": "Orders", "context": "/orders", "version": "v1", "upstream": "http://127.0.0.1:3000", "resources": [{"path": "/items/{id}"}]}"#;
     assert_eq!(reference.apis, [serde_json::from_str::<ApiSettings>(bare).unwrap()]);
-    let Settings { proxy, admin, key_managers, apis, applications, subscriptions, tiers, .. } = reference.clone();
-    let defaults =
-        Settings { proxy, admin, key_managers, apis, applications, subscriptions, tiers, ..Settings::default() };
+    // A section that switches something on by being there.
+    assert_eq!(reference.backend_jwt, Some(crate::token::assertion::BackendJwtSettings::default()));
+    let Settings { proxy, admin, backend_jwt, key_managers, apis, applications, subscriptions, tiers, .. } =
+        reference.clone();
+    let defaults = Settings {
+        proxy,
+        admin,
+        backend_jwt,
+        key_managers,
+        apis,
+        applications,
+        subscriptions,
+        tiers,
+        ..Settings::default()
+    };
     assert_eq!(reference, defaults);
 }
 

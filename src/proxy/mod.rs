@@ -32,8 +32,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -62,6 +62,7 @@ use crate::{
     store::{Api, Store, Upstream, UpstreamScheme},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     throttle::Usage,
+    token::assertion::{Assertions, Caller},
 };
 
 /// Gives verdicts. [`Authorizer`] does; tests bring their own.
@@ -89,6 +90,8 @@ pub struct Shared<J = Authorizer> {
     pub metrics: Arc<Metrics>,
     /// Where access lines go.
     pub access_log: AccessLog,
+    /// What mints backend JWTs, if anything does; a reload replaces it.
+    pub assertions: Arc<ArcSwapOption<Assertions>>,
     /// Settings; a reload replaces them.
     pub settings: Arc<ArcSwap<Settings>>,
     /// The settings' part that the server reads; replaced with them.
@@ -107,6 +110,7 @@ impl<J> Clone for Shared<J> {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             access_log: self.access_log.clone(),
+            assertions: self.assertions.clone(),
             settings: self.settings.clone(),
             limits: self.limits.clone(),
             room: self.room.clone(),
@@ -189,6 +193,9 @@ impl<J: Judge> Proxy<J> {
 
     /// A request's way, after [`Self::begin`] and before [`Self::answer`].
     async fn respond(&self, turn: &mut Turn) -> Outcome {
+        if let Some(keys) = self.published_keys(&turn.head) {
+            return keys;
+        }
         let outcome = match self.judge(turn).await {
             Ok(granted) => self.forward(turn, granted).await,
             Err(denial) => Outcome::Refused(denial),
@@ -234,6 +241,45 @@ impl<J: Judge> Proxy<J> {
         }
     }
 
+    /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
+    fn published_keys(&self, head: &Request<()>) -> Option<Outcome> {
+        let assertions = self.shared.assertions.load();
+        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri().path())?;
+        if !matches!(*head.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let body = if head.method() == Method::GET { Body::full(assertions.jwks()) } else { Body::default() };
+        let mut response = Response::new(body);
+        let fields = response.headers_mut();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        Some(Outcome::Published(response))
+    }
+
+    /// What the upstream is told of the caller by a JWT of ours; nothing of an anonymous one.
+    fn assertion(&self, turn: &Turn, api: &Api) -> Result<Option<(HeaderName, HeaderValue)>, Denial> {
+        let assertions = self.shared.assertions.load();
+        let found = &turn.exchange.found;
+        let (Some(assertions), Some(identity), Some(place), true) =
+            (assertions.as_deref(), &found.identity, found.api, api.backend_jwt)
+        else {
+            return Ok(None);
+        };
+        let caller = Caller {
+            identity,
+            api: (api, place),
+            application: found.application(),
+            subscription: found.subscription(),
+            key_type: found.key_type,
+            generation: found.tables.generation,
+        };
+        let value = assertions.of(caller, turn.exchange.now).map_err(|error| {
+            tracing::error!(api.name = &*api.name, %error, "cannot sign a backend JWT");
+            Denial::Internal
+        })?;
+        Ok(Some((assertions.header().clone(), value)))
+    }
+
     /// What the verdict lets pass goes to the upstream, and its answer comes back.
     async fn forward(&self, turn: &mut Turn, granted: Granted) -> Outcome {
         let tables = turn.exchange.found.tables.clone();
@@ -242,9 +288,13 @@ impl<J: Judge> Proxy<J> {
         };
         let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
         let upstreams = api.upstreams.of(turn.exchange.found.key_type);
+        let assertion = match self.assertion(turn, api) {
+            Ok(assertion) => assertion,
+            Err(denial) => return Outcome::Refused(denial),
+        };
         let plan = turn.plan(&granted, api, upstreams);
         let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables);
-        let mut slot = Some(turn.outbound(granted, plan.websocket).map(|()| body));
+        let mut slot = Some(turn.outbound(granted, assertion, plan.websocket).map(|()| body));
 
         let begun = turn.exchange.started;
         let limit = turn.settings.timeouts.request.0;
@@ -277,6 +327,11 @@ impl<J: Judge> Proxy<J> {
         let Turn { mut exchange, connection, kind, upgrade, .. } = turn;
         match outcome {
             Outcome::Answered(response) => pass_on(response, exchange),
+            Outcome::Published(response) => {
+                exchange.granted();
+                exchange.status = response.status().as_u16();
+                response.map(|body| body.with(exchange))
+            }
             Outcome::Switched(response) => match upgrade {
                 Some(client) => switch(response, client, exchange, &connection),
                 None => fault(&Denial::Internal, exchange, kind),
@@ -347,6 +402,8 @@ struct Granted {
 enum Outcome {
     /// The upstream answered.
     Answered(Response<Body>),
+    /// We answer ourselves: the keys of the backend JWTs.
+    Published(Response<Body>),
     /// Client and upstream agreed to switch protocols.
     Switched(Response<Body>),
     /// It may not pass; nothing of it was forwarded.
@@ -376,7 +433,12 @@ impl Turn {
     }
 
     /// The head as the upstream gets it, save what each way there says anew.
-    fn outbound(&mut self, granted: Granted, websocket: bool) -> Request<()> {
+    fn outbound(
+        &mut self,
+        granted: Granted,
+        assertion: Option<(HeaderName, HeaderValue)>,
+        websocket: bool,
+    ) -> Request<()> {
         self.exchange.path = granted.path;
         self.exchange.usage = granted.usage;
         let host = self.host();
@@ -391,6 +453,10 @@ impl Turn {
             websocket,
         }
         .edit(head.headers_mut());
+        // After what a client sent under that name is gone.
+        if let Some((name, value)) = assertion {
+            head.headers_mut().insert(name, value);
+        }
         head
     }
 

@@ -177,6 +177,7 @@ pub(super) fn gate(plan: Plan) -> Gate {
         clock: Arc::new(Clock::new()),
         access_log: AccessLog::to(&log, metrics.access_lines_dropped.clone(), lines.clone()).unwrap(),
         metrics,
+        assertions: Arc::default(),
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
         room: Room::new(10_000),
         settings: Arc::new(ArcSwap::from_pointee(settings)),

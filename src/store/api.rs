@@ -84,6 +84,7 @@ impl<'a> ApiBuilder<'a> {
             strip_prefix: api.strip_prefix,
             preserve_host: api.preserve_host,
             forward_token: api.forward_token,
+            backend_jwt: api.backend_jwt,
             token_in_header: places(api, TokenPlace::Header, &field, problems),
             token_in_query: api.token_in.contains(&TokenPlace::Query),
             key_managers: self.key_manager_set(&api.key_managers, &field, problems),
@@ -93,6 +94,7 @@ impl<'a> ApiBuilder<'a> {
             fault_format: api.fault_format.unwrap_or(self.fault_format),
             resources,
             counters: ApiCounters::default(),
+            context: contexts.first().map_or("", String::as_str).into(),
             id: id.into(),
         };
         (api, Placement { hosts, contexts, resources: sound })

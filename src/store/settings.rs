@@ -128,6 +128,9 @@ pub struct ApiSettings {
     /// Send the credential on to the upstream.
     #[serde(default)]
     pub forward_token: bool,
+    /// Send a backend JWT to the upstream, where there is a `[backend_jwt]`.
+    #[serde(default = "yes")]
+    pub backend_jwt: bool,
     /// Where a credential may stand: `header`, `query` (`access_token`).
     #[serde(default = "header_only")]
     pub token_in: Vec<TokenPlace>,

@@ -45,6 +45,8 @@ pub struct Api {
     pub version: Option<Box<str>>,
     /// `name:version`, or the name where there is no version.
     pub id: Box<str>,
+    /// Where it is served, with its version; empty for `/`.
+    pub context: Box<str>,
     /// Where requests go.
     pub upstreams: Upstreams,
     /// Cut context and version towards the upstream.
@@ -53,6 +55,8 @@ pub struct Api {
     pub preserve_host: bool,
     /// Send the credential on.
     pub forward_token: bool,
+    /// Send a backend JWT, where there are any.
+    pub backend_jwt: bool,
     /// A credential may stand in `Authorization`.
     pub token_in_header: bool,
     /// A credential may stand in the query.

@@ -5,11 +5,13 @@
 
 mod answer;
 mod ask;
+pub mod assertion;
 mod cache;
 mod claims;
 mod conditions;
 mod failures;
 mod flight;
+mod glance;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
@@ -27,6 +29,7 @@ mod managers;
 mod metrics;
 mod rules;
 pub mod settings;
+mod signing_key;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -46,11 +49,13 @@ use prometheus::Registry;
 use tokio::runtime::Handle;
 
 pub use failures::Flood;
+pub use glance::{Form, Glance, Wants};
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
+pub use signing_key::{SigningError, SigningKey};
 
 use crate::{net::Now, store::KeyManagerSet};
 use ask::{Outcome, Question};

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("problem", 0),
     ("units", 0),
     ("secret", 0),
@@ -28,6 +28,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("main", 5),
     ("lib", 5),
     ("cli", 5),
+    ("explain", 5),
     ("health", 5),
     ("quickstart", 5),
     ("app", 5),

@@ -3,10 +3,12 @@
 
 mod admin;
 mod attacks;
+mod backend_jwt;
 mod claims;
 mod cli;
 mod docs;
 mod drain;
+mod explain;
 mod faults;
 mod introspection;
 mod jwe;

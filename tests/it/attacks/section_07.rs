@@ -11,15 +11,16 @@ pub(super) const SECTION: Section = Section {
         ("I03", "identity_of_the_client_never_passes"),
         ("I04", "hop_by_hop_lists_cannot_remove_ours"),
         ("I05", "an_absent_claim_is_not_inherited"),
+        ("I06", "a_claim_of_several_values_is_one_field"),
         ("I07", "identity_in_trailers_is_dropped"),
         ("I08", "proxy::the_credential_is_removed"),
+        ("I10", "backend_jwt::it_is_short_lived_and_verifies_by_the_published_keys, assertion::tests"),
+        ("I11", "backend_jwt::nobody_is_told_of_another"),
     ],
-    waits: &[
-        ("I06", "waits for claims with several values"),
-        ("I09", "mirrors and error pages are not in the design"),
-        ("I10", "waits for the backend JWT"),
-        ("I11", "waits for the backend JWT"),
-    ],
+    waits: &[(
+        "I09",
+        "does not apply: there are no mirrors and error pages, and redirects are passed on, not followed",
+    )],
 };
 
 #[test]
@@ -116,6 +117,22 @@ fn an_absent_claim_is_not_inherited() {
         let answer = block_on(world.gate.send(*via, &request));
         assert_eq!(answer.status, 200);
         assert!(answer.forwarded_field("x-auth-email").is_empty(), "{}", answer.forwarded());
+    }
+}
+
+#[test]
+fn a_claim_of_several_values_is_one_field() {
+    let world = world(Form::Wso2);
+    let token = world.token().claim("email", serde_json::json!(["a@example.com", "b,\r\nx-evil: 1"])).sign();
+    for via in crate::support::BOTH {
+        let request = Request::get("/orders/v1/items/{m}")
+            .bearer(&token)
+            .header("x-auth-email", "forged")
+            .header("X_Auth_Email", "forged");
+        let answer = block_on(world.gate.send(*via, &request));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.forwarded_field("x-auth-email"), ["a@example.com,b%2C%0D%0Ax-evil:%201"], "{via:?}");
+        assert!(!answer.forwarded().contains("forged"), "{}", answer.forwarded());
     }
 }
 

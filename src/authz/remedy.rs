@@ -1,0 +1,311 @@
+//! Why a request was refused and what would make it pass, in a sentence each, from the data at hand.
+
+use super::{
+    Authorizer, CheckRequest, Denial, Found,
+    explain::{wanted, whose},
+};
+use crate::{
+    throttle::{Level, Usage},
+    token::{Flaw, Form, Glance},
+};
+
+/// A refusal with all that is known around it.
+pub(super) struct Case<'a> {
+    pub(super) denial: &'a Denial,
+    pub(super) found: &'a Found,
+    /// What the token says of itself; none: there is none, or it was not looked for.
+    pub(super) glance: Option<&'a Glance>,
+    pub(super) authorizer: &'a Authorizer,
+    pub(super) request: &'a CheckRequest<'a>,
+}
+
+impl Case<'_> {
+    /// What is wrong, and what would make it pass.
+    pub(super) fn told(&self) -> (String, String) {
+        let (wrong, remedy) = match self.denial {
+            Denial::NoApi => self.no_api(),
+            Denial::NoResource => self.no_resource(),
+            Denial::NoCredential => self.no_credential(),
+            Denial::Token(flaw) => self.token(*flaw),
+            Denial::AuthLevel => self.auth_level(),
+            Denial::NotSubscribed => self.not_subscribed(),
+            Denial::SubscriptionBlocked | Denial::SubscriptionInactive => self.state(),
+            Denial::NoEnvironment => self.no_environment(),
+            Denial::Scope => self.scope(),
+            Denial::ApiAudience => self.api_audience(),
+            Denial::Throttled(throttled) => throttled_at(throttled.level, throttled.burst, &throttled.usage),
+            Denial::Flooded(usage) => (
+                format!("{} bad tokens have come from this address", usage.limit),
+                format!("wait {} s, or raise [throttle] failures", usage.reset_s),
+            ),
+            Denial::Unavailable { .. } => self.unavailable(),
+            Denial::Credentials => (
+                "more than one credential".into(),
+                "bring one token, in one Authorization field or the one place that token_in names".into(),
+            ),
+            denial => (denial.message().to_owned(), denial.description().to_owned()),
+        };
+        (wrong, capital(&remedy) + ".")
+    }
+
+    fn no_api(&self) -> (String, String) {
+        let contexts: Vec<&str> = self.found.tables.apis.iter().map(|api| &*api.id).take(MOST_NAMED).collect();
+        let host =
+            if self.request.host.is_empty() { String::new() } else { format!(" for host {}", self.request.host) };
+        (
+            format!("no API is served at this path{host}"),
+            format!("ask for the context and version of one of the APIs: {}", contexts.join(", ")),
+        )
+    }
+
+    fn no_resource(&self) -> (String, String) {
+        let Some(api) = self.found.api() else { return self.no_api() };
+        let each = api.resources.iter().take(MOST_NAMED).map(|resource| {
+            let verbs: Vec<&str> = resource.methods.iter().map(http::Method::as_str).collect();
+            let verbs = if verbs.is_empty() { "*".into() } else { verbs.join(",") };
+            format!("{verbs} {}", resource.template)
+        });
+        (
+            format!("API {} has no resource for {} at this path", api.id, self.request.method),
+            format!("ask for one of its resources ({}), or add one", each.collect::<Vec<_>>().join(", ")),
+        )
+    }
+
+    fn no_credential(&self) -> (String, String) {
+        let query = self.found.api().is_some_and(|api| api.token_in_query);
+        let header = self.found.api().is_some_and(|api| api.token_in_header);
+        let place = match (header, query) {
+            (true, true) => "Authorization: Bearer TOKEN, or ?access_token=TOKEN",
+            (false, true) => "?access_token=TOKEN",
+            _ => "Authorization: Bearer TOKEN",
+        };
+        ("no token where this API looks for one".into(), format!("send {place}"))
+    }
+
+    fn auth_level(&self) -> (String, String) {
+        let Some(resource) = self.found.resource() else { return nothing_known() };
+        (
+            format!("the resource needs {}", whose(resource.auth_level)),
+            format!("bring {}, or change the resource's auth_level", whose(resource.auth_level)),
+        )
+    }
+
+    fn not_subscribed(&self) -> (String, String) {
+        let (Some(identity), Some(api)) = (&self.found.identity, self.found.api()) else { return nothing_known() };
+        let Some(key) = &identity.consumer_key else {
+            return (
+                "the token names no consumer key".into(),
+                format!("let consumer_key_claim of key manager {} name a claim that it has", identity.key_manager),
+            );
+        };
+        match self.found.application() {
+            None => (
+                format!("consumer key {key} of key manager {} belongs to no application", identity.key_manager),
+                format!("add the key to an application, and subscribe that application to {}", api.id),
+            ),
+            Some(application) => (
+                format!("application {} is not subscribed to {}", &*application.name, api.id),
+                format!("add a [[subscriptions]] of {} to {}", &*application.name, api.id),
+            ),
+        }
+    }
+
+    fn state(&self) -> (String, String) {
+        let (Some(application), Some(subscription), Some(api)) =
+            (self.found.application(), self.found.subscription(), self.found.api())
+        else {
+            return nothing_known();
+        };
+        (
+            format!(
+                "the subscription of application {} to {} is {}, and the key is of type {}",
+                &*application.name,
+                api.id,
+                configured(subscription.state),
+                configured(self.found.key_type)
+            ),
+            "set the subscription's state to UNBLOCKED".into(),
+        )
+    }
+
+    fn no_environment(&self) -> (String, String) {
+        let Some(api) = self.found.api() else { return nothing_known() };
+        let environment = configured(self.found.key_type).to_lowercase();
+        (
+            format!("API {} has no {environment} upstream, and the key is of that type", api.id),
+            format!("give the API {environment} = \"…\", or bring a token of a key of the other type"),
+        )
+    }
+
+    fn scope(&self) -> (String, String) {
+        let (Some(identity), Some(resource)) = (&self.found.identity, self.found.resource()) else {
+            return nothing_known();
+        };
+        let had = if identity.scopes.is_empty() { "none".into() } else { identity.scopes.join(" ") };
+        (format!("needs {}; the token has {had}", wanted(resource)), format!("bring a token with {}", wanted(resource)))
+    }
+
+    fn api_audience(&self) -> (String, String) {
+        let (Some(identity), Some(api)) = (&self.found.identity, self.found.api()) else { return nothing_known() };
+        (
+            format!("API {} wants aud {}; the token has {}", api.id, listed(&api.audience), listed(&identity.audience)),
+            format!("bring a token for {}", api.audience.join(" or ")),
+        )
+    }
+
+    fn unavailable(&self) -> (String, String) {
+        let managers = self.glance.map_or(&[][..], |glance| &glance.managers);
+        let name = managers.first().map_or("its key manager", |wants| &wants.name);
+        (
+            format!("{name} cannot be asked: its keys are not at hand, or it does not answer"),
+            format!("see that the provider of {name} can be reached from here; this is no verdict on the token"),
+        )
+    }
+
+    fn token(&self, flaw: Flaw) -> (String, String) {
+        let empty = Glance::default();
+        let glance = self.glance.unwrap_or(&empty);
+        let issuer = glance.issuer.as_deref().unwrap_or("none");
+        let now = self.request.now.unix();
+        let manager = match glance.managers.as_slice() {
+            [] => "its key manager".to_owned(),
+            all => all.iter().map(|wants| wants.name.as_str()).collect::<Vec<_>>().join(" or "),
+        };
+        match flaw {
+            Flaw::UnknownIssuer => (
+                format!("no key manager has the issuer {issuer}"),
+                format!("bring a token of {}, or add a key manager with its issuer", self.issuers()),
+            ),
+            Flaw::KeyManagerNotAllowed => (
+                format!("{manager} is none of the API's key_managers"),
+                format!("bring a token of {}, or add {manager} to the API's key_managers", self.allowed()),
+            ),
+            Flaw::UnknownKey => (
+                format!("issuer {issuer} has no key with the id {}", glance.key_id.as_deref().unwrap_or("(none)")),
+                format!("sign with a key that the provider of {manager} publishes, or see that it publishes this one"),
+            ),
+            Flaw::Signature => (
+                format!(
+                    "the signature is not by the key {} of issuer {issuer}",
+                    glance.key_id.as_deref().unwrap_or("(any)")
+                ),
+                "bring the token as its provider issued it; it was changed, or signed by another key".into(),
+            ),
+            Flaw::Algorithm => (
+                format!("alg {} is not taken, or not with such a key", glance.algorithm.as_deref().unwrap_or("(none)")),
+                format!("sign with {}", self.taken(glance)),
+            ),
+            Flaw::Expired => (
+                format!("expired {} s ago", now.saturating_sub(glance.expires_at.unwrap_or(now))),
+                "bring a fresh token".into(),
+            ),
+            Flaw::NotYetValid => (
+                format!("good only in {} s", glance.not_before.unwrap_or(now).saturating_sub(now)),
+                "wait, or set the clocks right".into(),
+            ),
+            Flaw::IssuedInFuture => (
+                format!("issued {} s from now", glance.issued_at.unwrap_or(now).saturating_sub(now)),
+                "set the clocks of provider and gate right".into(),
+            ),
+            Flaw::Audience => (
+                format!("{manager} wants aud {}; the token has {}", self.audience(glance), listed(&glance.audience)),
+                format!("have the provider issue it for {}", self.audience(glance)),
+            ),
+            Flaw::Type => (
+                format!("typ {} is no access token's", glance.typ.as_deref().unwrap_or("(none)")),
+                "bring an access token (typ at+jwt), not an ID token or another kind".into(),
+            ),
+            Flaw::Lifetime => (
+                "lives longer than allowed".into(),
+                format!(
+                    "have the provider issue tokens of {} s at most, or raise max_lifetime of {manager}",
+                    glance.managers.first().map_or(0, |wants| wants.max_lifetime_s)
+                ),
+            ),
+            Flaw::MissingExpiry => {
+                ("has no exp".into(), format!("have the provider set exp, or set require_exp = false for {manager}"))
+            }
+            Flaw::Revoked => ("revoked".into(), "bring a token issued since".into()),
+            Flaw::Inactive => ("the provider says that it is not active".into(), "bring a fresh token".into()),
+            Flaw::Claim => (
+                format!("a claim is not as {manager} asks (required_claims, token_match, or a kind of token)"),
+                format!("compare the token's claims with what {manager} requires"),
+            ),
+            Flaw::Encrypted => (
+                "encrypted, and no decryption_keys open it".into(),
+                "give its key manager the key, or bring a token that is only signed".into(),
+            ),
+            Flaw::Opaque => (
+                "opaque, and nobody is asked about it".into(),
+                "give a key manager client_id and credential (introspection), and a token_pattern if there are several"
+                    .into(),
+            ),
+            Flaw::Bound => (
+                "bound to a key or certificate (cnf, DPoP) whose proof is not checked here".into(),
+                "bring a bearer token".into(),
+            ),
+            Flaw::Critical => ("its header asks for an extension (crit, b64)".into(), "issue it without".into()),
+            Flaw::Malformed => (
+                match glance.form {
+                    Form::Jwt => "a claim or header parameter has another type than it must have",
+                    _ => "not a well-formed token",
+                }
+                .into(),
+                "bring the token as its provider issued it, whole".into(),
+            ),
+        }
+    }
+
+    fn issuers(&self) -> String {
+        let all = self.authorizer.tokens.issuers();
+        let each = all.into_iter().take(MOST_NAMED).map(|(name, issuer)| format!("{issuer} ({name})"));
+        each.collect::<Vec<_>>().join(" or ")
+    }
+
+    fn allowed(&self) -> String {
+        self.found.api().map_or_else(String::new, |api| api.key_managers.names.join(" or "))
+    }
+
+    fn taken(&self, glance: &Glance) -> String {
+        let all: Vec<&str> = glance.managers.iter().flat_map(|wants| &wants.algorithms).map(String::as_str).collect();
+        if all.is_empty() { "an algorithm that its key manager takes".into() } else { all.join(", ") }
+    }
+
+    fn audience(&self, glance: &Glance) -> String {
+        let all: Vec<&str> = glance.managers.iter().flat_map(|wants| &wants.audience).map(String::as_str).collect();
+        all.join(" or ")
+    }
+}
+
+fn throttled_at(level: Level, burst: bool, usage: &Usage) -> (String, String) {
+    let level = format!("{level:?}").to_lowercase();
+    let limit = if burst { "burst limit" } else { "quota" };
+    (
+        format!("the {level}'s {limit} of {} in {} s ({}) has no room", usage.limit, usage.window_s, usage.tier),
+        format!("wait {} s, or give the {level} a larger tier", usage.reset_s),
+    )
+}
+
+/// A value as the configuration writes it.
+fn configured(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn listed(texts: &[impl AsRef<str>]) -> String {
+    if texts.is_empty() {
+        return "none".into();
+    }
+    texts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" or ")
+}
+
+fn nothing_known() -> (String, String) {
+    ("nothing more is known".into(), "see the reason".into())
+}
+
+fn capital(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
+
+/// Names in one sentence.
+const MOST_NAMED: usize = 8;
