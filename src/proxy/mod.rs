@@ -22,6 +22,7 @@ pub mod settings;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod upgrade;
 mod upstream;
 
@@ -45,13 +46,12 @@ use self::{
     client::Client,
     connect::Tls,
     exchange::{Exchange, Observer},
-    forward::{Plan, Target},
-    headers::Outbound,
     limits::Timers,
+    turn::{Granted, Outcome, Turn},
     upstream::Upstreams,
 };
 use crate::{
-    authz::{Authorizer, CheckRequest, Decision, Denial, ForwardQuery, Found, Grant, fault},
+    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, fault},
     net::{
         Clock, Connection, Drain, Room,
         connection::Raw,
@@ -59,9 +59,8 @@ use crate::{
         server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
-    store::{Api, Store, Upstream, UpstreamScheme},
+    store::{Api, Store},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
-    throttle::Usage,
     token::assertion::{Assertions, Caller},
 };
 
@@ -368,102 +367,6 @@ impl<J: Judge> Handler for Proxy<J> {
             let outcome = self.respond(&mut turn).await;
             self.answer(turn, outcome)
         }
-    }
-}
-
-/// One request's turn, from its head to its answer's.
-#[derive(Debug)]
-struct Turn {
-    /// Taken apart when it is forwarded.
-    head: Request<()>,
-    /// Until it is forwarded.
-    body: Option<Incoming>,
-    raw: Raw,
-    /// Its content type: gRPC is refused its own way.
-    kind: Option<HeaderValue>,
-    upgrade: Option<OnUpgrade>,
-    client: Client,
-    exchange: Box<Exchange>,
-    connection: Arc<Connection>,
-    settings: Arc<Settings>,
-}
-
-/// What a grant says of the request, beside what was found.
-#[derive(Debug)]
-struct Granted {
-    path: Option<Box<str>>,
-    context_len: usize,
-    query: ForwardQuery,
-    usage: Option<Usage>,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-enum Outcome {
-    /// The upstream answered.
-    Answered(Response<Body>),
-    /// We answer ourselves: the keys of the backend JWTs.
-    Published(Response<Body>),
-    /// Client and upstream agreed to switch protocols.
-    Switched(Response<Body>),
-    /// It may not pass; nothing of it was forwarded.
-    Refused(Denial),
-    /// It could not be passed on; with what the upstream did wrong.
-    Failed(Denial, Option<UpstreamError>),
-    /// The client's body was no HTTP, stopped coming, or it went away: like what the parser finds, a status only.
-    Broken(StatusCode, ConnectionError),
-}
-
-impl Turn {
-    /// HTTP/1, whose connection goes on only when the body was read to its end.
-    fn keeps_alive(&self) -> Option<&Arc<Connection>> {
-        (self.exchange.version < Version::HTTP_2).then_some(&self.connection)
-    }
-
-    /// How the request is to be sent.
-    fn plan(&self, granted: &Granted, api: &Api, upstreams: &[Arc<Upstream>]) -> Plan {
-        let cut = if api.strip_prefix { granted.context_len } else { 0 };
-        Plan {
-            target: Target::of(granted.path.as_deref(), cut, &granted.query, self.head.uri()),
-            preserved_host: self.host().filter(|_| api.preserve_host),
-            websocket: self.upgrade.is_some()
-                && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
-            connect_timeout: self.settings.timeouts.connect.0,
-        }
-    }
-
-    /// The head as the upstream gets it, save what each way there says anew.
-    fn outbound(
-        &mut self,
-        granted: Granted,
-        assertion: Option<(HeaderName, HeaderValue)>,
-        websocket: bool,
-    ) -> Request<()> {
-        self.exchange.path = granted.path;
-        self.exchange.usage = granted.usage;
-        let host = self.host();
-        let mut head = std::mem::take(&mut self.head);
-        Outbound {
-            found: &self.exchange.found,
-            client: self.client,
-            connection: &self.connection,
-            request_id: &self.exchange.request_id,
-            version: self.exchange.version,
-            host,
-            websocket,
-        }
-        .edit(head.headers_mut());
-        // After what a client sent under that name is gone.
-        if let Some((name, value)) = assertion {
-            head.headers_mut().insert(name, value);
-        }
-        head
-    }
-
-    /// What the client asked for, as it wrote it.
-    fn host(&self) -> Option<HeaderValue> {
-        let head = &self.head;
-        head.headers().get(header::HOST).cloned().or_else(|| headers::authority_value(head.uri()))
     }
 }
 
