@@ -285,12 +285,13 @@ impl<J: Judge> Proxy<J> {
         let Some(api) = turn.exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
             return Outcome::Refused(Denial::Internal);
         };
-        let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
-        let upstreams = api.upstreams.of(turn.exchange.found.key_type);
         let assertion = match self.assertion(turn, api) {
             Ok(assertion) => assertion,
             Err(denial) => return Outcome::Refused(denial),
         };
+        // From here on nothing refuses: a refused request's body is still to be read.
+        let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
+        let upstreams = api.upstreams.of(turn.exchange.found.key_type);
         let plan = turn.plan(&granted, api, upstreams);
         let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables);
         let mut slot = Some(turn.outbound(granted, assertion, plan.websocket).map(|()| body));
