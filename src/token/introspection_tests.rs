@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{
-    AnswerForm, Authenticated, Authenticator, Flaw, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer,
-    KeyManagers, KeySource, Rejection, Sources,
+    AnswerForm, Authenticator, Flaw, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer, KeyManagers,
+    KeySource, Rejection, Sources,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, Validation},
-    testing::{Signer, b64, settings},
+    testing::{Signer, ask, b64, flaw, is_unavailable, settings},
 };
 use crate::{
     net::Now,
@@ -115,22 +115,6 @@ fn put(tokens: &Authenticator, managers: Vec<(KeyManagerSettings, Sources)>) {
 /// One key manager, by default settings.
 fn one(oracle: &Arc<Oracle>) -> Arc<Authenticator> {
     with(vec![(settings(ISSUER), asked(keys().1, oracle))])
-}
-
-async fn ask(tokens: &Authenticator, token: &str, now: Now) -> Result<Authenticated, Rejection> {
-    tokens.authenticate(token, &KeyManagerSet::all(), None, now).await
-}
-
-fn flaw(outcome: Result<Authenticated, Rejection>) -> Option<Flaw> {
-    match outcome {
-        Ok(_) => None,
-        Err(Rejection::Invalid(flaw)) => Some(flaw),
-        Err(other) => panic!("{other:?}"),
-    }
-}
-
-fn is_unavailable(outcome: &Result<Authenticated, Rejection>) -> bool {
-    matches!(outcome, Err(Rejection::Unavailable { retry_after: 1.., .. }))
 }
 
 fn after(seconds: u64) -> Now {

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{
-    FetchError, FetchFuture, FetchKeys, Fetched,
+    Authenticated, Authenticator, FetchError, FetchFuture, FetchKeys, Fetched, Flaw, Rejection,
     settings::{Algorithm, KeyManagerSettings},
 };
+use crate::{net::Now, store::KeyManagerSet};
 
 /// The least settings of a key manager.
 pub(super) fn settings(issuer: &str) -> KeyManagerSettings {
@@ -169,3 +170,19 @@ pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
 /// One for all tests: making it is slow.
 static RSA_KEY: LazyLock<RsaKeyPair> =
     LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key can be made"));
+
+pub(super) async fn ask(tokens: &Authenticator, token: &str, now: Now) -> Result<Authenticated, Rejection> {
+    tokens.authenticate(token, &KeyManagerSet::all(), None, now).await
+}
+
+pub(super) fn flaw(outcome: Result<Authenticated, Rejection>) -> Option<Flaw> {
+    match outcome {
+        Ok(_) => None,
+        Err(Rejection::Invalid(flaw)) => Some(flaw),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn is_unavailable(outcome: &Result<Authenticated, Rejection>) -> bool {
+    matches!(outcome, Err(Rejection::Unavailable { retry_after: 1.., .. }))
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Refused, Rejection,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, TypRule},
-    testing::{Provider, Signer, b64, settings},
+    testing::{Provider, Signer, ask, b64, flaw, is_unavailable, settings},
 };
 use crate::{
     net::{Clock, Now},
@@ -76,22 +76,6 @@ async fn wait_until(condition: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), poll).await.expect("it comes about");
-}
-
-async fn ask(tokens: &Authenticator, token: &str, now: Now) -> Result<Authenticated, Rejection> {
-    tokens.authenticate(token, &KeyManagerSet::all(), None, now).await
-}
-
-fn flaw(outcome: Result<Authenticated, Rejection>) -> Option<Flaw> {
-    match outcome {
-        Ok(_) => None,
-        Err(Rejection::Invalid(flaw)) => Some(flaw),
-        Err(other) => panic!("{other:?}"),
-    }
-}
-
-fn is_unavailable(outcome: &Result<Authenticated, Rejection>) -> bool {
-    matches!(outcome, Err(Rejection::Unavailable { retry_after: 1.., .. }))
 }
 
 fn only(names: &[&str]) -> KeyManagerSet {

@@ -1,20 +1,7 @@
 #!/usr/bin/env bash
 # Revocations shared through a real Redis and a real Valkey: two gates agree; Redis is killed, emptied, stopped, spoiled;
-# users, TLS, a sentinel, a cluster. Sourced by run.sh; alone: tests/interop/redis.sh
+# users, TLS, a sentinel, a cluster. Sourced by run.sh; alone: tests/interop/run.sh redis
 # shellcheck shell=bash disable=SC2154
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-  set -euo pipefail
-  here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-  top=$(cd "$here/../.." && pwd)
-  # shellcheck source=lib.sh
-  source "$here/lib.sh"
-  binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
-  cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
-  work=$(mktemp -d)
-  trap 'stop_all; rm -rf "$work"' EXIT
-  trap 'exit 130' INT TERM
-fi
-
 shared_revocations() {
   export TOLLGATE_INTEROP_PASSWORD=s3cret
   local valkey missing=()
@@ -381,10 +368,3 @@ cluster() {
   stop_gates
   stop "$store_pid"
 }
-
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-  mkdir -p "$cache"
-  shared_revocations
-  echo "$passed passed, $failed failed, $skipped skipped"
-  [[ $failed == 0 ]]
-fi

@@ -7,7 +7,11 @@ use std::{
 
 use super::Section;
 use crate::support::{
-    Flood, Form, RawAnswer, RawH2, Request, Via, World, block_on, raw_block, raw_frame, unique, world,
+    Flood, Form, RawAnswer, RawH2, Request, Via, World, block_on,
+    frame::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    },
+    raw_block, raw_frame, unique, world,
 };
 
 pub(super) const SECTION: Section = Section {
@@ -164,13 +168,3 @@ fn floods_of_empty_frames_end_the_connection() {
 }
 
 const PAUSE: Duration = Duration::from_millis(1);
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;

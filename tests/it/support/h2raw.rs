@@ -1,6 +1,7 @@
 //! HTTP/2 frame by frame (RFC 9113), for what no library would send: fields are written as HPACK literals
 //! (RFC 7541 section 6.2.2) without any check. Of the answer only the status is read.
 
+use self::frame::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS};
 use std::time::Duration;
 
 use tokio::{
@@ -232,14 +233,21 @@ fn huffman_digits(bytes: &[u8]) -> Option<u16> {
     Some(value)
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Frame types and flags (RFC 9113 section 6).
+pub(crate) mod frame {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const PRIORITY: u8 = 2;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
+    pub(crate) const END_STREAM: u8 = 1;
+    pub(crate) const ACK: u8 = 1;
+    pub(crate) const END_HEADERS: u8 = 4;
+}
 
 #[test]
 fn statuses_are_read_in_every_form() {

@@ -22,7 +22,7 @@ pub(crate) use client::{Answer, Client, Request, Via, raw_h1, send};
 pub(crate) use config::{Config, api, application, key_manager, resource, subscription};
 pub(crate) use expect::{Challenge, Expect, Form, challenge_of};
 pub(crate) use gate::{Gate, Ports, free_ports, http_get, run, tollgate};
-pub(crate) use h2raw::{Flood, RawAnswer, RawH2, raw_block, raw_frame, raw_h2};
+pub(crate) use h2raw::{Flood, RawAnswer, RawH2, frame, raw_block, raw_frame, raw_h2};
 pub(crate) use idp::{Idp, Mood, Told};
 pub(crate) use jwe::{Recipient, Sealed};
 pub(crate) use keys::{Key, Token, b64, compact, hs256, keys, now, unique, websocket_accept};
