@@ -232,6 +232,8 @@ fn resource(n: usize) -> ResourceSettings {
         scopes_match: ScopesMatch::Any,
         auth: AuthRule::Required,
         auth_level: AuthLevel::Any,
+        acr_values: Vec::new(),
+        max_age: None,
         tier: if n.is_multiple_of(2) { "Unlimited".into() } else { "10KPerMin".into() },
     }
 }

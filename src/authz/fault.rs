@@ -131,9 +131,25 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
             let scopes = found.resource().map_or_else(String::new, |resource| resource.scopes.join(" "));
             format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scopes}\"")
         }
+        Denial::SignIn => {
+            format!("Bearer realm=\"{realm}\", error=\"insufficient_user_authentication\"{}", sign_in(found))
+        }
         _ => return None,
     };
     HeaderValue::try_from(text).ok()
+}
+
+/// The sign-in that the resource asks for (RFC 9470 section 3).
+fn sign_in(found: &Found) -> String {
+    let Some(sign_in) = found.resource().and_then(|resource| resource.sign_in.as_deref()) else { return String::new() };
+    let mut text = String::new();
+    if !sign_in.acr_values.is_empty() {
+        text += &format!(", acr_values=\"{}\"", sign_in.acr_values.join(" "));
+    }
+    if let Some(seconds) = sign_in.max_age_s {
+        text += &format!(", max_age=\"{seconds}\"");
+    }
+    text
 }
 
 fn retry_after(denial: &Denial) -> Option<u64> {

@@ -254,6 +254,8 @@ mod tests {
         apis.resources.scopes_match = "any"
         apis.resources.auth = "required"
         apis.resources.auth_level = "any"
+        apis.resources.acr_values = []
+        apis.resources.max_age
         apis.resources.tier = "Unlimited"
         applications = []
         applications.name

@@ -7,10 +7,11 @@ use std::{
 
 use http::Method;
 
-use crate::telemetry::ApiCounters;
+use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, Subject, Tier, TokenPlace, Upstream, Upstreams,
+    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, SignIn, Subject, Tier, TokenPlace, Upstream,
+    Upstreams,
     resource::Placement,
     settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
@@ -122,7 +123,7 @@ impl<'a> ApiBuilder<'a> {
         if settings.auth == AuthRule::None && settings.auth_level != AuthLevel::Any {
             problems.add(field("auth_level"), "is of no use where auth = \"none\": no token is looked at");
         }
-        let scopes = scopes(&settings.scopes, &field, problems);
+        let scopes = words(&settings.scopes, &field("scopes"), problems);
         let resource = Resource {
             template: self.shared_template(&settings.path),
             methods,
@@ -130,6 +131,7 @@ impl<'a> ApiBuilder<'a> {
             scopes_match: settings.scopes_match,
             auth: settings.auth,
             auth_level: settings.auth_level,
+            sign_in: sign_in(settings, &field, problems),
             tier,
         };
         (resource, sound)
@@ -285,16 +287,39 @@ fn method(text: &str) -> Result<Method, &'static str> {
     }
 }
 
-/// RFC 6749 section 3.3
-fn scopes(given: &[String], field: &dyn Fn(&str) -> String, problems: &mut Problems) -> Vec<Box<str>> {
-    let is_scope_char = |c: char| matches!(c, '!'..='~') && c != '"' && c != '\\';
-    for (m, scope) in given.iter().enumerate() {
-        if scope.is_empty() || !scope.chars().all(is_scope_char) {
-            let message = "a scope is visible ASCII without spaces, quotes and backslashes, and not empty";
-            problems.add(format!("{}[{m}]", field("scopes")), message);
+/// Words that a challenge can list (RFC 6749 section 3.3, RFC 9470 section 3).
+fn words(given: &[String], field: &str, problems: &mut Problems) -> Vec<Box<str>> {
+    let is_word_char = |c: char| matches!(c, '!'..='~') && c != '"' && c != '\\';
+    for (m, word) in given.iter().enumerate() {
+        if word.is_empty() || !word.chars().all(is_word_char) {
+            let message = "is visible ASCII without spaces, quotes and backslashes, and not empty";
+            problems.add(format!("{field}[{m}]"), message);
         }
     }
-    given.iter().map(|scope| scope.as_str().into()).collect()
+    given.iter().map(|word| word.as_str().into()).collect()
+}
+
+/// What a resource asks of its user's sign-in (RFC 9470).
+fn sign_in(
+    settings: &ResourceSettings,
+    field: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Box<SignIn>> {
+    let ResourceSettings { acr_values, max_age, .. } = settings;
+    let given = [("acr_values", !acr_values.is_empty()), ("max_age", max_age.is_some())];
+    for (name, _) in given.into_iter().filter(|(_, given)| *given && settings.auth == AuthRule::None) {
+        problems.add(field(name), "is of no use where auth = \"none\": no token is looked at");
+    }
+    // Whoever is refused is told it in seconds.
+    if max_age.is_some_and(|Span(age)| age.subsec_nanos() != 0 || age.is_zero()) {
+        problems.add(field("max_age"), "is whole seconds, at least \"1s\"");
+    }
+    given.iter().any(|(_, given)| *given).then(|| {
+        Box::new(SignIn {
+            acr_values: words(acr_values, &field("acr_values"), problems).into(),
+            max_age_s: max_age.map(|Span(age)| age.as_secs()),
+        })
+    })
 }
 
 fn texts(given: &[String], field: &dyn Fn(usize) -> String, problems: &mut Problems) -> Vec<Box<str>> {

@@ -237,6 +237,11 @@ mod tests {
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a', '']", "apis[0].resources[0].scopes[1]"),
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a\"']", "apis[0].resources[0].scopes[0]"),
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a\\']", "apis[0].resources[0].scopes[0]"),
+        (r#"path = "/items""#, "path = '/items'\nacr_values = ['a', 'b c']", "apis[0].resources[0].acr_values[1]"),
+        (r#"path = "/items""#, "path = '/items'\nacr_values = ['a']\nauth = 'none'", "apis[0].resources[0].acr_values"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '1h'\nauth = 'none'", "apis[0].resources[0].max_age"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '0'", "apis[0].resources[0].max_age"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '1500ms'", "apis[0].resources[0].max_age"),
         (r#"path = "/items""#, "path = '/items'\ntier = '50PerMin'", "apis[0].resources[0].tier"),
         (
             r#"path = "/items""#,

@@ -35,7 +35,7 @@ pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
-pub use snapshot::{Api, KeyManagerSet, Resource, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::{secret::Secret, units::Span};
 
 /// One value or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -195,6 +195,11 @@ pub struct ResourceSettings {
     /// Whose token it must be.
     #[serde(default)]
     pub auth_level: AuthLevel,
+    /// How its user must have signed in: one of these `acr` (RFC 9470); empty: anyhow.
+    #[serde(default)]
+    pub acr_values: Vec<String>,
+    /// How long ago its user may have signed in (`auth_time`, RFC 9470), in whole seconds; absent: any time.
+    pub max_age: Option<Span>,
     /// Resource-level tier.
     #[serde(default = "unlimited")]
     pub tier: String,

@@ -162,8 +162,19 @@ pub struct Resource {
     pub auth: AuthRule,
     /// Whose token it must be.
     pub auth_level: AuthLevel,
+    /// How its user must have signed in; none: anyhow.
+    pub sign_in: Option<Box<SignIn>>,
     /// Resource-level tier. None: unlimited, or the API has a tier that replaces it.
     pub tier: Option<Tier>,
+}
+
+/// How a token's user must have signed in, and when (RFC 9470).
+#[derive(Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// One of these `acr`; empty: any.
+    pub acr_values: Box<[Box<str>]>,
+    /// At most so many seconds ago.
+    pub max_age_s: Option<u64>,
 }
 
 impl Resource {
