@@ -191,6 +191,7 @@ impl Settings {
         let tables = TableSettings {
             gate: &self.gate,
             key_managers: &["keycloak".into()],
+            issuers: Vec::new(),
             apis: &self.apis,
             applications: &self.applications,
             subscriptions: &self.subscriptions,
@@ -220,6 +221,7 @@ fn api(n: usize) -> ApiSettings {
         subscription: SubscriptionRule::Required,
         tier: "Unlimited".into(),
         fault_format: None,
+        resource_metadata: None,
         resources: (0..RESOURCES).map(resource).collect(),
     }
 }

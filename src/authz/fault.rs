@@ -119,7 +119,7 @@ fn describe(denial: &Denial, now: Now) -> String {
 /// RFC 6750 section 3; RFC 9110 section 11.6.1: a 401 always has one.
 fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
     let realm = &found.tables.gate.realm;
-    let text = match denial {
+    let mut text = match denial {
         Denial::NoCredential | Denial::SubscriptionBlocked | Denial::SubscriptionInactive => {
             format!("Bearer realm=\"{realm}\"")
         }
@@ -136,6 +136,10 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
         }
         _ => return None,
     };
+    // RFC 9728 section 5.1: as configured, whatever host was asked for.
+    if let Some(metadata) = found.api().and_then(|api| api.metadata.as_deref()) {
+        text += &format!(", resource_metadata=\"{}\"", metadata.url);
+    }
     HeaderValue::try_from(text).ok()
 }
 

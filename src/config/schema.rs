@@ -247,6 +247,10 @@ mod tests {
         apis.subscription = "required"
         apis.tier = "Unlimited"
         apis.fault_format
+        apis.resource_metadata
+        apis.resource_metadata.resource
+        apis.resource_metadata.name
+        apis.resource_metadata.documentation
         apis.resources = []
         apis.resources.path
         apis.resources.methods = ["*"]

@@ -17,6 +17,7 @@ mod forward;
 mod headers;
 mod limits;
 mod pool;
+mod published;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -34,7 +35,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -192,8 +193,8 @@ impl<J: Judge> Proxy<J> {
 
     /// A request's way, after [`Self::begin`] and before [`Self::answer`].
     async fn respond(&self, turn: &mut Turn) -> Outcome {
-        if let Some(keys) = self.published_keys(&turn.head) {
-            return keys;
+        if let Some(published) = self.published(turn) {
+            return published;
         }
         let outcome = match self.judge(turn).await {
             Ok(granted) => self.forward(turn, granted).await,
@@ -238,21 +239,6 @@ impl<J: Judge> Proxy<J> {
                 Err(refusal.denial)
             }
         }
-    }
-
-    /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
-    fn published_keys(&self, head: &Request<()>) -> Option<Outcome> {
-        let assertions = self.shared.assertions.load();
-        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri().path())?;
-        if !matches!(*head.method(), Method::GET | Method::HEAD) {
-            return None;
-        }
-        let body = if head.method() == Method::GET { Body::full(assertions.jwks()) } else { Body::default() };
-        let mut response = Response::new(body);
-        let fields = response.headers_mut();
-        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-        Some(Outcome::Published(response))
     }
 
     /// What the upstream is told of the caller by a JWT of ours; nothing of an anonymous one.

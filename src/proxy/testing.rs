@@ -155,6 +155,7 @@ fn tables(plan: &Plan) -> Snapshot {
     let settings = TableSettings {
         gate: &gate,
         key_managers: &["kc".into()],
+        issuers: Vec::new(),
         apis: &[api],
         applications: &[],
         subscriptions: &[],

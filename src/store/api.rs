@@ -10,10 +10,10 @@ use http::Method;
 use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, SignIn, Subject, Tier, TokenPlace, Upstream,
-    Upstreams,
+    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
+    TokenPlace, Upstream, Upstreams,
     resource::Placement,
-    settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
+    settings::{ApiSettings, OneOrMany, ResourceSettings, TableSettings, TierLevel},
     snapshot::ANY_METHOD,
     suggest::{Problems, Suggest},
     template,
@@ -25,6 +25,8 @@ use super::{
 pub(super) struct ApiBuilder<'a> {
     pub(super) tiers: &'a Tiers,
     pub(super) key_managers: &'a [String],
+    /// Their issuers.
+    issuers: &'a [&'a str],
     pub(super) fault_format: FaultFormat,
     upstreams: HashMap<Upstream, Arc<Upstream>>,
     methods: HashSet<Arc<[Method]>>,
@@ -41,11 +43,12 @@ pub(super) fn id(api: &ApiSettings) -> String {
 }
 
 impl<'a> ApiBuilder<'a> {
-    pub(super) fn new(tiers: &'a Tiers, key_managers: &'a [String], fault_format: FaultFormat) -> Self {
+    pub(super) fn new(tiers: &'a Tiers, settings: &'a TableSettings<'_>) -> Self {
         Self {
             tiers,
-            key_managers,
-            fault_format,
+            key_managers: settings.key_managers,
+            issuers: &settings.issuers,
+            fault_format: settings.gate.fault_format,
             upstreams: HashMap::new(),
             methods: HashSet::new(),
             scopes: HashSet::new(),
@@ -93,6 +96,7 @@ impl<'a> ApiBuilder<'a> {
             subscription: api.subscription,
             tier,
             fault_format: api.fault_format.unwrap_or(self.fault_format),
+            metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
             resources,
             counters: ApiCounters::default(),
             context: contexts.first().map_or("", String::as_str).into(),
@@ -183,6 +187,17 @@ impl<'a> ApiBuilder<'a> {
             }
         }
         upstreams
+    }
+
+    /// Whose tokens count at an API, each issuer once.
+    fn issuers_of(&self, api: &ApiSettings) -> Vec<&'a str> {
+        let mut issuers = Vec::new();
+        for (name, issuer) in self.key_managers.iter().zip(self.issuers) {
+            if (api.key_managers.is_empty() || api.key_managers.contains(name)) && !issuers.contains(issuer) {
+                issuers.push(*issuer);
+            }
+        }
+        issuers
     }
 
     fn key_manager_set(

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::metadata::MetadataSettings;
 use crate::{secret::Secret, units::Span};
 
 /// One value or a list of them.
@@ -148,6 +149,8 @@ pub struct ApiSettings {
     pub tier: String,
     /// Form of this API's refusals, in place of the global one.
     pub fault_format: Option<FaultFormat>,
+    /// What it tells clients of itself (RFC 9728), and its challenges point to; absent: nothing.
+    pub resource_metadata: Option<MetadataSettings>,
     /// What may be called, and how.
     #[serde(default)]
     pub resources: Vec<ResourceSettings>,
@@ -372,12 +375,14 @@ pub struct BurstSettings {
 }
 
 /// All tables, as the configuration gives them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TableSettings<'a> {
     /// What holds for every request.
     pub gate: &'a GateSettings,
     /// Names of the key managers in declared order.
     pub key_managers: &'a [String],
+    /// Their issuers, in the same order.
+    pub issuers: Vec<&'a str>,
     /// `[[apis]]`
     pub apis: &'a [ApiSettings],
     /// `[[applications]]`

@@ -11,6 +11,7 @@ use super::{
     SubscriptionRule, Tier,
     application::ConsumerKeys,
     build,
+    metadata::{Documents, ResourceMetadata},
     path::comparable,
     resource::{Routes, Target},
     settings::TableSettings,
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub no_api_counters: ApiCounters,
 
     pub(super) routes: Routes,
+    pub(super) documents: Documents,
     pub(super) consumer_keys: ConsumerKeys,
     pub(super) subscriptions: Subscriptions,
 }
@@ -71,6 +73,8 @@ pub struct Api {
     pub tier: Option<Tier>,
     /// Form of its refusals.
     pub fault_format: FaultFormat,
+    /// What it tells clients of itself (RFC 9728); none: nothing.
+    pub metadata: Option<Box<ResourceMetadata>>,
     /// Resources; `Target::resource` indexes them.
     pub resources: Vec<Resource>,
     /// Its request counters.
@@ -206,6 +210,11 @@ impl Snapshot {
             }
             resolution => resolution,
         }
+    }
+
+    /// Index of the API whose [`ResourceMetadata`] is asked for at this very path. `host` as for [`Self::resolve`].
+    pub fn metadata(&self, host: &str, path: &str) -> Option<u32> {
+        self.documents.find(&self.apis, host, path)
     }
 
     /// The application behind a consumer key of a key manager.
