@@ -222,6 +222,7 @@ fn api(n: usize) -> ApiSettings {
         tier: "Unlimited".into(),
         fault_format: None,
         resource_metadata: None,
+        cors: None,
         resources: (0..RESOURCES).map(resource).collect(),
     }
 }

@@ -251,6 +251,13 @@ mod tests {
         apis.resource_metadata.resource
         apis.resource_metadata.name
         apis.resource_metadata.documentation
+        apis.cors
+        apis.cors.origins
+        apis.cors.methods = []
+        apis.cors.headers = []
+        apis.cors.expose = []
+        apis.cors.credentials = false
+        apis.cors.max_age = "1h"
         apis.resources = []
         apis.resources.path
         apis.resources.methods = ["*"]

@@ -9,6 +9,7 @@ mod client;
 mod connect;
 #[cfg(test)]
 mod connection_tests;
+mod cors;
 mod echo;
 mod exchange;
 #[cfg(test)]
@@ -60,7 +61,7 @@ use crate::{
         server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
-    store::{Api, Store},
+    store::{AnswerOf, Api, Store},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     token::assertion::{Assertions, Caller},
 };
@@ -231,11 +232,13 @@ impl<J: Judge> Proxy<J> {
         match decision {
             Ok(Grant { found, path, context_len, query, usage }) => {
                 turn.exchange.judged(found);
+                cors::note(&mut turn.exchange, &turn.head);
                 turn.exchange.granted();
                 Ok(Granted { path, context_len, query, usage })
             }
             Err(refusal) => {
                 turn.exchange.judged(refusal.found);
+                cors::note(&mut turn.exchange, &turn.head);
                 Err(refusal.denial)
             }
         }
@@ -361,6 +364,7 @@ impl<J: Judge> Handler for Proxy<J> {
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Response<Body> {
     let version = response.version();
     headers::edit_response(response.headers_mut(), version, false, exchange.usage.as_ref());
+    cors::decorate(&exchange, AnswerOf::Upstream, response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
@@ -384,6 +388,7 @@ fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>
     let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
     let mut response = fault::render(denial, &exchange.found, &fields, exchange.now);
     response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
+    cors::decorate(&exchange, AnswerOf::Gate, response.headers_mut());
     exchange.denied(denial);
     exchange.status = response.status().as_u16();
     if !exchange.wants_body() {

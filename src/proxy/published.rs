@@ -1,21 +1,21 @@
-//! What the door publishes itself, without a look at credentials: the keys of the backend JWTs, and what APIs tell of
-//! themselves (RFC 9728).
+//! What the door answers itself, without a look at credentials: the keys of the backend JWTs, what APIs tell of
+//! themselves (RFC 9728), and preflights ([`cors`]).
 //!
-//! Only what is asked for at its very path, by GET or HEAD; everything else is judged like any request.
+//! Documents only at their very path, by GET or HEAD; everything else is judged like any request.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 
 use super::{
-    Body, Proxy, authority, limits,
+    Body, Proxy, authority, cors, limits,
     turn::{Outcome, Turn},
 };
 use crate::store::WELL_KNOWN;
 
 impl<J> Proxy<J> {
-    /// The answer to a request for something published.
+    /// The answer to a request that is no call of an API.
     pub(super) fn published(&self, turn: &mut Turn) -> Option<Outcome> {
-        self.keys(&turn.head).or_else(|| metadata(turn))
+        self.keys(&turn.head).or_else(|| metadata(turn)).or_else(|| cors::preflight(turn))
     }
 
     /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).

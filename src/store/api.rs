@@ -10,7 +10,7 @@ use http::Method;
 use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
+    Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
     TokenPlace, Upstream, Upstreams,
     resource::Placement,
     settings::{ApiSettings, OneOrMany, ResourceSettings, TableSettings, TierLevel},
@@ -97,6 +97,7 @@ impl<'a> ApiBuilder<'a> {
             tier,
             fault_format: api.fault_format.unwrap_or(self.fault_format),
             metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
+            cors: api.cors.as_ref().map(|cors| Box::new(Cors::build(cors, &field, problems))),
             resources,
             counters: ApiCounters::default(),
             context: contexts.first().map_or("", String::as_str).into(),
@@ -289,6 +290,18 @@ fn methods(given: &[String], field: &dyn Fn(&str) -> String, problems: &mut Prob
         methods.extend_from_slice(&ANY_METHOD);
     }
     sound.then_some(methods)
+}
+
+/// Verbs one by one, without `*`: empty stands for all.
+pub(super) fn verbs(given: &[String], field: &str, problems: &mut Problems) -> Vec<Method> {
+    let mut verbs = Vec::with_capacity(given.len());
+    for (m, text) in given.iter().enumerate() {
+        match if text == "*" { Err("`*` is said by an empty list") } else { method(text) } {
+            Ok(verb) => verbs.push(verb),
+            Err(message) => problems.add(format!("{field}[{m}]"), message),
+        }
+    }
+    verbs
 }
 
 fn method(text: &str) -> Result<Method, &'static str> {

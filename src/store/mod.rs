@@ -4,6 +4,7 @@
 mod api;
 mod application;
 mod build;
+mod cors;
 mod gate;
 mod label;
 mod metadata;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use application::{Application, ConsumerKey};
+pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use gate::{Gate, IdentityNames};
 pub use label::Label;
 pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::metadata::MetadataSettings;
+use super::{cors::CorsSettings, metadata::MetadataSettings};
 use crate::{secret::Secret, units::Span};
 
 /// One value or a list of them.
@@ -151,6 +151,8 @@ pub struct ApiSettings {
     pub fault_format: Option<FaultFormat>,
     /// What it tells clients of itself (RFC 9728), and its challenges point to; absent: nothing.
     pub resource_metadata: Option<MetadataSettings>,
+    /// Which pages in browsers may call it (CORS); absent: what its upstream says.
+    pub cors: Option<CorsSettings>,
     /// What may be called, and how.
     #[serde(default)]
     pub resources: Vec<ResourceSettings>,

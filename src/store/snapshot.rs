@@ -11,6 +11,7 @@ use super::{
     SubscriptionRule, Tier,
     application::ConsumerKeys,
     build,
+    cors::Cors,
     metadata::{Documents, ResourceMetadata},
     path::comparable,
     resource::{Routes, Target},
@@ -75,6 +76,8 @@ pub struct Api {
     pub fault_format: FaultFormat,
     /// What it tells clients of itself (RFC 9728); none: nothing.
     pub metadata: Option<Box<ResourceMetadata>>,
+    /// Which pages in browsers may call it; none: what its upstream says.
+    pub cors: Option<Box<Cors>>,
     /// Resources; `Target::resource` indexes them.
     pub resources: Vec<Resource>,
     /// Its request counters.
