@@ -70,7 +70,11 @@ impl Case<'_> {
         });
         (
             format!("API {} has no resource for {} at this path", api.id, self.request.method),
-            format!("ask for one of its resources ({}), or add one", each.collect::<Vec<_>>().join(", ")),
+            format!(
+                "ask for one of its resources ({}), or add one{}",
+                each.collect::<Vec<_>>().join(", "),
+                if self.request.method == http::Method::OPTIONS { PREFLIGHTS } else { "" }
+            ),
         )
     }
 
@@ -341,5 +345,7 @@ fn capital(text: &str) -> String {
     rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
+/// The proxy door answers them before anything is judged.
+const PREFLIGHTS: &str = "; a browser's preflight is answered where the API's cors has its origin and its verb";
 /// Names in one sentence.
 const MOST_NAMED: usize = 8;

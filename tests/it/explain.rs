@@ -168,6 +168,8 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
         ),
         ("/special/x", of("shop-web"), "scope", "api_audience", "special-api", "special-api"),
     ];
+    let (_, json) = desk.json("/orders/v1/items/1", None, &["--method", "OPTIONS"]);
+    assert!(end_of(&json).2.contains("preflight"), "the door may answer it all the same: {json:#}");
     for (path, token, step, reason, why, help) in rows {
         let (code, json) = desk.json(path, token.as_deref(), &[]);
         let case = format!("{path} {reason}: {json:#}");
