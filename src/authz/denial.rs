@@ -45,6 +45,8 @@ pub enum Denial {
     Throttled(Throttled),
     /// The client address has brought too many bad opaque tokens: this one was not asked about.
     Flooded(Usage),
+    /// Too many new tokens wait for their signature check: this one was not judged.
+    Overloaded,
     /// Something the verdict needs cannot be had now.
     Unavailable {
         /// Seconds after which a retry may help, at least 1.
@@ -157,6 +159,7 @@ impl Denial {
             Self::UriTooLong => 19,
             Self::BodyTooLarge => 20,
             Self::Flooded(_) => 29,
+            Self::Overloaded => 30,
             // Below the flaws of tokens, above the levels of throttling.
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
@@ -189,6 +192,7 @@ impl Denial {
                 row(S::TOO_MANY_REQUESTS, code, reason, grpc::RESOURCE_EXHAUSTED, "Message throttled out", "You have exceeded your quota")
             }
             Self::Flooded(_) => row(S::TOO_MANY_REQUESTS, "429", "too_many_failures", grpc::RESOURCE_EXHAUSTED, "Too Many Requests", "Too many invalid access tokens have come from this address"),
+            Self::Overloaded => row(S::SERVICE_UNAVAILABLE, "900900", "overloaded", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "Too many new access tokens wait to be verified: try again"),
             Self::Unavailable { .. } => row(S::SERVICE_UNAVAILABLE, "900900", "unavailable", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "The credentials cannot be verified at the moment"),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "900900", "internal", grpc::INTERNAL, "Unclassified Authentication Failure", "Internal error"),
             Self::UpstreamFailed => row(S::BAD_GATEWAY, "101503", "upstream_failed", grpc::UNAVAILABLE, "Bad Gateway", "The upstream cannot be reached or broke off"),
@@ -234,6 +238,7 @@ impl From<Rejection> for Denial {
         match rejection {
             Rejection::Invalid(flaw) => Self::Token(flaw),
             Rejection::Flooded(flood) => Self::Flooded(usage_of(flood)),
+            Rejection::Overloaded => Self::Overloaded,
             Rejection::Unavailable { retry_after, .. } => Self::Unavailable { retry_after },
         }
     }
@@ -270,6 +275,7 @@ mod tests {
             Denial::NoApi,
             Denial::NoResource,
             Denial::Flooded(usage.clone()),
+            Denial::Overloaded,
             Denial::Unavailable { retry_after: 1 },
             Denial::Internal,
             Denial::UpstreamFailed,

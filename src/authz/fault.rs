@@ -138,6 +138,7 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
 
 fn retry_after(denial: &Denial) -> Option<u64> {
     match denial {
+        Denial::Overloaded => Some(1),
         Denial::Unavailable { retry_after } => Some(u64::from(*retry_after).max(1)),
         _ => denial.usage().map(|usage| usage.reset_s.max(1)),
     }
