@@ -2,9 +2,10 @@
 //! never all of them before it.
 //!
 //! A signature costs about what a whole request with a known token does. So in each round of a thread's event loop one
-//! new token is verified, and in long rounds as many as fill a quarter of the thread's time; whoever comes meanwhile
-//! waits in line, each token once however many bring it. With nothing else to do, rounds are short and the line moves as
-//! fast as signatures can be checked. Known tokens never come here. A full line is no verdict: nothing is remembered.
+//! new token is verified, in long rounds as many as fill a quarter of them; whoever comes meanwhile waits in line, each
+//! token once however many bring it. A burst is worked off as fast as that; what goes on for longer has a quarter of the
+//! thread's time, so that there is time left to answer what is known, and what is refused. Known tokens never come here.
+//! A full line is no verdict: nothing is remembered.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::{runtime::Handle, sync::oneshot, task};
+use tokio::{runtime::Handle, sync::oneshot, task, time};
 
 use super::cache::{Digest, Spread};
 
@@ -72,7 +73,7 @@ type Waiter = oneshot::Sender<Option<Turn>>;
 #[derive(Debug, Default)]
 struct Line(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// A turn has been had in this round, and an usher sees to the next ones.
     ushered: bool,
@@ -80,14 +81,40 @@ struct State {
     order: VecDeque<Digest>,
     /// Who brings them.
     waiters: HashMap<Digest, Vec<Waiter>, Spread>,
-    /// Of the thread's time, what verifying may still have beyond one turn a round.
-    credit: Duration,
+    /// What verifying may still have of the thread's time, in nanoseconds; the last turn may have overdrawn it.
+    credit: i64,
+    /// Until when it has been given.
+    given: Instant,
     /// What a turn takes, smoothed.
     cost: Duration,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            ushered: false,
+            order: VecDeque::new(),
+            waiters: HashMap::default(),
+            credit: MOST_CREDIT,
+            given: Instant::now(),
+            cost: Duration::ZERO,
+        }
+    }
+}
+
 /// Gives turns, one round after the other, until nobody waits.
 struct Usher(Arc<Line>);
+
+/// What comes after a round.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Nobody waits.
+    Leave,
+    /// The share is used up.
+    Pause,
+    /// So many turns, at least one.
+    Turns(usize),
+}
 
 /// One who waits, as the gauge has it.
 struct Counted<'a>(&'a IntGauge);
@@ -102,15 +129,20 @@ impl Turns {
         self.most.store(settings.waiting, Ordering::Relaxed);
     }
 
-    /// A turn at once, if none has been had in this round and nobody waits.
+    /// A turn at once, if none has been had in this round, nobody waits, and there is time for it.
     pub(super) fn take(&self) -> Option<Turn> {
         let Ok(runtime) = Handle::try_current() else { return Some(Turn::free()) };
         let line = LINE.with(Arc::clone);
-        if mem::replace(&mut line.0.lock().ushered, true) {
-            return None;
-        }
+        let is_free = {
+            let state = &mut *line.0.lock();
+            if mem::replace(&mut state.ushered, true) {
+                return None;
+            }
+            state.give(Instant::now());
+            state.credit > 0
+        };
         runtime.spawn(Usher(Arc::clone(&line)).run());
-        Some(Turn::of(Some(line), Vec::new()))
+        is_free.then(|| Turn::of(Some(line), Vec::new()))
     }
 
     /// Waits for a turn; with none, another has had one with the same token, or the turn is free by now: look again.
@@ -146,15 +178,19 @@ impl Line {
         Ok(Some(told))
     }
 
-    /// How many turns there are after a round that took so long; none where nobody waits.
-    fn turns(&self, round: Duration) -> usize {
+    /// What is to be done after a round that began then.
+    fn plan(&self, begun: Instant, now: Instant) -> Plan {
         let state = &mut *self.0.lock();
         if state.order.is_empty() {
-            return 0;
+            return Plan::Leave;
         }
-        state.credit = (state.credit + round / SHARE).min(MOST_CREDIT);
-        let further = state.credit.as_nanos() / state.cost.as_nanos().max(LEAST_COST.as_nanos());
-        usize::try_from(further).unwrap_or(usize::MAX).saturating_add(1)
+        state.give(now);
+        if state.credit <= 0 {
+            return Plan::Pause;
+        }
+        let cost = nanos(state.cost.max(LEAST_COST));
+        let further = (nanos(now.saturating_duration_since(begun)) / SHARE).min(state.credit) / cost;
+        Plan::Turns(usize::try_from(further).unwrap_or(0).saturating_add(1))
     }
 
     fn next(&self) -> Option<Vec<Waiter>> {
@@ -166,22 +202,36 @@ impl Line {
     /// A turn has taken so long.
     fn charge(&self, spent: Duration) {
         let state = &mut *self.0.lock();
-        state.credit = state.credit.saturating_sub(spent);
+        state.credit = state.credit.saturating_sub(nanos(spent));
         state.cost = (state.cost * 7 + spent) / 8;
+    }
+}
+
+impl State {
+    /// The share of the time that has passed.
+    fn give(&mut self, now: Instant) {
+        let passed = nanos(now.saturating_duration_since(self.given));
+        self.credit = self.credit.saturating_add(passed / SHARE).min(MOST_CREDIT);
+        self.given = now;
     }
 }
 
 impl Usher {
     async fn run(self) {
-        let mut begun = Instant::now();
+        let mut now = Instant::now();
         loop {
             // Behind all that is ready, and all that has come in meanwhile.
             task::yield_now().await;
-            let round = mem::replace(&mut begun, Instant::now()).elapsed();
-            let mut turns = self.0.turns(round);
-            if turns == 0 {
-                return;
-            }
+            let begun = mem::replace(&mut now, Instant::now());
+            let mut turns = match self.0.plan(begun, now) {
+                Plan::Leave => return,
+                Plan::Pause => {
+                    time::sleep(PAUSE).await;
+                    now = Instant::now();
+                    continue;
+                }
+                Plan::Turns(turns) => turns,
+            };
             while turns > 0
                 && let Some(waiters) = self.0.next()
             {
@@ -204,7 +254,6 @@ impl Drop for Usher {
         let left = {
             let state = &mut *self.0.0.lock();
             state.ushered = false;
-            state.credit = Duration::ZERO;
             state.order.clear();
             mem::take(&mut state.waiters)
         };
@@ -254,12 +303,18 @@ thread_local! {
     static LINE: Arc<Line> = Arc::default();
 }
 
-/// Verifying new tokens has a quarter of a busy thread's time.
-const SHARE: u32 = 4;
-/// No round gives more than this, however long it was.
-const MOST_CREDIT: Duration = Duration::from_millis(10);
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Verifying new tokens has a quarter of a thread's time.
+const SHARE: i64 = 4;
+/// And what it has not used of that lately: some hundred signatures in a burst. In nanoseconds.
+const MOST_CREDIT: i64 = 10_000_000;
 /// Before any turn has been measured.
 const LEAST_COST: Duration = Duration::from_micros(10);
+/// As short as the runtime's timers are.
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -368,19 +423,48 @@ mod tests {
     }
 
     #[test]
-    fn long_rounds_give_a_quarter_of_their_time() {
+    fn long_rounds_give_a_quarter_and_what_goes_on_has_no_more() {
         let line = Line::default();
+        let mut now = line.0.lock().given;
+        let plan = |begun: Instant, now: Instant| line.plan(begun, now);
+        assert_eq!(plan(now, now), Plan::Leave);
         line.0.lock().ushered = true;
         let _told = line.join(Digest::for_test(1), 1).expect("room");
         for _ in 0..100 {
             line.charge(Duration::from_micros(25));
         }
-        assert_eq!(line.turns(Duration::from_micros(30)), 1, "a short one");
-        line.0.lock().credit = Duration::ZERO;
-        let many = line.turns(Duration::from_millis(10));
-        assert!((95..=105).contains(&many), "{many}");
-        line.0.lock().credit = Duration::ZERO;
-        let most = line.turns(Duration::from_secs(10));
-        assert!(most <= 420, "{most}");
+        let mut round = |micros: u64| {
+            let begun = now;
+            now += Duration::from_micros(micros);
+            plan(begun, now)
+        };
+        assert_eq!(round(30), Plan::Turns(1), "a short one");
+        assert!(matches!(round(10_000), Plan::Turns(95..=105)), "a long one");
+        let Plan::Turns(many) = round(10_000_000) else { panic!("nothing after a very long one") };
+        assert!(many <= 420, "{many}");
+        // As in a burst that does not end: a turn in each round, and rounds hardly longer.
+        let (mut turns, mut micros) = (0, 0);
+        while micros < 1_000_000 {
+            if let Plan::Turns(_) = round(30) {
+                line.charge(Duration::from_micros(25));
+                turns += 1;
+            }
+            micros += 30;
+        }
+        // A quarter of a second, and what had not been used.
+        assert!((9_000..=10_700).contains(&turns), "{turns} turns in a second");
+        let mut pauses = 0;
+        while round(30) == Plan::Pause {
+            pauses += 1;
+        }
+        assert!(pauses < 10, "it goes on at once when there is time again");
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_the_share_is_used_up_waits_and_is_served() {
+        let (turns, log) = (turns(10), Log::default());
+        LINE.with(|line| line.charge(Duration::from_millis(12)));
+        tokio::time::timeout(Duration::from_secs(60), sight(&turns, 1, &log)).await.expect("a turn");
+        assert_eq!(*log.borrow(), ["in turn 1"]);
     }
 }
