@@ -4,24 +4,30 @@
 //!
 //! `cargo bench --bench cached` (`TOKENS=10000000` for a longer flood, `TOLLGATE_BIN=…` for a program built elsewhere)
 
+#[path = "support/gate.rs"]
+mod gate;
+#[path = "support/http.rs"]
+mod http;
+
 use std::{
-    fs,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
     time::sleep,
 };
+
+use gate::Gate;
+use http::{answer, head, length, request};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,7 +73,7 @@ type Beyond = Vec<String>;
 
 /// So many are remembered, and the process stays within the budget.
 async fn remembered(what: &str, provider: &Arc<Provider>, form: Form) -> Result<Beyond, Error> {
-    let gate = Gate::start("tokens = \"128MiB\"\n").await?;
+    let gate = start("tokens = \"128MiB\"\n").await?;
     let idle = gate.resident()?;
     bring(provider, form, 0..REMEMBERED).await?;
     sleep(Duration::from_secs(1)).await;
@@ -87,7 +93,7 @@ async fn remembered(what: &str, provider: &Arc<Provider>, form: Form) -> Result<
 
 /// A burst beyond a cap of 8 MiB: within a second it is kept, however many tokens come after.
 async fn floods(provider: &Arc<Provider>, many: u64) -> Result<Beyond, Error> {
-    let gate = Gate::start("tokens = \"8MiB\"\nnegative = \"1MiB\"\n").await?;
+    let gate = start("tokens = \"8MiB\"\nnegative = \"1MiB\"\n").await?;
     // What a few requests make of lasting things does not count.
     bring(provider, Form::Jwt, 0..500).await?;
     let idle = gate.resident()?;
@@ -116,7 +122,7 @@ async fn floods(provider: &Arc<Provider>, many: u64) -> Result<Beyond, Error> {
 
 /// Fifty first sights of one token at the same time: one call.
 async fn together(provider: &Arc<Provider>) -> Result<Beyond, Error> {
-    let _gate = Gate::start("").await?;
+    let _gate = start("").await?;
     let (before, mut clients) = (provider.calls(), Vec::new());
     let token = provider.token(Form::Opaque, u64::MAX);
     for _ in 0..50 {
@@ -168,34 +174,6 @@ async fn bring(provider: &Arc<Provider>, form: Form, numbers: std::ops::Range<u6
         client.await??;
     }
     Ok(())
-}
-
-fn request(token: &str) -> String {
-    format!("GET /echo/a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n")
-}
-
-/// Reads one response to its end; its status.
-async fn answer(read: &mut BufReader<OwnedReadHalf>) -> Result<u16, Error> {
-    let head = head(read).await?.ok_or("closed")?;
-    let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or("no status")?;
-    let mut body = vec![0; length(&head)];
-    read.read_exact(&mut body).await?;
-    Ok(status)
-}
-
-async fn head(read: &mut BufReader<OwnedReadHalf>) -> Result<Option<String>, Error> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if read.read_line(&mut head).await? == 0 {
-            return Ok(None);
-        }
-    }
-    Ok(Some(head))
-}
-
-fn length(head: &str) -> usize {
-    let lower = head.to_ascii_lowercase();
-    lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A provider that knows every token that begins with `good`, and signs as many JWTs as are wanted.
@@ -280,74 +258,17 @@ impl Provider {
     }
 }
 
-/// The program as a process.
-struct Gate {
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Gate {
-    async fn start(cache: &str) -> Result<Self, Error> {
-        let dir = tempfile::tempdir()?;
-        let file = dir.path().join("tollgate.toml");
-        fs::write(
-            &file,
-            format!(
-                "workers = 2\n[proxy]\nlisten = \"127.0.0.1:{GATE_PORT}\"\n[admin]\nlisten = \"127.0.0.1:{ADMIN_PORT}\"\n\
-                 [log]\naccess_sample = 0.0\n[throttle]\nfailures = {{ requests = 0, per = \"1m\" }}\n\
-                 [cache]\nintrospection_ttl = \"10m\"\n{cache}\
-                 [[key_managers]]\nname = \"idp\"\nconnector = \"oidc\"\nissuer = \"{ISSUER}\"\naudience = [\"orders\"]\n\
-                 discovery = false\njwks_uri = \"{ISSUER}/jwks\"\nintrospection_endpoint = \"{ISSUER}/introspect\"\n\
-                 client_id = \"tollgate\"\nclient_secret = \"of-the-bench\"\ntimeout = \"10s\"\n\
-                 [[apis]]\nname = \"Echo\"\ncontext = \"/echo\"\nupstream = \"echo:\"\nsubscription = \"none\"\n\
-                 [[apis.resources]]\npath = \"/{{id}}\"\n"
-            ),
-        )?;
-        let program = std::env::var("TOLLGATE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").into());
-        let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let gate = Self { child: command.spawn()?, _dir: dir };
-        let end = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < end {
-            if admin("/readyz").await.is_ok_and(|text| text.starts_with("HTTP/1.1 200")) {
-                return Ok(gate);
-            }
-            sleep(Duration::from_millis(25)).await;
-        }
-        Err("the gate is not ready".into())
-    }
-
-    async fn metric(&self, series: &str) -> Result<f64, Error> {
-        let text = admin("/metrics").await?;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)).ok_or("no such series")?;
-        Ok(line.trim().parse()?)
-    }
-
-    /// Bytes of resident memory.
-    fn resident(&self) -> Result<u64, Error> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    }
-}
-
-async fn admin(path: &str) -> Result<String, Error> {
-    let mut stream = TcpStream::connect(("127.0.0.1", ADMIN_PORT)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
-    Ok(text)
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A gate with these further lines of `[cache]`.
+async fn start(cache: &str) -> Result<Gate, Error> {
+    let text = format!(
+        "workers = 2\n[proxy]\nlisten = \"127.0.0.1:{GATE_PORT}\"\n\
+         [log]\naccess_sample = 0.0\n[throttle]\nfailures = {{ requests = 0, per = \"1m\" }}\n\
+         [cache]\nintrospection_ttl = \"10m\"\n{cache}\
+         [[key_managers]]\nname = \"idp\"\nconnector = \"oidc\"\nissuer = \"{ISSUER}\"\naudience = [\"orders\"]\n\
+         discovery = false\njwks_uri = \"{ISSUER}/jwks\"\nintrospection_endpoint = \"{ISSUER}/introspect\"\n\
+         client_id = \"tollgate\"\nclient_secret = \"of-the-bench\"\ntimeout = \"10s\"\n\
+         [[apis]]\nname = \"Echo\"\ncontext = \"/echo\"\nupstream = \"echo:\"\nsubscription = \"none\"\n\
+         [[apis.resources]]\npath = \"/{{id}}\"\n"
+    );
+    Gate::start(&[], &text, ADMIN_PORT).await
 }

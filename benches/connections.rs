@@ -4,10 +4,12 @@
 //!
 //! `cargo bench --bench connections`
 
+#[path = "support/gate.rs"]
+mod gate;
+
 use std::{
     fmt::Write as _,
     fs,
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +23,9 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tollgate::net::raise_descriptors;
 
-type Error = Box<dyn std::error::Error>;
+use gate::Gate;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a client keeps its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +77,7 @@ fn main() -> Result<(), Error> {
 }
 
 async fn measure(kind: Kind, number: usize) -> Result<(), Error> {
-    let gate = Gate::start(kind == Kind::Tls).await?;
-    let connector = gate.connector()?;
+    let (gate, connector) = start(kind == Kind::Tls).await?;
     // What the first ones make of lasting things does not count.
     drop(open(kind, 50, &connector).await?);
     sleep(SETTLE).await;
@@ -82,6 +85,10 @@ async fn measure(kind: Kind, number: usize) -> Result<(), Error> {
     let mut clients = open(kind, number, &connector).await?;
     sleep(SETTLE).await;
     let full = gate.resident()?;
+    let open = gate.metric("tollgate_connections_open{door=\"proxy\"}").await?;
+    if open < number as f64 {
+        return Err(format!("{kind:?}: only {open} of {number} connections are open").into());
+    }
     let end = Instant::now() + HOLD;
     while Instant::now() < end {
         for client in &mut clients {
@@ -153,76 +160,29 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Result
     Ok(())
 }
 
-/// The program as a process.
-struct Gate {
-    child: Child,
-    dir: tempfile::TempDir,
-    root: Option<rustls::pki_types::CertificateDer<'static>>,
-}
-
-impl Gate {
-    async fn start(tls: bool) -> Result<Self, Error> {
-        let dir = tempfile::tempdir()?;
-        let mut text = format!("[proxy]\nlisten = \"127.0.0.1:{PLAIN_PORT}\"\n");
-        text.push_str("timeouts = { header = \"5m\", idle = \"5m\", request = \"5m\" }\n");
-        let mut root = None;
-        if tls {
-            let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-            let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-            fs::write(&cert, certificate.cert.pem())?;
-            fs::write(&key, certificate.signing_key.serialize_pem())?;
-            writeln!(text, "tls = {{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display())?;
-            root = Some(certificate.cert.der().clone());
-        }
-        write!(text, "[admin]\nlisten = \"127.0.0.1:{ADMIN_PORT}\"\n[log]\naccess_sample = 0.0\n")?;
-        text.push_str("[[apis]]\nname = \"Echo\"\ncontext = \"/echo\"\nupstream = \"echo:\"\n");
-        text.push_str("[[apis.resources]]\npath = \"/{id}\"\nauth = \"none\"\n");
-        let file = dir.path().join("tollgate.toml");
-        fs::write(&file, text)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let gate = Self { child: command.spawn()?, dir, root };
-        for _ in 0..400 {
-            if TcpStream::connect(("127.0.0.1", ADMIN_PORT)).await.is_ok() {
-                return Ok(gate);
-            }
-            sleep(Duration::from_millis(25)).await;
-        }
-        Err("the gate does not listen".into())
+/// A gate, and who trusts its certificate where it has one.
+async fn start(tls: bool) -> Result<(Gate, TlsConnector), Error> {
+    let dir = tempfile::tempdir()?;
+    let mut text = format!("[proxy]\nlisten = \"127.0.0.1:{PLAIN_PORT}\"\n");
+    text.push_str("timeouts = { header = \"5m\", idle = \"5m\", request = \"5m\" }\n");
+    let mut roots = RootCertStore::empty();
+    if tls {
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        fs::write(&cert, certificate.cert.pem())?;
+        fs::write(&key, certificate.signing_key.serialize_pem())?;
+        writeln!(text, "tls = {{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display())?;
+        roots.add(certificate.cert.der().clone())?;
     }
-
-    fn connector(&self) -> Result<TlsConnector, Error> {
-        let mut roots = RootCertStore::empty();
-        if let Some(root) = &self.root {
-            roots.add(root.clone())?;
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(TlsConnector::from(Arc::new(config)))
-    }
-
-    /// Bytes of resident memory.
-    fn resident(&self) -> Result<u64, Error> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(self.dir.path());
-    }
+    text.push_str("[log]\naccess_sample = 0.0\n");
+    text.push_str("[[apis]]\nname = \"Echo\"\ncontext = \"/echo\"\nupstream = \"echo:\"\n");
+    text.push_str("[[apis.resources]]\npath = \"/{id}\"\nauth = \"none\"\n");
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // Once it is ready it has read its certificate.
+    Ok((Gate::start(&[], &text, ADMIN_PORT).await?, TlsConnector::from(Arc::new(config))))
 }
 
 const SETTLE: Duration = Duration::from_secs(2);

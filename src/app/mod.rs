@@ -156,10 +156,11 @@ impl App {
     }
 }
 
-/// How long what is learnt of tokens may be used, and how many bad ones a client may bring.
+/// How long what is learnt of tokens may be used, how many bad ones a client may bring, and how many new ones may wait.
 fn limit_tokens(tokens: &Authenticator, settings: &Settings) {
     let failures = &settings.throttle.failures;
     tokens.set_limits(&settings.cache, failures.requests, failures.per.0);
+    tokens.set_waiting(settings.verification);
 }
 
 /// What was built; where nothing was, its problems join the others.

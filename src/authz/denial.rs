@@ -47,6 +47,8 @@ pub enum Denial {
     Throttled(Throttled),
     /// The client address has brought too many bad opaque tokens: this one was not asked about.
     Flooded(Usage),
+    /// Too many new tokens wait for their signature check: this one was not judged.
+    Overloaded,
     /// Something the verdict needs cannot be had now.
     Unavailable {
         /// Seconds after which a retry may help, at least 1.
@@ -164,6 +166,8 @@ impl Denial {
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
+            // Above them.
+            Self::Overloaded => 62,
         }
     }
 
@@ -193,6 +197,7 @@ impl Denial {
                 row(S::TOO_MANY_REQUESTS, code, reason, grpc::RESOURCE_EXHAUSTED, "Message throttled out", "You have exceeded your quota")
             }
             Self::Flooded(_) => row(S::TOO_MANY_REQUESTS, "429", "too_many_failures", grpc::RESOURCE_EXHAUSTED, "Too Many Requests", "Too many invalid access tokens have come from this address"),
+            Self::Overloaded => row(S::SERVICE_UNAVAILABLE, "900900", "overloaded", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "Too many new access tokens wait to be verified: try again"),
             Self::Unavailable { .. } => row(S::SERVICE_UNAVAILABLE, "900900", "unavailable", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "The credentials cannot be verified at the moment"),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "900900", "internal", grpc::INTERNAL, "Unclassified Authentication Failure", "Internal error"),
             Self::UpstreamFailed => row(S::BAD_GATEWAY, "101503", "upstream_failed", grpc::UNAVAILABLE, "Bad Gateway", "The upstream cannot be reached or broke off"),
@@ -238,6 +243,7 @@ impl From<Rejection> for Denial {
         match rejection {
             Rejection::Invalid(flaw) => Self::Token(flaw),
             Rejection::Flooded(flood) => Self::Flooded(usage_of(flood)),
+            Rejection::Overloaded => Self::Overloaded,
             Rejection::Unavailable { retry_after, .. } => Self::Unavailable { retry_after },
         }
     }
@@ -275,6 +281,7 @@ mod tests {
             Denial::NoApi,
             Denial::NoResource,
             Denial::Flooded(usage.clone()),
+            Denial::Overloaded,
             Denial::Unavailable { retry_after: 1 },
             Denial::Internal,
             Denial::UpstreamFailed,

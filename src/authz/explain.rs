@@ -179,7 +179,7 @@ fn failed_at(denial: &Denial, passed: &[Passage]) -> Step {
         Denial::Credentials | Denial::NoCredential => Step::Credential,
         Denial::Token(Flaw::Revoked) if is_done(Step::Authenticate) => Step::Revocation,
         Denial::Token(_) if !is_done(Step::Credential) => Step::Credential,
-        Denial::Token(_) | Denial::Unavailable { .. } | Denial::Flooded(_) => Step::Authenticate,
+        Denial::Token(_) | Denial::Unavailable { .. } | Denial::Flooded(_) | Denial::Overloaded => Step::Authenticate,
         Denial::NotSubscribed
         | Denial::SubscriptionBlocked
         | Denial::SubscriptionInactive

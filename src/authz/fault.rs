@@ -158,6 +158,7 @@ fn sign_in(found: &Found) -> String {
 
 fn retry_after(denial: &Denial) -> Option<u64> {
     match denial {
+        Denial::Overloaded => Some(1),
         Denial::Unavailable { retry_after } => Some(u64::from(*retry_after).max(1)),
         _ => denial.usage().map(|usage| usage.reset_s.max(1)),
     }

@@ -41,6 +41,10 @@ impl Case<'_> {
                 format!("{} bad tokens have come from this address", usage.limit),
                 format!("wait {} s, or raise [throttle] failures", usage.reset_s),
             ),
+            Denial::Overloaded => (
+                "too many new tokens wait for their signature check".into(),
+                "try again, or raise [verification] waiting".into(),
+            ),
             Denial::Unavailable { .. } => self.unavailable(),
             Denial::Credentials => (
                 "more than one credential".into(),

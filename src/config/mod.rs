@@ -34,6 +34,7 @@ use crate::{
     telemetry::LogSettings,
     throttle,
     token::{
+        VerificationSettings,
         assertion::BackendJwtSettings,
         settings::{CacheSettings, KeyManagerSettings},
     },
@@ -76,6 +77,8 @@ pub struct Settings {
     pub shared: Option<SharedSettings>,
     /// What is remembered of tokens.
     pub cache: CacheSettings,
+    /// New tokens whose signatures are to be checked.
+    pub verification: VerificationSettings,
     /// Counting.
     pub throttle: throttle::Settings,
     /// Logs.
@@ -119,6 +122,7 @@ impl Default for Settings {
             store: None,
             shared: None,
             cache: CacheSettings::default(),
+            verification: VerificationSettings::default(),
             throttle: throttle::Settings::default(),
             log: LogSettings::default(),
             identity_headers: IdentityHeaders::default(),

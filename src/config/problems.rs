@@ -13,7 +13,10 @@ use crate::{
     net::Address,
     problem::Problem,
     proxy,
-    token::settings::{ConnectorKind, KeyManagerSettings},
+    token::{
+        VerificationSettings,
+        settings::{ConnectorKind, KeyManagerSettings},
+    },
     units::{Size, Span},
 };
 
@@ -38,6 +41,12 @@ impl Settings {
     fn check_general(&self, found: &mut Findings) {
         let failures = self.throttle.failures.per < Span::seconds(1);
         found.refuse(failures, "throttle.failures.per", "must be at least 1s");
+        let waiting = VerificationSettings::WAITING;
+        found.refuse(
+            !waiting.contains(&self.verification.waiting),
+            "verification.waiting",
+            format_args!("must be from {} to {}", waiting.start(), waiting.end()),
+        );
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
         let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
         found.refuse(
@@ -265,6 +274,8 @@ mod tests {
             ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
             ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),
             ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
+            ("verification.waiting = 0", "verification.waiting: must be from 1 to 65536"),
+            ("verification.waiting = 65537", "verification.waiting: must be from 1 to 65536"),
         ] {
             assert_eq!(problems(&format!("{text}\n{GOOD}")), [expected], "{text}");
         }
@@ -273,6 +284,7 @@ mod tests {
             "cache.introspection_ttl = '61s'",
             "cache.tokens = '1MiB'",
             "throttle.failures.requests = 0",
+            "verification.waiting = 1",
             "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
         ] {
             assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");

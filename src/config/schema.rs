@@ -157,6 +157,7 @@ mod tests {
         cache.negative = "4MiB"
         cache.introspection_ttl = "60s"
         cache.negative_ttl = "5s"
+        verification.waiting = 1024
         throttle.headers = false
         throttle.failures.requests = 100
         throttle.failures.per = "1m"

@@ -15,6 +15,9 @@ pub(super) struct Metrics {
     unavailable: IntCounter,
     refused: [IntCounter; Flaw::ALL.len()],
     flooded: IntCounter,
+    shed: IntCounter,
+    /// Requests that wait for a signature check.
+    pub(super) waiting: IntGauge,
     fetches: IntCounterVec,
     keys: IntGaugeVec,
     calls: IntCounterVec,
@@ -65,6 +68,11 @@ impl Metrics {
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(verifications.clone()))?;
+        let waiting = IntGauge::new(
+            "tollgate_token_verifications_waiting",
+            "Requests with new tokens that wait for a signature check.",
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
         let keys = Opts::new("tollgate_jwks_keys", "Keys in the set in force: usable, or skipped as of no use here.");
         let keys = IntGaugeVec::new(keys, &["key_manager", "use"])?;
         registry.register(Box::new(fetches.clone()))?;
@@ -81,6 +89,8 @@ impl Metrics {
             unavailable: verifications.with_label_values(&["unavailable"]),
             refused: Flaw::ALL.map(|flaw| verifications.with_label_values(&[flaw.label()])),
             flooded: verifications.with_label_values(&["flooded"]),
+            shed: verifications.with_label_values(&["shed"]),
+            waiting,
             fetches,
             keys,
             calls,
@@ -110,6 +120,11 @@ impl Metrics {
     /// A token was not asked about, since its client has brought too many bad ones.
     pub(super) fn flooded(&self) {
         self.flooded.inc();
+    }
+
+    /// A token was not judged, since too many new ones wait for it.
+    pub(super) fn shed(&self) {
+        self.shed.inc();
     }
 
     /// The counters of one key manager, at 0 if new; `asked`: whether its provider is asked about tokens.

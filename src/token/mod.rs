@@ -30,11 +30,13 @@ mod managers;
 mod metrics;
 mod rules;
 pub mod settings;
+mod sight;
 mod signing_key;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod weak;
 
 use std::{
@@ -59,21 +61,19 @@ pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
 pub use keys::{FetchError, FetchFuture, FetchKeys, Fetched, KeySource, LocalKeys};
 pub use managers::KeyManagers;
 pub use signing_key::{SigningError, SigningKey};
+pub use turns::VerificationSettings;
 
 use crate::{net::Now, store::KeyManagerSet};
 use ask::{Outcome, Question};
-use cache::{Cache, Digest, Entry, Remembered};
-use claims::Bearer;
+use cache::{Cache, Digest, Remembered};
 use failures::Failures;
 use flight::Flights;
 use issuer::Renewal;
-use jose::{Compact, Header};
-use json::Object;
-use jwt::Verified;
-use keys::Candidates;
 use managers::Table;
 use metrics::Metrics;
-use settings::{CacheSettings, Validation};
+use settings::CacheSettings;
+use sight::{Refused, Sight};
+use turns::Turns;
 
 /// Judges tokens.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub struct Authenticator {
     replacing: Mutex<()>,
     cache: Arc<Cache>,
     flights: Flights<Outcome>,
+    turns: Turns,
     failures: Failures,
     /// Where providers are asked; until it is given, on the runtime of whoever brings a token.
     runtime: OnceLock<Handle>,
@@ -165,6 +166,8 @@ pub enum Rejection {
     Invalid(Flaw),
     /// Not judged, since its client has brought too many bad ones: 429.
     Flooded(Flood),
+    /// Not judged, since too many new ones wait for it already: 503.
+    Overloaded,
     /// Cannot be judged now: 503.
     Unavailable {
         /// Name of the key manager.
@@ -253,35 +256,19 @@ impl Flaw {
     }
 }
 
-/// Why a token was not judged good at first sight.
-enum Refused {
-    /// It is no good.
-    Flaw(Flaw),
-    /// Its issuer's keys are not there, or too old.
-    NoKeys(Arc<Issuer>),
-    /// Its issuer's keys lack the one it names.
-    UnknownKey(Arc<Issuer>),
-    /// It is for its provider to say; what was verified of it, where both must agree.
-    Ask(Arc<Issuer>, Option<Box<Verified>>),
-}
-
-impl From<Flaw> for Refused {
-    fn from(flaw: Flaw) -> Self {
-        Self::Flaw(flaw)
-    }
-}
-
 impl Authenticator {
     /// One without key managers, which refuses everything until [`Self::replace`] is called.
     pub fn new(cache: &CacheSettings, registry: &Registry) -> Result<Self, Error> {
+        let metrics = Metrics::register(registry)?;
         Ok(Self {
             managers: ArcSwap::default(),
             replacing: Mutex::new(()),
             cache: Arc::new(Cache::new(cache).map_err(|_| Error::Random)?),
             flights: Flights::new(),
+            turns: Turns::new(metrics.waiting.clone()),
             failures: Failures::new(),
             runtime: OnceLock::new(),
-            metrics: Metrics::register(registry)?,
+            metrics,
         })
     }
 
@@ -296,6 +283,11 @@ impl Authenticator {
     pub fn set_limits(&self, cache: &CacheSettings, failures: u64, window: Duration) {
         self.cache.set_times(cache);
         self.failures.set_limit(failures, window);
+    }
+
+    /// Puts a new limit in force: how many new tokens may wait for their signature check on one thread.
+    pub fn set_waiting(&self, verification: VerificationSettings) {
+        self.turns.set_limit(verification);
     }
 
     /// Puts `managers` in place of the present ones. Those whose settings are equal go on as they are,
@@ -351,11 +343,11 @@ impl Authenticator {
         client: Option<IpAddr>,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
-        let look = || self.first_sight(digest, token, allowed, now);
-        let mut outcome = look();
+        let sight = Sight { digest, token, allowed, now };
+        let mut outcome = self.see(&sight).await;
         if let Err(Refused::UnknownKey(issuer)) = outcome {
             outcome = match issuer.renew(now).await {
-                Renewal::Fetched => look(),
+                Renewal::Fetched => self.see(&sight).await,
                 Renewal::Same => Err(Refused::UnknownKey(issuer)),
                 Renewal::Failed => Err(Refused::NoKeys(issuer)),
             };
@@ -369,82 +361,9 @@ impl Authenticator {
                 return Ok(good);
             }
             // The rules have changed under the question.
-            outcome = look();
+            outcome = self.see(&sight).await;
         }
         self.conclude(outcome, now)
-    }
-
-    /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
-    /// asked about it.
-    fn first_sight(
-        &self,
-        digest: Digest,
-        token: &str,
-        allowed: &KeyManagerSet,
-        now: Now,
-    ) -> Result<Authenticated, Refused> {
-        let managers = self.managers.load();
-        if let Some(issuer) = managers.elect_opaque(token, allowed) {
-            // RFC 6749 appendix A.12: visible characters. Nobody issues others.
-            let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
-            return Err(if visible { Refused::Ask(issuer, None) } else { Flaw::Malformed.into() });
-        }
-        let opened;
-        let (compact, key) = match Compact::split(token) {
-            Err(Flaw::Encrypted) => {
-                opened = managers.open(token, allowed)?;
-                (Compact::split(&opened.0)?, Some(&opened.1))
-            }
-            compact => (compact?, None),
-        };
-        let header = Header::parse(&compact.header)?;
-        let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
-        let issuer = managers.elect(&claims, allowed)?;
-        let rules = &issuer.rules;
-        if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
-            return Err(Flaw::Encrypted.into());
-        }
-        if rules.settings.validation == Validation::Introspect {
-            return Err(Refused::Ask(issuer, None));
-        }
-        if !header.is_access_token(rules.settings.typ) {
-            return Err(Flaw::Type.into());
-        }
-        if !rules.settings.algorithms.contains(&header.algorithm) {
-            return Err(Flaw::Algorithm.into());
-        }
-        let Some(set) = issuer.keys.load_full().filter(|_| issuer.is_fresh(now)) else {
-            return Err(Refused::NoKeys(issuer));
-        };
-        let keys = match set.candidates(header.key_id.as_deref(), header.algorithm) {
-            Candidates::Some(keys) => keys,
-            Candidates::UnknownId => return Err(Refused::UnknownKey(issuer)),
-            Candidates::Unfit => return Err(Flaw::Algorithm.into()),
-        };
-        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(token), rules, now);
-        let mut from_cache = true;
-        let outcome = if rules.settings.validation == Validation::Both {
-            from_cache = false;
-            verify().map(Err)
-        } else {
-            let entry = self.cache.once(digest, now, || {
-                from_cache = false;
-                let Verified { identity, validity, key } = verify()?;
-                let (identity, issuer) = (Arc::new(identity), Arc::clone(&issuer));
-                Ok(Entry { identity, validity, issuer, key: Some(key), ask_again_ms: u64::MAX })
-            });
-            entry.map(Ok)
-        };
-        match outcome {
-            Ok(Ok(entry)) => Ok(Authenticated { identity: Arc::clone(&entry.identity), from_cache }),
-            Ok(Err(verified)) => Err(Refused::Ask(issuer, Some(Box::new(verified)))),
-            Err(flaw) => {
-                if flaw == Flaw::Signature && !from_cache {
-                    self.cache.remember_bad(digest, issuer, flaw, Some(set.version), now);
-                }
-                Err(flaw.into())
-            }
-        }
     }
 
     /// Counts the outcome of a first sight, and puts it into the caller's words.
@@ -458,6 +377,10 @@ impl Authenticator {
             }
             Err(Refused::Flaw(flaw)) => Err(self.refuse(flaw)),
             Err(Refused::UnknownKey(_)) => Err(self.refuse(Flaw::UnknownKey)),
+            Err(Refused::Wait) => {
+                self.metrics.shed();
+                Err(Rejection::Overloaded)
+            }
             Err(Refused::NoKeys(issuer)) => {
                 self.metrics.unavailable();
                 Err(out_of_keys(&issuer, now))

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::{
     Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Refused, Rejection,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, TypRule},
+    sight::Sight,
     testing::{Provider, Signer, ask, b64, flaw, is_unavailable, settings},
+    turns::Turn,
 };
 use crate::{
     net::{Clock, Now},
@@ -584,7 +586,7 @@ async fn what_another_thread_remembered_counts_only_while_it_holds() {
     let all = KeyManagerSet::all();
     let digest = tokens.cache.digest(all.id, &token);
     // As a thread that found nothing in the cache, and now finds what another has put there.
-    let sight = |now| tokens.first_sight(digest, &token, &all, now);
+    let sight = |now| tokens.first_sight(&Sight { digest, token: &token, allowed: &all, now }, &mut Some(Turn::free()));
     assert!(sight(NOW).is_ok_and(|good| good.from_cache));
     assert!(matches!(sight(after(NOW, 330)), Err(Refused::Flaw(Flaw::Expired))));
     let strict = changed(|s| s.audience = vec!["orders".into()]);

@@ -11,6 +11,7 @@ mod docs;
 mod drain;
 mod explain;
 mod faults;
+mod first_sight;
 mod introspection;
 mod jwe;
 mod jwks;

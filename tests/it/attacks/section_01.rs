@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Section, bring, run_section, strict};
-use crate::support::{Case, Expect, Token, World, b64, compact, hs256, keys, now, world};
+use crate::support::{
+    BOTH, Backend, Case, Config, Expect, Gate, Idp, Request, Token, Via, World, b64, block_on, compact, hs256, keys,
+    now, world,
+};
 
 pub(super) const SECTION: Section = Section {
     cases,
@@ -20,6 +23,9 @@ pub(super) const SECTION: Section = Section {
         ("T38", "jwe::encrypted_tokens"),
         ("T39", "jwe::encrypted_tokens"),
         ("T40", "jwe::encrypted_tokens"),
+        ("T34", "what_is_far_too_long_is_not_even_read"),
+        ("T41", "what_is_far_too_long_is_not_even_read"),
+        ("T42", "what_is_far_too_long_is_not_even_read"),
     ],
     waits: &[],
 };
@@ -377,6 +383,51 @@ fn payloads(world: &World) -> Vec<Case> {
         all.push(refused("T44 payload", token.raw_payload(payload.as_bytes())));
     }
     all
+}
+
+/// Where heads may be as long as that: by what is counted, a token beyond 64 KiB meets nothing but its length, neither
+/// the digest of a look-up nor base64 nor a signature; one within it is refused by its form. Memory stays.
+#[test]
+fn what_is_far_too_long_is_not_even_read() {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let config = Config::orders(&idp, &upstream.url()).proxy("max_header_bytes = \"4MiB\"");
+    let gate = Gate::start(|ports| config.text(ports));
+    let nested = |depth: usize| {
+        let claims = Token::of(&idp, "shop-web").claims_text();
+        format!("{},\"deep\":{}{}}}", claims.trim_end_matches('}'), "[".repeat(depth), "]".repeat(depth))
+    };
+    let token = |depth: usize| Token::of(&idp, "shop-web").raw_payload(nested(depth).as_bytes());
+    let counted = || {
+        let lookups = gate.metric("tollgate_cache_lookups_total", &[]);
+        let malformed = gate.metric("tollgate_token_verifications_total", &["outcome=\"malformed\""]);
+        let good = gate.metric("tollgate_token_verifications_total", &["outcome=\"ok\""]);
+        (lookups, malformed, good, gate.metric("process_resident_memory_bytes", &[]))
+    };
+    let send = |via: Via, token: &str| block_on(gate.send(via, &Request::get("/orders/v1/items/{m}").bearer(token)));
+    assert_eq!(send(Via::H1, &token(20)).status, 200, "that deep is not too deep");
+    // Bytes, dots, nested arrays; then those of a length that is looked at.
+    let long = ["x".repeat(1 << 20), ".".repeat(1_000_000), token(100_000)];
+    let short = [".".repeat(64 << 10), token(20_000)];
+    // What the first ones make of buffers does not count.
+    let round = || long.iter().for_each(|token| assert_eq!(send(Via::H1, token).status, 401));
+    (0..10).for_each(|_| round());
+    let before = counted();
+    for _ in 0..10 {
+        for token in &long {
+            let answer = send(Via::H1, token);
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (401, Some("900901")), "{answer:?}");
+        }
+    }
+    let after = counted();
+    assert_eq!((after.0, after.1, after.2), (before.0, before.1 + 30.0, before.2), "nothing looked them up");
+    let grown = (after.3 - before.3) / f64::from(1 << 20);
+    assert!(grown < 16.0, "{grown} MiB");
+    for via in BOTH {
+        for token in &short {
+            assert_eq!(send(*via, token).status, 401, "{via:?}");
+        }
+    }
+    assert!(counted().0 > after.0, "what is short enough is looked for");
 }
 
 /// The last character's unused low bits set: the same bytes to a lax decoder.

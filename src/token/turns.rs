@@ -1,0 +1,471 @@
+//! Turns at the verifier: a thread that serves requests checks the signatures of new tokens between its other work,
+//! never all of them before it.
+//!
+//! A signature costs about what a whole request with a known token does. So in each round of a thread's event loop one
+//! new token is verified, in long rounds as many as fill a sixth of them; whoever comes meanwhile waits in line, each
+//! token once however many bring it. A burst is worked off as fast as that; what goes on for longer has a sixth of the
+//! thread's time, so that there is time left to answer what is known, and what is refused. Known tokens never come here.
+//! A full line is no verdict: nothing is remembered.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::{runtime::Handle, sync::oneshot, task, time};
+
+use super::cache::{Digest, Spread};
+
+/// `[verification]`: new tokens whose signatures are to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerificationSettings {
+    /// New tokens that may wait for their signature check, for each worker; one more gets 503.
+    pub waiting: usize,
+}
+
+impl Default for VerificationSettings {
+    fn default() -> Self {
+        Self { waiting: 1024 }
+    }
+}
+
+impl VerificationSettings {
+    /// What `waiting` may be.
+    pub const WAITING: std::ops::RangeInclusive<usize> = 1..=65_536;
+}
+
+/// Where turns are had. Each thread has a line of its own.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// Most tokens in one line.
+    most: AtomicUsize,
+    /// Requests in any line.
+    waiting: IntGauge,
+}
+
+/// A turn. When it is dropped, those who have waited with the same token are told to look again.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// None: outside a runtime there are no rounds, and nobody to wait for.
+    line: Option<Arc<Line>>,
+    begun: Instant,
+    others: Vec<Waiter>,
+}
+
+/// The line is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// Is given its turn, or told to look again.
+type Waiter = oneshot::Sender<Option<Turn>>;
+
+/// Those who wait on one thread.
+#[derive(Debug, Default)]
+struct Line(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// A turn has been had in this round, and an usher sees to the next ones.
+    ushered: bool,
+    /// The tokens in line, in their order.
+    order: VecDeque<Digest>,
+    /// Who brings them.
+    waiters: HashMap<Digest, Vec<Waiter>, Spread>,
+    /// What verifying may still have of the thread's time, in nanoseconds; the last turn may have overdrawn it.
+    credit: i64,
+    /// Until when it has been given.
+    given: Instant,
+    /// What a turn takes, smoothed.
+    cost: Duration,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            ushered: false,
+            order: VecDeque::new(),
+            waiters: HashMap::default(),
+            credit: MOST_CREDIT,
+            given: Instant::now(),
+            cost: Duration::ZERO,
+        }
+    }
+}
+
+/// Gives turns, one round after the other, until nobody waits.
+struct Usher(Arc<Line>);
+
+/// What comes after a round.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Nobody waits.
+    Leave,
+    /// The share is used up.
+    Pause,
+    /// So many turns, at least one.
+    Turns(usize),
+}
+
+/// One who waits, as the gauge has it.
+struct Counted<'a>(&'a IntGauge);
+
+impl Turns {
+    pub(super) fn new(waiting: IntGauge) -> Self {
+        Self { most: AtomicUsize::new(VerificationSettings::default().waiting), waiting }
+    }
+
+    /// Lines are this long at most from now on.
+    pub(super) fn set_limit(&self, settings: VerificationSettings) {
+        self.most.store(settings.waiting, Ordering::Relaxed);
+    }
+
+    /// A turn at once, if none has been had in this round, nobody waits, and there is time for it.
+    pub(super) fn take(&self) -> Option<Turn> {
+        let Ok(runtime) = Handle::try_current() else { return Some(Turn::free()) };
+        let line = LINE.with(Arc::clone);
+        let is_free = {
+            let state = &mut *line.0.lock();
+            if mem::replace(&mut state.ushered, true) {
+                return None;
+            }
+            state.give(Instant::now());
+            state.credit > 0
+        };
+        runtime.spawn(Usher(Arc::clone(&line)).run());
+        is_free.then(|| Turn::of(Some(line), Vec::new()))
+    }
+
+    /// Waits for a turn; with none, another has had one with the same token, or the turn is free by now: look again.
+    pub(super) async fn wait(&self, token: Digest) -> Result<Option<Turn>, Full> {
+        let Some(told) = LINE.with(|line| line.join(token, self.most.load(Ordering::Relaxed)))? else {
+            return Ok(None);
+        };
+        let _counted = Counted::new(&self.waiting);
+        let mut turn = told.await.ok().flatten();
+        if let Some(turn) = &mut turn {
+            turn.begun = Instant::now();
+        }
+        Ok(turn)
+    }
+}
+
+impl Line {
+    /// A place in line; none where nobody ushers it.
+    fn join(&self, token: Digest, most: usize) -> Result<Option<oneshot::Receiver<Option<Turn>>>, Full> {
+        let state = &mut *self.0.lock();
+        if !state.ushered {
+            return Ok(None);
+        }
+        let (waiter, told) = oneshot::channel();
+        match state.waiters.get_mut(&token) {
+            Some(others) => others.push(waiter),
+            None if state.order.len() >= most => return Err(Full),
+            None => {
+                state.order.push_back(token);
+                state.waiters.insert(token, vec![waiter]);
+            }
+        }
+        Ok(Some(told))
+    }
+
+    /// What is to be done after a round that began then.
+    fn plan(&self, begun: Instant, now: Instant) -> Plan {
+        let state = &mut *self.0.lock();
+        if state.order.is_empty() {
+            return Plan::Leave;
+        }
+        state.give(now);
+        if state.credit <= 0 {
+            return Plan::Pause;
+        }
+        let cost = nanos(state.cost.max(LEAST_COST));
+        let further = (nanos(now.saturating_duration_since(begun)) / SHARE).min(state.credit) / cost;
+        Plan::Turns(usize::try_from(further).unwrap_or(0).saturating_add(1))
+    }
+
+    fn next(&self) -> Option<Vec<Waiter>> {
+        let state = &mut *self.0.lock();
+        let token = state.order.pop_front()?;
+        Some(state.waiters.remove(&token).unwrap_or_default())
+    }
+
+    /// A turn has taken so long.
+    fn charge(&self, spent: Duration) {
+        let state = &mut *self.0.lock();
+        state.credit = state.credit.saturating_sub(nanos(spent));
+        state.cost = (state.cost * 7 + spent) / 8;
+    }
+}
+
+impl State {
+    /// The share of the time that has passed.
+    fn give(&mut self, now: Instant) {
+        let passed = nanos(now.saturating_duration_since(self.given));
+        self.credit = self.credit.saturating_add(passed / SHARE).min(MOST_CREDIT);
+        self.given = now;
+    }
+}
+
+impl Usher {
+    async fn run(self) {
+        let mut now = Instant::now();
+        loop {
+            // Behind all that is ready, and all that has come in meanwhile.
+            task::yield_now().await;
+            let begun = mem::replace(&mut now, Instant::now());
+            let mut turns = match self.0.plan(begun, now) {
+                Plan::Leave => return,
+                Plan::Pause => {
+                    time::sleep(PAUSE).await;
+                    now = Instant::now();
+                    continue;
+                }
+                Plan::Turns(turns) => turns,
+            };
+            while turns > 0
+                && let Some(waiters) = self.0.next()
+            {
+                turns -= usize::from(self.call(waiters));
+            }
+        }
+    }
+
+    /// Gives a turn to one of those who bring a token; false: they have all gone.
+    fn call(&self, mut waiters: Vec<Waiter>) -> bool {
+        waiters.retain(|waiter| !waiter.is_closed());
+        let Some(first) = waiters.pop() else { return false };
+        first.send(Some(Turn::of(Some(Arc::clone(&self.0)), waiters))).is_ok()
+    }
+}
+
+/// However it ends, even with its runtime, nobody is left waiting for it.
+impl Drop for Usher {
+    fn drop(&mut self) {
+        let left = {
+            let state = &mut *self.0.0.lock();
+            state.ushered = false;
+            state.order.clear();
+            mem::take(&mut state.waiters)
+        };
+        left.into_values().flatten().for_each(look_again);
+    }
+}
+
+impl Turn {
+    /// One that nobody else has to wait for.
+    pub(super) fn free() -> Self {
+        Self::of(None, Vec::new())
+    }
+
+    fn of(line: Option<Arc<Line>>, others: Vec<Waiter>) -> Self {
+        Self { line, begun: Instant::now(), others }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            line.charge(self.begun.elapsed());
+        }
+        mem::take(&mut self.others).into_iter().for_each(look_again);
+    }
+}
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn look_again(waiter: Waiter) {
+    // Who has gone need not be told.
+    let _ = waiter.send(None);
+}
+
+thread_local! {
+    static LINE: Arc<Line> = Arc::default();
+}
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Verifying new tokens has a sixth of a thread's time: some 7,000 RS256 or 2,000 ES256 a second. Serving those that pass
+/// takes as much again and more, and so does refusing the others.
+const SHARE: i64 = 6;
+/// And what it has not used of that lately: some hundred signatures in a burst. In nanoseconds.
+const MOST_CREDIT: i64 = 10_000_000;
+/// Before any turn has been measured.
+const LEAST_COST: Duration = Duration::from_micros(10);
+/// As short as the runtime's timers are.
+const PAUSE: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::RefCell,
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    fn turns(most: usize) -> Turns {
+        let turns = Turns::new(IntGauge::new("waiting", "in tests").expect("a gauge"));
+        turns.set_limit(VerificationSettings { waiting: most });
+        turns
+    }
+
+    /// What happened, in order.
+    type Log = RefCell<Vec<String>>;
+
+    async fn sight(turns: &Turns, n: u8, log: &Log) {
+        loop {
+            if let Some(_turn) = turns.take() {
+                log.borrow_mut().push(format!("at once {n}"));
+                return;
+            }
+            match turns.wait(Digest::for_test(n)).await {
+                Ok(Some(_turn)) => return log.borrow_mut().push(format!("in turn {n}")),
+                Ok(None) => {}
+                Err(Full) => return log.borrow_mut().push(format!("shed {n}")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_at_once_the_others_in_their_order_and_beyond_the_limit_none() {
+        let (turns, log) = (turns(3), Log::default());
+        let all = (0..6).map(|n| sight(&turns, n, &log));
+        futures_util::future::join_all(all).await;
+        assert_eq!(*log.borrow(), ["at once 0", "shed 4", "shed 5", "in turn 1", "in turn 2", "in turn 3"]);
+        assert_eq!(turns.waiting.get(), 0);
+        while LINE.with(|line| line.0.lock().ushered) {
+            task::yield_now().await;
+        }
+        sight(&turns, 9, &log).await;
+        assert_eq!(log.borrow().last().map(String::as_str), Some("at once 9"), "the line has been left");
+    }
+
+    #[tokio::test]
+    async fn other_work_runs_between_two_turns() {
+        let (turns, log) = (turns(100), Log::default());
+        let work = async {
+            for _ in 0..200 {
+                log.borrow_mut().push("work".into());
+                task::yield_now().await;
+            }
+        };
+        let sights = futures_util::future::join_all((0..50).map(|n| sight(&turns, n, &log)));
+        tokio::join!(work, sights);
+        let log = log.borrow();
+        let longest = log.split(|what| what == "work").map(<[_]>::len).max();
+        // The turns of this test cost nothing, so that a round may give some more than one.
+        assert!(longest.is_some_and(|longest| longest < 25), "{longest:?} turns in a row");
+    }
+
+    #[tokio::test]
+    async fn a_token_has_one_place_however_many_bring_it() {
+        let (turns, log) = (turns(1), Log::default());
+        let _first = turns.take().expect("nobody waits");
+        let same = (0..20).map(|_| async {
+            match turns.wait(Digest::for_test(1)).await {
+                Ok(Some(_turn)) => log.borrow_mut().push("in turn".into()),
+                Ok(None) => log.borrow_mut().push("told".into()),
+                Err(Full) => log.borrow_mut().push("shed".into()),
+            }
+        });
+        let other = async { assert_eq!(turns.wait(Digest::for_test(2)).await.err(), Some(Full)) };
+        tokio::join!(futures_util::future::join_all(same), other);
+        let log = log.borrow();
+        assert_eq!(log.iter().filter(|what| *what == "in turn").count(), 1, "{log:?}");
+        assert_eq!(log.iter().filter(|what| *what == "told").count(), 19, "{log:?}");
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_holds_nobody_up() {
+        let turns = turns(10);
+        drop(turns.take().expect("nobody waits"));
+        for n in 0..5 {
+            let mut gone = Box::pin(turns.wait(Digest::for_test(n)));
+            assert!(gone.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(turns.waiting.get(), 1);
+        }
+        let last = turns.wait(Digest::for_test(9)).await.expect("room");
+        assert!(last.is_some());
+        assert_eq!(turns.waiting.get(), 0);
+    }
+
+    #[test]
+    fn a_runtime_that_ends_takes_no_turn_with_it() {
+        let turns = turns(10);
+        for _ in 0..3 {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            // Its usher is dropped with it.
+            runtime.block_on(async { assert!(turns.take().is_some()) });
+        }
+        assert!(turns.take().is_some() && turns.take().is_some(), "outside a runtime nobody waits");
+    }
+
+    #[test]
+    fn long_rounds_give_a_sixth_and_what_goes_on_has_no_more() {
+        let line = Line::default();
+        let mut now = line.0.lock().given;
+        let plan = |begun: Instant, now: Instant| line.plan(begun, now);
+        assert_eq!(plan(now, now), Plan::Leave);
+        line.0.lock().ushered = true;
+        let _told = line.join(Digest::for_test(1), 1).expect("room");
+        for _ in 0..100 {
+            line.charge(Duration::from_micros(25));
+        }
+        let mut round = |micros: u64| {
+            let begun = now;
+            now += Duration::from_micros(micros);
+            plan(begun, now)
+        };
+        assert_eq!(round(30), Plan::Turns(1), "a short one");
+        assert!(matches!(round(10_000), Plan::Turns(64..=70)), "a long one");
+        let Plan::Turns(many) = round(10_000_000) else { panic!("nothing after a very long one") };
+        assert!(many <= 420, "{many}");
+        // As in a burst that does not end: a turn in each round, and rounds hardly longer.
+        let (mut turns, mut micros) = (0, 0);
+        while micros < 1_000_000 {
+            if let Plan::Turns(_) = round(30) {
+                line.charge(Duration::from_micros(25));
+                turns += 1;
+            }
+            micros += 30;
+        }
+        // A sixth of a second, and what had not been used.
+        assert!((6_000..=7_300).contains(&turns), "{turns} turns in a second");
+        let mut pauses = 0;
+        while round(30) == Plan::Pause {
+            pauses += 1;
+        }
+        assert!(pauses < 10, "it goes on at once when there is time again");
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_the_share_is_used_up_waits_and_is_served() {
+        let (turns, log) = (turns(10), Log::default());
+        LINE.with(|line| line.charge(Duration::from_millis(12)));
+        tokio::time::timeout(Duration::from_secs(60), sight(&turns, 1, &log)).await.expect("a turn");
+        assert_eq!(*log.borrow(), ["in turn 1"]);
+    }
+}
