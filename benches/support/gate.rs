@@ -45,7 +45,7 @@ impl Gate {
             if gate.ask("/readyz").await.is_ok_and(|text| text.starts_with("HTTP/1.1 200")) {
                 return Ok(gate);
             }
-            sleep(Duration::from_millis(25)).await;
+            sleep(Duration::from_millis(1)).await;
         }
         Err("the gate is not ready".into())
     }
