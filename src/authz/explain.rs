@@ -152,12 +152,12 @@ impl Findings {
         Self {
             api: found.api().map(|api| api.id.to_string()),
             resource: found.resource().map(|resource| resource.template.to_string()),
-            key_manager: identity.map(|identity| identity.key_manager.to_string()),
-            issuer: identity.map(|identity| identity.issuer.to_string()),
+            key_manager: identity.map(|identity| identity.common.key_manager.to_string()),
+            issuer: identity.map(|identity| identity.common.issuer.to_string()),
             subject: identity.and_then(|identity| identity.subject.as_deref()).map(str::to_owned),
-            consumer_key: identity.and_then(|identity| identity.consumer_key.as_deref()).map(str::to_owned),
-            scopes: identity.map(|identity| texts(&identity.scopes)),
-            audience: identity.map(|identity| texts(&identity.audience)),
+            consumer_key: identity.and_then(|identity| identity.common.consumer_key.as_deref()).map(str::to_owned),
+            scopes: identity.map(|identity| texts(&identity.common.scopes)),
+            audience: identity.map(|identity| texts(&identity.common.audience)),
             expires_at: identity.map(|identity| identity.expires_at).filter(|at| *at != u64::MAX),
             application: found.application().map(|application| application.name.to_string()),
             key_type: found.application().map(|_| found.key_type),
@@ -214,8 +214,8 @@ pub(super) fn brought(any: bool, resource: &Resource) -> String {
 
 /// Whose a token is.
 pub(super) fn identified(identity: &Identity, from_cache: bool, now: Now) -> String {
-    let mut text = format!("good, says key manager {} ({})", identity.key_manager, identity.issuer);
-    if let Some(key) = &identity.consumer_key {
+    let mut text = format!("good, says key manager {} ({})", identity.common.key_manager, identity.common.issuer);
+    if let Some(key) = &identity.common.consumer_key {
         text += &format!(", consumer key {key}");
     }
     if let Some(subject) = &identity.subject {

@@ -128,10 +128,10 @@ impl Authorizer {
     /// Refuses what was revoked since it was issued.
     fn require_unrevoked(&self, identity: &Identity) -> Result<(), Denial> {
         let facts = TokenFacts {
-            issuer: &identity.issuer,
+            issuer: &identity.common.issuer,
             jti: identity.jti.as_deref(),
             token_sha256: Some(&identity.token_sha256),
-            consumer_key: identity.consumer_key.as_deref(),
+            consumer_key: identity.common.consumer_key.as_deref(),
             subject: identity.subject.as_deref(),
             issued_at: identity.issued_at,
         };

@@ -96,15 +96,18 @@ impl Case<'_> {
 
     fn not_subscribed(&self) -> (String, String) {
         let (Some(identity), Some(api)) = (&self.found.identity, self.found.api()) else { return nothing_known() };
-        let Some(key) = &identity.consumer_key else {
+        let Some(key) = &identity.common.consumer_key else {
             return (
                 "the token names no consumer key".into(),
-                format!("let consumer_key_claim of key manager {} name a claim that it has", identity.key_manager),
+                format!(
+                    "let consumer_key_claim of key manager {} name a claim that it has",
+                    identity.common.key_manager
+                ),
             );
         };
         match self.found.application() {
             None => (
-                format!("consumer key {key} of key manager {} belongs to no application", identity.key_manager),
+                format!("consumer key {key} of key manager {} belongs to no application", identity.common.key_manager),
                 format!("add the key to an application, and subscribe that application to {}", api.id),
             ),
             Some(application) => (
@@ -145,14 +148,19 @@ impl Case<'_> {
         let (Some(identity), Some(resource)) = (&self.found.identity, self.found.resource()) else {
             return nothing_known();
         };
-        let had = if identity.scopes.is_empty() { "none".into() } else { identity.scopes.join(" ") };
+        let had = if identity.common.scopes.is_empty() { "none".into() } else { identity.common.scopes.join(" ") };
         (format!("needs {}; the token has {had}", wanted(resource)), format!("bring a token with {}", wanted(resource)))
     }
 
     fn api_audience(&self) -> (String, String) {
         let (Some(identity), Some(api)) = (&self.found.identity, self.found.api()) else { return nothing_known() };
         (
-            format!("API {} wants aud {}; the token has {}", api.id, listed(&api.audience), listed(&identity.audience)),
+            format!(
+                "API {} wants aud {}; the token has {}",
+                api.id,
+                listed(&api.audience),
+                listed(&identity.common.audience)
+            ),
             format!("bring a token for {}", api.audience.join(" or ")),
         )
     }

@@ -13,8 +13,8 @@ pub(super) fn require(resource: &Resource, identity: &Identity) -> Result<(), De
     }
     let mut needed = resource.scopes.iter();
     let enough = match resource.scopes_match {
-        ScopesMatch::Any => needed.any(|scope| identity.scopes.contains(scope)),
-        ScopesMatch::All => needed.all(|scope| identity.scopes.contains(scope)),
+        ScopesMatch::Any => needed.any(|scope| identity.common.scopes.contains(scope)),
+        ScopesMatch::All => needed.all(|scope| identity.common.scopes.contains(scope)),
     };
     if enough { Ok(()) } else { Err(Denial::Scope) }
 }
@@ -31,7 +31,7 @@ pub(super) fn require_level(resource: &Resource, identity: &Identity) -> Result<
 
 /// The API's own audience, beside the key manager's.
 pub(super) fn require_audience(api: &Api, identity: &Identity) -> Result<(), Denial> {
-    if api.audience.is_empty() || api.audience.iter().any(|audience| identity.audience.contains(audience)) {
+    if api.audience.is_empty() || api.audience.iter().any(|audience| identity.common.audience.contains(audience)) {
         return Ok(());
     }
     Err(Denial::ApiAudience)

@@ -12,9 +12,10 @@ pub(super) fn require(tables: &Snapshot, api: &Api, identity: &Identity, seen: &
         return Ok(());
     }
     let key = identity
+        .common
         .consumer_key
         .as_deref()
-        .and_then(|key| tables.consumer_key(&identity.key_manager, key))
+        .and_then(|key| tables.consumer_key(&identity.common.key_manager, key))
         .ok_or(Denial::NotSubscribed)?;
     seen.application = Some(key.application);
     seen.key_type = key.key_type;

@@ -41,7 +41,7 @@ pub(super) enum Target {
     /// As the client sent it.
     AsSent(PathAndQuery),
     /// Changed by the grant.
-    Rewritten(Box<str>),
+    Rewritten(Bytes),
 }
 
 /// Why there is no answer to pass on.
@@ -94,16 +94,17 @@ impl Target {
             ForwardQuery::AsSent => uri.query(),
             ForwardQuery::Without(rest) => rest.as_deref(),
         };
-        Self::Rewritten(join("", tail, query).into_boxed_str())
+        Self::Rewritten(join("", tail, query).into())
     }
 
     fn path_and_query(&self, base_path: &str) -> Option<PathAndQuery> {
-        let text = match self {
+        let text: Bytes = match self {
             Self::AsSent(sent) if base_path.is_empty() => return Some(sent.clone()),
-            Self::AsSent(sent) => join(base_path, sent.as_str(), None),
-            Self::Rewritten(path) => join(base_path, path, None),
+            Self::AsSent(sent) => join(base_path, sent.as_str(), None).into(),
+            Self::Rewritten(path) if base_path.is_empty() => path.clone(),
+            Self::Rewritten(path) => join(base_path, str::from_utf8(path).ok()?, None).into(),
         };
-        PathAndQuery::from_maybe_shared(Bytes::from(text)).ok()
+        PathAndQuery::from_maybe_shared(text).ok()
     }
 }
 

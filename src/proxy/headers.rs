@@ -96,11 +96,14 @@ impl Outbound<'_> {
     fn identity(&self, headers: &mut HeaderMap, gate: &Gate) {
         let Some(identity) = self.found.identity.as_deref() else { return };
         let names = &gate.identity;
-        let values = &identity.headers;
-        let own =
-            [(&names.subject, &values.subject), (&names.client_id, &values.client_id), (&names.scopes, &values.scopes)];
+        let common = &identity.common;
+        let own = [
+            (&names.subject, &identity.subject_value),
+            (&names.client_id, &common.consumer_key_value),
+            (&names.scopes, &common.scopes_value),
+        ];
         // By the claim's name: tables and tokens may be of two versions while a reload is under way.
-        let claims = names.claims.iter().enumerate().map(|(at, (claim, name))| (name, values.claim(at, claim)));
+        let claims = names.claims.iter().enumerate().map(|(at, (claim, name))| (name, identity.claim(at, claim)));
         for (name, value) in own.into_iter().map(|(name, value)| (name, value.as_ref())).chain(claims) {
             if let Some(value) = value {
                 headers.insert(name, value.clone());

@@ -35,7 +35,7 @@ use crate::{
         settings::{ApiSettings, GateSettings, TableSettings},
     },
     telemetry::{AccessLog, LogSettings, Metrics},
-    token::{Identity, IdentityValues, TokenKind},
+    token::{Common, Identity, TokenKind},
 };
 
 /// Grants whatever its tables resolve, as `ada`; `X-Deny` is refused, `X-Hang` never judged.
@@ -79,20 +79,19 @@ impl Judge for Granting {
 }
 
 fn ada() -> Arc<Identity> {
+    let mut common = Common::default();
+    (common.key_manager, common.issuer) = ("kc".into(), "https://idp".into());
     Arc::new(Identity {
-        key_manager: "kc".into(),
-        issuer: "https://idp".into(),
+        common: Arc::new(common),
         subject: Some("ada".into()),
-        consumer_key: None,
-        scopes: [].into(),
-        audience: [].into(),
         expires_at: u64::MAX,
         issued_at: None,
         jti: None,
         token_sha256: [0; 32],
         kind: TokenKind::User,
         user: 0,
-        headers: IdentityValues { subject: Some(HeaderValue::from_static("ada")), ..IdentityValues::default() },
+        subject_value: Some(HeaderValue::from_static("ada")),
+        claims: [].into(),
     })
 }
 

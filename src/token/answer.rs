@@ -253,10 +253,13 @@ mod tests {
         let answer = r#"{"active":true,"client_id":"shop-web","username":"ada","scope":"a b","exp":1800000300,
             "iat":1799999999,"jti":"j"}"#;
         let identity = ask(&rules, answer).expect("good");
-        assert_eq!((identity.subject.as_deref(), identity.consumer_key.as_deref()), (Some("ada"), Some("shop-web")));
+        assert_eq!(
+            (identity.subject.as_deref(), identity.common.consumer_key.as_deref()),
+            (Some("ada"), Some("shop-web"))
+        );
         assert_eq!((identity.expires_at, identity.issued_at), (1_800_000_300, Some(1_799_999_999)));
-        assert_eq!((identity.jti.as_deref(), &*identity.issuer), (Some("j"), ISSUER));
-        assert_eq!(identity.scopes.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b"]);
+        assert_eq!((identity.jti.as_deref(), &*identity.common.issuer), (Some("j"), ISSUER));
+        assert_eq!(identity.common.scopes.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b"]);
         assert_eq!(identity.kind, TokenKind::User, "though there is no sub");
         let own = r#"{"active":true,"client_id":"shop-web","username":"shop-web"}"#;
         assert_eq!(ask(&rules, own).expect("good").kind, TokenKind::Application);

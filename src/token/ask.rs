@@ -199,11 +199,7 @@ impl Call {
     fn remember(&self, Good { mut entry, exp }: Good, now: Now) -> Arc<Entry> {
         self.issuer.answered("active");
         entry.ask_again_ms = self.cache.ask_again_ms(exp, now);
-        let entry = Arc::new(entry);
-        if entry.ask_again_ms > now.steady_ms {
-            self.cache.remember(self.digest, &entry);
-        }
-        entry
+        if entry.ask_again_ms > now.steady_ms { self.cache.remember(self.digest, entry) } else { Arc::new(entry) }
     }
 
     fn failed(&self, error: &IntrospectError) -> Refusal {

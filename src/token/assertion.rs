@@ -9,9 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode;
+use quick_cache::sync::Cache as Bounded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -75,7 +75,7 @@ pub struct Assertions {
     settings: BackendJwtSettings,
     header: HeaderName,
     keys: Arc<Keys>,
-    minted: Moka<Key, Arc<Minted>>,
+    minted: Bounded<Key, Arc<Minted>>,
 }
 
 /// Token, tables and API: equal ones are told the same.
@@ -163,7 +163,7 @@ impl Assertions {
             None => Keys::new(now.unix()).map(Arc::new).map_err(|error| wrong("", error.to_string())),
         };
         let (Ok(header), Ok(keys), true) = (header, keys, problems.is_empty()) else { return Err(problems) };
-        Ok(Self { settings: settings.clone(), header, keys, minted: Moka::new(MOST_MINTED) })
+        Ok(Self { settings: settings.clone(), header, keys, minted: Bounded::new(MOST_MINTED) })
     }
 
     /// The header that carries it.
@@ -207,7 +207,7 @@ impl Assertions {
         let mut claims = Map::new();
         for name in &self.settings.claims {
             // Never a value that was meant for another claim: looked up by name.
-            if let Some(value) = caller.identity.headers.claim(usize::MAX, name) {
+            if let Some(value) = caller.identity.claim(usize::MAX, name) {
                 let text = percent_decode(value.as_bytes()).decode_utf8_lossy();
                 claims.insert(name.clone(), json!(text));
             }
@@ -224,11 +224,11 @@ impl Assertions {
         match self.settings.profile {
             Profile::Plain => {
                 claims.insert("iss".into(), json!(issuer.unwrap_or("tollgate")));
-                if let Some(key) = caller.identity.consumer_key.as_deref() {
+                if let Some(key) = caller.identity.common.consumer_key.as_deref() {
                     claims.insert("client_id".into(), json!(key));
                 }
-                if !caller.identity.scopes.is_empty() {
-                    claims.insert("scope".into(), json!(caller.identity.scopes.join(" ")));
+                if !caller.identity.common.scopes.is_empty() {
+                    claims.insert("scope".into(), json!(caller.identity.common.scopes.join(" ")));
                 }
             }
             Profile::Wso2 => {
@@ -305,7 +305,7 @@ const SHORTEST_ROTATION: Span = Span::seconds(600);
 /// How long a key stays published after it has signed: the longest life, and as much for clocks that are behind.
 const STAYS_S: u64 = 600;
 /// Assertions that are kept, about 1 KiB each.
-const MOST_MINTED: u64 = 16_384;
+const MOST_MINTED: usize = 16_384;
 
 #[cfg(test)]
 mod tests {

@@ -19,23 +19,47 @@ use aws_lc_rs::{
     error::Unspecified,
     rand,
 };
-use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
+use quick_cache::{
+    OptionsBuilder, Weighter,
+    sync::{Cache as Bounded, DefaultLifecycle},
+};
 
-use super::{Flaw, Identity, Issuer, claims::Validity, jwks::Key, metrics::Metrics, settings::CacheSettings};
+use super::{
+    Flaw, Identity, Issuer,
+    claims::Validity,
+    common::{Commons, value_bytes},
+    jwks::Key,
+    metrics::Metrics,
+    settings::CacheSettings,
+};
 use crate::net::Now;
 
 /// The caches.
 #[derive(Debug)]
 pub(super) struct Cache {
     keyed: Keyed,
-    good: Moka<Digest, Arc<Entry>, Spread>,
-    bad: Moka<Digest, Arc<Bad>, Spread>,
+    good: Kept<Entry>,
+    bad: Kept<Bad>,
+    commons: Commons,
     /// Held while a token is verified; which one, says its digest.
     verifying: [Mutex<()>; LOCKS],
     negative_ttl_ms: AtomicU64,
     introspection_ttl_ms: AtomicU64,
 }
+
+/// Facts by digest, within a number of bytes. A look-up shares its part of the cache with other look-ups; an insertion has
+/// it alone, for as long as it takes to make room.
+type Kept<T> = Bounded<Digest, Arc<T>, Weigh, Spread>;
+
+/// What facts hold in memory beside their slot; the same as long as they are kept.
+trait Weight {
+    fn bytes(&self) -> usize;
+}
+
+/// Weighs what is kept.
+#[derive(Debug, Clone, Copy)]
+struct Weigh;
 
 /// SHA-256 that has read a random block: where every digest starts. Digests never leave the process, so all that is asked
 /// of them is that equal ones mean equal tokens, and that nobody else can compute one; HMAC's second pass adds nothing
@@ -86,13 +110,12 @@ pub(super) enum Remembered {
 
 impl Cache {
     pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
+        let shared = settings.tokens.0 / SHARED;
         let cache = Self {
             keyed: Keyed::random()?,
-            good: Moka::builder()
-                .max_capacity(settings.tokens.0)
-                .weigher(|_, entry: &Arc<Entry>| entry.weight())
-                .build_with_hasher(Spread),
-            bad: Moka::builder().max_capacity(settings.negative.0).weigher(|_, _| BAD_WEIGHT).build_with_hasher(Spread),
+            good: kept(settings.tokens.0 - shared),
+            bad: kept(settings.negative.0),
+            commons: Commons::new(shared),
             verifying: [const { Mutex::new(()) }; LOCKS],
             negative_ttl_ms: AtomicU64::new(0),
             introspection_ttl_ms: AtomicU64::new(0),
@@ -131,7 +154,7 @@ impl Cache {
             Remembered::Stale(_) | Remembered::Again => metrics.tokens.outdated.inc(),
             Remembered::Bad(_) | Remembered::Nothing => {
                 metrics.tokens.outdated.inc();
-                self.good.invalidate(digest);
+                self.good.remove(digest);
             }
         }
         remembered
@@ -147,27 +170,24 @@ impl Cache {
             return Remembered::Bad(bad.flaw);
         }
         metrics.negative.outdated.inc();
-        self.bad.invalidate(digest);
+        self.bad.remove(digest);
         Remembered::Nothing
     }
 
     /// Runs `verify` once, however many threads bring the token at the same time, and remembers a good
-    /// outcome. Others that share the lock wait for one verification; that is cheaper than the books
-    /// moka keeps for `try_get_with`. What another thread has remembered counts only if it still holds.
+    /// outcome. Others that share the lock wait for one verification. What another thread has remembered counts only if it still holds.
     pub(super) fn once(
         &self,
         digest: Digest,
         now: Now,
-        verify: impl FnOnce() -> Result<Arc<Entry>, Flaw>,
+        verify: impl FnOnce() -> Result<Entry, Flaw>,
     ) -> Result<Arc<Entry>, Flaw> {
         let _verifying = self.verifying[usize::from(digest.0[31]) % LOCKS].lock();
         let holds = |entry: &Arc<Entry>| matches!(entry.holds(now), Remembered::Good(_));
         if let Some(entry) = self.good.get(&digest).filter(holds) {
             return Ok(entry);
         }
-        let entry = verify()?;
-        self.good.insert(digest, Arc::clone(&entry));
-        Ok(entry)
+        Ok(self.keep(digest, verify()?))
     }
 
     /// What is remembered and still holds, for whoever has counted the look-up before.
@@ -182,15 +202,24 @@ impl Cache {
     }
 
     /// Remembers a token that its provider vouches for.
-    pub(super) fn remember(&self, digest: Digest, entry: &Arc<Entry>) {
+    pub(super) fn remember(&self, digest: Digest, entry: Entry) -> Arc<Entry> {
         // It may have been found inactive before.
-        self.bad.invalidate(&digest);
-        self.good.insert(digest, Arc::clone(entry));
+        self.bad.remove(&digest);
+        self.keep(digest, entry)
+    }
+
+    fn keep(&self, digest: Digest, mut entry: Entry) -> Arc<Entry> {
+        if let Some(identity) = Arc::get_mut(&mut entry.identity) {
+            self.commons.share(&mut identity.common);
+        }
+        let entry = Arc::new(entry);
+        self.good.insert(digest, Arc::clone(&entry));
+        entry
     }
 
     /// Its provider does not vouch for it any more.
     pub(super) fn forget(&self, digest: &Digest) {
-        self.good.invalidate(digest);
+        self.good.remove(digest);
     }
 
     /// When a provider that vouches for a token now is to be asked again: never later than `exp` (seconds).
@@ -203,8 +232,7 @@ impl Cache {
     /// How many good tokens are remembered, and the bytes they hold.
     #[cfg(test)]
     pub(super) fn size(&self) -> (u64, u64) {
-        self.good.run_pending_tasks();
-        (self.good.entry_count(), self.good.weighted_size())
+        (self.good.len() as u64, self.good.weight())
     }
 
     /// Remembers that the signature is wrong under version `keys` of the issuer's set, or, without one, that
@@ -232,22 +260,19 @@ impl Entry {
         }
         Remembered::Good(Arc::clone(&self.identity))
     }
+}
 
-    /// The memory it holds, the cache's own books included.
-    fn weight(&self) -> u32 {
+impl Weight for Entry {
+    fn bytes(&self) -> usize {
         let identity = &*self.identity;
-        let texts = [&identity.subject, &identity.consumer_key, &identity.jti];
-        let lists = [&identity.scopes, &identity.audience];
-        let headers = [&identity.headers.subject, &identity.headers.client_id, &identity.headers.scopes];
-        let bytes = ENTRY_OVERHEAD
-            + mem::size_of::<Self>()
-            + mem::size_of::<Identity>()
+        let texts = [&identity.subject, &identity.jti];
+        let values = identity.claims.iter().chain([&identity.subject_value]);
+        heap(COUNTS + mem::size_of::<Self>())
+            + heap(COUNTS + mem::size_of::<Identity>())
+            + identity.common.weight()
             + texts.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
-            + lists.into_iter().map(|list| heap(mem::size_of_val::<[Box<str>]>(list))).sum::<usize>()
-            + lists.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
-            + headers.into_iter().chain(&*identity.headers.claims).flatten().map(|h| heap(h.len())).sum::<usize>()
-            + heap(mem::size_of_val(&*identity.headers.claims));
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+            + values.flatten().map(value_bytes).sum::<usize>()
+            + heap(mem::size_of_val(&*identity.claims))
     }
 }
 
@@ -255,6 +280,18 @@ impl Bad {
     fn holds(&self, now: Now) -> bool {
         let same_keys = |version| self.issuer.keys.load().as_ref().is_some_and(|set| set.version == version);
         now.steady_ms < self.until_ms && !self.issuer.is_retired() && self.keys.is_none_or(same_keys)
+    }
+}
+
+impl Weight for Bad {
+    fn bytes(&self) -> usize {
+        heap(COUNTS + mem::size_of::<Self>())
+    }
+}
+
+impl<T: Weight> Weighter<Digest, Arc<T>> for Weigh {
+    fn weight(&self, _: &Digest, facts: &Arc<T>) -> u64 {
+        (SLOT + facts.bytes()) as u64
     }
 }
 
@@ -275,8 +312,22 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn kept<T: Weight>(bytes: u64) -> Kept<T> {
+    let likely = usize::try_from(bytes).unwrap_or(usize::MAX) / LIKELY;
+    let options = OptionsBuilder::new()
+        .weight_capacity(bytes)
+        .estimated_items_capacity(likely)
+        .ghost_allocation(GHOSTS)
+        .build()
+        .expect("both capacities are given");
+    let kept = Bounded::with_options(options, Weigh, Spread, DefaultLifecycle::default());
+    // Untouched room costs nothing; growing would leave behind what was outgrown.
+    kept.reserve(likely);
+    kept
+}
+
 /// An allocation, with what the allocator adds.
-const fn heap(bytes: usize) -> usize {
+pub(super) const fn heap(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { bytes.next_multiple_of(16) + 8 }
 }
 
@@ -336,7 +387,12 @@ impl fmt::Debug for Keyed {
 
 /// Many more than threads that verify, so that different tokens hardly ever meet.
 const LOCKS: usize = 128;
-/// The slot, the key and its count, the entry's nodes in moka's queues, and what the allocator adds to all of it; measured by
-/// `benches/cached.rs`.
-const ENTRY_OVERHEAD: usize = 390;
-const BAD_WEIGHT: u32 = ENTRY_OVERHEAD as u32 + mem::size_of::<Bad>() as u32 + 16;
+/// One part in so many of the room for good tokens is for what they have in common.
+const SHARED: u64 = 8;
+/// The two counts of an [`Arc`].
+const COUNTS: usize = 2 * mem::size_of::<usize>();
+/// What the cache holds for one fact and for the trace of those that were dropped: measured by `benches/cached.rs`.
+const SLOT: usize = 96;
+/// Bytes of a fact as they are likely to be: how many traces of dropped ones are kept follows from it.
+const LIKELY: usize = 450;
+const GHOSTS: f64 = 0.25;

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    Flaw, Identity, IdentityValues, TokenKind, conditions,
+    Common, Flaw, Identity, TokenKind, conditions,
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -81,27 +81,28 @@ pub(super) fn judge(
         kind => kind,
     };
     let scopes = scopes(claims, rules);
-    let headers = IdentityValues {
-        subject: subject.as_deref().and_then(|text| header_value(&encode(text))),
-        client_id: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
-        scopes: joined(&scopes, ' '),
-        claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
-        claim_names: Arc::clone(&rules.header_claims),
-    };
-    let identity = Identity {
+    let common = Common {
         key_manager: Arc::clone(&rules.name),
         issuer: Arc::clone(&rules.issuer),
-        user: user(&rules.issuer, subject.as_deref()),
-        kind,
-        subject,
+        consumer_key_value: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
+        scopes_value: joined(&scopes, ' '),
         consumer_key,
         scopes,
         audience,
+        claim_names: Arc::clone(&rules.header_claims),
+        held: None,
+    };
+    let identity = Identity {
+        common: Arc::new(common),
+        user: user(&rules.issuer, subject.as_deref()),
+        kind,
+        subject_value: subject.as_deref().and_then(|text| header_value(&encode(text))),
+        claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
+        subject,
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
         jti: optional_text(claims, "jti")?,
         token_sha256: bearer.sha256,
-        headers,
     };
     Ok((identity, validity))
 }

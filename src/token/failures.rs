@@ -5,6 +5,7 @@
 //! business: they pass or are refused without asking anybody.
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     sync::{
         Arc,
@@ -13,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache as Bounded;
 
 use crate::net::Now;
 
@@ -24,7 +25,7 @@ pub(super) struct Failures {
     /// 0: none.
     limit: AtomicU64,
     window_ms: AtomicU64,
-    clients: Moka<Source, Arc<Mutex<Tally>>>,
+    clients: Bounded<Source, Arc<Mutex<Tally>>>,
 }
 
 /// An address that has reached its limit.
@@ -59,11 +60,7 @@ enum Source {
 impl Failures {
     /// Nothing counted, no limit.
     pub(super) fn new() -> Self {
-        Self {
-            limit: AtomicU64::new(0),
-            window_ms: AtomicU64::new(60_000),
-            clients: Moka::builder().max_capacity(MAX_CLIENTS).time_to_idle(FORGOTTEN_AFTER).build(),
-        }
+        Self { limit: AtomicU64::new(0), window_ms: AtomicU64::new(60_000), clients: Bounded::new(MAX_CLIENTS) }
     }
 
     /// At most `limit` failures in each `window` from now on; 0: any number.
@@ -71,7 +68,7 @@ impl Failures {
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
         if self.window_ms.swap(window, Ordering::Relaxed) != window {
             // Windows of another length are numbered otherwise: a count of before would never end, nor ever apply.
-            self.clients.invalidate_all();
+            self.clients.clear();
         }
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -97,7 +94,7 @@ impl Failures {
         if self.limit.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let tally = self.clients.get_with(Source::of(client), Arc::default);
+        let Ok(tally) = self.clients.get_or_insert_with(&Source::of(client), || Ok::<_, Infallible>(Arc::default()));
         let window = now.steady_ms / self.window_ms.load(Ordering::Relaxed);
         let mut tally = tally.lock();
         if tally.window < window {
@@ -125,10 +122,9 @@ impl Source {
 }
 
 /// Some 10 MiB at most, with [`MAX_SEEN`] tokens each.
-const MAX_CLIENTS: u64 = 8192;
+const MAX_CLIENTS: usize = 8192;
 /// More than the default limit. Of a higher one, what comes after these is not told apart.
 const MAX_SEEN: usize = 128;
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -190,12 +186,11 @@ mod tests {
     fn without_a_limit_nothing_is_counted_and_with_many_addresses_memory_is_bounded() {
         let none = failures(0);
         none.count(None, 1, NOW);
-        assert_eq!((none.admit(None, NOW), none.clients.entry_count()), (Ok(()), 0));
+        assert_eq!((none.admit(None, NOW), none.clients.len()), (Ok(()), 0));
         let failures = failures(1);
         for n in 0..30_000_u32 {
             failures.count(Some(IpAddr::V4(n.into())), 1, NOW);
         }
-        failures.clients.run_pending_tasks();
-        assert!(failures.clients.entry_count() <= MAX_CLIENTS);
+        assert!(failures.clients.len() <= MAX_CLIENTS);
     }
 }

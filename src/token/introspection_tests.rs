@@ -146,7 +146,7 @@ async fn fifty_first_sights_are_one_call() {
     assert_eq!((fresh, oracle.calls(), tokens.metrics.count_verified()), (1, 1, 1));
     let good = ask(&tokens, "opaque", NOW).await.expect("good");
     assert!(good.from_cache);
-    assert_eq!(good.identity.consumer_key.as_deref(), Some("shop-web"));
+    assert_eq!(good.identity.common.consumer_key.as_deref(), Some("shop-web"));
     assert_eq!(tokens.flights.under_way(), 0);
 }
 
@@ -175,7 +175,7 @@ async fn ten_thousand_interleaved_checks_never_mix_two_tokens() {
                     match ask(&tokens, &token, Now::at_ms(NOW.unix_ms + n)).await {
                         Ok(good) => {
                             assert_eq!(good.identity.subject.as_deref(), Some(token.as_str()));
-                            assert_eq!(good.identity.consumer_key.as_deref(), Some(token.as_str()));
+                            assert_eq!(good.identity.common.consumer_key.as_deref(), Some(token.as_str()));
                             assert!(token.starts_with("op_"));
                         }
                         Err(Rejection::Invalid(Flaw::Inactive)) => assert!(token.starts_with("no_"), "{token}"),

@@ -8,6 +8,7 @@ mod ask;
 pub mod assertion;
 mod cache;
 mod claims;
+mod common;
 mod conditions;
 mod failures;
 mod flight;
@@ -50,6 +51,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
+pub use common::Common;
 pub use failures::Flood;
 pub use glance::{Form, Glance, Wants};
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
@@ -101,18 +103,10 @@ pub enum Error {
 /// What a good token says. Shared by all requests that bring it.
 #[derive(Debug)]
 pub struct Identity {
-    /// Name of the key manager that vouches for it.
-    pub key_manager: Arc<str>,
-    /// `iss`
-    pub issuer: Arc<str>,
+    /// What other tokens of its client are likely to say as well.
+    pub common: Arc<Common>,
     /// `sub`
     pub subject: Option<Box<str>>,
-    /// The consumer key (OAuth client id).
-    pub consumer_key: Option<Box<str>>,
-    /// Scopes, whole words, in the token's order.
-    pub scopes: Box<[Box<str>]>,
-    /// `aud`
-    pub audience: Box<[Box<str>]>,
     /// `exp`, seconds; `u64::MAX` when absent and not required. Compared with now on every hit.
     pub expires_at: u64,
     /// `iat`, seconds.
@@ -125,8 +119,10 @@ pub struct Identity {
     pub kind: TokenKind,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
-    /// Ready values of the identity headers: visible ASCII, everything else percent-encoded.
-    pub headers: IdentityValues,
+    /// Ready value of the identity header for `sub`: visible ASCII, everything else percent-encoded.
+    pub subject_value: Option<HeaderValue>,
+    /// Ready values of the claims in [`Common::claim_names`]; read by [`Self::claim`].
+    pub claims: Box<[Option<HeaderValue>]>,
 }
 
 /// Whose a token is.
@@ -140,27 +136,13 @@ pub enum TokenKind {
     Unknown,
 }
 
-/// Ready header values; `None` where the token lacks the claim.
-#[derive(Debug, Default)]
-pub struct IdentityValues {
-    /// `sub`
-    pub subject: Option<HeaderValue>,
-    /// Consumer key
-    pub client_id: Option<HeaderValue>,
-    /// Scopes, space separated
-    pub scopes: Option<HeaderValue>,
-    /// Claims that were configured when the token was judged; read by [`Self::claim`].
-    pub claims: Box<[Option<HeaderValue>]>,
-    /// Their names, in the same order.
-    pub claim_names: Arc<[Box<str>]>,
-}
-
-impl IdentityValues {
-    /// The claim `name`, which is likely at `index`. It is elsewhere or missing where the configured claims
-    /// have changed since the token was judged; another claim's value is never given.
+impl Identity {
+    /// The ready value of the claim `name`, which is likely at `index`. It is elsewhere or missing where the configured
+    /// claims have changed since the token was judged; another claim's value is never given.
     pub fn claim(&self, index: usize, name: &str) -> Option<&HeaderValue> {
-        let is_it = |at: &usize| self.claim_names.get(*at).is_some_and(|known| **known == *name);
-        let at = Some(index).filter(is_it).or_else(|| (0..self.claim_names.len()).find(is_it))?;
+        let names = &*self.common.claim_names;
+        let is_it = |at: &usize| names.get(*at).is_some_and(|known| **known == *name);
+        let at = Some(index).filter(is_it).or_else(|| (0..names.len()).find(is_it))?;
         self.claims.get(at)?.as_ref()
     }
 }

@@ -119,7 +119,7 @@ impl Authenticator {
                 from_cache = false;
                 let Verified { identity, validity, key } = verify()?;
                 let (identity, issuer) = (Arc::new(identity), Arc::clone(&issuer));
-                Ok(Arc::new(Entry { identity, validity, issuer, key: Some(key), ask_again_ms: u64::MAX }))
+                Ok(Entry { identity, validity, issuer, key: Some(key), ask_again_ms: u64::MAX })
             });
             entry.map(Ok)
         };

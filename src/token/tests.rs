@@ -93,7 +93,7 @@ async fn every_algorithm_passes_and_is_remembered() {
         let token = signer.token(&claims());
         let first = ask(&tokens, &token, NOW).await.expect("good");
         assert!(!first.from_cache, "{algorithm:?}");
-        assert_eq!(first.identity.consumer_key.as_deref(), Some("shop-web"));
+        assert_eq!(first.identity.common.consumer_key.as_deref(), Some("shop-web"));
         let second = ask(&tokens, &token, NOW).await.expect("good");
         assert!(second.from_cache && Arc::ptr_eq(&first.identity, &second.identity), "{algorithm:?}");
         // The same signature over other bytes.
@@ -282,7 +282,8 @@ async fn of_several_with_one_issuer_the_first_that_meets_the_audience_judges() {
     };
     let tokens = empty();
     put(&tokens, vec![manager("a", "orders", &first), manager("b", "billing", &second)], &[]);
-    let name = |outcome: Result<Authenticated, Rejection>| outcome.map(|good| good.identity.key_manager.to_string());
+    let name =
+        |outcome: Result<Authenticated, Rejection>| outcome.map(|good| good.identity.common.key_manager.to_string());
     let for_both = json!(["billing", "orders"]);
     let outcome = ask(&tokens, &second.token(&with(claims(), "aud", "billing")), NOW).await;
     assert_eq!(name(outcome).as_deref(), Ok("b"));
@@ -317,14 +318,14 @@ async fn equal_settings_keep_the_cache_and_others_do_not() {
     let tokens = with_keys(settings(ISSUER), &signer.jwks());
     let token = signer.token(&with(claims(), "email", "ada@example.com"));
     let source = || KeySource::fixed(&signer.jwks());
-    assert!(ask(&tokens, &token, NOW).await.is_ok_and(|good| good.identity.headers.claims.is_empty()));
+    assert!(ask(&tokens, &token, NOW).await.is_ok_and(|good| good.identity.claims.is_empty()));
     let second = changed(|s| (s.name, s.issuer) = ("second".into(), "https://second.example.com".into()));
     assert_eq!(put(&tokens, vec![(second, source()), (settings(ISSUER), source())], &[]).len(), 1);
     assert!(ask(&tokens, &token, NOW).await.is_ok_and(|good| good.from_cache));
 
     assert_eq!(put(&tokens, vec![(settings(ISSUER), source())], &["email"]).len(), 1);
     let good = ask(&tokens, &token, NOW).await.expect("good");
-    assert!(!good.from_cache && good.identity.headers.claims[0].as_ref().is_some_and(|v| v == "ada@example.com"));
+    assert!(!good.from_cache && good.identity.claims[0].as_ref().is_some_and(|v| v == "ada@example.com"));
 
     put(&tokens, vec![(changed(|s| s.audience = vec!["orders".into()]), source())], &["email"]);
     assert_eq!(flaw(ask(&tokens, &token, NOW).await), Some(Flaw::Audience));
@@ -333,7 +334,7 @@ async fn equal_settings_keep_the_cache_and_others_do_not() {
     put(&tokens, vec![(settings(ISSUER), source())], &[]);
     assert_eq!(flaw(ask(&tokens, &token, NOW).await), None);
     put(&tokens, vec![(first, source()), (settings(ISSUER), source())], &[]);
-    assert!(ask(&tokens, &token, NOW).await.is_ok_and(|good| &*good.identity.key_manager == "first"));
+    assert!(ask(&tokens, &token, NOW).await.is_ok_and(|good| &*good.identity.common.key_manager == "first"));
     put(&tokens, vec![], &[]);
     assert_eq!(flaw(ask(&tokens, &token, NOW).await), Some(Flaw::UnknownIssuer));
 }
@@ -600,7 +601,7 @@ async fn a_claim_is_given_by_name_wherever_it_stands() {
     put(&tokens, vec![(settings(ISSUER), KeySource::fixed(&signer.jwks()))], &["email", "team", "missing"]);
     let token = signer.token(&with(with(claims(), "email", "ada@example.com"), "team", "blue"));
     let good = ask(&tokens, &token, NOW).await.expect("good");
-    let claim = |index, name| good.identity.headers.claim(index, name).and_then(|value| value.to_str().ok());
+    let claim = |index, name| good.identity.claim(index, name).and_then(|value| value.to_str().ok());
     assert_eq!(claim(0, "email"), Some("ada@example.com"));
     assert_eq!(claim(1, "email"), Some("ada@example.com"));
     assert_eq!(claim(0, "team"), Some("blue"));

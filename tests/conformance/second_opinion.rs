@@ -61,7 +61,7 @@ proptest! {
             prop_assert!(other.is_ok(), "{header} {payload}: {other:?}");
             let other = other.unwrap_or_default();
             prop_assert_eq!(other["sub"].as_str(), identity.subject.as_deref());
-            prop_assert_eq!(other["iss"].as_str(), Some(&*identity.issuer));
+            prop_assert_eq!(other["iss"].as_str(), Some(&*identity.common.issuer));
             prop_assert_eq!(other["jti"].as_str(), identity.jti.as_deref());
             let exp = other["exp"].as_f64().unwrap_or_default();
             prop_assert!((exp - identity.expires_at as f64).abs() < 1.0, "{exp} {}", identity.expires_at);

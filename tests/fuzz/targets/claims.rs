@@ -8,9 +8,9 @@ use tollgate_fuzz::{NOW, SECRET, judge, sign};
 libfuzzer_sys::fuzz_target!(|payload: &[u8]| {
     let token = sign(payload);
     let Some(identity) = judge(&token) else { return };
-    assert_eq!(&*identity.issuer, "https://idp.example.com");
+    assert_eq!(&*identity.common.issuer, "https://idp.example.com");
     assert!(identity.expires_at.saturating_add(30) > NOW.unix());
-    assert!(identity.audience.iter().any(|audience| **audience == *"orders-api"));
+    assert!(identity.common.audience.iter().any(|audience| **audience == *"orders-api"));
     let headers = &identity.headers;
     let values = [&headers.subject, &headers.client_id, &headers.scopes];
     for value in values.into_iter().chain(&headers.claims).flatten() {
