@@ -191,6 +191,7 @@ impl Settings {
         let tables = TableSettings {
             gate: &self.gate,
             key_managers: &["keycloak".into()],
+            issuers: Vec::new(),
             apis: &self.apis,
             applications: &self.applications,
             subscriptions: &self.subscriptions,
@@ -220,6 +221,8 @@ fn api(n: usize) -> ApiSettings {
         subscription: SubscriptionRule::Required,
         tier: "Unlimited".into(),
         fault_format: None,
+        resource_metadata: None,
+        cors: None,
         resources: (0..RESOURCES).map(resource).collect(),
     }
 }
@@ -232,6 +235,8 @@ fn resource(n: usize) -> ResourceSettings {
         scopes_match: ScopesMatch::Any,
         auth: AuthRule::Required,
         auth_level: AuthLevel::Any,
+        acr_values: Vec::new(),
+        max_age: None,
         tier: if n.is_multiple_of(2) { "Unlimited".into() } else { "10KPerMin".into() },
     }
 }

@@ -215,6 +215,7 @@ fn shared(backend: SocketAddr) -> Outcome<Shared<Granting>> {
     let settings = TableSettings {
         gate: &gate,
         key_managers: &["kc".into()],
+        issuers: Vec::new(),
         apis: &[api],
         applications: &[],
         subscriptions: &[],

@@ -37,6 +37,8 @@ pub enum Denial {
     ApiAudience,
     /// The resource's scopes are not in the token.
     Scope,
+    /// The token's user has not signed in as the resource asks, or too long ago (RFC 9470).
+    SignIn,
     /// No API is served there.
     NoApi,
     /// No template or verb matches.
@@ -161,6 +163,7 @@ impl Denial {
             Self::Flooded(_) => 29,
             Self::Overloaded => 30,
             // Below the flaws of tokens, above the levels of throttling.
+            Self::SignIn => 30,
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
@@ -185,6 +188,7 @@ impl Denial {
             Self::NotSubscribed => row(S::FORBIDDEN, "900908", "not_subscribed", grpc::PERMISSION_DENIED, "Resource forbidden", "The application is not subscribed to the API"),
             Self::ApiAudience => row(S::FORBIDDEN, "900914", "api_audience", grpc::PERMISSION_DENIED, "Access Denied", "The access token is not meant for this API"),
             Self::Scope => row(S::FORBIDDEN, "900910", "scope", grpc::PERMISSION_DENIED, "The access token does not allow you to access the requested resource", "The access token lacks a scope that the resource needs"),
+            Self::SignIn => row(S::UNAUTHORIZED, "900901", "sign_in", grpc::UNAUTHENTICATED, "Invalid Credentials", "The resource needs a stronger or a more recent sign-in of the user"),
             Self::NoApi => row(S::NOT_FOUND, "404", "no_api", grpc::UNIMPLEMENTED, "Not Found", "No API is served at this path"),
             Self::NoResource => row(S::FORBIDDEN, "900906", "no_resource", grpc::PERMISSION_DENIED, "No matching resource found in the API for the given request", "Check the path and the method against the API's definition"),
             Self::Throttled(throttled) => {
@@ -272,6 +276,7 @@ mod tests {
             Denial::NotSubscribed,
             Denial::ApiAudience,
             Denial::Scope,
+            Denial::SignIn,
             Denial::NoApi,
             Denial::NoResource,
             Denial::Flooded(usage.clone()),

@@ -185,7 +185,7 @@ fn failed_at(denial: &Denial, passed: &[Passage]) -> Step {
         | Denial::SubscriptionInactive
         | Denial::NoEnvironment
         | Denial::AuthLevel => Step::Subscription,
-        Denial::Scope | Denial::ApiAudience => Step::Scope,
+        Denial::Scope | Denial::ApiAudience | Denial::SignIn => Step::Scope,
         Denial::Throttled(_) => Step::Throttle,
         // The others are a door's: the engine is not asked.
         _ => Step::Path,

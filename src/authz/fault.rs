@@ -119,7 +119,7 @@ fn describe(denial: &Denial, now: Now) -> String {
 /// RFC 6750 section 3; RFC 9110 section 11.6.1: a 401 always has one.
 fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
     let realm = &found.tables.gate.realm;
-    let text = match denial {
+    let mut text = match denial {
         Denial::NoCredential | Denial::SubscriptionBlocked | Denial::SubscriptionInactive => {
             format!("Bearer realm=\"{realm}\"")
         }
@@ -131,9 +131,29 @@ fn challenge(denial: &Denial, found: &Found) -> Option<HeaderValue> {
             let scopes = found.resource().map_or_else(String::new, |resource| resource.scopes.join(" "));
             format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scopes}\"")
         }
+        Denial::SignIn => {
+            format!("Bearer realm=\"{realm}\", error=\"insufficient_user_authentication\"{}", sign_in(found))
+        }
         _ => return None,
     };
+    // RFC 9728 section 5.1: as configured, whatever host was asked for.
+    if let Some(metadata) = found.api().and_then(|api| api.metadata.as_deref()) {
+        text += &format!(", resource_metadata=\"{}\"", metadata.url);
+    }
     HeaderValue::try_from(text).ok()
+}
+
+/// The sign-in that the resource asks for (RFC 9470 section 3).
+fn sign_in(found: &Found) -> String {
+    let Some(sign_in) = found.resource().and_then(|resource| resource.sign_in.as_deref()) else { return String::new() };
+    let mut text = String::new();
+    if !sign_in.acr_values.is_empty() {
+        text += &format!(", acr_values=\"{}\"", sign_in.acr_values.join(" "));
+    }
+    if let Some(seconds) = sign_in.max_age_s {
+        text += &format!(", max_age=\"{seconds}\"");
+    }
+    text
 }
 
 fn retry_after(denial: &Denial) -> Option<u64> {

@@ -99,6 +99,7 @@ impl Authorizer {
             trace.step(Step::Subscription, || subscription::describe(tables, seen));
             scope::require(resource, &identity)?;
             scope::require_audience(api, &identity)?;
+            scope::require_sign_in(resource, &identity, request.now)?;
             trace.step(Step::Scope, || explain::scopes(resource));
         }
         require_environment(api, seen)?;

@@ -3,8 +3,10 @@
 use super::{
     Authorizer, CheckRequest, Denial, Found,
     explain::{wanted, whose},
+    scope,
 };
 use crate::{
+    store::SignIn,
     throttle::{Level, Usage},
     token::{Flaw, Form, Glance},
 };
@@ -33,6 +35,7 @@ impl Case<'_> {
             Denial::NoEnvironment => self.no_environment(),
             Denial::Scope => self.scope(),
             Denial::ApiAudience => self.api_audience(),
+            Denial::SignIn => self.sign_in(),
             Denial::Throttled(throttled) => throttled_at(throttled.level, throttled.burst, &throttled.usage),
             Denial::Flooded(usage) => (
                 format!("{} bad tokens have come from this address", usage.limit),
@@ -71,7 +74,11 @@ impl Case<'_> {
         });
         (
             format!("API {} has no resource for {} at this path", api.id, self.request.method),
-            format!("ask for one of its resources ({}), or add one", each.collect::<Vec<_>>().join(", ")),
+            format!(
+                "ask for one of its resources ({}), or add one{}",
+                each.collect::<Vec<_>>().join(", "),
+                if self.request.method == http::Method::OPTIONS { PREFLIGHTS } else { "" }
+            ),
         )
     }
 
@@ -162,6 +169,29 @@ impl Case<'_> {
                 listed(&identity.common.audience)
             ),
             format!("bring a token for {}", api.audience.join(" or ")),
+        )
+    }
+
+    fn sign_in(&self) -> (String, String) {
+        let (Some(identity), Some(resource)) = (&self.found.identity, self.found.resource()) else {
+            return nothing_known();
+        };
+        let Some(SignIn { acr_values, max_age_s }) = resource.sign_in.as_deref() else { return nothing_known() };
+        let (mut wants, mut has) = (Vec::new(), Vec::new());
+        if !acr_values.is_empty() {
+            wants.push(format!("acr {}", listed(acr_values)));
+            has.push(format!("acr {}", identity.common.acr.as_deref().unwrap_or("none")));
+        }
+        if let Some(most) = max_age_s {
+            wants.push(format!("a sign-in (auth_time) of the last {most} s"));
+            has.push(match scope::age_s(identity, self.request.now) {
+                Some(age) => format!("one of {age} s ago"),
+                None => "no auth_time to believe".into(),
+            });
+        }
+        (
+            format!("needs {}; the token has {}", wants.join(" and "), has.join(" and ")),
+            "have the user sign in anew, with these acr_values and max_age in the authorization request".into(),
         )
     }
 
@@ -319,5 +349,7 @@ fn capital(text: &str) -> String {
     rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
+/// The proxy door answers them before anything is judged.
+const PREFLIGHTS: &str = "; a browser's preflight is answered where the API's cors has its origin and its verb";
 /// Names in one sentence.
 const MOST_NAMED: usize = 8;

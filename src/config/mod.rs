@@ -165,6 +165,7 @@ impl Settings {
         TableSettings {
             gate,
             key_managers,
+            issuers: self.key_managers.iter().map(|manager| manager.issuer.as_str()).collect(),
             apis: &self.apis,
             applications: &self.applications,
             subscriptions: &self.subscriptions,

@@ -248,6 +248,17 @@ mod tests {
         apis.subscription = "required"
         apis.tier = "Unlimited"
         apis.fault_format
+        apis.resource_metadata
+        apis.resource_metadata.resource
+        apis.resource_metadata.name
+        apis.resource_metadata.documentation
+        apis.cors
+        apis.cors.origins
+        apis.cors.methods = []
+        apis.cors.headers = []
+        apis.cors.expose = []
+        apis.cors.credentials = false
+        apis.cors.max_age = "1h"
         apis.resources = []
         apis.resources.path
         apis.resources.methods = ["*"]
@@ -255,6 +266,8 @@ mod tests {
         apis.resources.scopes_match = "any"
         apis.resources.auth = "required"
         apis.resources.auth_level = "any"
+        apis.resources.acr_values = []
+        apis.resources.max_age
         apis.resources.tier = "Unlimited"
         applications = []
         applications.name

@@ -71,6 +71,7 @@ impl Settings {
         let asks_nothing = api.subscription == SubscriptionRule::None && api.audience.is_empty();
         for (index, resource) in api.resources.iter().enumerate() {
             let field = format!("{field}.resources[{index}]");
+            let signed_in = !resource.acr_values.is_empty() || resource.max_age.is_some();
             let asks = !resource.scopes.is_empty() || resource.auth_level != AuthLevel::Any;
             match resource.auth {
                 AuthRule::None => {
@@ -78,8 +79,8 @@ impl Settings {
                     found.refuse(scopes, format!("{field}.auth"), "\"none\": its scopes are never looked at");
                 }
                 AuthRule::Optional => {
-                    let why = "\"optional\": without a token its scopes and auth_level are not asked for";
-                    found.refuse(asks, format!("{field}.auth"), why);
+                    let why = "\"optional\": without a token its scopes, auth_level, acr_values and max_age are not asked for";
+                    found.refuse(asks || signed_in, format!("{field}.auth"), why);
                 }
                 AuthRule::Required => {
                     let open = asks_nothing && !asks && self.key_managers_of(api).any(|m| m.required_claims.is_empty());
@@ -145,6 +146,7 @@ mod tests {
             ("auth = 'none'", "auth = 'none', scopes = ['a']", "apis[0].resources[0].auth"),
             ("auth = 'none'", "auth = 'optional', scopes = ['a']", "apis[0].resources[0].auth"),
             ("auth = 'none'", "auth = 'optional', auth_level = 'application'", "apis[0].resources[0].auth"),
+            ("auth = 'none'", "auth = 'optional', max_age = '1h'", "apis[0].resources[0].auth"),
             ("auth = 'none'", "auth = 'required'", "apis[0].resources[0]"),
             ("key_managers", "shared = { redis = 'redis://h', on_outage = 'allow' }\nkey_managers", "shared.on_outage"),
             ("key_managers", "cache = { introspection_ttl = '2h' }\nkey_managers", "cache.introspection_ttl"),

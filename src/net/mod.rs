@@ -8,6 +8,7 @@ pub mod connection;
 pub mod cpu;
 pub mod drain;
 mod freshness;
+mod gather;
 pub mod listener;
 mod reach;
 pub mod redis;
@@ -22,6 +23,7 @@ pub use address::Address;
 pub use clock::{Clock, CoarseInstant, Now};
 pub use connection::Connection;
 pub use drain::Drain;
+pub use gather::Gathered;
 #[cfg(test)]
 pub(crate) use reach::Kind;
 pub use reach::Reach;

@@ -14,7 +14,10 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Connection, Doing, Scan};
+use super::{
+    connection::{Connection, Doing, Scan},
+    gather,
+};
 
 /// A connected socket, with TLS where the listener has it.
 #[derive(Debug)]
@@ -88,7 +91,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        with!(self, stream => stream.poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Tcp(stream) => gather::poll_write(Pin::new(stream), cx, bufs),
+            Self::Unix(stream) => gather::poll_write(Pin::new(stream), cx, bufs),
+            // It joins what it encrypts.
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

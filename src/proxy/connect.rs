@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{body::RequestBody, pool::Key};
 use crate::{
-    net::{listener, tls},
+    net::{Gathered, listener, tls},
     store::UpstreamScheme,
 };
 
@@ -67,9 +67,9 @@ static SHARED: OnceLock<Tls> = OnceLock::new();
 pub(super) async fn connect(key: &Key, tls: &Tls, http1_only: bool, limit: Duration) -> Result<Sender, Error> {
     timeout(limit, async {
         match key.scheme {
-            UpstreamScheme::Http | UpstreamScheme::Echo => http1(tcp(key).await?).await,
+            UpstreamScheme::Http | UpstreamScheme::Echo => http1(Gathered(tcp(key).await?)).await,
             UpstreamScheme::H2c => http2(tcp(key).await?).await,
-            UpstreamScheme::Unix => http1(UnixStream::connect(&*key.host).await?).await,
+            UpstreamScheme::Unix => http1(Gathered(UnixStream::connect(&*key.host).await?)).await,
             UpstreamScheme::Https => https(key, if http1_only { &tls.http1 } else { &tls.any }).await,
         }
     })

@@ -47,6 +47,8 @@ pub(super) struct Exchange {
     pub(super) upload: Option<Arc<Fate>>,
     /// The tightest limit's state, when the answer shall tell it.
     pub(super) usage: Option<Usage>,
+    /// Whose page it is from, where its API looks at that; rare.
+    pub(super) origin: Option<Box<HeaderValue>>,
 }
 
 /// How a request is counted.
@@ -90,6 +92,7 @@ impl Exchange {
             bytes_out: 0,
             upload: None,
             usage: None,
+            origin: None,
         })
     }
 

@@ -9,6 +9,7 @@ mod client;
 mod connect;
 #[cfg(test)]
 mod connection_tests;
+mod cors;
 mod echo;
 mod exchange;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod forward;
 mod headers;
 mod limits;
 mod pool;
+mod published;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -34,7 +36,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -59,7 +61,7 @@ use crate::{
         server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
-    store::{Api, Store},
+    store::{AnswerOf, Api, Store},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     token::assertion::{Assertions, Caller},
 };
@@ -192,8 +194,8 @@ impl<J: Judge> Proxy<J> {
 
     /// A request's way, after [`Self::begin`] and before [`Self::answer`].
     async fn respond(&self, turn: &mut Turn) -> Outcome {
-        if let Some(keys) = self.published_keys(&turn.head) {
-            return keys;
+        if let Some(published) = self.published(turn) {
+            return published;
         }
         let outcome = match self.judge(turn).await {
             Ok(granted) => self.forward(turn, granted).await,
@@ -230,29 +232,16 @@ impl<J: Judge> Proxy<J> {
         match decision {
             Ok(Grant { found, path, context_len, query, usage }) => {
                 turn.exchange.judged(found);
+                cors::note(&mut turn.exchange, &turn.head);
                 turn.exchange.granted();
                 Ok(Granted { path, context_len, query, usage })
             }
             Err(refusal) => {
                 turn.exchange.judged(refusal.found);
+                cors::note(&mut turn.exchange, &turn.head);
                 Err(refusal.denial)
             }
         }
-    }
-
-    /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
-    fn published_keys(&self, head: &Request<()>) -> Option<Outcome> {
-        let assertions = self.shared.assertions.load();
-        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri().path())?;
-        if !matches!(*head.method(), Method::GET | Method::HEAD) {
-            return None;
-        }
-        let body = if head.method() == Method::GET { Body::full(assertions.jwks()) } else { Body::default() };
-        let mut response = Response::new(body);
-        let fields = response.headers_mut();
-        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-        Some(Outcome::Published(response))
     }
 
     /// What the upstream is told of the caller by a JWT of ours; nothing of an anonymous one.
@@ -375,6 +364,7 @@ impl<J: Judge> Handler for Proxy<J> {
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Response<Body> {
     let version = response.version();
     headers::edit_response(response.headers_mut(), version, false, exchange.usage.as_ref());
+    cors::decorate(&exchange, AnswerOf::Upstream, response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
@@ -398,6 +388,7 @@ fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>
     let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
     let mut response = fault::render(denial, &exchange.found, &fields, exchange.now);
     response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
+    cors::decorate(&exchange, AnswerOf::Gate, response.headers_mut());
     exchange.denied(denial);
     exchange.status = response.status().as_u16();
     if !exchange.wants_body() {

@@ -89,6 +89,7 @@ fn ada() -> Arc<Identity> {
         jti: None,
         token_sha256: [0; 32],
         kind: TokenKind::User,
+        signed_in_at: None,
         user: 0,
         subject_value: Some(HeaderValue::from_static("ada")),
         claims: [].into(),
@@ -154,6 +155,7 @@ fn tables(plan: &Plan) -> Snapshot {
     let settings = TableSettings {
         gate: &gate,
         key_managers: &["kc".into()],
+        issuers: Vec::new(),
         apis: &[api],
         applications: &[],
         subscriptions: &[],

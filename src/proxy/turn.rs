@@ -51,7 +51,7 @@ pub(super) struct Granted {
 pub(super) enum Outcome {
     /// The upstream answered.
     Answered(Response<Body>),
-    /// We answer ourselves: the keys of the backend JWTs.
+    /// We answer ourselves: it was no call of an API.
     Published(Response<Body>),
     /// Client and upstream agreed to switch protocols.
     Switched(Response<Body>),

@@ -7,12 +7,13 @@ use std::{
 
 use http::Method;
 
-use crate::telemetry::ApiCounters;
+use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, FaultFormat, KeyManagerSet, Resource, Subject, Tier, TokenPlace, Upstream, Upstreams,
+    Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
+    TokenPlace, Upstream, Upstreams,
     resource::Placement,
-    settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
+    settings::{ApiSettings, OneOrMany, ResourceSettings, TableSettings, TierLevel},
     snapshot::ANY_METHOD,
     suggest::{Problems, Suggest},
     template,
@@ -24,6 +25,8 @@ use super::{
 pub(super) struct ApiBuilder<'a> {
     pub(super) tiers: &'a Tiers,
     pub(super) key_managers: &'a [String],
+    /// Their issuers.
+    issuers: &'a [&'a str],
     pub(super) fault_format: FaultFormat,
     upstreams: HashMap<Upstream, Arc<Upstream>>,
     methods: HashSet<Arc<[Method]>>,
@@ -40,11 +43,12 @@ pub(super) fn id(api: &ApiSettings) -> String {
 }
 
 impl<'a> ApiBuilder<'a> {
-    pub(super) fn new(tiers: &'a Tiers, key_managers: &'a [String], fault_format: FaultFormat) -> Self {
+    pub(super) fn new(tiers: &'a Tiers, settings: &'a TableSettings<'_>) -> Self {
         Self {
             tiers,
-            key_managers,
-            fault_format,
+            key_managers: settings.key_managers,
+            issuers: &settings.issuers,
+            fault_format: settings.gate.fault_format,
             upstreams: HashMap::new(),
             methods: HashSet::new(),
             scopes: HashSet::new(),
@@ -92,6 +96,8 @@ impl<'a> ApiBuilder<'a> {
             subscription: api.subscription,
             tier,
             fault_format: api.fault_format.unwrap_or(self.fault_format),
+            metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
+            cors: api.cors.as_ref().map(|cors| Box::new(Cors::build(cors, &field, problems))),
             resources,
             counters: ApiCounters::default(),
             context: contexts.first().map_or("", String::as_str).into(),
@@ -122,7 +128,7 @@ impl<'a> ApiBuilder<'a> {
         if settings.auth == AuthRule::None && settings.auth_level != AuthLevel::Any {
             problems.add(field("auth_level"), "is of no use where auth = \"none\": no token is looked at");
         }
-        let scopes = scopes(&settings.scopes, &field, problems);
+        let scopes = words(&settings.scopes, &field("scopes"), problems);
         let resource = Resource {
             template: self.shared_template(&settings.path),
             methods,
@@ -130,6 +136,7 @@ impl<'a> ApiBuilder<'a> {
             scopes_match: settings.scopes_match,
             auth: settings.auth,
             auth_level: settings.auth_level,
+            sign_in: sign_in(settings, &field, problems),
             tier,
         };
         (resource, sound)
@@ -181,6 +188,17 @@ impl<'a> ApiBuilder<'a> {
             }
         }
         upstreams
+    }
+
+    /// Whose tokens count at an API, each issuer once.
+    fn issuers_of(&self, api: &ApiSettings) -> Vec<&'a str> {
+        let mut issuers = Vec::new();
+        for (name, issuer) in self.key_managers.iter().zip(self.issuers) {
+            if (api.key_managers.is_empty() || api.key_managers.contains(name)) && !issuers.contains(issuer) {
+                issuers.push(*issuer);
+            }
+        }
+        issuers
     }
 
     fn key_manager_set(
@@ -274,6 +292,18 @@ fn methods(given: &[String], field: &dyn Fn(&str) -> String, problems: &mut Prob
     sound.then_some(methods)
 }
 
+/// Verbs one by one, without `*`: empty stands for all.
+pub(super) fn verbs(given: &[String], field: &str, problems: &mut Problems) -> Vec<Method> {
+    let mut verbs = Vec::with_capacity(given.len());
+    for (m, text) in given.iter().enumerate() {
+        match if text == "*" { Err("`*` is said by an empty list") } else { method(text) } {
+            Ok(verb) => verbs.push(verb),
+            Err(message) => problems.add(format!("{field}[{m}]"), message),
+        }
+    }
+    verbs
+}
+
 fn method(text: &str) -> Result<Method, &'static str> {
     if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err("a verb is upper case");
@@ -285,16 +315,39 @@ fn method(text: &str) -> Result<Method, &'static str> {
     }
 }
 
-/// RFC 6749 section 3.3
-fn scopes(given: &[String], field: &dyn Fn(&str) -> String, problems: &mut Problems) -> Vec<Box<str>> {
-    let is_scope_char = |c: char| matches!(c, '!'..='~') && c != '"' && c != '\\';
-    for (m, scope) in given.iter().enumerate() {
-        if scope.is_empty() || !scope.chars().all(is_scope_char) {
-            let message = "a scope is visible ASCII without spaces, quotes and backslashes, and not empty";
-            problems.add(format!("{}[{m}]", field("scopes")), message);
+/// Words that a challenge can list (RFC 6749 section 3.3, RFC 9470 section 3).
+fn words(given: &[String], field: &str, problems: &mut Problems) -> Vec<Box<str>> {
+    let is_word_char = |c: char| matches!(c, '!'..='~') && c != '"' && c != '\\';
+    for (m, word) in given.iter().enumerate() {
+        if word.is_empty() || !word.chars().all(is_word_char) {
+            let message = "is visible ASCII without spaces, quotes and backslashes, and not empty";
+            problems.add(format!("{field}[{m}]"), message);
         }
     }
-    given.iter().map(|scope| scope.as_str().into()).collect()
+    given.iter().map(|word| word.as_str().into()).collect()
+}
+
+/// What a resource asks of its user's sign-in (RFC 9470).
+fn sign_in(
+    settings: &ResourceSettings,
+    field: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Box<SignIn>> {
+    let ResourceSettings { acr_values, max_age, .. } = settings;
+    let given = [("acr_values", !acr_values.is_empty()), ("max_age", max_age.is_some())];
+    for (name, _) in given.into_iter().filter(|(_, given)| *given && settings.auth == AuthRule::None) {
+        problems.add(field(name), "is of no use where auth = \"none\": no token is looked at");
+    }
+    // Whoever is refused is told it in seconds.
+    if max_age.is_some_and(|Span(age)| age.subsec_nanos() != 0 || age.is_zero()) {
+        problems.add(field("max_age"), "is whole seconds, at least \"1s\"");
+    }
+    given.iter().any(|(_, given)| *given).then(|| {
+        Box::new(SignIn {
+            acr_values: words(acr_values, &field("acr_values"), problems).into(),
+            max_age_s: max_age.map(|Span(age)| age.as_secs()),
+        })
+    })
 }
 
 fn texts(given: &[String], field: &dyn Fn(usize) -> String, problems: &mut Problems) -> Vec<Box<str>> {

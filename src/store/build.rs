@@ -8,6 +8,7 @@ use super::{
     Api, Application, ConsumerKey, Gate, Snapshot, Subject, Subscription, Tier,
     api::{self, ApiBuilder, NO_KEY_MANAGER},
     application::ConsumerKeys,
+    metadata::Documents,
     resource::{Placement, Routes},
     settings::{ApplicationSettings, KeySettings, SubscriptionSettings, TableSettings, TierLevel},
     subscription::Subscriptions,
@@ -23,6 +24,7 @@ pub(super) fn snapshot(settings: &TableSettings<'_>, generation: u64) -> Result<
     let api_ids: Vec<String> = settings.apis.iter().map(api::id).collect();
     let api_index = by_name(&api_ids, "apis", "name and version", &mut problems);
     let (apis, placements) = apis(settings, &tiers, &mut problems);
+    let documents = Documents::build(&apis, &mut problems);
     let (routes, conflicts) = Routes::build(&apis, &placements);
     for conflict in conflicts {
         let ((api, resource), (earlier_api, earlier)) = (conflict.later, conflict.earlier);
@@ -45,6 +47,7 @@ pub(super) fn snapshot(settings: &TableSettings<'_>, generation: u64) -> Result<
         generation,
         no_api_counters: ApiCounters::default(),
         routes,
+        documents,
         consumer_keys,
         subscriptions,
     })
@@ -72,7 +75,7 @@ fn by_name<'n, N: AsRef<str>>(
 }
 
 fn apis(settings: &TableSettings<'_>, tiers: &Tiers, problems: &mut Problems) -> (Vec<Api>, Vec<Placement>) {
-    let mut builder = ApiBuilder::new(tiers, settings.key_managers, settings.gate.fault_format);
+    let mut builder = ApiBuilder::new(tiers, settings);
     settings.apis.iter().enumerate().map(|(n, api)| builder.build(n, api, problems)).unzip()
 }
 
@@ -237,6 +240,11 @@ mod tests {
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a', '']", "apis[0].resources[0].scopes[1]"),
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a\"']", "apis[0].resources[0].scopes[0]"),
         (r#"path = "/items""#, "path = '/items'\nscopes = ['a\\']", "apis[0].resources[0].scopes[0]"),
+        (r#"path = "/items""#, "path = '/items'\nacr_values = ['a', 'b c']", "apis[0].resources[0].acr_values[1]"),
+        (r#"path = "/items""#, "path = '/items'\nacr_values = ['a']\nauth = 'none'", "apis[0].resources[0].acr_values"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '1h'\nauth = 'none'", "apis[0].resources[0].max_age"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '0'", "apis[0].resources[0].max_age"),
+        (r#"path = "/items""#, "path = '/items'\nmax_age = '1500ms'", "apis[0].resources[0].max_age"),
         (r#"path = "/items""#, "path = '/items'\ntier = '50PerMin'", "apis[0].resources[0].tier"),
         (
             r#"path = "/items""#,

@@ -4,8 +4,10 @@
 mod api;
 mod application;
 mod build;
+mod cors;
 mod gate;
 mod label;
+mod metadata;
 mod path;
 pub mod record;
 mod resource;
@@ -27,15 +29,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use application::{Application, ConsumerKey};
+pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use gate::{Gate, IdentityNames};
 pub use label::Label;
+pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
-pub use snapshot::{Api, KeyManagerSet, Resource, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 

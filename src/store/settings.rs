@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use super::{cors::CorsSettings, metadata::MetadataSettings};
+use crate::{secret::Secret, units::Span};
 
 /// One value or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -148,6 +149,10 @@ pub struct ApiSettings {
     pub tier: String,
     /// Form of this API's refusals, in place of the global one.
     pub fault_format: Option<FaultFormat>,
+    /// What it tells clients of itself (RFC 9728), and its challenges point to; absent: nothing.
+    pub resource_metadata: Option<MetadataSettings>,
+    /// Which pages in browsers may call it (CORS); absent: what its upstream says.
+    pub cors: Option<CorsSettings>,
     /// What may be called, and how.
     #[serde(default)]
     pub resources: Vec<ResourceSettings>,
@@ -195,6 +200,11 @@ pub struct ResourceSettings {
     /// Whose token it must be.
     #[serde(default)]
     pub auth_level: AuthLevel,
+    /// How its user must have signed in: one of these `acr` (RFC 9470); empty: anyhow.
+    #[serde(default)]
+    pub acr_values: Vec<String>,
+    /// How long ago its user may have signed in (`auth_time`, RFC 9470), in whole seconds; absent: any time.
+    pub max_age: Option<Span>,
     /// Resource-level tier.
     #[serde(default = "unlimited")]
     pub tier: String,
@@ -367,12 +377,14 @@ pub struct BurstSettings {
 }
 
 /// All tables, as the configuration gives them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TableSettings<'a> {
     /// What holds for every request.
     pub gate: &'a GateSettings,
     /// Names of the key managers in declared order.
     pub key_managers: &'a [String],
+    /// Their issuers, in the same order.
+    pub issuers: Vec<&'a str>,
     /// `[[apis]]`
     pub apis: &'a [ApiSettings],
     /// `[[applications]]`

@@ -11,6 +11,8 @@ use super::{
     SubscriptionRule, Tier,
     application::ConsumerKeys,
     build,
+    cors::Cors,
+    metadata::{Documents, ResourceMetadata},
     path::comparable,
     resource::{Routes, Target},
     settings::TableSettings,
@@ -32,6 +34,7 @@ pub struct Snapshot {
     pub no_api_counters: ApiCounters,
 
     pub(super) routes: Routes,
+    pub(super) documents: Documents,
     pub(super) consumer_keys: ConsumerKeys,
     pub(super) subscriptions: Subscriptions,
 }
@@ -71,6 +74,10 @@ pub struct Api {
     pub tier: Option<Tier>,
     /// Form of its refusals.
     pub fault_format: FaultFormat,
+    /// What it tells clients of itself (RFC 9728); none: nothing.
+    pub metadata: Option<Box<ResourceMetadata>>,
+    /// Which pages in browsers may call it; none: what its upstream says.
+    pub cors: Option<Box<Cors>>,
     /// Resources; `Target::resource` indexes them.
     pub resources: Vec<Resource>,
     /// Its request counters.
@@ -162,8 +169,19 @@ pub struct Resource {
     pub auth: AuthRule,
     /// Whose token it must be.
     pub auth_level: AuthLevel,
+    /// How its user must have signed in; none: anyhow.
+    pub sign_in: Option<Box<SignIn>>,
     /// Resource-level tier. None: unlimited, or the API has a tier that replaces it.
     pub tier: Option<Tier>,
+}
+
+/// How a token's user must have signed in, and when (RFC 9470).
+#[derive(Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// One of these `acr`; empty: any.
+    pub acr_values: Box<[Box<str>]>,
+    /// At most so many seconds ago.
+    pub max_age_s: Option<u64>,
 }
 
 impl Resource {
@@ -195,6 +213,11 @@ impl Snapshot {
             }
             resolution => resolution,
         }
+    }
+
+    /// Index of the API whose [`ResourceMetadata`] is asked for at this very path. `host` as for [`Self::resolve`].
+    pub fn metadata(&self, host: &str, path: &str) -> Option<u32> {
+        self.documents.find(&self.apis, host, path)
     }
 
     /// The application behind a consumer key of a key manager.

@@ -47,6 +47,7 @@ pub(super) fn build(toml: &str) -> Result<Snapshot, Vec<Problem>> {
     let tables = TableSettings {
         gate: &gate(),
         key_managers: &file.key_managers,
+        issuers: Vec::new(),
         apis: &file.apis,
         applications: &file.applications,
         subscriptions: &file.subscriptions,

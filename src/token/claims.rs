@@ -3,7 +3,7 @@
 //! Dates are numbers, audiences are compared whole, a shape that is not understood is refused. Values for
 //! headers are encoded here, once, so that no claim can break out of its header.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use aws_lc_rs::digest;
 use http::HeaderValue;
@@ -89,6 +89,7 @@ pub(super) fn judge(
         consumer_key,
         scopes,
         audience,
+        acr: claims.get("acr").and_then(Json::as_text).map(Into::into),
         claim_names: Arc::clone(&rules.header_claims),
         held: None,
     };
@@ -96,6 +97,7 @@ pub(super) fn judge(
         common: Arc::new(common),
         user: user(&rules.issuer, subject.as_deref()),
         kind,
+        signed_in_at: signed_in_at(claims),
         subject_value: subject.as_deref().and_then(|text| header_value(&encode(text))),
         claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
         subject,
@@ -263,6 +265,13 @@ fn optional_text(claims: &Object<'_>, name: &str) -> Result<Option<Box<str>>, Fl
         Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
         Some(_) => Err(Flaw::Malformed),
     }
+}
+
+/// `auth_time`, rounded down: whoever asks for a fresh sign-in is not given a second. Any other shape than a date's is
+/// no sign-in at all, as where the claim is absent.
+fn signed_in_at(claims: &Object<'_>) -> Option<NonZeroU32> {
+    let seconds = numeric_date(claims.get("auth_time")?, f64::floor).ok()?;
+    NonZeroU32::new(u32::try_from(seconds).ok()?)
 }
 
 /// Which user it is, the same on every replica. Length-prefixed: no two pairs join to the same bytes.

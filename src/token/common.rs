@@ -31,6 +31,8 @@ pub struct Common {
     pub scopes: Box<[Box<str>]>,
     /// `aud`
     pub audience: Box<[Box<str>]>,
+    /// `acr`: how its user has signed in (RFC 9470).
+    pub acr: Option<Box<str>>,
     /// Ready value of the identity header for the consumer key.
     pub consumer_key_value: Option<HeaderValue>,
     /// Ready value of the identity header for the scopes, space separated.
@@ -76,7 +78,7 @@ impl Common {
     fn bytes(&self) -> usize {
         let lists = [&self.scopes, &self.audience];
         heap(mem::size_of::<Self>() + 2 * mem::size_of::<usize>())
-            + self.consumer_key.as_ref().map_or(0, |text| heap(text.len()))
+            + [&self.consumer_key, &self.acr].into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
             + lists.into_iter().map(|list| heap(mem::size_of_val::<[Box<str>]>(list))).sum::<usize>()
             + lists.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
             + [&self.consumer_key_value, &self.scopes_value].into_iter().flatten().map(value_bytes).sum::<usize>()
@@ -84,7 +86,8 @@ impl Common {
 
     /// What tells it from others; the header values follow from it.
     fn key(&self) -> impl Hash + PartialEq {
-        (&self.key_manager, &self.issuer, &self.consumer_key, &self.scopes, &self.audience, &self.claim_names)
+        let Self { key_manager, issuer, consumer_key, scopes, audience, acr, claim_names, .. } = self;
+        (key_manager, issuer, consumer_key, scopes, audience, acr, claim_names)
     }
 }
 
@@ -150,6 +153,7 @@ mod tests {
             consumer_key: Some(client.into()),
             scopes: scopes.iter().map(|&scope| scope.into()).collect(),
             audience: ["api".into()].into(),
+            acr: None,
             consumer_key_value: HeaderValue::from_str(client).ok(),
             scopes_value: None,
             claim_names: Arc::default(),
@@ -173,6 +177,9 @@ mod tests {
         let mut elsewhere = common("shop", &["a", "b"]);
         Arc::get_mut(&mut elsewhere).expect("ours alone").issuer = "https://other.example.com".into();
         assert_eq!(&*shared(&commons, elsewhere).issuer, "https://other.example.com");
+        let mut stronger = common("shop", &["a", "b"]);
+        Arc::get_mut(&mut stronger).expect("ours alone").acr = Some("gold".into());
+        assert_eq!(shared(&commons, stronger).acr.as_deref(), Some("gold"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod weak;
 
 use std::{
     net::IpAddr,
+    num::NonZeroU32,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -117,6 +118,8 @@ pub struct Identity {
     pub token_sha256: [u8; 32],
     /// Whose it is.
     pub kind: TokenKind,
+    /// `auth_time`, seconds: when its user signed in (RFC 9470); one that 32 bits cannot tell counts as absent.
+    pub signed_in_at: Option<NonZeroU32>,
     /// Digest of issuer and subject (length-prefixed): which user of an application it is.
     pub user: u128,
     /// Ready value of the identity header for `sub`: visible ASCII, everything else percent-encoded.

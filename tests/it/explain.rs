@@ -158,8 +158,18 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
         (item, of("blocked"), "subscription", "subscription_blocked", "BLOCKED", "UNBLOCKED"),
         ("/sandless/x", of("sand"), "subscription", "no_environment", "no sandbox upstream", "sandbox"),
         ("/orders/v1/admin/1", of("shop-web"), "scope", "scope", "has orders:read orders:write", "admin"),
+        (
+            "/orders/v1/both/1",
+            Some(desk.token().claim("auth_time", now - 9000).sign()),
+            "scope",
+            "sign_in",
+            "needs acr gold and a sign-in (auth_time) of the last 3600 s; the token has acr none and one of 900",
+            "acr_values and max_age",
+        ),
         ("/special/x", of("shop-web"), "scope", "api_audience", "special-api", "special-api"),
     ];
+    let (_, json) = desk.json("/orders/v1/items/1", None, &["--method", "OPTIONS"]);
+    assert!(end_of(&json).2.contains("preflight"), "the door may answer it all the same: {json:#}");
     for (path, token, step, reason, why, help) in rows {
         let (code, json) = desk.json(path, token.as_deref(), &[]);
         let case = format!("{path} {reason}: {json:#}");

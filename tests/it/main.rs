@@ -6,6 +6,7 @@ mod attacks;
 mod backend_jwt;
 mod claims;
 mod cli;
+mod cors;
 mod docs;
 mod drain;
 mod explain;

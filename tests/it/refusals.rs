@@ -115,6 +115,8 @@ fn resources(world: &'static World, form: Form) -> Vec<Case> {
             get("/orders/v1/all/{m}", &reader.clone().claim("scope", "a")),
         ),
         Case::new("no scopes at all", Expect::s403("orders:read"), get(ITEM, &reader.without("scope"))),
+        Case::new("another sign-in", Expect::sign_in("gold urn:silver", ""), get("/orders/v1/gold/{m}", &token)),
+        Case::new("a fresher sign-in", Expect::sign_in("", "300"), get("/orders/v1/fresh/{m}", &token)),
         Case::new("API's audience", special, get("/special/v1/items/{m}", &token)),
         Case::new("no template", Expect::NO_RESOURCE, get("/orders/v1/nothing/here/{m}", &token)),
         Case::new("no template, without credential", Expect::NO_RESOURCE, || {

@@ -15,6 +15,7 @@ mod section_10;
 mod section_11;
 mod section_12;
 mod section_14;
+mod section_15;
 
 use std::collections::BTreeSet;
 
@@ -43,11 +44,22 @@ const SECTIONS: &[Section] = &[
     section_11::SECTION,
     section_12::SECTION,
     section_14::SECTION,
+    section_15::SECTION,
 ];
 
 /// Sections whose every row must be here: letter, first and last number.
-const COMPLETE: &[(&str, u8, u8)] =
-    &[("T", 1, 44), ("C", 1, 22), ("K", 1, 17), ("O", 1, 22), ("I", 1, 12), ("U", 1, 21), ("A", 1, 16), ("G", 1, 13)];
+const COMPLETE: &[(&str, u8, u8)] = &[
+    ("T", 1, 44),
+    ("C", 1, 22),
+    ("K", 1, 17),
+    ("O", 1, 22),
+    ("I", 1, 12),
+    ("U", 1, 21),
+    ("A", 1, 16),
+    ("G", 1, 13),
+    ("R", 1, 5),
+    ("X", 1, 15),
+];
 
 #[test]
 fn every_row_of_the_complete_sections_runs_or_waits() {

@@ -16,7 +16,7 @@ pub(super) const SECTION: Section = Section {
         ("C19", "claims::a_rule_that_would_ask_nothing_is_refused"),
         ("C20", "claims::required_claims_are_whole_and_exact"),
     ],
-    waits: &[("C21", "waits for step-up")],
+    waits: &[],
 };
 
 #[test]
@@ -30,6 +30,7 @@ fn cases(world: &'static World) -> Vec<Case> {
     all.extend(audiences(world));
     all.extend(types(world));
     all.extend(scopes(world));
+    all.extend(sign_ins(world));
     all
 }
 
@@ -163,5 +164,55 @@ fn scopes(world: &World) -> Vec<Case> {
         Expect::NOT_SUBSCRIBED,
         world.token().without("client_id").claim("azp", "never-heard-of").sign(),
     ));
+    all
+}
+
+/// Resources that ask for `acr` gold or urn:silver, for a sign-in of the last 5 minutes, and for both.
+fn sign_ins(world: &'static World) -> Vec<Case> {
+    let case = |name: &str, expect: Expect, target: &'static str, token: Token| {
+        let token = token.sign();
+        Case::new(format!("C21 {name}"), expect, move || Request::get(target).bearer(&token))
+    };
+    const GOLD: &str = "/orders/v1/gold/{m}";
+    const FRESH: &str = "/orders/v1/fresh/{m}";
+    const BOTH: &str = "/orders/v1/both/{m}";
+    let another = || Expect::sign_in("gold urn:silver", "");
+    let fresher = || Expect::sign_in("", "300");
+    let both = || Expect::sign_in("gold", "3600");
+    let token = || world.token();
+    let acr = |acr: Value| token().claim("acr", acr);
+    let at = |at: Value| token().claim("auth_time", at);
+    let mut all = vec![
+        case("no acr", another(), GOLD, token()),
+        case("acr", Expect::Pass, GOLD, acr(json!("gold"))),
+        case("the other acr", Expect::Pass, GOLD, acr(json!("urn:silver"))),
+        case("no auth_time", fresher(), FRESH, token()),
+        case("signed in now", Expect::Pass, FRESH, at(json!(now()))),
+        case("signed in a while ago", Expect::Pass, FRESH, at(json!(now() - 200))),
+        case("signed in as a float", Expect::Pass, FRESH, at(json!(now() as f64 - 200.5))),
+        case("signed in too long ago", fresher(), FRESH, at(json!(now() - 301))),
+        case("iat is no sign-in", fresher(), FRESH, token().claim("iat", now())),
+        case("both", Expect::Pass, BOTH, acr(json!("gold")).claim("auth_time", now() - 1000)),
+        case("both, other acr", both(), BOTH, acr(json!("urn:silver")).claim("auth_time", now())),
+        case("both, too long ago", both(), BOTH, acr(json!("gold")).claim("auth_time", now() - 4000)),
+        case("both, no acr", both(), BOTH, at(json!(now()))),
+        case("not asked for", Expect::Pass, "/orders/v1/plain/{m}", acr(json!(["x"])).claim("auth_time", "x")),
+    ];
+    let mut answer = world.opaque.told("shop-web");
+    world.opaque.say("op_never_signed_in", &answer);
+    (answer["acr"], answer["auth_time"]) = (json!("gold"), json!(now() - 60));
+    world.opaque.say("op_signed_in_with_gold", &answer);
+    for (token, gold, fresh) in
+        [("op_never_signed_in", another(), fresher()), ("op_signed_in_with_gold", Expect::Pass, Expect::Pass)]
+    {
+        all.push(Case::new("C21 opaque, acr", gold, move || Request::get(GOLD).bearer(token)));
+        all.push(Case::new("C21 opaque, auth_time", fresh, move || Request::get(FRESH).bearer(token)));
+    }
+    for wrong in [json!("Gold"), json!("gol"), json!("gold urn:silver"), json!(["gold"]), json!(null), json!("")] {
+        all.push(case("acr of another form", another(), GOLD, acr(wrong)));
+    }
+    for wrong in [json!(now().to_string()), json!(0), json!(-1), json!(null), json!(now() + 3600), json!(1e300)] {
+        all.push(case("auth_time of another form", fresher(), FRESH, at(wrong)));
+    }
     all
 }

@@ -5,7 +5,15 @@ use crate::support::{Case, Expect, Request, World};
 
 pub(super) const SECTION: Section = Section {
     cases,
-    tests: &[("X12", "proxy::client_identity_is_stripped"), ("X14", "refusals::every_pass_that_borders_on_a_refusal")],
+    tests: &[
+        ("X12", "proxy::client_identity_is_stripped"),
+        ("X14", "refusals::every_pass_that_borders_on_a_refusal"),
+        (
+            "X15",
+            "cors::a_preflight_is_answered_without_a_token_and_without_the_upstream, \
+             cors::a_preflight_that_is_not_allowed_is_judged_like_any_options",
+        ),
+    ],
     waits: &[
         ("X08", "tokens in bodies are not in the design"),
         ("X09", "tokens in cookies are not in the design"),

@@ -139,6 +139,10 @@ impl Conn {
                  proxy-authenticate: Basic\r\nx-kept: 1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
                  content-length: {length}\r\n\r\n{told}"
             ),
+            "cors" => format!(
+                "HTTP/1.1 200 OK\r\naccess-control-allow-origin: https://upstream.example\r\n\
+                 access-control-allow-credentials: true\r\ncontent-length: {length}\r\n\r\n{told}"
+            ),
             "head" => "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\nx-kept: 1\r\n\r\n".to_owned(),
             "nothing" => "HTTP/1.1 204 No Content\r\nx-kept: 1\r\n\r\n".to_owned(),
             "until-close" => format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{told}"),

@@ -40,6 +40,8 @@ pub(crate) enum Challenge {
     Error(&'static str),
     /// `insufficient_scope` with these scopes.
     Scope(&'static str),
+    /// `insufficient_user_authentication` with these `acr_values` and this `max_age`; empty: without.
+    SignIn(&'static str, &'static str),
 }
 
 /// Form of a refusal.
@@ -77,6 +79,11 @@ impl Expect {
     /// `403s`
     pub(crate) const fn s403(scopes: &'static str) -> Self {
         Self::refused(403, "900910", Challenge::Scope(scopes), "7")
+    }
+
+    /// A sign-in of another kind or age is needed.
+    pub(crate) const fn sign_in(acr_values: &'static str, max_age: &'static str) -> Self {
+        Self::refused(401, "900901", Challenge::SignIn(acr_values, max_age), "16")
     }
 
     /// A throttle's refusal.
@@ -155,10 +162,16 @@ impl Want {
         let (scheme, parameters) = challenge_of(field);
         let error = parameters.get("error").map(String::as_str);
         let scope = parameters.get("scope").map(String::as_str);
+        let given = |name: &str| parameters.get(name).map_or("", String::as_str);
         let right = match self.challenge {
             Challenge::Absent => false,
             Challenge::Realm => error.is_none() && scope.is_none(),
             Challenge::Error(name) => error == Some(name) && scope.is_none(),
+            Challenge::SignIn(acr_values, max_age) => {
+                error == Some("insufficient_user_authentication")
+                    && scope.is_none()
+                    && (given("acr_values"), given("max_age")) == (acr_values, max_age)
+            }
             Challenge::Scope(names) => error == Some("insufficient_scope") && scope == Some(names),
         };
         ensure(right && scheme.eq_ignore_ascii_case("bearer") && fields.len() == 1, || {

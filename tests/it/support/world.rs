@@ -141,6 +141,14 @@ fn more_apis(url: &str, sandbox: &str, grpc: &str, other_format: &str) -> String
     let verbs = resource("/{id}", "") + &resource("/items:export", "scopes = [\"admin\"]");
     out.push_str(&api("Verbs", "/verbs", None, &format!("{to}\nsubscription = \"none\"")));
     out.push_str(&verbs);
+    let tells = "subscription = \"none\"\nkey_managers = [\"strict\", \"main\"]\ntoken_in = [\"header\", \"query\"]\n\
+                 audience = [\"https://mcp.example.com/mcp\"]\n\
+                 resource_metadata = { resource = \"https://mcp.example.com/mcp\", name = \"Tools for machines\", \
+                 documentation = \"https://example.com/docs\" }";
+    out.push_str(&api("Mcp", "/mcp", None, &format!("{to}\n{tells}")));
+    out.push_str(&resource("/tools/{id}", ""));
+    out.push_str(&resource("/call/{id}", "scopes = [\"tools:call\", \"tools:list\"]"));
+    out.push_str(&resource("/list/{id}", "scopes = [\"tools:list\"]"));
     out.push_str(&api("TinyResource", "/tinyresource", Some("v1"), &to));
     out.push_str(&resource("/items/{id}", "tier = \"Tiny\""));
     out

@@ -1,0 +1,57 @@
+//! CORS at the door: answers preflights where an API says what pages may do, and lets pages read answers, refusals too.
+//!
+//! A preflight carries no token by the Fetch standard, so that none is asked for, and it reaches no upstream. One that is
+//! not allowed is judged like any OPTIONS.
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::ACCESS_CONTROL_REQUEST_METHOD};
+
+use super::{
+    Body, authority,
+    exchange::Exchange,
+    limits,
+    turn::{Outcome, Turn},
+};
+use crate::{
+    authz::Found,
+    store::{AnswerOf, Resolution, canonical, cors_origin},
+};
+
+/// The answer to a preflight for a verb that a resource lists, from a page that may use it there.
+pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
+    let head = &turn.head;
+    if *head.method() != Method::OPTIONS {
+        return None;
+    }
+    let method = Method::from_bytes(head.headers().get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()?;
+    // Whatever is wrong with it is left to the verdict.
+    limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
+    let host = authority::host(head, turn.connection.is_tls()).ok()?;
+    let path = canonical(head.uri().path()).ok()?;
+    let found = &mut turn.exchange.found;
+    let Resolution::Found(target) = found.tables.resolve(&host, &method, &path) else { return None };
+    let api = found.tables.apis.get(target.api as usize)?;
+    let fields = api.cors.as_ref()?.preflight(head.headers(), &method)?;
+    (found.api, found.resource) = (Some(target.api), Some(target.resource));
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = fields;
+    Some(Outcome::Published(response))
+}
+
+/// Keeps whose page a request is from, where its API looks at that.
+pub(super) fn note(exchange: &mut Exchange, head: &Request<()>) {
+    if has_cors(&exchange.found) {
+        exchange.origin = cors_origin(head.headers()).cloned().map(Box::new);
+    }
+}
+
+/// Lets the page read an answer, if it may.
+pub(super) fn decorate(exchange: &Exchange, of: AnswerOf, fields: &mut HeaderMap) {
+    if let Some(cors) = exchange.found.api().and_then(|api| api.cors.as_deref()) {
+        cors.decorate(exchange.origin.as_deref(), of, fields);
+    }
+}
+
+fn has_cors(found: &Found) -> bool {
+    found.api().is_some_and(|api| api.cors.is_some())
+}

@@ -1,0 +1,60 @@
+//! What the door answers itself, without a look at credentials: the keys of the backend JWTs, what APIs tell of
+//! themselves (RFC 9728), and preflights ([`cors`]).
+//!
+//! Documents only at their very path, by GET or HEAD; everything else is judged like any request.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+
+use super::{
+    Body, Proxy, authority, cors, limits,
+    turn::{Outcome, Turn},
+};
+use crate::store::WELL_KNOWN;
+
+impl<J> Proxy<J> {
+    /// The answer to a request that is no call of an API.
+    pub(super) fn published(&self, turn: &mut Turn) -> Option<Outcome> {
+        self.keys(&turn.head).or_else(|| metadata(turn)).or_else(|| cors::preflight(turn))
+    }
+
+    /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
+    fn keys(&self, head: &Request<()>) -> Option<Outcome> {
+        let assertions = self.shared.assertions.load();
+        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri().path())?;
+        is_read(head).then(|| Outcome::Published(document(head, "application/jwk-set+json", assertions.jwks())))
+    }
+}
+
+/// What the API that is named by the path tells of itself. Whatever is wrong with the request is left to the verdict.
+fn metadata(turn: &mut Turn) -> Option<Outcome> {
+    let head = &turn.head;
+    let path = head.uri().path();
+    if !path.starts_with(WELL_KNOWN) || !is_read(head) {
+        return None;
+    }
+    limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
+    let host = authority::host(head, turn.connection.is_tls()).ok()?;
+    let found = &mut turn.exchange.found;
+    let api = found.tables.metadata(&host, path)?;
+    found.api = Some(api);
+    let mut response = document(head, "application/json", found.api()?.metadata.as_ref()?.document.clone());
+    // Clients in browsers find their way by it too; there is nothing in it that is not everyone's.
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    Some(Outcome::Published(response))
+}
+
+fn is_read(head: &Request<()>) -> bool {
+    matches!(*head.method(), Method::GET | Method::HEAD)
+}
+
+fn document(head: &Request<()>, kind: &'static str, bytes: Bytes) -> Response<Body> {
+    let length = HeaderValue::from(bytes.len());
+    let body = if head.method() == Method::GET { Body::full(bytes) } else { Body::default() };
+    let mut response = Response::new(body);
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    fields.insert(header::CONTENT_LENGTH, length);
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
