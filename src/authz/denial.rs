@@ -161,12 +161,13 @@ impl Denial {
             Self::UriTooLong => 19,
             Self::BodyTooLarge => 20,
             Self::Flooded(_) => 29,
-            Self::Overloaded => 30,
             // Below the flaws of tokens, above the levels of throttling.
             Self::SignIn => 30,
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
+            // The last: the flaws have room to become more.
+            Self::Overloaded => 62,
         }
     }
 
