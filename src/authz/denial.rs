@@ -166,7 +166,7 @@ impl Denial {
             Self::AuthLevel => 31,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
-            // The last: the flaws have room to become more.
+            // Above them.
             Self::Overloaded => 62,
         }
     }

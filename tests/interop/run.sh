@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Tollgate among real programs: tokens of Keycloak, oidc-provider and another Tollgate, nginx as upstream, wrk, Apache,
-# Prometheus, Redis, Valkey. Everything on loopback, on ports found free (the quickstart's own excepted); what is missing
+# Prometheus, Redis, Valkey; tokens judged by jose and PyJWT too. Everything on loopback, on ports found free (the quickstart's own excepted); what is missing
 # is installed (Debian, npm, PyPI, Maven Central); every process is ended by its id. Says aloud what it skipped, and on CI
 # (CI=true) fails if it skipped anything. README's table of providers is compared with the lines that ran.
 #
 #   cargo build && tests/interop/run.sh [--full] [PART…]
-#       parts: deployment keycloak oidc embedded redis faults quickstart; default all
+#       parts: deployment opinion keycloak oidc embedded redis faults quickstart; default all
 #       --full: three minutes of faults instead of half a one
 #       all of it takes 8 to 9 minutes on two busy cores (oidc 1.5, embedded 2, redis 2, faults 1, Keycloak 1.5, which has
 #       started meanwhile), 2 more where Keycloak is fetched first; each part tells its time
@@ -31,6 +31,8 @@ source "$here/embedded.sh"
 source "$here/faults.sh"
 # shellcheck source=redis.sh
 source "$here/redis.sh"
+# shellcheck source=opinion.sh
+source "$here/opinion.sh"
 
 binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
 cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
@@ -49,14 +51,14 @@ main() {
   fi
   for part in "${@:-all}"; do
     case $part in
-      all) set -- deployment keycloak oidc embedded redis faults quickstart ;;
-      deployment | keycloak | oidc | embedded | redis | faults | quickstart) ;;
-      *) echo "no part $part: deployment, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
+      all) set -- deployment opinion keycloak oidc embedded redis faults quickstart ;;
+      deployment | opinion | keycloak | oidc | embedded | redis | faults | quickstart) ;;
+      *) echo "no part $part: deployment, opinion, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
     esac
   done
   # Its first start takes a minute and more: others run meanwhile.
   [[ " $* " != *" keycloak "* ]] || keycloak_begin
-  for part in deployment oidc embedded redis faults quickstart keycloak; do
+  for part in deployment opinion oidc embedded redis faults quickstart keycloak; do
     [[ " $* " != *" $part "* ]] || timed "$part"
   done
   stop_all
