@@ -199,8 +199,9 @@ impl Line {
         Some(state.waiters.remove(&token).unwrap_or_default())
     }
 
-    /// A turn has taken so long.
+    /// A turn has taken so long. One during which the process was stopped is no reason to pause for six times that.
     fn charge(&self, spent: Duration) {
+        let spent = spent.min(MOST_CHARGED);
         let state = &mut *self.0.lock();
         state.credit = state.credit.saturating_sub(nanos(spent));
         state.cost = (state.cost * 7 + spent) / 8;
@@ -312,6 +313,8 @@ fn nanos(span: Duration) -> i64 {
 const SHARE: i64 = 6;
 /// And what it has not used of that lately: some hundred signatures in a burst. In nanoseconds.
 const MOST_CREDIT: i64 = 10_000_000;
+/// Longer than any turn that is not held up.
+const MOST_CHARGED: Duration = Duration::from_millis(15);
 /// Before any turn has been measured.
 const LEAST_COST: Duration = Duration::from_micros(10);
 /// As short as the runtime's timers are.
@@ -459,6 +462,17 @@ mod tests {
             pauses += 1;
         }
         assert!(pauses < 10, "it goes on at once when there is time again");
+    }
+
+    #[test]
+    fn a_turn_held_up_for_an_hour_stops_the_line_for_no_longer_than_a_moment() {
+        let line = Line::default();
+        line.0.lock().ushered = true;
+        let _told = line.join(Digest::for_test(1), 1).expect("room");
+        let now = line.0.lock().given;
+        line.charge(Duration::from_secs(3600));
+        assert_eq!(line.plan(now, now), Plan::Pause);
+        assert!(matches!(line.plan(now, now + Duration::from_millis(100)), Plan::Turns(_)));
     }
 
     #[tokio::test]
