@@ -79,7 +79,7 @@ async fn starts(what: &str, text: &str, number: usize) -> Result<Duration, Error
 
 /// Registers clients and gets tokens.
 async fn fill() -> Result<(), Error> {
-    let http = reqwest::Client::new();
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
     for n in 0..CLIENTS {
         let client = json!({ "client_name": format!("client {n}"), "grant_types": ["client_credentials"] });
         http.post(format!("{ISSUER}/register")).json(&client).send().await?.error_for_status()?;

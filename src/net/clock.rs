@@ -28,6 +28,12 @@ impl Now {
     pub const fn unix(self) -> u64 {
         self.unix_ms / 1000
     }
+
+    /// The moment `span` after this one.
+    pub fn after(self, span: Duration) -> Self {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self { unix_ms: self.unix_ms.saturating_add(span), steady_ms: self.steady_ms.saturating_add(span) }
+    }
 }
 
 /// A moment by the kernel's last tick, some milliseconds ago: costs a fraction of what an exact one does. For

@@ -138,16 +138,16 @@ impl Call {
             }
             Err(error) => return Err(self.failed(&error)),
         };
-        let now = later(self.now, started.elapsed());
+        let now = self.now.after(started.elapsed());
         let judged = match self.judge(&answer, now) {
             // The provider signs with a key that we do not have yet.
             Err(Fault::UnknownKey) => match self.issuer.renew(now).await {
-                Renewal::Fetched => self.judge(&answer, later(self.now, started.elapsed())),
+                Renewal::Fetched => self.judge(&answer, self.now.after(started.elapsed())),
                 Renewal::Same | Renewal::Failed => Err(Fault::UnknownKey),
             },
             judged => judged,
         };
-        let now = later(self.now, started.elapsed());
+        let now = self.now.after(started.elapsed());
         match judged {
             Ok(good) => Ok(self.remember(good, now)),
             Err(Fault::Flaw(flaw, certainty)) => {
@@ -206,10 +206,4 @@ impl Call {
         self.issuer.unanswered(error);
         Refusal::Unavailable(error.retry_after())
     }
-}
-
-/// The moment `span` after `now`.
-fn later(now: Now, span: Duration) -> Now {
-    let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    Now { unix_ms: now.unix_ms.saturating_add(span), steady_ms: now.steady_ms.saturating_add(span) }
 }

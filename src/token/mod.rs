@@ -43,7 +43,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -343,10 +343,10 @@ impl Authenticator {
         client: Option<IpAddr>,
         now: Now,
     ) -> Result<Authenticated, Rejection> {
-        let sight = Sight { digest, token, allowed, now };
+        let sight = Sight { digest, token, allowed, came: (now, Instant::now()) };
         let mut outcome = self.see(&sight).await;
         if let Err(Refused::UnknownKey(issuer)) = outcome {
-            outcome = match issuer.renew(now).await {
+            outcome = match issuer.renew(sight.now()).await {
                 Renewal::Fetched => self.see(&sight).await,
                 Renewal::Same => Err(Refused::UnknownKey(issuer)),
                 Renewal::Failed => Err(Refused::NoKeys(issuer)),
@@ -355,15 +355,17 @@ impl Authenticator {
         for _ in 0..MOST_QUESTIONS {
             let (issuer, verified) = match outcome {
                 Err(Refused::Ask(issuer, verified)) => (issuer, verified),
-                outcome => return self.conclude(outcome, now),
+                outcome => return self.conclude(outcome, sight.now()),
             };
-            if let Some(good) = self.ask(Question { digest, token, issuer, verified, known, client }, now).await? {
+            if let Some(good) =
+                self.ask(Question { digest, token, issuer, verified, known, client }, sight.now()).await?
+            {
                 return Ok(good);
             }
             // The rules have changed under the question.
             outcome = self.see(&sight).await;
         }
-        self.conclude(outcome, now)
+        self.conclude(outcome, sight.now())
     }
 
     /// Counts the outcome of a first sight, and puts it into the caller's words.

@@ -1,6 +1,6 @@
 //! The first sight of a token: what it says of itself, whose it is, and its signature, which is checked in its turn.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Authenticated, Authenticator, Flaw, Issuer,
@@ -20,7 +20,16 @@ pub(super) struct Sight<'a> {
     pub(super) digest: Digest,
     pub(super) token: &'a str,
     pub(super) allowed: &'a KeyManagerSet,
-    pub(super) now: Now,
+    /// When it came, by either clock.
+    pub(super) came: (Now, Instant),
+}
+
+impl Sight<'_> {
+    /// The present moment: what has expired while it waited is no good any more.
+    pub(super) fn now(&self) -> Now {
+        let (now, since) = self.came;
+        now.after(since.elapsed())
+    }
 }
 
 /// Why a token was not judged good at first sight.
@@ -54,7 +63,7 @@ impl Authenticator {
             }
             turn = self.turns.wait(sight.digest).await.map_err(|Full| Refused::Wait)?;
             // Whoever else has brought it may have had it verified meanwhile.
-            match self.cache.recall(&sight.digest, sight.now) {
+            match self.cache.recall(&sight.digest, sight.now()) {
                 Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
                 Remembered::Bad(flaw) => return Err(flaw.into()),
                 Remembered::Stale(_) | Remembered::Again | Remembered::Nothing => {}
@@ -64,11 +73,8 @@ impl Authenticator {
 
     /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
     /// asked about it.
-    pub(super) fn first_sight(
-        &self,
-        &Sight { digest, token, allowed, now }: &Sight<'_>,
-        turn: &mut Option<Turn>,
-    ) -> Result<Authenticated, Refused> {
+    pub(super) fn first_sight(&self, sight: &Sight<'_>, turn: &mut Option<Turn>) -> Result<Authenticated, Refused> {
+        let (&Sight { digest, token, allowed, .. }, now) = (sight, sight.now());
         let managers = self.managers.load();
         if let Some(issuer) = managers.elect_opaque(token, allowed) {
             // RFC 6749 appendix A.12: visible characters. Nobody issues others.

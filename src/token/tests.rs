@@ -1,6 +1,9 @@
 //! Tokens from text to verdict, really signed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
@@ -586,9 +589,16 @@ async fn what_another_thread_remembered_counts_only_while_it_holds() {
     let all = KeyManagerSet::all();
     let digest = tokens.cache.digest(all.id, &token);
     // As a thread that found nothing in the cache, and now finds what another has put there.
-    let sight = |now| tokens.first_sight(&Sight { digest, token: &token, allowed: &all, now }, &mut Some(Turn::free()));
+    let begun = Instant::now();
+    let waited = |now, seconds| {
+        let came = (now, begun.checked_sub(Duration::from_secs(seconds)).expect("up for longer"));
+        tokens.first_sight(&Sight { digest, token: &token, allowed: &all, came }, &mut Some(Turn::free()))
+    };
+    let sight = |now| waited(now, 0);
     assert!(sight(NOW).is_ok_and(|good| good.from_cache));
     assert!(matches!(sight(after(NOW, 330)), Err(Refused::Flaw(Flaw::Expired))));
+    assert!(waited(NOW, 320).is_ok());
+    assert!(matches!(waited(NOW, 330), Err(Refused::Flaw(Flaw::Expired))), "it has expired while it waited");
     let strict = changed(|s| s.audience = vec!["orders".into()]);
     put(&tokens, vec![(strict, KeySource::fixed(&signer.jwks()))], &[]);
     assert!(matches!(sight(NOW), Err(Refused::Flaw(Flaw::Audience))));
