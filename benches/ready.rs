@@ -78,6 +78,7 @@ async fn starts(what: &str, text: &str, number: usize) -> Result<Duration, Error
 }
 
 /// Registers clients and gets tokens.
+#[expect(clippy::disallowed_methods, reason = "a bench, and what it asks is its own")]
 async fn fill() -> Result<(), Error> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
     for n in 0..CLIENTS {
