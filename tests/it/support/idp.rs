@@ -146,6 +146,11 @@ impl Idp {
         *self.state.mood.lock() = mood;
     }
 
+    /// The key set that it publishes.
+    pub(crate) fn key_set(&self) -> Value {
+        json!({ "keys": *self.state.keys.lock() })
+    }
+
     /// The metadata leads there for the keys.
     pub(crate) fn lead_to(&self, jwks_uri: &str) {
         *self.state.jwks_uri.lock() = Some(jwks_uri.to_owned());

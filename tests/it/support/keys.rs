@@ -8,7 +8,9 @@ use std::sync::{
 };
 
 use aws_lc_rs::{
-    digest, hmac,
+    digest,
+    encoding::{AsDer as _, PublicKeyX509Der},
+    hmac,
     rand::SystemRandom,
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{
@@ -16,7 +18,10 @@ use aws_lc_rs::{
         EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
     },
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Map, Value, json};
 
 use super::Idp;
@@ -107,6 +112,17 @@ impl Key {
             Self::Ec(pair, _) => pair.public_key().as_ref().to_vec(),
             Self::Ed(pair) => pair.public_key().as_ref().to_vec(),
         }
+    }
+
+    /// The public half as PEM (RFC 7468).
+    pub(crate) fn pem(&self) -> String {
+        let der: PublicKeyX509Der<'_> = match self {
+            Self::Rsa(pair) => pair.public_key().as_der(),
+            Self::Ec(pair, _) => pair.public_key().as_der(),
+            Self::Ed(pair) => pair.public_key().as_der(),
+        }
+        .unwrap();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der.as_ref()))
     }
 
     /// Signs as `algorithm`; one that the key cannot do gives 64 zero bytes.
