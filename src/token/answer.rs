@@ -164,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::token::{TokenKind, testing};
+    use crate::token::{TokenKind, cache::Digest, testing};
 
     const NOW: Now = Now::at_ms(1_800_000_000_000);
     const ISSUER: &str = "https://idp.example.com";
@@ -177,7 +177,7 @@ mod tests {
 
     fn ask(rules: &Rules, text: &str) -> Result<Identity, Fault> {
         let answer = Object::parse(text.as_bytes()).expect("test answers are JSON");
-        let bearer = Bearer::introspected("op_token");
+        let bearer = Bearer::introspected(&Digest::of(0, "op_token"));
         identify(&answer, &bearer, rules, NOW).map(|(identity, _)| identity)
     }
 

@@ -189,7 +189,7 @@ impl Call {
             let own = Some(identity.expires_at).filter(|exp| *exp != u64::MAX);
             return Ok(Good { entry: entry(identity, validity, Some(key)), exp: exp.into_iter().chain(own).min() });
         }
-        let bearer = Bearer::introspected(&self.token);
+        let bearer = Bearer::introspected(&self.digest);
         let (identity, validity) =
             answer::read(answer, issuer, keys.as_deref(), now, |claims| answer::identify(claims, &bearer, rules, now))?;
         let exp = Some(identity.expires_at).filter(|exp| *exp != u64::MAX);

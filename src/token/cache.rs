@@ -1,11 +1,9 @@
 //! What is remembered of tokens: facts about good ones, and for a few seconds that one is no good.
 //!
-//! A token's text is not kept: the key is a digest of it under a random key of this process, together with
-//! the key managers that were asked. Whether what is remembered still holds is judged on every hit.
+//! A token's text is not kept: it is known by its digest, and by the key managers that were asked. Whether what is remembered still holds is judged on every hit.
 
 use std::{
-    fmt,
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{Hash, Hasher},
     mem,
     sync::{
         Arc,
@@ -14,11 +12,8 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    digest::{self, SHA256, SHA256_OUTPUT_LEN},
-    error::Unspecified,
-    rand,
-};
+use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
+use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
 use quick_cache::{
     OptionsBuilder, Weighter,
@@ -38,7 +33,6 @@ use crate::net::Now;
 /// The caches.
 #[derive(Debug)]
 pub(super) struct Cache {
-    keyed: Keyed,
     good: Kept<Entry>,
     bad: Kept<Bad>,
     commons: Commons,
@@ -61,14 +55,14 @@ trait Weight {
 #[derive(Debug, Clone, Copy)]
 struct Weigh;
 
-/// SHA-256 that has read a random block: where every digest starts. Digests never leave the process, so all that is asked
-/// of them is that equal ones mean equal tokens, and that nobody else can compute one; HMAC's second pass adds nothing
-/// to that.
-struct Keyed(digest::Context);
-
-/// A keyed digest of a token and of the key managers that were asked.
+/// What a token is known by: which text it is, and which key managers were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest([u8; 32]);
+pub(super) struct Digest {
+    /// SHA-256 of its text.
+    pub(super) sha256: [u8; SHA256_OUTPUT_LEN],
+    /// The id of their set.
+    key_managers: u64,
+}
 
 /// A good token.
 #[derive(Debug)]
@@ -109,10 +103,9 @@ pub(super) enum Remembered {
 }
 
 impl Cache {
-    pub(super) fn new(settings: &CacheSettings) -> Result<Self, Unspecified> {
+    pub(super) fn new(settings: &CacheSettings) -> Self {
         let shared = settings.tokens.0 / SHARED;
         let cache = Self {
-            keyed: Keyed::random()?,
             good: kept(settings.tokens.0 - shared),
             bad: kept(settings.negative.0),
             commons: Commons::new(shared),
@@ -121,24 +114,13 @@ impl Cache {
             introspection_ttl_ms: AtomicU64::new(0),
         };
         cache.set_times(settings);
-        Ok(cache)
+        cache
     }
 
     /// How long what is learnt from now on may be used.
     pub(super) fn set_times(&self, settings: &CacheSettings) {
         self.negative_ttl_ms.store(millis(settings.negative_ttl.0), Ordering::Relaxed);
         self.introspection_ttl_ms.store(millis(settings.introspection_ttl.0), Ordering::Relaxed);
-    }
-
-    /// The name of a token before these key managers. The set's id has a fixed length, so that no two
-    /// pairs join to the same bytes.
-    pub(super) fn digest(&self, key_managers: u64, token: &str) -> Digest {
-        let mut context = self.keyed.0.clone();
-        context.update(&key_managers.to_le_bytes());
-        context.update(token.as_bytes());
-        let mut digest = [0; SHA256_OUTPUT_LEN];
-        digest.copy_from_slice(context.finish().as_ref());
-        Digest(digest)
     }
 
     /// What is remembered and still holds.
@@ -182,7 +164,7 @@ impl Cache {
         now: Now,
         verify: impl FnOnce() -> Result<Entry, Flaw>,
     ) -> Result<Arc<Entry>, Flaw> {
-        let _verifying = self.verifying[usize::from(digest.0[31]) % LOCKS].lock();
+        let _verifying = self.verifying[usize::from(digest.sha256[31]) % LOCKS].lock();
         let holds = |entry: &Arc<Entry>| matches!(entry.holds(now), Remembered::Good(_));
         if let Some(entry) = self.good.get(&digest).filter(holds) {
             return Ok(entry);
@@ -296,15 +278,22 @@ impl<T: Weight> Weighter<Digest, Arc<T>> for Weigh {
 }
 
 impl Digest {
+    /// That of a token before these key managers.
+    pub(super) fn of(key_managers: u64, token: &str) -> Self {
+        let mut sha256 = [0; SHA256_OUTPUT_LEN];
+        sha256.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
+        Self { sha256, key_managers }
+    }
+
     /// A part that tells it from others well enough to count by.
     pub(super) fn short(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        let [a, b, c, d, e, f, g, h, ..] = self.sha256;
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
     #[cfg(test)]
     pub(super) fn for_test(n: u8) -> Self {
-        Self([n; 32])
+        Self { sha256: [n; 32], key_managers: 0 }
     }
 }
 
@@ -320,7 +309,7 @@ fn kept<T: Weight>(bytes: u64) -> Kept<T> {
         .ghost_allocation(GHOSTS)
         .build()
         .expect("both capacities are given");
-    let kept = Bounded::with_options(options, Weigh, Spread, DefaultLifecycle::default());
+    let kept = Bounded::with_options(options, Weigh, Spread::default(), DefaultLifecycle::default());
     // Untouched room costs nothing; growing would leave behind what was outgrown.
     kept.reserve(likely);
     kept
@@ -333,57 +322,12 @@ pub(super) const fn heap(bytes: usize) -> usize {
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        to.write_u64(self.short());
+        to.write_u64(self.short() ^ self.key_managers);
     }
 }
 
-/// A digest under a secret key is evenly spread already, and nobody can aim at a slot: no second hash.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Spread;
-
-/// See [`Spread`].
-#[derive(Debug, Default)]
-pub(super) struct Mix(u64);
-
-impl BuildHasher for Spread {
-    type Hasher = Mix;
-
-    fn build_hasher(&self) -> Mix {
-        Mix(0)
-    }
-}
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = self.0.rotate_left(7) ^ value;
-    }
-}
-
-impl Keyed {
-    fn random() -> Result<Self, Unspecified> {
-        let mut block = [0; 64];
-        rand::fill(&mut block)?;
-        let mut context = digest::Context::new(&SHA256);
-        context.update(&block);
-        Ok(Self(context))
-    }
-}
-
-impl fmt::Debug for Keyed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Keyed")
-    }
-}
+/// A digest is spread evenly, but whoever makes tokens could aim at a slot: mixed with a seed that nobody else knows.
+pub(super) type Spread = DefaultHashBuilder;
 
 /// Many more than threads that verify, so that different tokens hardly ever meet.
 const LOCKS: usize = 128;
@@ -392,7 +336,7 @@ const SHARED: u64 = 8;
 /// The two counts of an [`Arc`].
 const COUNTS: usize = 2 * mem::size_of::<usize>();
 /// What the cache holds for one fact and for the trace of those that were dropped: measured by `benches/cached.rs`.
-const SLOT: usize = 96;
+const SLOT: usize = 104;
 /// Bytes of a fact as they are likely to be: how many traces of dropped ones are kept follows from it.
 const LIKELY: usize = 450;
 const GHOSTS: f64 = 0.25;

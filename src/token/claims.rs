@@ -10,7 +10,9 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    Common, Flaw, Identity, TokenKind, conditions,
+    Common, Flaw, Identity, TokenKind,
+    cache::Digest,
+    conditions,
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -36,15 +38,13 @@ pub(super) struct Bearer {
 }
 
 impl Bearer {
-    /// Claims that stand in `token`.
-    pub(super) fn of(token: &str) -> Self {
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-        Self { sha256, introspected: false }
+    /// Claims that stand in the token with this digest.
+    pub(super) fn of(token: &Digest) -> Self {
+        Self { sha256: token.sha256, introspected: false }
     }
 
-    /// Claims that a provider has given for `token`.
-    pub(super) fn introspected(token: &str) -> Self {
+    /// Claims that a provider has given for it.
+    pub(super) fn introspected(token: &Digest) -> Self {
         Self { introspected: true, ..Self::of(token) }
     }
 }
@@ -247,7 +247,12 @@ fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
 /// gives no scopes.
 fn scopes(claims: &Object<'_>, rules: &Rules) -> Box<[Box<str>]> {
     match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.at(name)) {
-        Some(Json::Text(words)) => words.split(' ').filter(|word| !word.is_empty()).map(Into::into).collect(),
+        Some(Json::Text(words)) => {
+            let words = words.split(' ').filter(|word| !word.is_empty());
+            let mut list = Vec::with_capacity(words.clone().count());
+            list.extend(words.map(Into::into));
+            list.into_boxed_slice()
+        }
         Some(Json::List(list)) => texts(list)
             .map(|words| words.into_iter().filter(|word| !word.is_empty()).map(Into::into).collect())
             .unwrap_or_default(),
@@ -300,10 +305,12 @@ fn claim_header(value: &Json<'_>) -> Option<HeaderValue> {
 
 /// Encoded words with a separator between them that none of them contains; none without words.
 fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
-    let mut text = String::new();
     if words.is_empty() {
         return None;
     }
+    // Long enough where nothing has to be encoded.
+    let length = words.iter().map(|word| word.as_ref().len() + 1).sum::<usize>();
+    let mut text = String::with_capacity(length.min(MAX_HEADER));
     for (i, word) in words.iter().enumerate() {
         if i > 0 {
             text.push(separator);

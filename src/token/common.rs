@@ -4,7 +4,7 @@
 //! of what a token says.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::HashMap,
     hash::{BuildHasher, Hash},
     mem,
     sync::{
@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use hashbrown::DefaultHashBuilder;
 use http::HeaderValue;
 use parking_lot::Mutex;
 
@@ -47,7 +48,8 @@ pub struct Common {
 #[derive(Debug)]
 pub(super) struct Commons {
     table: Mutex<Table>,
-    hasher: RandomState,
+    /// Whoever makes two meet has them kept twice, and no more.
+    hasher: DefaultHashBuilder,
     /// Bytes that the shared ones hold.
     held: Arc<AtomicU64>,
     /// The most that they may; beyond, tokens keep their own.
@@ -95,7 +97,7 @@ impl Commons {
     /// None yet, and `most` bytes for them.
     pub(super) fn new(most: u64) -> Self {
         let table = Mutex::new(Table { rows: HashMap::new(), sweep_at: FEW });
-        Self { table, hasher: RandomState::new(), held: Arc::default(), most }
+        Self { table, hasher: DefaultHashBuilder::default(), held: Arc::default(), most }
     }
 
     /// Puts the shared one that says the same in place of a token's own. Where there is no room for it, it stays.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use smallvec::SmallVec;
 
 use super::{
     Flaw,
@@ -19,11 +20,11 @@ pub(super) struct Compact<'t> {
     /// What was signed: header and payload as sent.
     pub(super) signed: &'t str,
     /// The header, decoded.
-    pub(super) header: Vec<u8>,
+    pub(super) header: SmallVec<[u8; 128]>,
     /// The payload, decoded.
     pub(super) payload: Vec<u8>,
-    /// The signature, decoded.
-    pub(super) signature: Vec<u8>,
+    /// The signature, decoded; one of RSA with 4096 bits has room in place.
+    pub(super) signature: SmallVec<[u8; 512]>,
 }
 
 /// What counts of a header.
@@ -51,7 +52,12 @@ impl<'t> Compact<'t> {
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(Flaw::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(Flaw::Malformed)?;
-        Ok(Self { signed, header: decode(header)?, payload: decode(payload)?, signature: decode(signature)? })
+        Ok(Self {
+            signed,
+            header: decode_short(header)?,
+            payload: decode(payload)?,
+            signature: decode_short(signature)?,
+        })
     }
 }
 
@@ -102,6 +108,14 @@ fn is_well_formed(name: &str, value: &Json<'_>) -> bool {
 /// Base64url without padding, white space or stray bits (RFC 7515 section 2): one text for each value.
 pub(super) fn decode(part: &str) -> Result<Vec<u8>, Flaw> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Flaw::Malformed)
+}
+
+/// The same for what is likely to have room in place.
+fn decode_short<const N: usize>(part: &str) -> Result<SmallVec<[u8; N]>, Flaw> {
+    let mut decoded = SmallVec::from_elem(0, base64::decoded_len_estimate(part.len()));
+    let length = URL_SAFE_NO_PAD.decode_slice(part, &mut decoded).map_err(|_| Flaw::Malformed)?;
+    decoded.truncate(length);
+    Ok(decoded)
 }
 
 fn optional_text<'a>(header: &Object<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Flaw> {

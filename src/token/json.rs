@@ -195,15 +195,32 @@ impl<'a> Visitor<'a> for Name {
     }
 }
 
-/// Whether a name occurs twice. Comparing all pairs is quickest for the few members of a token and
-/// would be quadratic for the many of an attack.
+/// Whether a name occurs twice. Comparing with those before is quickest for the few members of a token, where hardly
+/// any look alike, and would be quadratic for the many of an attack.
 fn has_twins(members: &[(Cow<'_, str>, Json<'_>)]) -> bool {
     if members.len() <= FEW_MEMBERS {
-        return members.iter().enumerate().any(|(i, (name, _))| members[..i].iter().any(|(other, _)| other == name));
+        let mut looks = 0_u64;
+        return members.iter().enumerate().any(|(i, (name, _))| {
+            let look = 1 << look(name);
+            let seen = looks & look != 0;
+            looks |= look;
+            seen && members[..i].iter().any(|(other, _)| other == name)
+        });
     }
     let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
     names.sort_unstable();
     names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// What equal names have in common, of 64.
+fn look(name: &str) -> u8 {
+    let letter = |letter: Option<&u8>| letter.copied().unwrap_or_default();
+    let bytes = name.as_bytes();
+    letter(bytes.first())
+        .wrapping_mul(5)
+        .wrapping_add(letter(bytes.last()).wrapping_mul(3))
+        .wrapping_add(bytes.len() as u8)
+        % 64
 }
 
 impl Serialize for Json<'_> {

@@ -90,17 +90,6 @@ pub struct Authenticator {
     metrics: Metrics,
 }
 
-/// Why there can be no [`Authenticator`].
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The metrics are registered already.
-    #[error("cannot register the token metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
-    Random,
-}
-
 /// What a good token says. Shared by all requests that bring it.
 #[derive(Debug)]
 pub struct Identity {
@@ -257,13 +246,14 @@ impl Flaw {
 }
 
 impl Authenticator {
-    /// One without key managers, which refuses everything until [`Self::replace`] is called.
-    pub fn new(cache: &CacheSettings, registry: &Registry) -> Result<Self, Error> {
+    /// One without key managers, which refuses everything until [`Self::replace`] is called. Fails where its metrics
+    /// are registered already.
+    pub fn new(cache: &CacheSettings, registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::register(registry)?;
         Ok(Self {
             managers: ArcSwap::default(),
             replacing: Mutex::new(()),
-            cache: Arc::new(Cache::new(cache).map_err(|_| Error::Random)?),
+            cache: Arc::new(Cache::new(cache)),
             flights: Flights::new(),
             turns: Turns::new(metrics.waiting.clone()),
             failures: Failures::new(),
@@ -321,7 +311,7 @@ impl Authenticator {
         if token.len() > jose::MAX_TOKEN {
             return Err(self.refuse(Flaw::Malformed));
         }
-        let digest = self.cache.digest(allowed.id, token);
+        let digest = Digest::of(allowed.id, token);
         let known = match self.cache.look_up(&digest, now, &self.metrics) {
             Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
             Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),
@@ -355,7 +345,7 @@ impl Authenticator {
         for _ in 0..MOST_QUESTIONS {
             let (issuer, verified) = match outcome {
                 Err(Refused::Ask(issuer, verified)) => (issuer, verified),
-                outcome => return self.conclude(outcome, sight.now()),
+                outcome => return self.conclude(outcome, &sight),
             };
             if let Some(good) =
                 self.ask(Question { digest, token, issuer, verified, known, client }, sight.now()).await?
@@ -365,11 +355,11 @@ impl Authenticator {
             // The rules have changed under the question.
             outcome = self.see(&sight).await;
         }
-        self.conclude(outcome, sight.now())
+        self.conclude(outcome, &sight)
     }
 
     /// Counts the outcome of a first sight, and puts it into the caller's words.
-    fn conclude(&self, outcome: Result<Authenticated, Refused>, now: Now) -> Result<Authenticated, Rejection> {
+    fn conclude(&self, outcome: Result<Authenticated, Refused>, sight: &Sight<'_>) -> Result<Authenticated, Rejection> {
         match outcome {
             Ok(good) => {
                 if !good.from_cache {
@@ -385,7 +375,7 @@ impl Authenticator {
             }
             Err(Refused::NoKeys(issuer)) => {
                 self.metrics.unavailable();
-                Err(out_of_keys(&issuer, now))
+                Err(out_of_keys(&issuer, sight.now()))
             }
             // The rules keep changing under the question.
             Err(Refused::Ask(issuer, _)) => Err(self.unavailable(&issuer, 1)),

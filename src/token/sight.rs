@@ -55,15 +55,16 @@ impl From<Flaw> for Refused {
 impl Authenticator {
     /// The first sight, in its turn where there is something to verify. What is plainly no good never waits.
     pub(super) async fn see(&self, sight: &Sight<'_>) -> Result<Authenticated, Refused> {
-        let mut turn = None;
+        let (mut turn, mut now) = (None, sight.now());
         loop {
-            match self.first_sight(sight, &mut turn) {
+            match self.first_sight(sight, now, &mut turn) {
                 Err(Refused::Wait) => {}
                 outcome => return outcome,
             }
             turn = self.turns.wait(sight.digest).await.map_err(|Full| Refused::Wait)?;
+            now = sight.now();
             // Whoever else has brought it may have had it verified meanwhile.
-            match self.cache.recall(&sight.digest, sight.now()) {
+            match self.cache.recall(&sight.digest, now) {
                 Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
                 Remembered::Bad(flaw) => return Err(flaw.into()),
                 Remembered::Stale(_) | Remembered::Again | Remembered::Nothing => {}
@@ -73,8 +74,13 @@ impl Authenticator {
 
     /// Judges a token that is not in the cache, with the keys at hand, or finds out whose provider is to be
     /// asked about it.
-    pub(super) fn first_sight(&self, sight: &Sight<'_>, turn: &mut Option<Turn>) -> Result<Authenticated, Refused> {
-        let (&Sight { digest, token, allowed, .. }, now) = (sight, sight.now());
+    pub(super) fn first_sight(
+        &self,
+        sight: &Sight<'_>,
+        now: Now,
+        turn: &mut Option<Turn>,
+    ) -> Result<Authenticated, Refused> {
+        let &Sight { digest, token, allowed, .. } = sight;
         let managers = self.managers.load();
         if let Some(issuer) = managers.elect_opaque(token, allowed) {
             // RFC 6749 appendix A.12: visible characters. Nobody issues others.
@@ -115,7 +121,7 @@ impl Authenticator {
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
         self.have(turn)?;
-        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(token), rules, now);
+        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(&digest), rules, now);
         let mut from_cache = true;
         let outcome = if rules.settings.validation == Validation::Both {
             from_cache = false;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Refused, Rejection,
+    cache::Digest,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, TypRule},
     sight::Sight,
     testing::{Provider, Signer, ask, b64, flaw, is_unavailable, settings},
@@ -587,12 +588,13 @@ async fn what_another_thread_remembered_counts_only_while_it_holds() {
     let token = signer.token(&claims());
     assert_eq!(flaw(ask(&tokens, &token, NOW).await), None);
     let all = KeyManagerSet::all();
-    let digest = tokens.cache.digest(all.id, &token);
+    let digest = Digest::of(all.id, &token);
     // As a thread that found nothing in the cache, and now finds what another has put there.
     let begun = Instant::now();
     let waited = |now, seconds| {
         let came = (now, begun.checked_sub(Duration::from_secs(seconds)).expect("up for longer"));
-        tokens.first_sight(&Sight { digest, token: &token, allowed: &all, came }, &mut Some(Turn::free()))
+        let sight = Sight { digest, token: &token, allowed: &all, came };
+        tokens.first_sight(&sight, sight.now(), &mut Some(Turn::free()))
     };
     let sight = |now| waited(now, 0);
     assert!(sight(NOW).is_ok_and(|good| good.from_cache));

@@ -145,16 +145,17 @@ impl Turns {
         let Ok(runtime) = Handle::try_current() else { return Some(Turn::free()) };
         let line = LINE.with(Arc::clone);
         let metrics = runtime.metrics();
+        let now = Instant::now();
         let is_free = {
             let state = &mut *line.0.lock();
             if mem::replace(&mut state.ushered, true) {
                 return None;
             }
-            state.give(Instant::now(), busy(&metrics));
+            state.give(now, busy(&metrics));
             state.credit > 0
         };
         runtime.spawn(Usher { line: Arc::clone(&line), runtime: metrics }.run());
-        is_free.then(|| Turn::of(Some(line), Vec::new()))
+        is_free.then(|| Turn { line: Some(line), begun: now, others: Vec::new() })
     }
 
     /// Waits for a turn; with none, another has had one with the same token, or the turn is free by now: look again.
