@@ -1,9 +1,15 @@
 //! CORS at the door: answers preflights where an API says what pages may do, and lets pages read answers, refusals too.
 //!
-//! A preflight carries no token by the Fetch standard, so that none is asked for, and it reaches no upstream. One that is
+//! What an API tells of itself every page may read. A preflight carries no token by the Fetch standard, so that none is asked for, and it reaches no upstream. One that is
 //! not allowed is judged like any OPTIONS.
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::ACCESS_CONTROL_REQUEST_METHOD};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+    },
+};
 
 use super::{
     Body, authority,
@@ -36,6 +42,27 @@ pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     *response.headers_mut() = fields;
     Some(Outcome::Published(response))
+}
+
+/// Whether it is a preflight of a request that reads, by whatever page.
+pub(super) fn wants_to_read(head: &Request<()>) -> bool {
+    let method = head.headers().get(ACCESS_CONTROL_REQUEST_METHOD).map(HeaderValue::as_bytes);
+    *head.method() == Method::OPTIONS && head.headers().contains_key(ORIGIN) && matches!(method, Some(b"GET" | b"HEAD"))
+}
+
+/// The answer to a preflight where every page may read, with whatever header fields.
+pub(super) fn anyone_may_read() -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for (name, value) in [
+        (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (ACCESS_CONTROL_MAX_AGE, "7200"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Keeps whose page a request is from, where its API looks at that.

@@ -30,7 +30,8 @@ impl<J> Proxy<J> {
 fn metadata(turn: &mut Turn) -> Option<Outcome> {
     let head = &turn.head;
     let path = head.uri().path();
-    if !path.starts_with(WELL_KNOWN) || !is_read(head) {
+    let preflight = cors::wants_to_read(head);
+    if !path.starts_with(WELL_KNOWN) || !(is_read(head) || preflight) {
         return None;
     }
     limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
@@ -38,8 +39,11 @@ fn metadata(turn: &mut Turn) -> Option<Outcome> {
     let found = &mut turn.exchange.found;
     let api = found.tables.metadata(&host, path)?;
     found.api = Some(api);
-    let mut response = document(head, "application/json", found.api()?.metadata.as_ref()?.document.clone());
     // Clients in browsers find their way by it too; there is nothing in it that is not everyone's.
+    if preflight {
+        return Some(Outcome::Published(cors::anyone_may_read()));
+    }
+    let mut response = document(head, "application/json", found.api()?.metadata.as_ref()?.document.clone());
     response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     Some(Outcome::Published(response))
 }

@@ -95,6 +95,17 @@ fn what_an_api_tells_of_itself_is_at_its_very_path() {
             let answer = ask(&world.gate, *via, &Request::get(target));
             assert_eq!(answer.status, status, "{via:?} {target} {answer:?}");
         }
+        // A page that sends a field of its own asks first.
+        let preflight = |target: &str, method: &str| {
+            let request = Request::new("OPTIONS", target).header("origin", "https://app.example");
+            ask(&world.gate, *via, &request.header("access-control-request-method", method))
+        };
+        let granted = preflight(PLACE, "GET");
+        assert_eq!((granted.status, granted.body.len()), (204, 0), "{via:?} {granted:?}");
+        assert_eq!(granted.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(granted.header("access-control-allow-headers"), Some("*"));
+        assert_eq!(preflight(PLACE, "POST").status, 404, "{via:?}");
+        assert_eq!(preflight("/.well-known/oauth-protected-resource/orders", "GET").status, 404, "{via:?}");
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
             let answer = ask(&world.gate, *via, &Request::new(method, PLACE).bearer(world.bearer("shop-web")));
             assert_eq!(answer.status, 404, "{via:?} {method}");
