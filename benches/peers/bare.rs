@@ -1,5 +1,5 @@
-//! The least a proxy on this stack can do: hyper on both sides, one current-thread runtime, HTTP/1.1, a pool of
-//! upstream connections. No check, no header touched, no timeout.
+//! The least a proxy on this stack can do: hyper on both sides, one current-thread runtime, HTTP/1.1 or HTTP/2 from
+//! clients, HTTP/1.1 to the backend by a pool of connections. No check, no header touched, no timeout.
 
 use std::{
     pin::Pin,
@@ -9,24 +9,29 @@ use std::{
 
 use anyhow::Context as _;
 use hyper::{
-    Request, Response,
+    Request, Response, Uri,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
     client::conn::http1::{self, SendRequest},
+    header::{self, HeaderValue},
     server,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 
-/// `bare LISTEN BACKEND`, both ports on loopback; serves until it is ended.
+/// `bare LISTEN BACKEND [http2]`, both ports on loopback; serves until it is ended.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [listen, backend] = arguments else { anyhow::bail!("bare LISTEN BACKEND") };
+    let (listen, backend, http2) = match arguments {
+        [listen, backend] => (listen, backend, false),
+        [listen, backend, word] if word == "http2" => (listen, backend, true),
+        _ => anyhow::bail!("bare LISTEN BACKEND [http2]"),
+    };
     let (listen, backend) = (listen.parse::<u16>()?, backend.parse::<u16>()?);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(listen, backend))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(listen, backend, http2))
 }
 
-async fn serve(listen: u16, backend: u16) -> anyhow::Result<()> {
+async fn serve(listen: u16, backend: u16, http2: bool) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", listen)).await?;
     let pool = Arc::new(Pool { backend, idle: Mutex::default() });
     loop {
@@ -34,12 +39,29 @@ async fn serve(listen: u16, backend: u16) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         let pool = Arc::clone(&pool);
         tokio::spawn(async move {
-            let service = service_fn(move |request| forward(Arc::clone(&pool), request));
-            let serving = server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // A client that goes away is none of our business.
-            drop(serving.await);
+            if http2 {
+                let service = service_fn(move |request| forward_http2(Arc::clone(&pool), request));
+                let serving = server::conn::http2::Builder::new(TokioExecutor::new());
+                drop(serving.serve_connection(TokioIo::new(stream), service).await);
+            } else {
+                let service = service_fn(move |request| forward(Arc::clone(&pool), request));
+                let serving = server::conn::http1::Builder::new();
+                drop(serving.serve_connection(TokioIo::new(stream), service).await);
+            }
         });
     }
+}
+
+/// What HTTP/1.1 wants otherwise: the authority as a field, the path alone.
+async fn forward_http2(pool: Arc<Pool>, mut request: Request<Incoming>) -> anyhow::Result<Response<Pooled>> {
+    let mut parts = request.uri().clone().into_parts();
+    if let Some(authority) = parts.authority.take() {
+        request.headers_mut().insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+    }
+    parts.scheme = None;
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    forward(pool, request).await
 }
 
 async fn forward(pool: Arc<Pool>, request: Request<Incoming>) -> anyhow::Result<Response<Pooled>> {

@@ -1,16 +1,34 @@
-//! wrk: one thread, 32 connections kept alive.
+//! What sends the requests: wrk for HTTP/1.1, h2load for HTTP/2; one thread, connections kept alive.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context;
 
-use crate::process::{self, Core};
+use crate::{
+    process::{self, Core},
+    scenarios::Protocol,
+};
 
 /// What is asked for, and of whom.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load<'a> {
     pub(crate) port: u16,
-    pub(crate) token: &'a str,
+    pub(crate) protocol: Protocol,
+    pub(crate) connections: u16,
+    pub(crate) bearer: Bearer<'a>,
+    /// The status that is no error.
+    pub(crate) expected: u16,
+    /// For what the programs read and write.
+    pub(crate) dir: &'a Path,
+}
+
+/// The token of each request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bearer<'a> {
+    None,
+    One(&'a str),
+    /// One after the other of a file's lines, that many of them skipped.
+    Many(&'a Path, usize),
 }
 
 /// What came back.
@@ -20,52 +38,108 @@ pub(crate) struct Answers {
     pub(crate) per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
-    /// Answers other than 2xx, and socket errors.
+    pub(crate) p999_ms: f64,
+    /// Answers that were not expected, and failures of sockets.
     pub(crate) errors: u64,
 }
 
 impl Load<'_> {
-    /// Runs wrk that long.
+    /// Sends that long, as much as is answered.
     pub(crate) fn run(&self, time: Duration) -> anyhow::Result<Answers> {
+        if self.protocol.is_http2() { self.h2load(time) } else { self.wrk(time) }
+    }
+
+    fn wrk(&self, time: Duration) -> anyhow::Result<Answers> {
+        let script = self.dir.join("wrk.lua");
+        fs::write(&script, include_str!("wrk.lua"))?;
         let mut wrk = process::pinned(Core::Load, "wrk");
-        wrk.args(["--threads", "1", "--connections", "32", "--latency"])
-            .args(["--duration", &format!("{}s", time.as_secs())])
-            .args(["--header", &format!("Authorization: Bearer {}", self.token)])
-            .arg(format!("http://127.0.0.1:{}{TARGET}", self.port));
+        wrk.args(["--threads", "1", "--connections", &self.connections.to_string()])
+            .args(["--duration", &format!("{}s", time.as_secs()), "--script"])
+            .arg(script);
+        if let Bearer::One(token) = self.bearer {
+            wrk.args(["--header", &format!("Authorization: Bearer {token}")]);
+        }
+        wrk.arg(self.url());
+        if let Bearer::Many(file, skipped) = self.bearer {
+            wrk.arg("--").arg(file).arg(skipped.to_string());
+        }
         let told = process::output(wrk)?;
-        parse(&told).with_context(|| format!("cannot read what wrk says: {told}"))
+        let [requests, micros, p50, p99, p999, of_400, broken] =
+            numbers(&told).with_context(|| format!("cannot read what wrk says: {told}"))?;
+        let unexpected = if self.expected < 400 { of_400 } else { requests.saturating_sub(of_400) };
+        Ok(Answers {
+            requests,
+            per_second: requests as f64 * 1e6 / micros.max(1) as f64,
+            p50_ms: p50 as f64 / 1e3,
+            p99_ms: p99 as f64 / 1e3,
+            p999_ms: p999 as f64 / 1e3,
+            errors: unexpected + broken,
+        })
+    }
+
+    /// It says no percentiles, but writes a line for each answer.
+    fn h2load(&self, time: Duration) -> anyhow::Result<Answers> {
+        let lines = self.dir.join("h2load.log");
+        let mut h2load = process::pinned(Core::Load, "h2load");
+        h2load
+            .args(["--threads", "1", "--clients", &self.connections.to_string()])
+            .args(["--max-concurrent-streams", &self.protocol.streams(self.connections).to_string()])
+            .args(["--duration", &format!("{}s", time.as_secs())])
+            .arg(format!("--log-file={}", lines.display()));
+        match self.bearer {
+            Bearer::None => {}
+            Bearer::One(token) => drop(h2load.args(["--header", &format!("authorization: Bearer {token}")])),
+            Bearer::Many(..) => anyhow::bail!("h2load sends no more than one token"),
+        }
+        h2load.arg(self.url());
+        let _ = fs::remove_file(&lines);
+        process::output(h2load)?;
+        let answers = fs::read_to_string(&lines).context("h2load has written no lines")?;
+        self.of_lines(&answers, time).context("cannot read what h2load writes")
+    }
+
+    /// Each line: start in microseconds since the epoch, status, microseconds until the answer's end.
+    fn of_lines(&self, text: &str, time: Duration) -> Option<Answers> {
+        let mut micros = Vec::new();
+        let mut errors = 0;
+        for line in text.lines() {
+            let mut columns = line.split('\t').skip(1);
+            errors += u64::from(columns.next()?.parse() != Ok(i32::from(self.expected)));
+            micros.push(columns.next()?.parse::<u64>().ok()?);
+        }
+        micros.sort_unstable();
+        let at = |share: f64| {
+            let index = (micros.len() as f64 * share).ceil() as usize;
+            micros.get(index.saturating_sub(1)).map(|&micros| micros as f64 / 1e3)
+        };
+        Some(Answers {
+            requests: micros.len() as u64,
+            per_second: micros.len() as f64 / time.as_secs_f64(),
+            p50_ms: at(0.5)?,
+            p99_ms: at(0.99)?,
+            p999_ms: at(0.999)?,
+            errors,
+        })
+    }
+
+    fn url(&self) -> String {
+        url(self.protocol, self.port)
     }
 }
 
-/// What every contender is asked for.
-pub(crate) const TARGET: &str = "/api/v1/items/42";
-
-fn parse(text: &str) -> Option<Answers> {
-    // The rest of the line that begins with the label.
-    let after = |label: &str| text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
-    let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())?;
-    let refused: u64 = after("Non-2xx or 3xx responses:").map_or(Some(0), |count| count.parse().ok())?;
-    let broken: u64 = after("Socket errors:").map_or(Some(0), |counts| {
-        counts.split(", ").map(|count| count.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
-    })?;
-    Some(Answers {
-        requests,
-        per_second: after("Requests/sec:")?.parse().ok()?,
-        p50_ms: millis(after("50%")?)?,
-        p99_ms: millis(after("99%")?)?,
-        errors: refused + broken,
-    })
+pub(crate) fn has_h2load() -> bool {
+    process::version("h2load", "--version").is_some()
 }
 
-fn millis(text: &str) -> Option<f64> {
-    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(unit);
-    let factor = match unit {
-        "us" => 0.001,
-        "ms" => 1.0,
-        "s" => 1_000.0,
-        "m" => 60_000.0,
-        _ => return None,
-    };
-    Some(number.parse::<f64>().ok()? * factor)
+/// What every contender is asked for.
+pub(crate) fn url(protocol: Protocol, port: u16) -> String {
+    let scheme = if protocol.is_tls() { "https" } else { "http" };
+    format!("{scheme}://127.0.0.1:{port}/api/v1/items/42")
+}
+
+/// The line that `wrk.lua` writes.
+fn numbers(told: &str) -> Option<[u64; 7]> {
+    let line = told.lines().find_map(|line| line.strip_prefix("peers "))?;
+    let numbers: Option<Vec<u64>> = line.split(' ').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
 }

@@ -1,27 +1,37 @@
-//! Tollgate beside its peers: `cargo bench --bench peers` (`-- --quick` for one short round).
+//! Tollgate beside its peers: `cargo bench --bench peers`.
 //!
-//! One worker each, pinned on core 1; wrk and an nginx backend on core 0; loopback, HTTP/1.1, a bearer token of about
+//! One worker each, pinned on core 1; wrk or h2load and an nginx backend on core 0; loopback, a bearer token of about
 //! 700 bytes. Rounds are interleaved and medians told, so that drift of the machine meets all alike. CPU time a request
 //! is what the proxy's processes used (`/proc/PID/stat`) over the requests answered: noise disturbs it least. Only the
-//! ratios within one run say something.
+//! ratios within one table say something. Tollgate has everything on in all of them.
 //!
-//! Needs Linux with two cores, `taskset`, wrk and nginx; a peer that is not installed is skipped aloud.
+//! By itself it runs what the bounds need, in four minutes. `SCENARIOS=all`, or names of [`SCENARIOS`] with commas
+//! between them, runs others, each at 1, 32 and 512 connections; `ROUNDS` (3) and `SECONDS` (5, of each measurement)
+//! make it longer or shorter, `-- --quick` one short round, `-- --only NAME` leaves out who is not called so.
+//! `SCENARIOS=all`, and `CHART=1` with `warm`, write `benches/peers/chart.svg`.
+//!
+//! Needs Linux with two cores, `taskset`, wrk and nginx; a peer that is not installed is skipped aloud, and HTTP/2
+//! without h2load (package nghttp2-client).
 
 mod bare;
+mod chart;
 mod contenders;
 mod load;
+mod probe;
 mod process;
+mod provider;
 mod report;
+mod scenarios;
 mod token;
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, fs, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 
 use crate::{
     contenders::{Bench, Contender},
-    load::Load,
     report::Measured,
+    scenarios::{Group, SCENARIOS, Scenario},
 };
 
 #[global_allocator]
@@ -31,7 +41,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let outcome = match arguments.first().map(String::as_str) {
         Some("bare") => bare::run(&arguments[1..]).map(|()| true),
-        _ if arguments.iter().any(|argument| argument == "--bench") => compare(&arguments),
+        _ if arguments.iter().any(|argument| argument == "--bench") => {
+            Options::read(&arguments).and_then(|options| compare(&options))
+        }
         // `cargo test --benches` starts us too; minutes of load are not what it asks for.
         _ => {
             println!("peers: run me with `cargo bench --bench peers`");
@@ -48,38 +60,94 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs all rounds and prints the table; false if any request failed.
-fn compare(arguments: &[String]) -> anyhow::Result<bool> {
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let (rounds, seconds) = if quick { (1, 2) } else { (3, 5) };
-    let bench = Bench::prepare().context("cannot prepare")?;
-    let contenders = bench.start(&only(arguments))?;
-    let mut measured: Vec<Measured> = contenders.iter().map(|contender| Measured::new(contender.name)).collect();
-    for round in 1..=rounds {
-        eprintln!("round {round} of {rounds}: {} contenders, {seconds} s each", contenders.len());
-        for (contender, results) in contenders.iter().zip(&mut measured) {
-            one_round(contender, seconds, results).with_context(|| contender.name)?;
-        }
-    }
-    println!("{}", report::table(&measured));
-    println!("{}", report::ratios(&measured));
-    Ok(measured.iter().all(|contender| contender.errors() == 0))
+/// What to run.
+struct Options {
+    scenarios: Vec<&'static Scenario>,
+    rounds: u64,
+    seconds: u64,
+    chart: bool,
+    only: Option<String>,
 }
 
-/// One measurement of one contender, after a second of warm-up.
-fn one_round(contender: &Contender, seconds: u64, results: &mut Measured) -> anyhow::Result<()> {
-    let warm_up = Duration::from_secs(1);
-    let load = Load { port: contender.port, token: &contender.token };
-    load.run(warm_up)?;
+impl Options {
+    fn read(arguments: &[String]) -> anyhow::Result<Self> {
+        let quick = arguments.iter().any(|argument| argument == "--quick");
+        let only = arguments.iter().position(|argument| argument == "--only").and_then(|at| arguments.get(at + 1));
+        let names = env::var("SCENARIOS").unwrap_or_else(|_| SCENARIOS[0].name.into());
+        let all = names == "all";
+        let scenarios =
+            if all { SCENARIOS.iter().collect() } else { names.split(',').map(named).collect::<Result<_, _>>()? };
+        Ok(Self {
+            scenarios,
+            rounds: number("ROUNDS", if quick { 1 } else { 3 })?,
+            seconds: number("SECONDS", if quick { 2 } else { 5 })?,
+            chart: all || env::var_os("CHART").is_some(),
+            only: only.cloned(),
+        })
+    }
+}
+
+fn named(name: &str) -> anyhow::Result<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name.trim()).with_context(|| {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        format!("SCENARIOS: no `{name}`, only all, {}", names.join(", "))
+    })
+}
+
+/// A number of 1 or more in the environment.
+fn number(name: &str, default: u64) -> anyhow::Result<u64> {
+    let Ok(text) = env::var(name) else { return Ok(default) };
+    text.parse().ok().filter(|&number| number > 0).with_context(|| format!("{name}: not a number of 1 or more"))
+}
+
+/// Runs all rounds of all groups and prints their tables; false if any request failed.
+fn compare(options: &Options) -> anyhow::Result<bool> {
+    let bench = Bench::prepare().context("cannot prepare")?;
+    println!("{}\n", bench.versions());
+    let (mut clean, mut charted) = (true, false);
+    for group in options.scenarios.iter().flat_map(|scenario| scenario.groups()) {
+        if group.protocol.is_http2() && !load::has_h2load() {
+            println!("skipped: {}, h2load is not installed\n", report::title(&group));
+            continue;
+        }
+        let measured = measure(&bench, &group, options).with_context(|| report::title(&group))?;
+        println!("{}\n\n{}", report::title(&group), report::table(&measured));
+        println!("{}", report::bounds(&measured, group.protocol));
+        clean &= measured.iter().all(|one| one.errors() == 0);
+        if options.chart && group.scenario == "warm" && group.connections == 32 {
+            fs::write(CHART, report::chart(&measured)).context(CHART)?;
+            charted = true;
+            println!("{CHART} is written\n");
+        }
+    }
+    if options.chart && !charted {
+        println!("no chart: it is of `warm`, which was not run");
+    }
+    Ok(clean)
+}
+
+/// All rounds of one group.
+fn measure(bench: &Bench, group: &Group, options: &Options) -> anyhow::Result<Vec<Measured>> {
+    let (rounds, seconds) = (options.rounds, options.seconds);
+    let mut contenders = bench.start(group, options.only.as_deref())?;
+    let mut measured: Vec<Measured> = contenders.iter().map(|contender| Measured::new(contender.row)).collect();
+    for round in 1..=rounds {
+        eprintln!("{}: round {round} of {rounds}, {} times {seconds} s", report::title(group), contenders.len());
+        for (contender, results) in contenders.iter_mut().zip(&mut measured) {
+            one_round(bench, contender, seconds, results).with_context(|| contender.row.kind.name())?;
+        }
+    }
+    Ok(measured)
+}
+
+/// One measurement of one contender, after its warm-up.
+fn one_round(bench: &Bench, contender: &mut Contender, seconds: u64, results: &mut Measured) -> anyhow::Result<()> {
+    bench.warm_up(contender)?;
     let before = contender.process.cpu()?;
-    let answers = load.run(Duration::from_secs(seconds))?;
+    let answers = bench.load(contender, Duration::from_secs(seconds))?;
     let used = contender.process.cpu()?.saturating_sub(before);
     results.add(answers, used, contender.process.resident()?);
     Ok(())
 }
 
-/// `--only NAME`: contenders whose name contains it.
-fn only(arguments: &[String]) -> Option<String> {
-    let at = arguments.iter().position(|argument| argument == "--only")?;
-    arguments.get(at + 1).cloned()
-}
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/chart.svg");

@@ -13,7 +13,7 @@ use anyhow::Context;
 /// Which core a process runs on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Core {
-    /// wrk and the backend.
+    /// What sends the requests, and the backend.
     Load,
     /// What is measured.
     Proxy,
@@ -125,6 +125,15 @@ pub(crate) fn output(mut command: Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The first number with dots that a program says of itself, wherever it says it.
+pub(crate) fn version(program: &str, argument: &str) -> Option<String> {
+    let output = Command::new(program).arg(argument).output().ok()?;
+    let told = [output.stdout, output.stderr].map(|told| String::from_utf8_lossy(&told).into_owned()).join(" ");
+    told.split(|c: char| c.is_whitespace() || "/-+".contains(c))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))
+        .map(str::to_owned)
 }
 
 /// Linux tells a hundred ticks a second to programs, whatever its own clock does.
