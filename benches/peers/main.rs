@@ -112,7 +112,9 @@ fn compare(options: &Options) -> anyhow::Result<bool> {
         }
         let measured = measure(&bench, &group, options).with_context(|| report::title(&group))?;
         println!("{}\n\n{}", report::title(&group), report::table(&measured));
-        println!("{}", report::bounds(&measured, group.protocol));
+        if let Some(bounds) = report::bounds(&measured, group.protocol) {
+            println!("{bounds}");
+        }
         clean &= measured.iter().all(|one| one.errors() == 0);
         if options.chart && group.scenario == "warm" && group.connections == 32 {
             fs::write(CHART, report::chart(&measured)).context(CHART)?;

@@ -92,8 +92,8 @@ pub(crate) fn table(measured: &[Measured]) -> String {
     text
 }
 
-/// The bounds whose two rows were both measured; nothing where there is none.
-pub(crate) fn bounds(measured: &[Measured], protocol: Protocol) -> String {
+/// The bounds whose two rows were both measured, if there are any.
+pub(crate) fn bounds(measured: &[Measured], protocol: Protocol) -> Option<String> {
     let find = |row: Row| measured.iter().find(|one| one.row == row && protocol == Protocol::Http1);
     let mut text = String::new();
     for bound in BOUNDS {
@@ -106,7 +106,7 @@ pub(crate) fn bounds(measured: &[Measured], protocol: Protocol) -> String {
         let told = if met { "met" } else { "**missed**" };
         let _ = writeln!(text, "| {} | {wanted} | {ratio:.2} | {told} |", bound.what);
     }
-    if text.is_empty() { text } else { format!("| ratio | wanted | this run | |\n|---|---|---|---|\n{text}") }
+    (!text.is_empty()).then(|| format!("| ratio | wanted | this run | |\n|---|---|---|---|\n{text}"))
 }
 
 /// CPU time a request of each, as bars.

@@ -4,6 +4,7 @@
 mod admin;
 mod attacks;
 mod backend_jwt;
+mod chart;
 mod claims;
 mod cli;
 mod cors;
