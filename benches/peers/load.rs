@@ -80,8 +80,10 @@ impl Load<'_> {
     /// It says no percentiles, but writes a line for each answer.
     fn h2load(&self, time: Duration) -> anyhow::Result<Answers> {
         let lines = self.dir.join("h2load.log");
-        let mut h2load = process::pinned(Core::Load, "h2load");
+        // Connections that stand only when the time is over keep it sending for ever.
+        let mut h2load = process::pinned(Core::Load, "timeout");
         h2load
+            .args(["--signal=KILL", &format!("{}s", time.as_secs() + 10), "h2load"])
             .args(["--threads", "1", "--clients", &self.connections.to_string()])
             .args(["--max-concurrent-streams", &self.protocol.streams(self.connections).to_string()])
             .args(["--duration", &format!("{}s", time.as_secs())])
@@ -93,7 +95,7 @@ impl Load<'_> {
         }
         h2load.arg(self.url());
         let _ = fs::remove_file(&lines);
-        process::output(h2load)?;
+        process::output(h2load).context("h2load has failed, or not ended")?;
         let answers = fs::read_to_string(&lines).context("h2load has written no lines")?;
         self.of_lines(&answers, time).context("cannot read what h2load writes")
     }

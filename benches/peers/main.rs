@@ -142,8 +142,19 @@ fn measure(bench: &Bench, group: &Group, options: &Options) -> anyhow::Result<Ve
     Ok(measured)
 }
 
-/// One measurement of one contender, after its warm-up.
+/// One measurement of one contender, after its warm-up; again if it cannot be sent to.
 fn one_round(bench: &Bench, contender: &mut Contender, seconds: u64, results: &mut Measured) -> anyhow::Result<()> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        match measure_once(bench, contender, seconds, results) {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("once more: {:#}", last.insert(error)),
+        }
+    }
+    last.map_or(Ok(()), Err)
+}
+
+fn measure_once(bench: &Bench, contender: &mut Contender, seconds: u64, results: &mut Measured) -> anyhow::Result<()> {
     bench.warm_up(contender)?;
     let before = contender.process.cpu()?;
     let answers = bench.load(contender, Duration::from_secs(seconds))?;
@@ -152,4 +163,5 @@ fn one_round(bench: &Bench, contender: &mut Contender, seconds: u64, results: &m
     Ok(())
 }
 
+const TRIES: usize = 3;
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/chart.svg");

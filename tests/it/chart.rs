@@ -19,7 +19,8 @@ fn the_same_figures_give_the_same_bytes() {
 fn bars_are_as_long_as_their_values_and_ours_stands_out() {
     let drawn = svg("title", "note", &bars());
     let rects: Vec<&str> = drawn.split("<rect").skip(1).filter_map(|rest| rest.split_once("/>")).map(|r| r.0).collect();
-    let width = |rect: &str| -> f64 { rect.split_once("width=\"").unwrap().1.split_once('"').unwrap().0.parse().unwrap() };
+    let width =
+        |rect: &str| -> f64 { rect.split_once("width=\"").unwrap().1.split_once('"').unwrap().0.parse().unwrap() };
     let widths: Vec<f64> = rects.iter().map(|rect| width(rect)).collect();
     assert_eq!(widths, [widths[0], widths[0] / 2.0, 1.0]);
     let ours: Vec<bool> = rects.iter().map(|rect| rect.contains("class=\"ours\"")).collect();
