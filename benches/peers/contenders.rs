@@ -194,19 +194,24 @@ impl Bench {
     /// So that every token that will be sent is known, and connections to the backend are open.
     pub(crate) fn warm_up(&self, contender: &mut Contender) -> anyhow::Result<()> {
         let second = Duration::from_secs(1);
-        self.load(contender, second)?;
-        // Cold tokens are slow, so this ends by their number; a program that does not get on is ended by the count.
+        // Cold tokens are slow, so this ends by their number; for a program that does not get on, by the count.
         for _ in 0..60 {
             if contender.row.ask != Ask::Distinct || contender.sent >= DISTINCT {
+                self.load(contender, second)?;
                 return Ok(());
             }
-            self.load(contender, second)?;
+            self.load_by(contender, second, contender.row.connections.max(32))?;
         }
         anyhow::bail!("{} of {DISTINCT} tokens in a minute", contender.sent)
     }
 
-    /// Sends that long, and asks once more by itself what the answer is.
+    /// Sends that long, by the connections of its row.
     pub(crate) fn load(&self, contender: &mut Contender, time: Duration) -> anyhow::Result<Answers> {
+        self.load_by(contender, time, contender.row.connections)
+    }
+
+    /// Sends that long, and asks once more by itself what the answer is.
+    fn load_by(&self, contender: &mut Contender, time: Duration, connections: u16) -> anyhow::Result<Answers> {
         let many = self.many();
         let (row, token) = (contender.row, contender.token.as_deref());
         let bearer = match token {
@@ -217,7 +222,7 @@ impl Bench {
         let load = Load {
             port: contender.port,
             protocol: contender.protocol,
-            connections: row.connections,
+            connections,
             bearer,
             expected: row.ask.expected(),
             dir: self.dir.path(),

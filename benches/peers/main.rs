@@ -100,7 +100,7 @@ fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     text.parse().ok().filter(|&number| number > 0).with_context(|| format!("{name}: not a number of 1 or more"))
 }
 
-/// Runs all rounds of all groups and prints their tables; false if any request failed.
+/// Runs all rounds of all groups and prints their tables; false if any request failed, or any group.
 fn compare(options: &Options) -> anyhow::Result<bool> {
     let bench = Bench::prepare().context("cannot prepare")?;
     println!("{}\n", bench.versions());
@@ -110,7 +110,15 @@ fn compare(options: &Options) -> anyhow::Result<bool> {
             println!("skipped: {}, h2load is not installed\n", report::title(&group));
             continue;
         }
-        let measured = measure(&bench, &group, options).with_context(|| report::title(&group))?;
+        let measured = match measure(&bench, &group, options) {
+            Ok(measured) => measured,
+            // An hour's other tables are not lost by one.
+            Err(error) => {
+                println!("{}: {error:#}\n", report::title(&group));
+                clean = false;
+                continue;
+            }
+        };
         println!("{}\n\n{}", report::title(&group), report::table(&measured));
         if let Some(bounds) = report::bounds(&measured, group.protocol) {
             println!("{bounds}");
