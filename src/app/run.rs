@@ -40,7 +40,7 @@ use crate::{
     proxy::{self, Proxy},
     store::record::Record,
     sync::Sharer,
-    telemetry::{AccessLog, Logs},
+    telemetry::{AccessLog, Logs, enter_lane},
     token::{Circuit, Issuer, IssuerStatus, assertion::Assertions},
 };
 
@@ -321,6 +321,7 @@ fn start_worker(
     thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
+            enter_lane(number);
             if let Err(error) = runtime.block_on(door.run(listener, tls)) {
                 tracing::error!(%error, "a worker cannot serve");
             }
