@@ -160,10 +160,27 @@ impl Metrics {
         outcome: &'static str,
         reason: &'static str,
     ) {
-        let resolve = || self.requests.with_label_values(&[door.label(), self.api_label(api), outcome, reason]);
-        match counters.place(door, index) {
-            Some(place) => place.get_or_init(resolve).inc(),
-            None => resolve().inc(),
+        match counters.place(door, index).and_then(OnceLock::get) {
+            Some(counter) => counter.inc(),
+            None => self.count_first(counters, door, api, index, outcome, reason),
+        }
+    }
+
+    /// Finds the counter, and keeps it where it has a place.
+    #[cold]
+    fn count_first(
+        &self,
+        counters: &ApiCounters,
+        door: Door,
+        api: &str,
+        index: usize,
+        outcome: &'static str,
+        reason: &'static str,
+    ) {
+        let counter = self.requests.with_label_values(&[door.label(), self.api_label(api), outcome, reason]);
+        counter.inc();
+        if let Some(place) = counters.place_for(door, index) {
+            place.get_or_init(|| counter);
         }
     }
 
@@ -247,13 +264,18 @@ impl Default for Metrics {
 }
 
 impl ApiCounters {
-    /// The counter's place; none for an index beyond the table, which is then resolved each time.
+    /// The counter's place; none while there are none, and for an index beyond the table.
     fn place(&self, door: Door, index: usize) -> Option<&OnceLock<Counter>> {
         if index >= REASONS {
             return None;
         }
-        let places = self.places.get_or_init(|| (0..Door::ALL.len() * REASONS).map(|_| OnceLock::new()).collect());
-        places.get(door as usize * REASONS + index)
+        self.places.get()?.get(door as usize * REASONS + index)
+    }
+
+    /// The same, with places if there are none. An index beyond the table is resolved each time.
+    fn place_for(&self, door: Door, index: usize) -> Option<&OnceLock<Counter>> {
+        self.places.get_or_init(|| (0..Door::ALL.len() * REASONS).map(|_| OnceLock::new()).collect());
+        self.place(door, index)
     }
 }
 
