@@ -213,12 +213,18 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-/// Whether all bytes are plain, eight at a time: most texts are.
+/// Whether all bytes are plain: most texts are, and short. Eight at a time; the last ones may be some of those before.
 fn all_plain(text: &[u8]) -> bool {
-    let Some(last) = text.last_chunk::<8>() else { return text.iter().all(|byte| is_plain(*byte)) };
-    let (words, _) = text.as_chunks::<8>();
-    // The last word may have bytes of the one before it.
-    words.iter().chain([last]).fold(0, |found, word| found | not_plain(u64::from_ne_bytes(*word))) == 0
+    if let Some(last) = text.last_chunk::<8>() {
+        let last = not_plain(u64::from_ne_bytes(*last));
+        let (words, _) = text.as_chunks::<8>();
+        words.iter().fold(last, |found, word| found | not_plain(u64::from_ne_bytes(*word))) == 0
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let halves = [u32::from_ne_bytes(*first), u32::from_ne_bytes(*last)].map(u64::from);
+        not_plain(halves[0] | halves[1] << 32) == 0
+    } else {
+        text.iter().all(|byte| is_plain(*byte))
+    }
 }
 
 /// Not 0 where a byte of the word is not plain.
