@@ -28,8 +28,8 @@ thread_local! {
     static LANE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Makes the present thread worker `number`: it gets cells of its own. Others share those of worker 0; beyond
-/// [`LANES`] several workers share.
+/// Makes the present thread worker `number`: it gets cells of its own. Other threads share those of worker 0; of more
+/// than 16 workers several share, too.
 pub fn enter_lane(number: usize) {
     LANE.set(number % LANES);
 }
