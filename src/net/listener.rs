@@ -2,7 +2,7 @@
 //! connections to each other.
 //!
 //! A port is first bound without `SO_REUSEPORT`, so that a port someone else serves is an error and never shared
-//! in silence. Who gets a connection is [`super::room`]'s to say. Nothing here speaks HTTP or TLS.
+//! in silence. Who gets a connection is [`Room`](super::Room)'s to say. Nothing here speaks HTTP or TLS.
 
 use std::{
     io,
