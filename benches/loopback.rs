@@ -99,7 +99,7 @@ fn current_thread() -> io::Result<Runtime> {
 }
 
 fn workers(backend: SocketAddr, n: usize) -> Outcome<Subject> {
-    let shared = shared(backend)?;
+    let shared = shared(backend, n)?;
     let listeners = listener::bind(&"127.0.0.1:0".parse()?, n)?;
     let Address::Tcp(address) = listeners[0].address()? else { return Err("no port".into()) };
     let threads = Arc::new(Mutex::new(Vec::new()));
@@ -121,7 +121,7 @@ fn multi_threaded(backend: SocketAddr, n: usize) -> Outcome<Subject> {
         .enable_all()
         .on_thread_start(move || seen.lock().extend(this_thread()))
         .build()?;
-    let proxy = Arc::new(Proxy::new(shared(backend)?)?);
+    let proxy = Arc::new(Proxy::new(shared(backend, 1)?)?);
     let listener = listener::bind(&"127.0.0.1:0".parse()?, 1)?.remove(0);
     let Address::Tcp(address) = listener.address()? else { return Err("no port".into()) };
     runtime.spawn(proxy.run(listener, None));
@@ -200,7 +200,7 @@ impl Judge for Granting {
     }
 }
 
-fn shared(backend: SocketAddr) -> Outcome<Shared<Granting>> {
+fn shared(backend: SocketAddr, n: usize) -> Outcome<Shared<Granting>> {
     let api: ApiSettings = serde_json::from_value(json!({
         "name": "A", "context": "/api", "upstream": format!("http://{backend}"), "resources": [{ "path": "/*" }],
     }))?;
@@ -233,7 +233,7 @@ fn shared(backend: SocketAddr) -> Outcome<Shared<Granting>> {
         metrics,
         assertions: Arc::default(),
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
-        room: Room::new(10_000),
+        room: Room::new(10_000, n),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         drain: Drain::new(),
     })

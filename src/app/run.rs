@@ -40,7 +40,7 @@ use crate::{
     proxy::{self, Proxy},
     store::record::Record,
     sync::Sharer,
-    telemetry::{AccessLog, Logs},
+    telemetry::{AccessLog, Logs, enter_lane},
     token::{Circuit, Issuer, IssuerStatus, assertion::Assertions},
 };
 
@@ -215,7 +215,7 @@ impl App {
             access_log: access_log.clone(),
             assertions: Arc::new(ArcSwapOption::from_pointee(assertions)),
             limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
-            room: room(settings.max_connections),
+            room: self.room(settings.max_connections, listeners.len())?,
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             drain: drain.clone(),
         };
@@ -225,6 +225,21 @@ impl App {
             start_worker(number, Arc::new(door), listener, self.tls.clone(), alive.clone())?;
         }
         Ok(Some(shared))
+    }
+
+    /// Room for connections; tells where descriptors allow fewer than wished for.
+    fn room(&self, wished: usize, workers: usize) -> Result<Room, Error> {
+        let room = Room::new(raise_descriptors(), workers);
+        if room.most() < wished {
+            tracing::warn!(
+                field = "proxy.max_connections",
+                most = room.most(),
+                "file descriptors do not suffice for so many connections, each of which may need two"
+            );
+        }
+        let system = |error| Error::System { what: "the workers' metrics", source: io::Error::other(error) };
+        room.register(&self.metrics.registry).map_err(system)?;
+        Ok(room)
     }
 
     fn start_side_doors(
@@ -262,19 +277,6 @@ impl App {
         }
         Ok(())
     }
-}
-
-/// Room for connections; tells where descriptors allow fewer than wished for.
-fn room(wished: usize) -> Room {
-    let room = Room::new(raise_descriptors());
-    if room.most() < wished {
-        tracing::warn!(
-            field = "proxy.max_connections",
-            most = room.most(),
-            "file descriptors do not suffice for so many connections, each of which may need two"
-        );
-    }
-    room
 }
 
 fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
@@ -319,6 +321,7 @@ fn start_worker(
     thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
+            enter_lane(number);
             if let Err(error) = runtime.block_on(door.run(listener, tls)) {
                 tracing::error!(%error, "a worker cannot serve");
             }

@@ -84,6 +84,6 @@ impl Trace for StepTimer<'_> {
     fn step(&mut self, step: Step, _: impl FnOnce() -> String) {
         let now = Instant::now();
         let took = now - std::mem::replace(&mut self.since, now);
-        self.metrics.step_duration.with_label_values(&[step.label()]).observe(took.as_secs_f64());
+        self.metrics.observe_step(step as usize, step.label(), took);
     }
 }

@@ -11,8 +11,13 @@ use std::{
 
 /// Processors that this process may use, at least 1.
 pub fn available() -> usize {
-    let quota = quota("/proc/self/cgroup", "/proc/self/mountinfo");
-    combined(affinity("/proc/self/status"), quota, || thread::available_parallelism().map_or(1, usize::from))
+    available_to(Path::new("/proc/self"))
+}
+
+/// The same of the process that `proc` tells of.
+fn available_to(proc: &Path) -> usize {
+    let quota = quota(&proc.join("cgroup"), &proc.join("mountinfo"));
+    combined(affinity(&proc.join("status")), quota, || thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// The smaller of both; what the standard library says where `/proc` does not tell.
@@ -22,7 +27,7 @@ fn combined(affinity: Option<usize>, quota: Option<f64>, otherwise: impl FnOnce(
     quota.map_or(most, |quota| most.min(quota.ceil() as usize)).max(1)
 }
 
-fn affinity(status: &str) -> Option<usize> {
+fn affinity(status: &Path) -> Option<usize> {
     let status = fs::read_to_string(status).ok()?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     count_list(list.trim())
@@ -38,7 +43,7 @@ fn count_list(list: &str) -> Option<usize> {
 }
 
 /// The smallest quota that any of the process's groups sets, in processors.
-fn quota(cgroup: &str, mountinfo: &str) -> Option<f64> {
+fn quota(cgroup: &Path, mountinfo: &Path) -> Option<f64> {
     let (cgroup, mountinfo) = (fs::read_to_string(cgroup).ok()?, fs::read_to_string(mountinfo).ok()?);
     mountinfo.lines().filter_map(|line| Hierarchy::of(line, &cgroup)).filter_map(|h| h.quota()).min_by(f64::total_cmp)
 }
@@ -190,17 +195,65 @@ mod tests {
         let files = (mount.join("cgroup"), mount.join("mountinfo"));
         fs::write(&files.0, "0::/kube/pod\n")?;
         fs::write(&files.1, format!("31 23 0:28 / {} rw - cgroup2 cgroup2 rw\n", mount.display()))?;
-        let (cgroup, mountinfo) = (files.0.display().to_string(), files.1.display().to_string());
-        assert_eq!(quota(&cgroup, &mountinfo), Some(2.5));
+        assert_eq!(quota(&files.0, &files.1), Some(2.5));
         fs::write(pod.join("cpu.max"), "50000 100000\n")?;
-        assert_eq!(quota(&cgroup, &mountinfo), Some(0.5));
+        assert_eq!(quota(&files.0, &files.1), Some(0.5));
 
         fs::write(pod.join("cpu.cfs_quota_us"), "300000\n")?;
         fs::write(pod.join("cpu.cfs_period_us"), "100000\n")?;
         fs::write(&files.0, "2:cpu,cpuacct:/kube/pod\n")?;
         fs::write(&files.1, format!("31 23 0:28 / {} rw - cgroup cgroup rw,cpu\n", mount.display()))?;
-        assert_eq!(quota(&cgroup, &mountinfo), Some(3.0));
-        assert_eq!(quota("/nowhere", &mountinfo), None);
+        assert_eq!(quota(&files.0, &files.1), Some(3.0));
+        assert_eq!(quota(Path::new("/nowhere"), &files.1), None);
         Ok(())
+    }
+
+    /// A process in a container whose groups are as these files say; `MOUNT` is where they are mounted.
+    fn container(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> usize {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mount = dir.path().join("mount");
+        let put = |path: &Path, text: &str| {
+            fs::create_dir_all(path.parent().expect("it is in a directory")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        put(&dir.path().join("cgroup"), cgroup);
+        put(&dir.path().join("mountinfo"), &mountinfo.replace("MOUNT", &mount.display().to_string()));
+        put(&dir.path().join("status"), "Name:\ttollgate\nCpus_allowed_list:\t0-7\nMems_allowed_list:\t0\n");
+        files.iter().for_each(|(name, text)| put(&mount.join(name), text));
+        available_to(dir.path())
+    }
+
+    #[test]
+    fn containers_get_their_quota_rounded_up_and_never_less_than_one() {
+        // A namespace of its own, as Docker and Kubernetes give by default: the group is the root.
+        let two = "31 23 0:28 / MOUNT rw,nosuid - cgroup2 cgroup rw,nsdelegate";
+        for (quota, expected) in [
+            ("max 100000\n", 8),
+            ("150000 100000\n", 2),
+            ("100000 100000\n", 1),
+            ("50000 100000\n", 1),
+            ("1000 100000\n", 1),
+            ("9600000 100000\n", 8),
+            ("", 8),
+        ] {
+            assert_eq!(container("0::/\n", two, &[("cpu.max", quota)]), expected, "{quota}");
+        }
+        // The host's namespace and tree; a limit of the pod holds for its containers.
+        let pod = [("kubepods.slice/pod.slice/cpu.max", "300000 100000\n"), ("cpu.max", "")];
+        assert_eq!(container("0::/kubepods.slice/pod.slice/cri.scope\n", two, &pod), 3);
+
+        // v1 shows the host's path, and mounts the part below it.
+        let one = "\
+            40 39 0:35 /kubepods/burstable/pod1/c1 MOUNT/cpuset ro - cgroup cgroup rw,cpuset\n\
+            41 39 0:36 /kubepods/burstable/pod1/c1 MOUNT/cpu ro,nosuid master:11 - cgroup cgroup rw,cpu,cpuacct\n";
+        let cgroup = "5:cpuset:/kubepods/burstable/pod1/c1\n4:cpu,cpuacct:/kubepods/burstable/pod1/c1\n";
+        for (quota, expected) in [("250000\n", 3), ("50000\n", 1), ("-1\n", 8)] {
+            let files = [("cpu/cpu.cfs_quota_us", quota), ("cpu/cpu.cfs_period_us", "100000\n")];
+            assert_eq!(container(cgroup, one, &files), expected, "{quota}");
+        }
+        // Both trees, where v2 has no cpu controller.
+        let hybrid = format!("{one}{}", two.replace("MOUNT", "MOUNT/unified"));
+        let files = [("cpu/cpu.cfs_quota_us", "200000\n"), ("cpu/cpu.cfs_period_us", "100000\n")];
+        assert_eq!(container(&format!("{cgroup}0::/kubepods/burstable/pod1/c1\n"), &hybrid, &files), 2);
     }
 }

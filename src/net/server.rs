@@ -24,7 +24,7 @@ use super::{
     answer::{Answer, Answering, Busy, Reply},
     connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
-    listener::{Accepted, Listener},
+    listener::{Accepted, Arrival, Incoming as Connections, Listener},
     room::{Room, Seat},
     stream::{Stream, Watched},
     tls::Acceptor,
@@ -99,31 +99,36 @@ impl<H> Clone for Server<H> {
 impl<H: Handler> Server<H> {
     /// Serves until everything is drained: returns when the last connection is gone, or cut.
     pub async fn run(self, listener: Listener) -> io::Result<()> {
-        let mut incoming = listener.into_incoming()?;
+        let mut connections = listener.into_incoming()?;
+        let worker = connections.worker();
         let (alive, mut gone) = mpsc::channel(1);
         let closing = self.drain.reached(Phase::Closing);
         let mut closing = pin!(closing);
         loop {
-            let accepted = tokio::select! {
-                accepted = incoming.accept() => accepted,
+            let arrived = tokio::select! {
+                arrived = connections.next() => arrived,
                 () = &mut closing => break,
             };
-            match accepted {
-                Some(Ok(accepted)) => self.spawn(accepted, &alive),
-                Some(Err(error)) if is_of_one_connection(&error) => {}
+            match arrived.and_then(|arrived| self.receive(arrived, &connections)) {
+                Ok(Some((accepted, seat))) => self.spawn(accepted, seat, &alive),
+                Ok(None) => {}
+                Err(error) if is_of_one_connection(&error) => {}
                 // Out of descriptors or memory: others may free some.
-                Some(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     sleep(ACCEPT_PAUSE).await;
                 }
-                None => {
-                    closing.as_mut().await;
-                    break;
-                }
             }
         }
-        for accepted in incoming.close() {
-            self.spawn(accepted, &alive);
+        for arrived in connections.close().await {
+            match arrived {
+                Arrival::Handed(accepted, seat) => self.spawn(accepted, seat, &alive),
+                Arrival::Here(accepted) => {
+                    if let Some(seat) = self.seat(worker) {
+                        self.spawn(accepted, seat.with(worker), &alive);
+                    }
+                }
+            }
         }
         drop(alive);
         tokio::select! {
@@ -133,12 +138,28 @@ impl<H: Handler> Server<H> {
         Ok(())
     }
 
-    fn spawn(&self, accepted: Accepted, alive: &mpsc::Sender<Infallible>) {
-        let limits = self.limits.load_full();
-        let Some(seat) = self.room.enter(limits.max_connections) else {
+    /// The connection, where it is this worker's to serve.
+    fn receive(&self, arrived: Arrival, connections: &Connections) -> io::Result<Option<(Accepted, Seat)>> {
+        match arrived {
+            Arrival::Handed(accepted, seat) => Ok(Some((accepted, seat))),
+            Arrival::Here(accepted) => match self.seat(connections.worker()) {
+                Some(seat) => connections.hand_over(accepted, seat),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// A place for what `worker` has accepted; none: the cap is reached, which is counted.
+    fn seat(&self, worker: usize) -> Option<Seat> {
+        let seat = self.room.enter(worker, self.limits.load().max_connections);
+        if seat.is_none() {
             self.metrics.connection_error(ConnectionError::TooMany);
-            return;
-        };
+        }
+        seat
+    }
+
+    fn spawn(&self, accepted: Accepted, seat: Seat, alive: &mpsc::Sender<Infallible>) {
+        let limits = self.limits.load_full();
         let (stream, peer) = match accepted {
             Accepted::Tcp(stream, peer) => {
                 let _ = stream.set_nodelay(true);

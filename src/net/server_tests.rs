@@ -82,7 +82,7 @@ fn served(header: Duration, idle: Duration) -> Served {
         door: Door::Proxy,
         handler: Arc::new(Scripted),
         limits: Arc::new(ArcSwap::from_pointee(limits(header, idle))),
-        room: Room::new(1000),
+        room: Room::new(1000, 1),
         tls: None,
         metrics: metrics.clone(),
         drain: Drain::new(),
@@ -256,13 +256,13 @@ async fn an_open_connection_costs_little() {
         door: Door::Proxy,
         handler: Arc::new(Scripted),
         limits: Arc::new(ArcSwap::from_pointee(limits(SHORT, SHORT))),
-        room: Room::new(1000),
+        room: Room::new(1000, 1),
         tls: None,
         metrics,
         drain: Drain::new(),
     };
     let stream = Stream::Unix(tokio::net::UnixStream::pair().unwrap().0);
-    let seat = server.room.enter(1).unwrap();
+    let seat = server.room.enter(0, 1).unwrap();
     let limits = server.limits.load_full();
     let serving = server.serve(stream, None, mpsc::channel(1).0, limits, seat);
     let size = std::mem::size_of_val(&serving);

@@ -100,7 +100,7 @@ impl Exchange {
     pub(super) fn judged(&mut self, found: Found) {
         self.found = found;
         self.verdict = self.started.elapsed();
-        self.observer.metrics.check_duration.observe(self.verdict.as_secs_f64());
+        self.observer.metrics.check_duration.observe(self.verdict);
     }
 
     pub(super) fn granted(&mut self) {

@@ -180,7 +180,7 @@ pub(super) fn gate(plan: Plan) -> Gate {
         metrics,
         assertions: Arc::default(),
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),
-        room: Room::new(10_000),
+        room: Room::new(10_000, 1),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         drain: Drain::new(),
     };

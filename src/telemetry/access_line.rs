@@ -201,8 +201,7 @@ fn word(text: &str, out: &mut Vec<u8>) {
 /// A JSON string (RFC 8259 section 7).
 fn quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    // Without an early end: most texts are short and plain.
-    if text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]) {
+    if all_plain(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
     } else {
         escaped(text, out);
@@ -214,16 +213,33 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-/// [`is_plain`] of every byte.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        plain[byte] = is_plain(byte as u8);
-        byte += 1;
+/// Whether all bytes are plain: most texts are, and short. Eight at a time; the last ones may be some of those before.
+fn all_plain(text: &[u8]) -> bool {
+    if let Some(last) = text.last_chunk::<8>() {
+        let last = not_plain(u64::from_ne_bytes(*last));
+        let (words, _) = text.as_chunks::<8>();
+        words.iter().fold(last, |found, word| found | not_plain(u64::from_ne_bytes(*word))) == 0
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let halves = [u32::from_ne_bytes(*first), u32::from_ne_bytes(*last)].map(u64::from);
+        not_plain(halves[0] | halves[1] << 32) == 0
+    } else {
+        text.iter().all(|byte| is_plain(*byte))
     }
-    plain
-};
+}
+
+/// Not 0 where a byte of the word is not plain.
+const fn not_plain(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = ONES << 7;
+    // A byte that is 0 borrows from its top bit; only then can one above it do so too, so the sum is right.
+    const fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word
+    }
+    let below = word.wrapping_sub(ONES * 0x20) & !word;
+    let special =
+        zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64)) | zeros(word ^ (ONES * 0x7f));
+    (word | below | special) & TOPS
+}
 
 fn escaped(text: &str, out: &mut Vec<u8>) {
     for c in text.chars() {
@@ -255,14 +271,12 @@ fn timestamp(unix_ms: u64, out: &mut Vec<u8>) {
     let (h, m, s, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
     // By hand: every line has one, and the formatter takes longer than all of its other fields.
     let mut text = *b"0000-00-00T00:00:00.000Z";
-    let fields = [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, h), (14, 2, m), (17, 2, s), (20, 3, ms)];
-    for (at, width, value) in fields {
-        let mut rest = value;
-        for place in text[at..at + width].iter_mut().rev() {
-            *place = digit((rest % 10) as u16);
-            rest /= 10;
-        }
+    let pairs = [(0, year / 100), (2, year % 100), (5, month), (8, day), (11, h), (14, m), (17, s), (20, ms / 10)];
+    for (at, value) in pairs {
+        let [tens, ones] = PAIRS[(value % 100) as usize];
+        (text[at], text[at + 1]) = (tens, ones);
     }
+    text[22] = digit((ms % 10) as u16);
     out.extend_from_slice(&text);
 }
 
@@ -277,6 +291,17 @@ fn date(days: u64) -> (u64, u64, u64) {
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     (400 * era + year + next, month, day)
 }
+
+/// The two digits of a number below 100.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
 
 const DAY_MS: u64 = 86_400_000;
 /// Bytes of most lines.
@@ -433,5 +458,24 @@ pub(super) mod tests {
             timestamp(unix_ms, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), expected);
         }
+    }
+
+    /// In every place of a word, alone and among others.
+    #[test]
+    fn what_is_plain_is_seen_in_words_as_in_bytes() {
+        for byte in 0..=u8::MAX {
+            for length in 1..20 {
+                for (at, other) in (0..length).flat_map(|at| [(at, b'a'), (at, b' '), (at, b'~'), (at, b'#')]) {
+                    let mut text = vec![other; length];
+                    text[at] = byte;
+                    assert_eq!(all_plain(&text), is_plain(byte), "{byte:#x} {at} {length}");
+                }
+            }
+        }
+        for _ in 0..10_000 {
+            let text: Vec<u8> = (0..fastrand::usize(0..40)).map(|_| fastrand::u8(0x1c..0x84)).collect();
+            assert_eq!(all_plain(&text), text.iter().all(|byte| is_plain(*byte)), "{text:x?}");
+        }
+        assert!(all_plain(b""));
     }
 }

@@ -1,26 +1,30 @@
-//! One line per request, formatted here and written by a thread of its own. Bounded: when the writer
+//! One line per request, formatted by the worker and written by a thread of its own. Bounded: when the writer
 //! cannot keep up, lines are dropped and counted, requests never wait.
 //!
-//! Lines gather in one buffer. The writer is woken by the first line of a batch and lets more come for
-//! [`GATHER`] before it writes them all at once, so a busy door wakes it rarely, not for every request.
+//! Each worker formats into a buffer of its own, under a lock that only the writer shares. That is cheaper than to
+//! hand over what a line is made of and have the writer format it (`cargo bench --bench seen`). The writer is woken
+//! by the first line of a batch and lets more come for [`GATHER`] before it writes them all, so a busy door wakes it
+//! rarely, not for every request. Lines of one worker are in order; those of several stand together by batch.
 
 use std::{
-    cell::RefCell,
-    fmt,
+    array, fmt,
     io::{self, Write},
     mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 
-use super::{AccessLine, LogFormat, LogSettings};
+use super::{
+    AccessLine, LogFormat, LogSettings,
+    cells::{LANES, Padded, lane},
+};
 
 /// The access log. Cheap to share.
 #[derive(Debug, Clone)]
@@ -31,20 +35,32 @@ pub struct AccessLog {
 struct Shared {
     /// `access_sample`, as the bits of an `f64`.
     sample: AtomicU64,
-    text: AtomicBool,
+    format: LogFormat,
     dropped: IntCounter,
-    pending: Mutex<Pending>,
+    /// A buffer for each worker.
+    pending: [Padded<Mutex<Pending>>; LANES],
+    writer: Mutex<Writer>,
     /// There is something to write, or the log is closed.
     work: Condvar,
     /// All is written.
     done: Condvar,
 }
 
-/// Lines that wait for the writer.
+/// Lines of one worker that wait for the writer.
 #[derive(Default)]
 struct Pending {
     bytes: Vec<u8>,
     lines: u64,
+    closed: bool,
+}
+
+/// What the writer is to do.
+#[derive(Default)]
+struct Writer {
+    /// Some buffer is not empty.
+    work: bool,
+    /// Some buffer has [`ENOUGH`].
+    enough: bool,
     closed: bool,
     finished: bool,
 }
@@ -60,9 +76,10 @@ impl AccessLog {
     pub fn to(settings: &LogSettings, dropped: IntCounter, sink: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             sample: AtomicU64::new(0),
-            text: AtomicBool::new(false),
+            format: settings.format,
             dropped,
-            pending: Mutex::default(),
+            pending: array::from_fn(|_| Padded::default()),
+            writer: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
         });
@@ -84,42 +101,53 @@ impl AccessLog {
         sample >= 1.0 || (sample > 0.0 && fastrand::f64() < sample)
     }
 
-    /// Formats and hands over one line; never waits for the output.
+    /// Formats one line for the writer; never waits for the output.
     pub fn write(&self, line: &AccessLine<'_>) {
-        let format = if self.shared.text.load(Ordering::Relaxed) { LogFormat::Text } else { LogFormat::Json };
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            line.render(format, scratch);
-            self.shared.hand_over(scratch);
-        });
+        let shared = &*self.shared;
+        let mut pending = shared.pending[lane()].0.lock();
+        let before = pending.bytes.len();
+        // One more line than fits is a head's length more, which is bounded.
+        if pending.closed || before >= MOST_PENDING {
+            drop(pending);
+            return shared.dropped.inc();
+        }
+        line.render(shared.format, &mut pending.bytes);
+        pending.lines += 1;
+        let enough = before < ENOUGH && pending.bytes.len() >= ENOUGH;
+        drop(pending);
+        if before == 0 || enough {
+            shared.wake(enough);
+        }
     }
 
     /// Writes what waits and stops; lines that come later are dropped. Waits no longer than
     /// two seconds for an output that takes nothing; what then still waits is lost and counted.
     pub fn shutdown(&self) {
-        let mut pending = self.shared.pending.lock();
-        pending.closed = true;
-        self.shared.work.notify_one();
-        if self.shared.done.wait_while_for(&mut pending, |p| !p.finished, SHUTDOWN).timed_out() {
-            self.shared.dropped.inc_by(mem::take(&mut pending.lines));
-            pending.bytes.clear();
+        let shared = &*self.shared;
+        shared.pending.iter().for_each(|pending| pending.0.lock().closed = true);
+        let mut writer = shared.writer.lock();
+        writer.closed = true;
+        shared.work.notify_one();
+        if shared.done.wait_while_for(&mut writer, |writer| !writer.finished, SHUTDOWN).timed_out() {
+            drop(writer);
+            for pending in &shared.pending {
+                let mut pending = pending.0.lock();
+                shared.dropped.inc_by(mem::take(&mut pending.lines));
+                pending.bytes.clear();
+            }
         }
     }
 }
 
 impl Shared {
-    fn hand_over(&self, line: &[u8]) {
-        let mut pending = self.pending.lock();
-        if pending.closed || pending.bytes.len() + line.len() > MOST_PENDING {
-            drop(pending);
-            return self.dropped.inc();
-        }
-        let before = pending.bytes.len();
-        pending.bytes.extend_from_slice(line);
-        pending.lines += 1;
-        let wake = before == 0 || (before < ENOUGH && pending.bytes.len() >= ENOUGH);
-        drop(pending);
-        if wake {
+    /// Says that there are lines, for the first of them and where there are many.
+    fn wake(&self, enough: bool) {
+        let mut writer = self.writer.lock();
+        let knew = writer.work && (writer.enough || !enough);
+        writer.work = true;
+        writer.enough |= enough;
+        drop(writer);
+        if !knew {
             self.work.notify_one();
         }
     }
@@ -128,37 +156,43 @@ impl Shared {
         let mut batch = Vec::new();
         let mut failing = false;
         loop {
-            let mut pending = self.gathered();
-            if pending.bytes.is_empty() {
-                pending.finished = true;
+            let last = self.gathered();
+            for pending in &self.pending {
+                let mut pending = pending.0.lock();
+                mem::swap(&mut pending.bytes, &mut batch);
+                let lines = mem::take(&mut pending.lines);
+                drop(pending);
+                if batch.is_empty() {
+                    continue;
+                }
+                let written = sink.write_all(&batch).and_then(|()| sink.flush());
+                if let Err(error) = &written {
+                    self.dropped.inc_by(lines);
+                    if !failing {
+                        tracing::error!(%error, "access lines cannot be written");
+                    }
+                }
+                failing = written.is_err();
+                batch.clear();
+                batch.shrink_to(ENOUGH);
+            }
+            if last {
+                self.writer.lock().finished = true;
                 self.done.notify_all();
                 return;
             }
-            mem::swap(&mut pending.bytes, &mut batch);
-            let lines = mem::take(&mut pending.lines);
-            drop(pending);
-
-            let written = sink.write_all(&batch).and_then(|()| sink.flush());
-            if let Err(error) = &written {
-                self.dropped.inc_by(lines);
-                if !failing {
-                    tracing::error!(%error, "access lines cannot be written");
-                }
-            }
-            failing = written.is_err();
-            batch.clear();
-            batch.shrink_to(ENOUGH);
         }
     }
 
-    /// Waits for a batch. Empty only when the log is closed and all is written.
-    fn gathered(&self) -> MutexGuard<'_, Pending> {
-        let mut pending = self.pending.lock();
-        self.work.wait_while(&mut pending, |p| p.bytes.is_empty() && !p.closed);
-        if !pending.closed && pending.bytes.len() < ENOUGH {
-            self.work.wait_while_for(&mut pending, |p| !p.closed && p.bytes.len() < ENOUGH, GATHER);
-        }
-        pending
+    /// Waits for a batch. Whether it is the last: the log is closed, and no line will come any more.
+    fn gathered(&self) -> bool {
+        let mut writer = self.writer.lock();
+        self.work.wait_while(&mut writer, |writer| !writer.work && !writer.closed);
+        let until = Instant::now() + GATHER;
+        self.work.wait_while_until(&mut writer, |writer| !writer.enough && !writer.closed, until);
+        // Before the buffers are looked at: who adds to an empty one from then on says so.
+        (writer.work, writer.enough) = (false, false);
+        writer.closed
     }
 }
 
@@ -168,17 +202,12 @@ impl fmt::Debug for Shared {
     }
 }
 
-thread_local! {
-    /// Lines are formatted here, outside the lock.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// How long the writer lets lines gather.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bytes that are worth a write at once.
 const ENOUGH: usize = 64 << 10;
-/// Most bytes that wait; some thousand lines.
-const MOST_PENDING: usize = 2 << 20;
+/// Most bytes of one worker that wait; some thousand lines.
+const MOST_PENDING: usize = 1 << 20;
 /// How long `shutdown` waits for the output.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -186,7 +215,10 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 mod tests {
     use std::sync::mpsc;
 
-    use super::{super::access_line::tests::line, *};
+    use super::{
+        super::{access_line::tests::line, enter_lane},
+        *,
+    };
 
     /// Keeps what is written.
     #[derive(Clone, Default)]
@@ -244,9 +276,12 @@ mod tests {
         let (sink, dropped) = (Sink::default(), counter());
         let log = AccessLog::to(&LogSettings::default(), dropped.clone(), sink.clone()).expect("a thread starts");
         let threads: Vec<_> = (0..4)
-            .map(|_| {
+            .map(|worker| {
                 let log = log.clone();
-                thread::spawn(move || (0..50).for_each(|_| log.write(&line("/a"))))
+                thread::spawn(move || {
+                    enter_lane(worker);
+                    (0..50).for_each(|_| log.write(&line("/a")));
+                })
             })
             .collect();
         for thread in threads {
@@ -300,5 +335,17 @@ mod tests {
         log.write(&line("/a"));
         log.shutdown();
         assert!(sink.lines()[0].starts_with("{\"time\":"), "{:?}", sink.lines());
+    }
+
+    #[test]
+    fn lines_have_the_form_that_is_set() {
+        for (format, start) in [(LogFormat::Json, "{\"time\":"), (LogFormat::Text, "2026-")] {
+            let sink = Sink::default();
+            let settings = LogSettings { format, ..LogSettings::default() };
+            let log = AccessLog::to(&settings, counter(), sink.clone()).expect("a thread starts");
+            log.write(&line("/a"));
+            log.shutdown();
+            assert!(sink.lines()[0].starts_with(start), "{:?}", sink.lines());
+        }
     }
 }

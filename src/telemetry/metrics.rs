@@ -2,22 +2,26 @@
 //! from a request, so that no client can make a series.
 //!
 //! What has a fixed set of labels is resolved once and starts at 0; what is counted for every request
-//! ([`Metrics::count_request`]) is resolved at first use and then costs one atomic addition.
+//! ([`Metrics::count_request`]) is resolved at first use and then costs one addition in a cell of the worker's own.
 
 use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    PullingGauge, Registry, TextEncoder, core::Collector,
+    PullingGauge, Registry, TextEncoder,
+    core::{Atomic, Collector, GenericCounterVec},
 };
 
-use super::process::ProcessCollector;
+use super::{
+    cells::{BOUNDS, Counter, CounterVec, Times},
+    process::ProcessCollector,
+};
 
 /// All metrics. One for the process.
 #[derive(Debug)]
@@ -25,13 +29,14 @@ pub struct Metrics {
     /// What `/metrics` shows.
     pub registry: Registry,
     /// Time `Authorizer::check` took.
-    pub check_duration: Histogram,
-    /// Time each step of a verdict took, of a sample of requests.
-    pub step_duration: HistogramVec,
+    pub check_duration: Times,
     /// Access lines that were dropped because the writer could not keep up.
     pub access_lines_dropped: IntCounter,
 
-    requests: IntCounterVec,
+    requests: CounterVec,
+    step_duration: HistogramVec,
+    /// Each step's, resolved at first use.
+    steps: [OnceLock<Histogram>; STEPS],
     /// Whether the label `api` has a value; see [`Metrics::set_api_count`].
     name_apis: AtomicBool,
     connections_open: Vec<IntGauge>,
@@ -57,7 +62,7 @@ pub enum Door {
 #[derive(Debug, Default)]
 pub struct ApiCounters {
     /// [`REASONS`] places for each door; made at the API's first request, since many never get one.
-    places: OnceLock<Box<[OnceLock<IntCounter>]>>,
+    places: OnceLock<Box<[OnceLock<Counter>]>>,
 }
 
 /// Why a connection of a client failed. Bounded.
@@ -111,14 +116,16 @@ impl Metrics {
             &["door", "api", "outcome", "reason"],
         );
         let connections_open = gauges(&registry, "connections_open", "Open connections of clients.", "door");
-        let connection_errors =
+        let connection_errors: IntCounterVec =
             counters(&registry, "connection_errors_total", "Connections of clients that failed.", &["reason"]);
-        let upstream_errors =
+        let upstream_errors: IntCounterVec =
             counters(&registry, "upstream_errors_total", "Exchanges with upstreams that failed.", &["reason"]);
-        let reloads = counters(&registry, "config_reloads_total", "Reloads of the configuration.", &["outcome"]);
+        let reloads: IntCounterVec =
+            counters(&registry, "config_reloads_total", "Reloads of the configuration.", &["outcome"]);
         Self {
             check_duration: check_duration(&registry),
             step_duration: step_duration(&registry),
+            steps: Default::default(),
             access_lines_dropped: access_lines_dropped(&registry),
             requests,
             name_apis: AtomicBool::new(true),
@@ -153,10 +160,36 @@ impl Metrics {
         outcome: &'static str,
         reason: &'static str,
     ) {
-        let resolve = || self.requests.with_label_values(&[door.label(), self.api_label(api), outcome, reason]);
-        match counters.place(door, index) {
-            Some(place) => place.get_or_init(resolve).inc(),
-            None => resolve().inc(),
+        match counters.place(door, index).and_then(OnceLock::get) {
+            Some(counter) => counter.inc(),
+            None => self.count_first(counters, door, api, index, outcome, reason),
+        }
+    }
+
+    /// Finds the counter, and keeps it where it has a place.
+    #[cold]
+    fn count_first(
+        &self,
+        counters: &ApiCounters,
+        door: Door,
+        api: &str,
+        index: usize,
+        outcome: &'static str,
+        reason: &'static str,
+    ) {
+        let counter = self.requests.with_label_values(&[door.label(), self.api_label(api), outcome, reason]);
+        counter.inc();
+        if let Some(place) = counters.place_for(door, index) {
+            place.get_or_init(|| counter);
+        }
+    }
+
+    /// Time a step of a verdict took, of a sample of requests; `index` is its place among all steps.
+    pub fn observe_step(&self, index: usize, label: &'static str, took: Duration) {
+        let resolve = || self.step_duration.with_label_values(&[label]);
+        match self.steps.get(index) {
+            Some(step) => step.get_or_init(resolve).observe(took.as_secs_f64()),
+            None => resolve().observe(took.as_secs_f64()),
         }
     }
 
@@ -231,13 +264,18 @@ impl Default for Metrics {
 }
 
 impl ApiCounters {
-    /// The counter's place; none for an index beyond the table, which is then resolved each time.
-    fn place(&self, door: Door, index: usize) -> Option<&OnceLock<IntCounter>> {
+    /// The counter's place; none while there are none, and for an index beyond the table.
+    fn place(&self, door: Door, index: usize) -> Option<&OnceLock<Counter>> {
         if index >= REASONS {
             return None;
         }
-        let places = self.places.get_or_init(|| (0..Door::ALL.len() * REASONS).map(|_| OnceLock::new()).collect());
-        places.get(door as usize * REASONS + index)
+        self.places.get()?.get(door as usize * REASONS + index)
+    }
+
+    /// The same, with places if there are none. An index beyond the table is resolved each time.
+    fn place_for(&self, door: Door, index: usize) -> Option<&OnceLock<Counter>> {
+        self.places.get_or_init(|| (0..Door::ALL.len() * REASONS).map(|_| OnceLock::new()).collect());
+        self.place(door, index)
     }
 }
 
@@ -304,20 +342,22 @@ impl UpstreamError {
     }
 }
 
-fn check_duration(registry: &Registry) -> Histogram {
-    let options = HistogramOpts::new(
+fn check_duration(registry: &Registry) -> Times {
+    let times = Times::new(
         "tollgate_check_duration_seconds",
         "Time a verdict took, without the upstream; a token's first sight may wait for keys.",
-    );
-    let histogram = Histogram::with_opts(options.buckets(CHECK_BUCKETS.to_vec())).expect(CONSTANT);
-    register(registry, histogram.clone());
-    histogram
+        CHECK_BUCKETS.map(Duration::from_nanos),
+    )
+    .expect(CONSTANT);
+    register(registry, times.clone());
+    times
 }
 
 fn step_duration(registry: &Registry) -> HistogramVec {
     let options =
         HistogramOpts::new("tollgate_step_duration_seconds", "Time each step of a verdict took, of one request in 64.");
-    let histograms = HistogramVec::new(options.buckets(CHECK_BUCKETS.to_vec()), &["step"]).expect(CONSTANT);
+    let histograms = HistogramVec::new(options.buckets(CHECK_BUCKETS.map(|ns| ns as f64 / 1e9).to_vec()), &["step"])
+        .expect(CONSTANT);
     register(registry, histograms.clone());
     histograms
 }
@@ -348,8 +388,8 @@ fn jwks_age(registry: &Registry) -> GaugeVec {
     ages
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let counters = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels).expect(CONSTANT);
+fn counters<P: Atomic + 'static>(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GenericCounterVec<P> {
+    let counters = GenericCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels).expect(CONSTANT);
     register(registry, counters.clone());
     counters
 }
@@ -376,10 +416,28 @@ const REASONS: usize = 64;
 const NAMESPACE: &str = "tollgate";
 const CONSTANT: &str = "names are constant, valid and distinct";
 
-/// A cached verdict takes microseconds, a signature tens to hundreds, a fetch of keys the rest.
-const CHECK_BUCKETS: [f64; 17] = [
-    1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3,
-    1.0,
+/// Places for steps: more than there are (`authz::trace::Step`).
+const STEPS: usize = 16;
+
+/// In nanoseconds. A cached verdict takes microseconds, a signature tens to hundreds, a fetch of keys the rest.
+const CHECK_BUCKETS: [u64; BOUNDS] = [
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
 ];
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn promtool_is_silent() {
     let metrics = Metrics::new();
     metrics.count_request(&ApiCounters::default(), Door::Proxy, "Orders", 0, "granted", "granted");
     metrics.set_jwks_ages([("one", 7)].into_iter());
-    metrics.check_duration.observe(3e-6);
+    metrics.check_duration.observe(Duration::from_micros(3));
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

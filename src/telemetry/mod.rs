@@ -2,12 +2,14 @@
 
 mod access_line;
 mod access_log;
+mod cells;
 mod logs;
 mod metrics;
 mod process;
 
 pub use access_line::AccessLine;
 pub use access_log::AccessLog;
+pub use cells::{Cells, Counter, CounterVec, Times, enter_lane};
 pub use logs::Logs;
 pub use metrics::{ApiCounters, ConnectionError, Door, MAX_NAMED_APIS, Metrics, OpenConnection, UpstreamError};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Flaw, IntrospectError, keys::FetchError};
+use crate::telemetry::{Counter, CounterVec};
 
 /// The part's metrics.
 #[derive(Debug)]
@@ -33,10 +34,10 @@ pub(super) struct IssuerCounters {
 /// Look-ups of one cache by outcome.
 #[derive(Debug)]
 pub(super) struct CacheCounters {
-    pub(super) hit: IntCounter,
-    pub(super) miss: IntCounter,
+    pub(super) hit: Counter,
+    pub(super) miss: Counter,
     /// Found, and no good any more: expired, its keys too old, its key or key manager gone.
-    pub(super) outdated: IntCounter,
+    pub(super) outdated: Counter,
 }
 
 /// Calls about tokens to one key manager's provider, by outcome; none where nobody is asked.
@@ -54,8 +55,8 @@ pub(super) struct FetchCounters {
 impl Metrics {
     /// Registered, and at 0.
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let lookups =
-            counters("tollgate_cache_lookups_total", "Look-ups by cache and outcome.", &["cache", "outcome"])?;
+        let lookups = Opts::new("tollgate_cache_lookups_total", "Look-ups by cache and outcome.");
+        let lookups = CounterVec::new(lookups, &["cache", "outcome"])?;
         let verifications =
             counters("tollgate_token_verifications_total", "Tokens judged at first sight, by outcome.", &["outcome"])?;
         let fetches =

@@ -10,6 +10,7 @@ mod cli;
 mod cors;
 mod docs;
 mod drain;
+mod even_load;
 mod explain;
 mod faults;
 mod first_sight;

@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
@@ -68,6 +69,8 @@ pub(crate) struct Idp {
     port: u16,
     state: Arc<State>,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while nobody serves it: another provider on it would be taken for this one.
+    kept: Mutex<Option<Socket>>,
 }
 
 struct State {
@@ -127,7 +130,7 @@ impl Idp {
             tls,
             introspection: Introspection::default(),
         });
-        let idp = Self { port, state, task: Mutex::new(None) };
+        let idp = Self { port, state, task: Mutex::new(None), kept: Mutex::new(None) };
         idp.serve(listener);
         idp
     }
@@ -194,6 +197,11 @@ impl Idp {
         // The listener goes with the task; wait until it is gone.
         for _ in 0..200 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+                let kept = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                kept.set_reuse_address(true).unwrap();
+                let address = std::net::SocketAddr::from(([127, 0, 0, 1], self.port));
+                // Unless somebody was faster, which the test will then show.
+                *self.kept.lock() = kept.bind(&address.into()).is_ok().then_some(kept);
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -204,6 +212,7 @@ impl Idp {
     /// Serves again at the same address.
     pub(crate) fn restart(&self) {
         for _ in 0..100 {
+            self.kept.lock().take();
             if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", self.port)) {
                 return self.serve(listener);
             }
