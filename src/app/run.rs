@@ -18,17 +18,19 @@ use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
+    task::{self, JoinHandle},
     time,
 };
 
 use super::{
     App, Error,
-    reload::{ConfigStatus, Reloader},
+    reload::{self, ConfigStatus, Prepared, Reloader},
     watch::FileWatch,
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
     authz::Authorizer,
+    config,
     net::{
         Address, Clock, Room, cpu,
         drain::{Drain, Phase},
@@ -62,11 +64,13 @@ impl App {
         let record = self.open_record()?;
         let doors = self.bind()?;
         bound();
-        for warning in self.settings.warnings() {
+        for warning in self.settings.warnings().iter().chain(&self.findings.warnings) {
             tracing::warn!(field = warning.field, "{}", warning.message);
         }
         let runtime = control_runtime()?;
         let outcome = runtime.block_on(self.serve(doors, file, (logs, access_log.clone()), record));
+        // A configuration that is being read is not waited for.
+        runtime.shutdown_background();
         access_log.shutdown();
         outcome
     }
@@ -151,6 +155,7 @@ impl App {
         started.store(true, Ordering::Release);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
+        let (tables, stamps) = (self.settings.tables.clone(), std::mem::take(&mut self.findings.stamps));
         let mut reloader = file.map(|file| Reloader {
             file: file.to_owned(),
             settings: self.settings,
@@ -166,16 +171,25 @@ impl App {
             status,
         });
         let mut watch = file.and_then(|file| {
-            FileWatch::start(file)
+            FileWatch::start(file, &tables, stamps)
                 .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
                 .ok()
         });
+        let mut preparing = Preparing::default();
         loop {
             tokio::select! {
-                () = changed(&mut watch) => reload(&mut reloader, &self.clock, record.as_ref()),
+                () = changed(&mut watch) => preparing.start(&reloader),
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
-                    reload(&mut reloader, &self.clock, record.as_ref());
+                    preparing.start(&reloader);
+                }
+                prepared = preparing.done() => {
+                    if let (Some(watch), Ok(prepared)) = (&mut watch, &prepared) {
+                        watch.follow(prepared.files());
+                    }
+                    let issuers = reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
+                    start_issuers(issuers, &self.clock, record.as_ref());
+                    preparing.go_on(&reloader);
                 }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
@@ -344,10 +358,41 @@ fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&
     }
 }
 
-fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>, record: Option<&Record>) {
-    match reloader {
-        Some(reloader) => start_issuers(reloader.reload(), clock, record),
-        None => tracing::info!("the quickstart has no file to reload"),
+/// A configuration that is being read, beside everything else; one at a time.
+#[derive(Default)]
+struct Preparing {
+    task: Option<JoinHandle<Result<Prepared, config::Error>>>,
+    /// Something has changed since it began.
+    again: bool,
+}
+
+impl Preparing {
+    fn start(&mut self, reloader: &Option<Reloader>) {
+        let Some(reloader) = reloader else {
+            tracing::info!("the quickstart has no file to reload");
+            return;
+        };
+        if self.task.is_some() {
+            self.again = true;
+            return;
+        }
+        let (file, generation) = reloader.next();
+        self.task = Some(task::spawn_blocking(move || reload::prepare(&file, generation)));
+    }
+
+    /// Waits for what is being read, if anything is. May be dropped and asked again.
+    async fn done(&mut self) -> Result<Prepared, config::Error> {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let outcome = task.await;
+        self.task = None;
+        outcome.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Begins once more, if something has changed meanwhile.
+    fn go_on(&mut self, reloader: &Option<Reloader>) {
+        if std::mem::take(&mut self.again) {
+            self.start(reloader);
+        }
     }
 }
 

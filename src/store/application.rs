@@ -42,7 +42,10 @@ impl ConsumerKeys {
 
     /// Adds a key; the one that is there already wins and is handed back.
     pub(super) fn add(&mut self, key_manager: &str, consumer_key: &str, key: ConsumerKey) -> Option<ConsumerKey> {
-        let keys = self.by_key_manager.entry(key_manager.into()).or_default();
+        let keys = match self.by_key_manager.get_mut(key_manager) {
+            Some(keys) => keys,
+            None => self.by_key_manager.entry(key_manager.into()).or_default(),
+        };
         if let Some(earlier) = keys.get(consumer_key) {
             return Some(*earlier);
         }

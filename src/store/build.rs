@@ -1,45 +1,85 @@
-//! From the configuration to a [`Snapshot`]: all mistakes in one run, each with its field's path.
+//! From the configuration, and rows that stand elsewhere, to a [`Snapshot`]: all mistakes in one run, each with its
+//! field's path. Rows are taken one by one and not kept: what they became is all that stays.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::{problem::Problem, telemetry::ApiCounters};
+use crate::{
+    problem::{Place, Problem},
+    telemetry::ApiCounters,
+};
 
 use super::{
     Api, Application, ConsumerKey, Gate, Snapshot, Subject, Subscription, Tier,
-    api::{self, ApiBuilder, NO_KEY_MANAGER},
+    api::{ApiBuilder, NO_KEY_MANAGER},
     application::ConsumerKeys,
+    index::Index,
     metadata::Documents,
     resource::{Placement, Routes},
-    settings::{ApplicationSettings, KeySettings, SubscriptionSettings, TableSettings, TierLevel},
+    settings::{ApiSettings, ApplicationSettings, KeySettings, SubscriptionSettings, TableSettings, TierLevel},
+    source::{Named, Origins, Pass, Row, Source},
     subscription::Subscriptions,
     suggest::{Problems, Suggest},
     tiers::Tiers,
 };
 
 /// Builds the tables, or names every mistake in them.
-pub(super) fn snapshot(settings: &TableSettings<'_>, generation: u64) -> Result<Snapshot, Vec<Problem>> {
+pub(super) fn snapshot(
+    settings: &TableSettings<'_>,
+    source: &mut dyn Source,
+    generation: u64,
+) -> Result<Snapshot, Vec<Problem>> {
     let mut problems = Problems::default();
     let gate = Gate::checked(settings.gate, &mut problems);
-    let tiers = Tiers::build(settings.tiers, &mut problems);
-    let api_ids: Vec<String> = settings.apis.iter().map(api::id).collect();
-    let api_index = by_name(&api_ids, "apis", "name and version", &mut problems);
-    let (apis, placements) = apis(settings, &tiers, &mut problems);
-    let documents = Documents::build(&apis, &mut problems);
-    let (routes, conflicts) = Routes::build(&apis, &placements);
-    for conflict in conflicts {
-        let ((api, resource), (earlier_api, earlier)) = (conflict.later, conflict.earlier);
-        problems.add(
-            format!("apis[{api}].resources[{resource}].path"),
-            format!("apis[{earlier_api}].resources[{earlier}] has the same shape, verb and host"),
-        );
+    let mut tiers = Tiers::new();
+    for tier in settings.tiers {
+        tiers.configure(tier, None, &mut problems);
     }
-    let names: Vec<&str> = settings.applications.iter().map(|application| application.name.as_str()).collect();
-    let application_index = by_name(&names, "applications", "name", &mut problems);
-    let applications = applications(settings.applications, &tiers, &mut problems);
-    let consumer_keys = consumer_keys(settings, &mut problems);
-    let subscriptions = SubscriptionBuilder { tiers: &tiers, apis: &api_index, applications: &application_index }
-        .build(settings.subscriptions, &mut problems);
+    let mut unread = read(source, Pass::Tiers, &mut problems, &mut |row, place, problems| {
+        if let Row::Tier(tier) = row {
+            tiers.configure(&tier, place, problems);
+        }
+    });
+
+    let mut apis = Apis::new(ApiBuilder::new(&tiers, settings));
+    let mut applications = Applications::new(&tiers, settings.key_managers);
+    for api in settings.apis {
+        apis.add(api, None, &mut problems);
+    }
+    for application in settings.applications {
+        applications.add(application, None, &mut problems);
+    }
+    unread |= read(source, Pass::Named, &mut problems, &mut |row, place, problems| match row {
+        Row::Api(api) => apis.add(&api, place, problems),
+        Row::Application(application) => applications.add(&application, place, problems),
+        Row::Tier(_) | Row::Subscription(_) => {}
+    });
+    let (routes, documents) = apis.lay_out(&mut problems);
+
+    let mut subscriptions = SubscriptionBuilder {
+        tiers: &tiers,
+        apis: &apis,
+        applications: &applications,
+        // Who names a row that could not be read is not wrong.
+        unread,
+        rows: Subscriptions::with_capacity(settings.subscriptions.len()),
+    };
+    for (n, subscription) in settings.subscriptions.iter().enumerate() {
+        subscriptions.add(Named::Config("subscriptions", n), subscription, &mut problems);
+    }
+    read(source, Pass::Subscriptions, &mut problems, &mut |row, place, problems| {
+        if let Row::Subscription(subscription) = row {
+            problems.stand_at(place);
+            subscriptions.add(Named::Line("subscription"), &subscription, problems);
+        }
+    });
+    let mut subscriptions = subscriptions.rows;
     problems.into_result()?;
+    subscriptions.shrink();
+    let Applications { rows: mut applications, mut keys, .. } = applications;
+    let Apis { rows: mut apis, .. } = apis;
+    applications.shrink_to_fit();
+    apis.shrink_to_fit();
+    keys.shrink();
     Ok(Snapshot {
         gate,
         apis,
@@ -48,71 +88,144 @@ pub(super) fn snapshot(settings: &TableSettings<'_>, generation: u64) -> Result<
         no_api_counters: ApiCounters::default(),
         routes,
         documents,
-        consumer_keys,
+        consumer_keys: keys,
         subscriptions,
     })
 }
 
-/// Places of rows by name; a name that is there already is a problem.
-fn by_name<'n, N: AsRef<str>>(
-    names: &'n [N],
-    table: &str,
-    what: &str,
+/// Takes the rows of a pass, until there are too many mistakes. True if some could not be read.
+fn read(
+    source: &mut dyn Source,
+    pass: Pass,
     problems: &mut Problems,
-) -> HashMap<&'n str, u32> {
-    let mut places = HashMap::with_capacity(names.len());
-    for (n, name) in names.iter().enumerate() {
-        let Ok(place) = u32::try_from(n) else {
-            problems.add(table, "has more than 2^32 rows");
-            break;
-        };
-        let earlier = *places.entry(name.as_ref()).or_insert(place);
-        if earlier != place {
-            problems.add(format!("{table}[{n}].name"), format!("{table}[{earlier}] has this {what} too"));
+    take: &mut dyn FnMut(Row, Option<&Place>, &mut Problems),
+) -> bool {
+    let begun = problems.count();
+    let unreadable = source.read(pass, &mut |row, place| {
+        take(row, Some(place), problems);
+        problems.count() < begun + MOST_MISTAKES
+    });
+    problems.stand_at(None);
+    let unread = !unreadable.is_empty() || problems.count() >= begun + MOST_MISTAKES;
+    problems.extend(unreadable);
+    unread
+}
+
+/// The APIs built so far.
+struct Apis<'a> {
+    builder: ApiBuilder<'a>,
+    rows: Vec<Api>,
+    placements: Vec<Placement>,
+    index: Index,
+    origins: Origins,
+}
+
+impl<'a> Apis<'a> {
+    fn new(builder: ApiBuilder<'a>) -> Self {
+        let (rows, placements) = (Vec::new(), Vec::new());
+        Self { builder, rows, placements, index: Index::default(), origins: Origins::default() }
+    }
+
+    fn add(&mut self, settings: &ApiSettings, place: Option<&Place>, problems: &mut Problems) {
+        let row = self.origins.add(place);
+        let at = self.origins.named("apis", "api", row);
+        problems.stand_at(place);
+        let (api, placement) = self.builder.build(at, settings, problems);
+        self.rows.push(api);
+        self.placements.push(placement);
+        let Some(row) = row_number(row, at, problems) else { return };
+        if let Some(earlier) = self.index.add(row, |row| &self.rows[row as usize].id) {
+            let earlier = self.origins.told("apis", earlier as usize);
+            problems.add(format!("{at}.name"), format!("{earlier} has this name and version too"));
         }
     }
-    places
-}
 
-fn apis(settings: &TableSettings<'_>, tiers: &Tiers, problems: &mut Problems) -> (Vec<Api>, Vec<Placement>) {
-    let mut builder = ApiBuilder::new(tiers, settings);
-    settings.apis.iter().enumerate().map(|(n, api)| builder.build(n, api, problems)).unzip()
-}
-
-fn applications(settings: &[ApplicationSettings], tiers: &Tiers, problems: &mut Problems) -> Vec<Application> {
-    let mut applications = Vec::with_capacity(settings.len());
-    for (n, application) in settings.iter().enumerate() {
-        problems.refuse_empty(&application.name, || format!("applications[{n}].name"));
-        problems.refuse_empty(&application.owner, || format!("applications[{n}].owner"));
-        let field = || format!("applications[{n}].tier");
-        let Some(tier) = tiers.pick(&application.tier, TierLevel::Application, field, problems) else { continue };
-        applications.push(Application {
-            name: application.name.as_str().into(),
-            owner: application.owner.as_str().into(),
-            tier_name: tier.name,
-            tier: tier.limits.map(|limits| Tier::new(limits, Subject::Application(&application.name))),
-        });
+    fn find(&self, id: &str) -> Option<u32> {
+        self.index.find(id, |row| &self.rows[row as usize].id)
     }
-    applications
+
+    /// How requests find them.
+    fn lay_out(&self, problems: &mut Problems) -> (Routes, Documents) {
+        let documents = Documents::build(&self.rows, &self.origins, problems);
+        let (routes, conflicts) = Routes::build(&self.rows, &self.placements);
+        for conflict in conflicts {
+            let ((api, resource), (earlier_api, earlier)) = (conflict.later, conflict.earlier);
+            problems.stand_at(self.origins.place(api as usize).as_ref());
+            let at = self.origins.named("apis", "api", api as usize);
+            let earlier_api = self.origins.told("apis", earlier_api as usize);
+            problems.add(
+                format!("{at}.resources[{resource}].path"),
+                format!("{earlier_api}.resources[{earlier}] has the same shape, verb and host"),
+            );
+        }
+        problems.stand_at(None);
+        (routes, documents)
+    }
 }
 
-fn consumer_keys(settings: &TableSettings<'_>, problems: &mut Problems) -> ConsumerKeys {
-    let mut keys = ConsumerKeys::default();
-    for (n, application) in settings.applications.iter().enumerate() {
-        for (m, key) in application.keys.iter().enumerate() {
-            let field = |name: &str| format!("applications[{n}].keys[{m}].{name}");
+/// The applications built so far.
+struct Applications<'a> {
+    tiers: &'a Tiers,
+    key_managers: &'a [String],
+    rows: Vec<Application>,
+    keys: ConsumerKeys,
+    index: Index,
+    origins: Origins,
+}
+
+impl<'a> Applications<'a> {
+    fn new(tiers: &'a Tiers, key_managers: &'a [String]) -> Self {
+        let (rows, keys) = (Vec::new(), ConsumerKeys::default());
+        Self { tiers, key_managers, rows, keys, index: Index::default(), origins: Origins::default() }
+    }
+
+    fn add(&mut self, settings: &ApplicationSettings, place: Option<&Place>, problems: &mut Problems) {
+        let row = self.origins.add(place);
+        let at = self.origins.named("applications", "application", row);
+        problems.stand_at(place);
+        self.rows.push(application(at, settings, self.tiers, problems));
+        let Some(row) = row_number(row, at, problems) else { return };
+        if let Some(earlier) = self.index.add(row, |row| &self.rows[row as usize].name) {
+            let earlier = self.origins.told("applications", earlier as usize);
+            problems.add(format!("{at}.name"), format!("{earlier} has this name too"));
+        }
+        for (m, key) in settings.keys.iter().enumerate() {
+            let field = |name: &str| format!("{at}.keys[{m}].{name}");
             problems.refuse_empty(&key.consumer_key, || field("consumer_key"));
-            let Some(key_manager) = key_manager(key, settings.key_managers, &field, problems) else { continue };
-            let Ok(place) = u32::try_from(n) else { continue };
-            let value = ConsumerKey { application: place, key_type: key.key_type };
-            if let Some(earlier) = keys.add(key_manager, &key.consumer_key, value) {
-                let message = format!("applications[{}] has this key of this key manager too", earlier.application);
-                problems.add(field("consumer_key"), message);
+            let Some(key_manager) = key_manager(key, self.key_managers, &field, problems) else { continue };
+            let value = ConsumerKey { application: row, key_type: key.key_type };
+            if let Some(earlier) = self.keys.add(key_manager, &key.consumer_key, value) {
+                let earlier = self.origins.told("applications", earlier.application as usize);
+                problems.add(field("consumer_key"), format!("{earlier} has this key of this key manager too"));
             }
         }
     }
-    keys.shrink();
-    keys
+
+    fn find(&self, name: &str) -> Option<u32> {
+        self.index.find(name, |row| &self.rows[row as usize].name)
+    }
+}
+
+/// The application that stands `at`; only good if no problem was added.
+fn application(at: Named, settings: &ApplicationSettings, tiers: &Tiers, problems: &mut Problems) -> Application {
+    problems.refuse_empty(&settings.name, || format!("{at}.name"));
+    problems.refuse_empty(&settings.owner, || format!("{at}.owner"));
+    let picked = tiers.pick(&settings.tier, TierLevel::Application, || format!("{at}.tier"), problems);
+    let (tier_name, limits) = picked.map_or_else(|| (Arc::new("".into()), None), |tier| (tier.name, tier.limits));
+    Application {
+        name: settings.name.as_str().into(),
+        owner: settings.owner.as_str().into(),
+        tier_name,
+        tier: limits.map(|limits| Tier::new(limits, Subject::Application(&settings.name))),
+    }
+}
+
+fn row_number(row: usize, at: Named, problems: &mut Problems) -> Option<u32> {
+    let number = u32::try_from(row).ok();
+    if number.is_none() {
+        problems.add(at.to_string(), "is one of more than 2^32 rows");
+    }
+    number
 }
 
 /// Whose key it is: as it says, or the only one there is.
@@ -139,37 +252,32 @@ fn key_manager<'a>(
 
 struct SubscriptionBuilder<'a> {
     tiers: &'a Tiers,
-    apis: &'a HashMap<&'a str, u32>,
-    applications: &'a HashMap<&'a str, u32>,
+    apis: &'a Apis<'a>,
+    applications: &'a Applications<'a>,
+    unread: bool,
+    rows: Subscriptions,
 }
 
 impl SubscriptionBuilder<'_> {
-    fn build(&self, settings: &[SubscriptionSettings], problems: &mut Problems) -> Subscriptions {
-        let mut subscriptions = Subscriptions::with_capacity(settings.len());
-        for (n, settings) in settings.iter().enumerate() {
-            let Some(subscription) = self.subscription(n, settings, problems) else { continue };
-            if !subscriptions.add(subscription) {
-                let message = "the application is subscribed to this API already";
-                problems.add(format!("subscriptions[{n}].api"), message);
-            }
+    fn add(&mut self, at: Named, settings: &SubscriptionSettings, problems: &mut Problems) {
+        let Some(subscription) = self.subscription(at, settings, problems) else { return };
+        if !self.rows.add(subscription) {
+            problems.add(format!("{at}.api"), "the application is subscribed to this API already");
         }
-        subscriptions
     }
 
-    fn subscription(&self, n: usize, it: &SubscriptionSettings, problems: &mut Problems) -> Option<Subscription> {
-        let field = |name: &str| format!("subscriptions[{n}].{name}");
-        let mut find = |rows: &HashMap<&str, u32>, name: &str, unknown, field: String| {
-            let found = rows.get(name).copied();
-            if found.is_none() {
-                let nearest = problems.nearest(name, rows.keys().copied());
-                problems.add(field, Suggest(unknown, nearest));
-            }
-            found
-        };
-        let application =
-            find(self.applications, &it.application, "no application has this name", field("application"));
-        let api = find(self.apis, &it.api, "no API has this name and version (name:version)", field("api"));
-        let tier = self.tiers.pick(&it.tier, TierLevel::Subscription, || field("tier"), problems)?;
+    fn subscription(&self, at: Named, it: &SubscriptionSettings, problems: &mut Problems) -> Option<Subscription> {
+        let application = self.applications.find(&it.application);
+        if application.is_none() && !self.unread {
+            let nearest = problems.nearest(&it.application, self.applications.rows.iter().map(|row| &*row.name));
+            problems.add(format!("{at}.application"), Suggest("no application has this name", nearest));
+        }
+        let api = self.apis.find(&it.api);
+        if api.is_none() && !self.unread {
+            let nearest = problems.nearest(&it.api, self.apis.rows.iter().map(|row| &*row.id));
+            problems.add(format!("{at}.api"), Suggest("no API has this name and version (name:version)", nearest));
+        }
+        let tier = self.tiers.pick(&it.tier, TierLevel::Subscription, || format!("{at}.tier"), problems)?;
         let subject = Subject::Subscription(&it.application, &it.api);
         Some(Subscription {
             application: application?,
@@ -180,6 +288,9 @@ impl SubscriptionBuilder<'_> {
         })
     }
 }
+
+/// So many mistakes of rows are told in a pass, then reading ends.
+const MOST_MISTAKES: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Api, TokenPlace, path::canonical, settings::ApiSettings, suggest::Problems, template};
+use super::{Api, TokenPlace, path::canonical, settings::ApiSettings, source::Origins, suggest::Problems, template};
 use crate::net::client::is_loopback;
 
 /// `[[apis]] resource_metadata`: what the API tells of itself; without it nothing is published.
@@ -134,15 +134,17 @@ pub(super) struct Documents(HashMap<Box<str>, Vec<u32>>);
 
 impl Documents {
     /// Of all APIs that publish one. Two at the same place are a problem.
-    pub(super) fn build(apis: &[Api], problems: &mut Problems) -> Self {
+    pub(super) fn build(apis: &[Api], origins: &Origins, problems: &mut Problems) -> Self {
         let mut by_path: HashMap<Box<str>, Vec<u32>> = HashMap::new();
         for (n, api) in (0u32..).zip(apis) {
             let Some(metadata) = &api.metadata else { continue };
             let there = by_path.entry(metadata.path().into()).or_default();
             let host = |n: u32| apis[n as usize].metadata.as_ref().map(|metadata| &*metadata.host);
             if let Some(earlier) = there.iter().find(|earlier| host(**earlier) == Some(&*metadata.host)) {
-                let message = format!("apis[{earlier}] is this resource too");
-                problems.add(format!("apis[{n}].resource_metadata.resource"), message);
+                let earlier = origins.told("apis", *earlier as usize);
+                problems.stand_at(origins.place(n as usize).as_ref());
+                let at = origins.named("apis", "api", n as usize);
+                problems.add(format!("{at}.resource_metadata.resource"), format!("{earlier} is this resource too"));
             }
             there.push(n);
         }

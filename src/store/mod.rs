@@ -6,6 +6,7 @@ mod application;
 mod build;
 mod cors;
 mod gate;
+mod index;
 mod label;
 mod metadata;
 mod path;
@@ -14,6 +15,7 @@ mod resource;
 mod revocation;
 pub mod settings;
 mod snapshot;
+mod source;
 mod subscription;
 mod suggest;
 mod template;
@@ -40,6 +42,7 @@ pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
 pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 

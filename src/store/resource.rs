@@ -40,25 +40,25 @@ pub struct Target {
     pub context_len: u32,
 }
 
-/// All mounts and templates.
+/// All contexts, and what is below them.
 #[derive(Debug)]
 pub(super) struct Routes {
-    trie: Trie,
+    /// The contexts alone: the templates below each have a trie of their own.
+    contexts: Trie,
     /// Where the contexts of a host begin; `end` of a node there is a mount, elsewhere a candidate.
     hosts: HashMap<Box<str>, u32>,
     /// Where the contexts for any host begin.
     any_host: u32,
     mounts: Vec<Mount>,
-    resources: Vec<Candidate>,
 }
 
-/// A context with the templates below it; several APIs may share one.
-#[derive(Debug, Clone, Copy)]
+/// The templates of the APIs of a context; several contexts may share them.
+#[derive(Debug)]
 struct Mount {
     /// The first of its APIs, for when no template matches.
     api: u32,
-    /// Where its templates begin.
-    templates: u32,
+    templates: Trie,
+    resources: Box<[Candidate]>,
 }
 
 /// A resource of an elected shape; they differ in their verbs.
@@ -117,18 +117,18 @@ impl Routes {
         let path = path.strip_suffix('/').unwrap_or(path);
         let Some((mount, context_len)) = self.mount(host, path) else { return Resolution::NoApi };
         let below = path[context_len..].strip_prefix('/');
-        let Some(first) = self.elect(mount.templates, below) else {
+        let Some(first) = mount.elect(ROOT, below) else {
             return Resolution::NoResource { api: mount.api };
         };
-        match self.by_verb(apis, first, method) {
+        match mount.by_verb(apis, first, method) {
             Some(found) => {
                 Resolution::Found(Target { api: found.api, resource: found.resource, context_len: count(context_len) })
             }
-            None => Resolution::NoResource { api: self.resources[first as usize].api },
+            None => Resolution::NoResource { api: mount.resources[first as usize].api },
         }
     }
 
-    fn mount(&self, host: &str, path: &str) -> Option<(Mount, usize)> {
+    fn mount(&self, host: &str, path: &str) -> Option<(&Mount, usize)> {
         if !self.hosts.is_empty() {
             let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
             if let Some(found) = self.hosts.get(host).and_then(|root| self.longest_context(*root, path)) {
@@ -139,29 +139,31 @@ impl Routes {
     }
 
     /// The mount with the longest context that `path` begins with, and that context's length.
-    fn longest_context(&self, root: u32, path: &str) -> Option<(Mount, usize)> {
+    fn longest_context(&self, root: u32, path: &str) -> Option<(&Mount, usize)> {
         let mut node = root;
-        let mut longest = (self.trie.node(node).end, 0);
+        let mut longest = (self.contexts.node(node).end, 0);
         let mut at = 0;
         while at < path.len() {
             let end = memchr(b'/', &path.as_bytes()[at + 1..]).map_or(path.len(), |n| at + 1 + n);
-            match self.trie.child(node, &path[at + 1..end]) {
+            match self.contexts.child(node, &path[at + 1..end]) {
                 Some(child) => node = child,
                 None => break,
             }
-            if self.trie.node(node).end != NONE {
-                longest = (self.trie.node(node).end, end);
+            if self.contexts.node(node).end != NONE {
+                longest = (self.contexts.node(node).end, end);
             }
             at = end;
         }
         let (mount, length) = longest;
-        (mount != NONE).then(|| (self.mounts[mount as usize], length))
+        (mount != NONE).then(|| (&self.mounts[mount as usize], length))
     }
+}
 
+impl Mount {
     /// The first resource of the shape elected for what is `below` a node; none: nothing is below.
     /// Looks at each node at most once, and is no deeper than the deepest template.
     fn elect(&self, node: u32, below: Option<&str>) -> Option<u32> {
-        let here = self.trie.node(node);
+        let here = self.templates.node(node);
         let Some(below) = below else {
             return [here.end, here.rest].into_iter().find(|first| *first != NONE);
         };
@@ -169,7 +171,7 @@ impl Routes {
             Some(end) => (&below[..end], Some(&below[end + 1..])),
             None => (below, None),
         };
-        if let Some(child) = self.trie.child(node, segment)
+        if let Some(child) = self.templates.child(node, segment)
             && let Some(found) = self.elect(child, below)
         {
             return Some(found);
@@ -206,85 +208,92 @@ fn chain(resources: &[Candidate], first: u32) -> impl Iterator<Item = Candidate>
 struct Layout<'a> {
     apis: &'a [Api],
     placements: &'a [Placement],
-    trie: Grower,
+    contexts: Grower,
     hosts: HashMap<Box<str>, u32>,
     any_host: u32,
     mounts: Vec<Mount>,
-    resources: Vec<Candidate>,
     conflicts: Vec<Conflict>,
 }
 
 impl<'a> Layout<'a> {
     fn new(apis: &'a [Api], placements: &'a [Placement]) -> Self {
-        let mut trie = Grower::new();
+        let mut contexts = Grower::new();
         Self {
             apis,
             placements,
-            any_host: trie.root(),
-            trie,
+            any_host: contexts.root(),
+            contexts,
             hosts: HashMap::new(),
             mounts: Vec::new(),
-            resources: Vec::new(),
             conflicts: Vec::new(),
         }
     }
 
-    /// The templates of all APIs of `group` in one tree.
     fn add_mount(&mut self, group: &[u32]) -> u32 {
-        let (apis, placements) = (self.apis, self.placements);
-        let templates = self.trie.root();
-        for &api in group {
-            for &resource in &placements[api as usize].resources {
-                let text = &apis[api as usize].resources[resource as usize].template;
-                let Ok(parts) = template::template(text) else { continue };
-                self.add_template(templates, &parts, (api, resource));
-            }
-        }
-        self.mounts.push(Mount { api: group[0], templates });
+        self.mounts.push(Mount::build(self.apis, self.placements, group, &mut self.conflicts));
         count(self.mounts.len() - 1)
-    }
-
-    fn add_template(&mut self, root: u32, parts: &[Part<'_>], of: (u32, u32)) {
-        let mut node = root;
-        let mut rest = false;
-        for part in parts {
-            match part {
-                Part::Exact(text) => node = self.trie.child(node, text),
-                Part::Param => node = self.trie.param(node),
-                Part::Rest => rest = true,
-            }
-        }
-        let place = count(self.resources.len());
-        let node = self.trie.node_mut(node);
-        let head = if rest { &mut node.rest } else { &mut node.end };
-        let next = std::mem::replace(head, place);
-        let resource = |(api, resource): (u32, u32)| &self.apis[api as usize].resources[resource as usize];
-        let earlier = chain(&self.resources, next).map(|it| (it.api, it.resource));
-        let unclear = earlier.filter(|earlier| resource(of).shares_verb_with(resource(*earlier)));
-        self.conflicts.extend(unclear.map(|earlier| Conflict { later: of, earlier }));
-        self.resources.push(Candidate { api: of.0, resource: of.1, next });
     }
 
     fn add_context(&mut self, host: &str, context: &str, mount: u32) {
         let mut node = self.any_host;
         if !host.is_empty() {
-            node = *self.hosts.entry(host.into()).or_insert_with(|| self.trie.root());
+            node = *self.hosts.entry(host.into()).or_insert_with(|| self.contexts.root());
         }
         for segment in context.split('/').skip(1) {
-            node = self.trie.child(node, segment);
+            node = self.contexts.child(node, segment);
         }
-        self.trie.node_mut(node).end = mount;
+        self.contexts.node_mut(node).end = mount;
     }
 
     fn finish(mut self) -> (Routes, Vec<Conflict>) {
         self.mounts.shrink_to_fit();
-        self.resources.shrink_to_fit();
         self.conflicts.sort_unstable();
         self.conflicts.dedup();
-        let Self { hosts, any_host, mounts, resources, .. } = self;
-        (Routes { trie: self.trie.finish(), hosts, any_host, mounts, resources }, self.conflicts)
+        let Self { hosts, any_host, mounts, .. } = self;
+        (Routes { contexts: self.contexts.finish(), hosts, any_host, mounts }, self.conflicts)
     }
 }
+
+impl Mount {
+    /// The templates of all APIs of `group` in one tree.
+    fn build(apis: &[Api], placements: &[Placement], group: &[u32], conflicts: &mut Vec<Conflict>) -> Self {
+        let mut templates = Grower::new();
+        templates.root();
+        let mut resources: Vec<Candidate> = Vec::new();
+        let lookup = |(api, resource): (u32, u32)| &apis[api as usize].resources[resource as usize];
+        let all = group.iter().flat_map(|&api| placements[api as usize].resources.iter().map(move |&n| (api, n)));
+        for of in all {
+            let Ok(parts) = template::template(&lookup(of).template) else { continue };
+            let place = count(resources.len());
+            let next = std::mem::replace(templates.leaf(&parts), place);
+            let earlier = chain(&resources, next).map(|it| (it.api, it.resource));
+            let unclear = earlier.filter(|earlier| lookup(of).shares_verb_with(lookup(*earlier)));
+            conflicts.extend(unclear.map(|earlier| Conflict { later: of, earlier }));
+            resources.push(Candidate { api: of.0, resource: of.1, next });
+        }
+        Self { api: group[0], templates: templates.finish(), resources: resources.into() }
+    }
+}
+
+impl Grower {
+    /// Where it stands what matches a template.
+    fn leaf(&mut self, parts: &[Part<'_>]) -> &mut u32 {
+        let mut node = ROOT;
+        let mut rest = false;
+        for part in parts {
+            match part {
+                Part::Exact(text) => node = self.child(node, text),
+                Part::Param => node = self.param(node),
+                Part::Rest => rest = true,
+            }
+        }
+        let node = self.node_mut(node);
+        if rest { &mut node.rest } else { &mut node.end }
+    }
+}
+
+/// Where the templates of a mount begin.
+const ROOT: u32 = 0;
 
 /// The APIs of each host and context, in declared order.
 fn groups(placements: &[Placement]) -> BTreeMap<(&str, &str), Vec<u32>> {

@@ -16,6 +16,7 @@ use super::{
     path::comparable,
     resource::{Routes, Target},
     settings::TableSettings,
+    source::{NoSource, Source},
     subscription::Subscriptions,
 };
 
@@ -199,7 +200,16 @@ impl Resource {
 impl Snapshot {
     /// Builds the tables, or names every mistake in them.
     pub fn build(settings: &TableSettings<'_>, generation: u64) -> Result<Self, Vec<Problem>> {
-        build::snapshot(settings, generation)
+        build::snapshot(settings, &mut NoSource, generation)
+    }
+
+    /// The same, with the rows of a source besides.
+    pub fn build_with(
+        settings: &TableSettings<'_>,
+        source: &mut dyn Source,
+        generation: u64,
+    ) -> Result<Self, Vec<Problem>> {
+        build::snapshot(settings, source, generation)
     }
 
     /// Elects the API and resource for a canonical path (design, step 2). `host` is lower case,

@@ -68,4 +68,14 @@ impl Subscriptions {
         });
         true
     }
+
+    /// Gives back the room for more.
+    pub(super) fn shrink(&mut self) {
+        self.rows.shrink_to_fit();
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.index.shrink_to_fit(|&row| {
+            let row = &rows[row as usize];
+            hasher.hash_one((row.application, row.api))
+        });
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use crate::problem::Place;
+
 use super::{
     Label,
     settings::{BurstSettings, TierLevel, TierSettings},
+    source::Origins,
     suggest::{Problems, Suggest},
     tier::{Burst, Limits, Quota, Window},
 };
@@ -12,6 +15,9 @@ use super::{
 /// All tiers that can be named.
 pub(super) struct Tiers {
     by_name: HashMap<Box<str>, Entry>,
+    /// Those that are not built in: which of them each is.
+    configured: HashMap<Box<str>, usize>,
+    origins: Origins,
 }
 
 struct Entry {
@@ -36,27 +42,29 @@ pub(super) struct Picked {
 }
 
 impl Tiers {
-    /// The built-in tiers and the configured ones.
-    pub(super) fn build(settings: &[TierSettings], problems: &mut Problems) -> Self {
-        let mut tiers = Self { by_name: HashMap::new() };
+    /// The built-in tiers.
+    pub(super) fn new() -> Self {
+        let mut tiers = Self { by_name: HashMap::new(), origins: Origins::default(), configured: HashMap::new() };
         for (name, kind, level) in built_in() {
             tiers.add(name, level, kind);
         }
-        let mut first: HashMap<&str, usize> = HashMap::new();
-        for (n, tier) in settings.iter().enumerate() {
-            let field = format!("tiers[{n}]");
-            if tier.name.is_empty() {
-                problems.add(format!("{field}.name"), "is empty");
-            }
-            if let Some(earlier) = first.get(tier.name.as_str()) {
-                problems.add(format!("{field}.name"), format!("tiers[{earlier}] has this name too"));
-                continue;
-            }
-            first.insert(&tier.name, n);
-            let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
-            tiers.add(&tier.name, tier.level, kind);
-        }
         tiers
+    }
+
+    /// Adds a configured tier, which replaces a built-in one of its name.
+    pub(super) fn configure(&mut self, tier: &TierSettings, place: Option<&Place>, problems: &mut Problems) {
+        let n = self.origins.add(place);
+        let field = self.origins.named("tiers", "tier", n).to_string();
+        problems.stand_at(place);
+        problems.refuse_empty(&tier.name, || format!("{field}.name"));
+        if let Some(earlier) = self.configured.get(&*tier.name) {
+            let earlier = self.origins.told("tiers", *earlier);
+            problems.add(format!("{field}.name"), format!("{earlier} has this name too"));
+            return;
+        }
+        self.configured.insert(tier.name.as_str().into(), n);
+        let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+        self.add(&tier.name, tier.level, kind);
     }
 
     fn add(&mut self, name: &str, level: TierLevel, kind: Kind) {

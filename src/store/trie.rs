@@ -14,11 +14,11 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Trie {
     /// One more than there are, to tell where the slots of the last one end.
-    nodes: Vec<Node>,
+    nodes: Box<[Node]>,
     /// The children of each node, in the order of the nodes.
-    slots: Vec<Slot>,
+    slots: Box<[Slot]>,
     /// The texts of all edges.
-    text: Vec<u8>,
+    text: Box<[u8]>,
     hasher: DefaultHashBuilder,
 }
 
@@ -161,9 +161,7 @@ impl Grower {
             let free = after.iter_mut().chain(before).find(|it| it.child == NONE);
             *free.expect("a node has at least as many slots as children") = *slot;
         }
-        self.nodes.shrink_to_fit();
-        self.text.shrink_to_fit();
-        Trie { nodes: self.nodes, slots, text: self.text, hasher: self.hasher }
+        Trie { nodes: self.nodes.into(), slots: slots.into(), text: self.text.into(), hasher: self.hasher }
     }
 }
 
