@@ -27,7 +27,7 @@ use tollgate::{
     authz::{Authorizer, CheckRequest},
     config::{self, TableFiles},
     net::{Clock, Now},
-    store::{Snapshot, Store},
+    store::{Change, Row, RowKey, Snapshot, Store},
     telemetry::Metrics,
     throttle::Limiter,
     token::{
@@ -48,6 +48,7 @@ const LOAD: Duration = Duration::from_secs(5);
 const RESIDENT_MB: f64 = 400.0;
 const PEAK: f64 = 2.0;
 const COST: f64 = 1.1;
+const CHANGE_MS: f64 = 5.0;
 
 fn main() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -80,6 +81,9 @@ fn main() -> Result<(), Error> {
     // Every row another one: what the caches of the processor miss.
     let (few_spread, many_spread) = compared(&few, &many, ASKED);
     println!("{:<44} {few_spread:>9.0} ns, {many_spread:.0} ns", "the same of 1024 callers and resources");
+    for (what, longest) in changes(&many)? {
+        tell(&format!("longest of {CHANGES} changes: {what}"), longest.as_secs_f64() * 1e3, "ms", CHANGE_MS);
+    }
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join(", ")).into()) }
 }
 
@@ -109,21 +113,40 @@ async fn as_process(folder: &Path) -> Result<Taken, Error> {
     sleep(Duration::from_millis(500)).await;
     let resident = gate.resident()? as f64 / 1e6;
 
-    gate.reset_peak()?;
-    let next = tempfile::tempdir_in(folder)?;
-    rows::write(next.path(), LARGE, "BLOCKED")?;
-    fs::rename(next.path().join("subscriptions.ndjson"), folder.join("subscriptions.ndjson"))?;
-    let (end, begun) = (Instant::now() + Duration::from_secs(30), Instant::now());
-    while gate.metric("tollgate_config_reloads_total{outcome=\"ok\"}").await? < 1.0 {
-        if Instant::now() > end {
-            return Err("the reload never came".into());
+    let next = tempfile::tempdir()?;
+    let mut peaks = Vec::new();
+    for (n, state) in ["BLOCKED", "UNBLOCKED", "ON_HOLD"].into_iter().enumerate() {
+        rows::write(next.path(), LARGE, state)?;
+        reset_peak(&gate)?;
+        // Beside it first: the folders may be of two file systems.
+        fs::copy(next.path().join("subscriptions.ndjson"), folder.join("next"))?;
+        fs::rename(folder.join("next"), folder.join("subscriptions.ndjson"))?;
+        let (end, begun) = (Instant::now() + Duration::from_secs(30), Instant::now());
+        while gate.metric("tollgate_config_reloads_total{outcome=\"ok\"}").await? <= n as f64 {
+            if Instant::now() > end {
+                return Err("the reload never came".into());
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
+        let took = begun.elapsed().as_secs_f64();
+        sleep(Duration::from_millis(500)).await;
+        let (peak, after) = (peak(&gate)? as f64 / 1e6, gate.resident()? as f64 / 1e6);
+        println!("reload {}: {took:>6.2} s, peak {peak:.0} MB, then {after:.0} MB", n + 1);
+        peaks.push((peak, after));
     }
-    println!("{:<44} {:>9.2} s", "from the changed file to the reload's end", begun.elapsed().as_secs_f64());
-    sleep(Duration::from_millis(500)).await;
-    let (peak, after) = (gate.peak()? as f64 / 1e6, gate.resident()? as f64 / 1e6);
-    Ok(Taken { ready, resident, peak, after })
+    let peak = peaks.iter().fold(0.0, |most: f64, (peak, _)| most.max(*peak));
+    Ok(Taken { ready, resident, peak, after: peaks[peaks.len() - 1].1 })
+}
+
+/// The most bytes that were resident since the last reset.
+fn peak(gate: &Gate) -> Result<u64, Error> {
+    let text = fs::read_to_string(format!("/proc/{}/status", gate.child.id()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+fn reset_peak(gate: &Gate) -> Result<(), Error> {
+    Ok(fs::write(format!("/proc/{}/clear_refs", gate.child.id()), "5")?)
 }
 
 /// An engine with tables of a size, and what it is asked.
@@ -158,9 +181,7 @@ impl Engine {
         let rows = std::iter::repeat_with(|| random.usize(..size.subscriptions / 4) * 4).take(ASKED);
         let asked = rows.map(|row| {
             let (application, api) = subscribed(row, size);
-            let field = format!("Bearer {}", rows::consumer_key(application));
-            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::try_from(field).expect("letters"))]);
-            (rows::path(api, row % RESOURCES / 2 * 2), headers)
+            (rows::path(api, row % RESOURCES / 2 * 2), headers_of(&rows::consumer_key(application)))
         });
         let asked = asked.collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -169,6 +190,10 @@ impl Engine {
 
     fn check(&self, n: usize) -> bool {
         let (path, headers) = &self.asked[n];
+        self.ask(path, headers)
+    }
+
+    fn ask(&self, path: &str, headers: &HeaderMap) -> bool {
         let request = CheckRequest {
             method: &Method::GET,
             host: "api.example.com",
@@ -190,11 +215,54 @@ impl Engine {
     }
 }
 
+fn headers_of(token: &str) -> HeaderMap {
+    let field = HeaderValue::try_from(format!("Bearer {token}")).expect("letters and digits");
+    HeaderMap::from_iter([(AUTHORIZATION, field)])
+}
+
 /// The best of several rounds of each, taken in turn.
 fn compared(few: &Engine, many: &Engine, among: usize) -> (f64, f64) {
     (0..ROUNDS).fold((f64::MAX, f64::MAX), |(a, b), _| (few.round(among).min(a), many.round(among).min(b)))
 }
 
+/// The longest of many changes of one row, each seen by the very next check.
+fn changes(engine: &Engine) -> Result<Vec<(&'static str, Duration)>, Error> {
+    let store = &engine.authorizer.store;
+    let apply = |change: Change| {
+        let begun = Instant::now();
+        store.apply(&change).map_err(|problems| format!("{problems:?}"))?;
+        Ok::<Duration, Error>(begun.elapsed())
+    };
+    let mut longest = [Duration::ZERO; 4];
+    for n in 0..CHANGES {
+        // Every fourth subscription has the tier with room.
+        let (application, api) = subscribed(n * 4, LARGE);
+        let (name, id) = (format!("application-{application}"), format!("Api{api}:v1"));
+        let headers = headers_of(&rows::consumer_key(application));
+        let path = rows::path(api, 0);
+        let passes = || engine.ask(&path, &headers);
+        let subscription = json!({"application": name, "api": id, "tier": "Counted"});
+        assert!(passes(), "it is subscribed");
+        let key = RowKey::Subscription { application: name, api: id };
+        longest[0] = longest[0].max(apply(Change::Remove(key))?);
+        assert!(!passes(), "the next check sees it");
+        let row = Row::Subscription(serde_json::from_value(subscription)?);
+        longest[1] = longest[1].max(apply(Change::Insert(row))?);
+        assert!(passes(), "and that it is back");
+        let new = json!({"name": format!("new-{n}"), "owner": "o", "keys": [{"consumer_key": format!("new-{n}")}]});
+        longest[2] = longest[2].max(apply(Change::Insert(Row::Application(serde_json::from_value(new)?)))?);
+        let new = json!({
+            "name": format!("New{n}"), "context": format!("/new{n}"), "upstream": "http://127.0.0.1:3000",
+            "subscription": "none", "resources": [{"path": "/a"}, {"path": "/b/{id}"}],
+        });
+        longest[3] = longest[3].max(apply(Change::Insert(Row::Api(Box::new(serde_json::from_value(new)?))))?);
+        assert!(engine.ask(&format!("/new{n}/b/1"), &headers), "the next check sees it");
+    }
+    let what = ["a subscription removed", "a subscription added", "an application added", "an API added"];
+    Ok(what.into_iter().zip(longest).collect())
+}
+
+const CHANGES: usize = 200;
 const ASKED: usize = 1024;
 const CHECKS: usize = 20 * ASKED;
 const ROUNDS: usize = 25;
@@ -232,6 +300,9 @@ const ASKED_PROVIDER: &str = r#"
 name = "idp"
 connector = "oidc"
 issuer = "https://idp.example.com/realms/shop"
+validation = "introspect"
+discovery = false
+introspection_endpoint = "https://idp.example.com/introspect"
 [[tiers]]
 name = "Counted"
 requests = 2_000_000_000

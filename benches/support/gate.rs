@@ -16,7 +16,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A gate that runs until this is dropped.
 pub(crate) struct Gate {
-    child: Child,
+    pub(crate) child: Child,
     admin: u16,
     _dir: tempfile::TempDir,
 }
@@ -59,22 +59,8 @@ impl Gate {
 
     /// Bytes of resident memory.
     pub(crate) fn resident(&self) -> Result<u64, Error> {
-        self.memory("VmRSS:")
-    }
-
-    /// The most that was resident since the start, or since the last reset.
-    pub(crate) fn peak(&self) -> Result<u64, Error> {
-        self.memory("VmHWM:")
-    }
-
-    /// Begins a new peak.
-    pub(crate) fn reset_peak(&self) -> Result<(), Error> {
-        Ok(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
-    }
-
-    fn memory(&self, name: &str) -> Result<u64, Error> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such line")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 

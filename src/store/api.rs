@@ -13,7 +13,7 @@ use super::{
     Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
     TokenPlace, Upstream, Upstreams,
     resource::Placement,
-    settings::{ApiSettings, OneOrMany, ResourceSettings, TableSettings, TierLevel},
+    settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
     source::Named,
     suggest::{Problems, Suggest},
@@ -44,12 +44,17 @@ pub(super) fn id(api: &ApiSettings) -> String {
 }
 
 impl<'a> ApiBuilder<'a> {
-    pub(super) fn new(tiers: &'a Tiers, settings: &'a TableSettings<'_>) -> Self {
+    pub(super) fn new(
+        tiers: &'a Tiers,
+        key_managers: &'a [String],
+        issuers: &'a [&'a str],
+        fault_format: FaultFormat,
+    ) -> Self {
         Self {
             tiers,
-            key_managers: settings.key_managers,
-            issuers: &settings.issuers,
-            fault_format: settings.gate.fault_format,
+            key_managers,
+            issuers,
+            fault_format,
             upstreams: HashMap::new(),
             methods: HashSet::new(),
             scopes: HashSet::new(),
@@ -104,7 +109,8 @@ impl<'a> ApiBuilder<'a> {
             context: contexts.first().map_or("", String::as_str).into(),
             id: id.into(),
         };
-        (api, Placement { hosts, contexts, resources: sound })
+        let resources = (sound.len() < api.resources.len()).then_some(sound);
+        (api, Placement { hosts, contexts, resources })
     }
 
     /// One resource, and whether its template and verbs are good.

@@ -1,23 +1,21 @@
 //! From the configuration, and rows that stand elsewhere, to a [`Snapshot`]: all mistakes in one run, each with its
 //! field's path. Rows are taken one by one and not kept: what they became is all that stays.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
-use crate::{
-    problem::{Place, Problem},
-    telemetry::ApiCounters,
-};
+use crate::problem::{Place, Problem};
 
 use super::{
     Api, Application, ConsumerKey, Gate, Snapshot, Subject, Subscription, Tier,
     api::{ApiBuilder, NO_KEY_MANAGER},
-    application::ConsumerKeys,
-    index::Index,
+    application::ConsumerKeysBuilder,
     metadata::Documents,
     resource::{Placement, Routes},
+    rows::{Finder, Rows, RowsBuilder, number},
     settings::{ApiSettings, ApplicationSettings, KeySettings, SubscriptionSettings, TableSettings, TierLevel},
+    snapshot::Names,
     source::{Named, Origins, Pass, Row, Source},
-    subscription::Subscriptions,
+    subscription::SubscriptionsBuilder,
     suggest::{Problems, Suggest},
     tiers::Tiers,
 };
@@ -40,7 +38,8 @@ pub(super) fn snapshot(
         }
     });
 
-    let mut apis = Apis::new(ApiBuilder::new(&tiers, settings));
+    let mut apis =
+        Apis::new(ApiBuilder::new(&tiers, settings.key_managers, &settings.issuers, settings.gate.fault_format));
     let mut applications = Applications::new(&tiers, settings.key_managers);
     for api in settings.apis {
         apis.add(api, None, &mut problems);
@@ -61,7 +60,9 @@ pub(super) fn snapshot(
         applications: &applications,
         // Who names a row that could not be read is not wrong.
         unread,
-        rows: Subscriptions::with_capacity(settings.subscriptions.len()),
+        api_uses: vec![0; apis.rows.len()],
+        application_uses: vec![0; applications.rows.len()],
+        rows: SubscriptionsBuilder::new(),
     };
     for (n, subscription) in settings.subscriptions.iter().enumerate() {
         subscriptions.add(Named::Config("subscriptions", n), subscription, &mut problems);
@@ -72,25 +73,41 @@ pub(super) fn snapshot(
             subscriptions.add(Named::Line("subscription"), &subscription, problems);
         }
     });
-    let mut subscriptions = subscriptions.rows;
+    let SubscriptionBuilder { rows: subscriptions, api_uses, application_uses, .. } = subscriptions;
     problems.into_result()?;
-    subscriptions.shrink();
-    let Applications { rows: mut applications, mut keys, .. } = applications;
-    let Apis { rows: mut apis, .. } = apis;
-    applications.shrink_to_fit();
-    apis.shrink_to_fit();
-    keys.shrink();
+    let Applications { rows: applications, keys, mut finder, .. } = applications;
+    let applications = applications.finish();
+    finder.shrink(|hasher, row| hasher.hash_one(applications.get(row as usize).map_or("", |row| &*row.name)));
+    let Apis { rows: apis, placements, finder: api_names, .. } = apis;
     Ok(Snapshot {
-        gate,
-        apis,
+        gate: Arc::new(gate),
+        apis: apis.into(),
         applications,
         generation,
-        no_api_counters: ApiCounters::default(),
+        no_api_counters: Arc::default(),
         routes,
-        documents,
-        consumer_keys: keys,
-        subscriptions,
+        documents: Arc::new(documents),
+        consumer_keys: keys.finish(),
+        subscriptions: subscriptions.finish(),
+        names: Names {
+            key_managers: settings.key_managers.into(),
+            issuers: settings.issuers.iter().map(|issuer| (*issuer).to_owned()).collect(),
+            apis: api_names,
+            applications: finder,
+            placements: rows_of(placements),
+            api_uses: rows_of(api_uses),
+            application_uses: rows_of(application_uses),
+            free_apis: Arc::default(),
+            free_applications: Arc::default(),
+            tiers: Arc::new(tiers),
+        },
     })
+}
+
+fn rows_of<T>(all: impl IntoIterator<Item = T>) -> Rows<T> {
+    let mut rows = RowsBuilder::new();
+    all.into_iter().for_each(|row| rows.push(row));
+    rows.finish()
 }
 
 /// Takes the rows of a pass, until there are too many mistakes. True if some could not be read.
@@ -114,16 +131,16 @@ fn read(
 /// The APIs built so far.
 struct Apis<'a> {
     builder: ApiBuilder<'a>,
-    rows: Vec<Api>,
+    rows: Vec<Arc<Api>>,
     placements: Vec<Placement>,
-    index: Index,
+    finder: Finder,
     origins: Origins,
 }
 
 impl<'a> Apis<'a> {
     fn new(builder: ApiBuilder<'a>) -> Self {
         let (rows, placements) = (Vec::new(), Vec::new());
-        Self { builder, rows, placements, index: Index::default(), origins: Origins::default() }
+        Self { builder, rows, placements, finder: Finder::default(), origins: Origins::default() }
     }
 
     fn add(&mut self, settings: &ApiSettings, place: Option<&Place>, problems: &mut Problems) {
@@ -131,22 +148,24 @@ impl<'a> Apis<'a> {
         let at = self.origins.named("apis", "api", row);
         problems.stand_at(place);
         let (api, placement) = self.builder.build(at, settings, problems);
-        self.rows.push(api);
-        self.placements.push(placement);
-        let Some(row) = row_number(row, at, problems) else { return };
-        if let Some(earlier) = self.index.add(row, |row| &self.rows[row as usize].id) {
+        if let Some(earlier) = self.find(&api.id) {
             let earlier = self.origins.told("apis", earlier as usize);
             problems.add(format!("{at}.name"), format!("{earlier} has this name and version too"));
         }
+        let hash = self.finder.hash(&*api.id);
+        self.rows.push(Arc::new(api));
+        self.placements.push(placement);
+        let rows = &self.rows;
+        self.finder.add(hash, number(row), |hasher, row| hasher.hash_one(&*rows[row as usize].id));
     }
 
     fn find(&self, id: &str) -> Option<u32> {
-        self.index.find(id, |row| &self.rows[row as usize].id)
+        self.finder.find(self.finder.hash(id), |row| *self.rows[row as usize].id == *id)
     }
 
     /// How requests find them.
     fn lay_out(&self, problems: &mut Problems) -> (Routes, Documents) {
-        let documents = Documents::build(&self.rows, &self.origins, problems);
+        let documents = Documents::build(&self.rows, &|_| true, &self.origins, problems);
         let (routes, conflicts) = Routes::build(&self.rows, &self.placements);
         for conflict in conflicts {
             let ((api, resource), (earlier_api, earlier)) = (conflict.later, conflict.earlier);
@@ -167,47 +186,61 @@ impl<'a> Apis<'a> {
 struct Applications<'a> {
     tiers: &'a Tiers,
     key_managers: &'a [String],
-    rows: Vec<Application>,
-    keys: ConsumerKeys,
-    index: Index,
+    rows: RowsBuilder<Application>,
+    keys: ConsumerKeysBuilder,
+    finder: Finder,
     origins: Origins,
 }
 
 impl<'a> Applications<'a> {
     fn new(tiers: &'a Tiers, key_managers: &'a [String]) -> Self {
-        let (rows, keys) = (Vec::new(), ConsumerKeys::default());
-        Self { tiers, key_managers, rows, keys, index: Index::default(), origins: Origins::default() }
+        let (rows, keys) = (RowsBuilder::new(), ConsumerKeysBuilder::new(key_managers));
+        Self { tiers, key_managers, rows, keys, finder: Finder::default(), origins: Origins::default() }
     }
 
     fn add(&mut self, settings: &ApplicationSettings, place: Option<&Place>, problems: &mut Problems) {
         let row = self.origins.add(place);
         let at = self.origins.named("applications", "application", row);
         problems.stand_at(place);
-        self.rows.push(application(at, settings, self.tiers, problems));
-        let Some(row) = row_number(row, at, problems) else { return };
-        if let Some(earlier) = self.index.add(row, |row| &self.rows[row as usize].name) {
+        let mut new = application(at, settings, self.tiers, problems);
+        if let Some(earlier) = self.find(&new.name) {
             let earlier = self.origins.told("applications", earlier as usize);
             problems.add(format!("{at}.name"), format!("{earlier} has this name too"));
         }
+        let mut keys = Vec::with_capacity(settings.keys.len());
         for (m, key) in settings.keys.iter().enumerate() {
             let field = |name: &str| format!("{at}.keys[{m}].{name}");
-            problems.refuse_empty(&key.consumer_key, || field("consumer_key"));
-            let Some(key_manager) = key_manager(key, self.key_managers, &field, problems) else { continue };
-            let value = ConsumerKey { application: row, key_type: key.key_type };
-            if let Some(earlier) = self.keys.add(key_manager, &key.consumer_key, value) {
-                let earlier = self.origins.told("applications", earlier.application as usize);
-                problems.add(field("consumer_key"), format!("{earlier} has this key of this key manager too"));
+            let Some(key_manager) = checked_key(key, self.key_managers, &field, problems) else { continue };
+            let value = ConsumerKey { application: number(row), key_type: key.key_type };
+            match self.keys.add(key_manager, &key.consumer_key, value) {
+                Ok(row) => keys.push(row),
+                Err(earlier) => {
+                    let earlier = self.origins.told("applications", earlier.application as usize);
+                    problems.add(field("consumer_key"), format!("{earlier} has this key of this key manager too"));
+                }
             }
         }
+        new.keys = keys.into();
+        let hash = self.finder.hash(&*new.name);
+        self.rows.push(new);
+        let rows = &self.rows;
+        let name = |row: u32| rows.get(row).map_or("", |row| &*row.name);
+        self.finder.add(hash, number(row), |hasher, row| hasher.hash_one(name(row)));
     }
 
     fn find(&self, name: &str) -> Option<u32> {
-        self.index.find(name, |row| &self.rows[row as usize].name)
+        let is_it = |row: u32| self.rows.get(row).is_some_and(|row| *row.name == *name);
+        self.finder.find(self.finder.hash(name), is_it)
     }
 }
 
 /// The application that stands `at`; only good if no problem was added.
-fn application(at: Named, settings: &ApplicationSettings, tiers: &Tiers, problems: &mut Problems) -> Application {
+pub(super) fn application(
+    at: Named,
+    settings: &ApplicationSettings,
+    tiers: &Tiers,
+    problems: &mut Problems,
+) -> Application {
     problems.refuse_empty(&settings.name, || format!("{at}.name"));
     problems.refuse_empty(&settings.owner, || format!("{at}.owner"));
     let picked = tiers.pick(&settings.tier, TierLevel::Application, || format!("{at}.tier"), problems);
@@ -217,15 +250,19 @@ fn application(at: Named, settings: &ApplicationSettings, tiers: &Tiers, problem
         owner: settings.owner.as_str().into(),
         tier_name,
         tier: limits.map(|limits| Tier::new(limits, Subject::Application(&settings.name))),
+        keys: Box::default(),
     }
 }
 
-fn row_number(row: usize, at: Named, problems: &mut Problems) -> Option<u32> {
-    let number = u32::try_from(row).ok();
-    if number.is_none() {
-        problems.add(at.to_string(), "is one of more than 2^32 rows");
-    }
-    number
+/// The key manager of a key, whose text is looked at too.
+pub(super) fn checked_key<'a>(
+    key: &'a KeySettings,
+    known: &'a [String],
+    field: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<&'a str> {
+    problems.refuse_empty(&key.consumer_key, || field("consumer_key"));
+    key_manager(key, known, field, problems)
 }
 
 /// Whose key it is: as it says, or the only one there is.
@@ -255,39 +292,58 @@ struct SubscriptionBuilder<'a> {
     apis: &'a Apis<'a>,
     applications: &'a Applications<'a>,
     unread: bool,
-    rows: Subscriptions,
+    /// How many subscriptions each has.
+    api_uses: Vec<u32>,
+    application_uses: Vec<u32>,
+    rows: SubscriptionsBuilder,
 }
 
 impl SubscriptionBuilder<'_> {
     fn add(&mut self, at: Named, settings: &SubscriptionSettings, problems: &mut Problems) {
-        let Some(subscription) = self.subscription(at, settings, problems) else { return };
-        if !self.rows.add(subscription) {
-            problems.add(format!("{at}.api"), "the application is subscribed to this API already");
-        }
-    }
-
-    fn subscription(&self, at: Named, it: &SubscriptionSettings, problems: &mut Problems) -> Option<Subscription> {
-        let application = self.applications.find(&it.application);
+        let application = self.applications.find(&settings.application);
         if application.is_none() && !self.unread {
-            let nearest = problems.nearest(&it.application, self.applications.rows.iter().map(|row| &*row.name));
-            problems.add(format!("{at}.application"), Suggest("no application has this name", nearest));
+            let names = self.applications.rows.iter().map(|row| &*row.name);
+            let nearest = problems.nearest(&settings.application, names);
+            problems.add(format!("{at}.application"), Suggest(NO_APPLICATION, nearest));
         }
-        let api = self.apis.find(&it.api);
+        let api = self.apis.find(&settings.api);
         if api.is_none() && !self.unread {
-            let nearest = problems.nearest(&it.api, self.apis.rows.iter().map(|row| &*row.id));
-            problems.add(format!("{at}.api"), Suggest("no API has this name and version (name:version)", nearest));
+            let nearest = problems.nearest(&settings.api, self.apis.rows.iter().map(|row| &*row.id));
+            problems.add(format!("{at}.api"), Suggest(NO_API, nearest));
         }
-        let tier = self.tiers.pick(&it.tier, TierLevel::Subscription, || format!("{at}.tier"), problems)?;
-        let subject = Subject::Subscription(&it.application, &it.api);
-        Some(Subscription {
-            application: application?,
-            api: api?,
-            state: it.state,
-            tier_name: tier.name,
-            tier: tier.limits.map(|limits| Tier::new(limits, subject)),
-        })
+        let of = (application.unwrap_or_default(), api.unwrap_or_default());
+        let row = subscription(at, settings, of, self.tiers, problems);
+        let (Some(application), Some(api), Some(row)) = (application, api, row) else { return };
+        if !self.rows.add(row) {
+            problems.add(format!("{at}.api"), SUBSCRIBED);
+        }
+        self.api_uses[api as usize] += 1;
+        self.application_uses[application as usize] += 1;
     }
 }
+
+/// The subscription that stands `at`, of an application to an API; none if its tier is wrong.
+pub(super) fn subscription(
+    at: Named,
+    settings: &SubscriptionSettings,
+    (application, api): (u32, u32),
+    tiers: &Tiers,
+    problems: &mut Problems,
+) -> Option<Subscription> {
+    let tier = tiers.pick(&settings.tier, TierLevel::Subscription, || format!("{at}.tier"), problems)?;
+    let subject = Subject::Subscription(&settings.application, &settings.api);
+    Some(Subscription {
+        application,
+        api,
+        state: settings.state,
+        tier_name: tier.name,
+        tier: tier.limits.map(|limits| Tier::new(limits, subject)),
+    })
+}
+
+pub(super) const NO_APPLICATION: &str = "no application has this name";
+pub(super) const NO_API: &str = "no API has this name and version (name:version)";
+pub(super) const SUBSCRIBED: &str = "the application is subscribed to this API already";
 
 /// So many mistakes of rows are told in a pass, then reading ends.
 const MOST_MISTAKES: usize = 100;

@@ -1,7 +1,7 @@
 //! What an API tells clients of itself: protected resource metadata (RFC 9728), by which they find the providers whose
 //! tokens it takes. Made once, of the configuration alone: nothing that a request says gets into it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -129,14 +129,19 @@ impl ResourceMetadata {
 }
 
 /// The documents by their paths.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Documents(HashMap<Box<str>, Vec<u32>>);
 
 impl Documents {
-    /// Of all APIs that publish one. Two at the same place are a problem.
-    pub(super) fn build(apis: &[Api], origins: &Origins, problems: &mut Problems) -> Self {
+    /// Of all APIs that are served and publish one. Two at the same place are a problem.
+    pub(super) fn build(
+        apis: &[Arc<Api>],
+        served: &dyn Fn(u32) -> bool,
+        origins: &Origins,
+        problems: &mut Problems,
+    ) -> Self {
         let mut by_path: HashMap<Box<str>, Vec<u32>> = HashMap::new();
-        for (n, api) in (0u32..).zip(apis) {
+        for (n, api) in (0u32..).zip(apis).filter(|(n, _)| served(*n)) {
             let Some(metadata) = &api.metadata else { continue };
             let there = by_path.entry(metadata.path().into()).or_default();
             let host = |n: u32| apis[n as usize].metadata.as_ref().map(|metadata| &*metadata.host);
@@ -152,7 +157,7 @@ impl Documents {
     }
 
     /// Index of the API whose document is at this very path; none where two would fit a host equally well.
-    pub(super) fn find(&self, apis: &[Api], host: &str, path: &str) -> Option<u32> {
+    pub(super) fn find(&self, apis: &[Arc<Api>], host: &str, path: &str) -> Option<u32> {
         let rank = |n: u32| Some((apis.get(n as usize)?.metadata.as_ref()?.rank(host)?, n));
         let mut fitting: Vec<(u8, u32)> = self.0.get(path)?.iter().filter_map(|n| rank(*n)).collect();
         fitting.sort_unstable();

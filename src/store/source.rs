@@ -66,7 +66,7 @@ impl fmt::Display for Named {
 }
 
 /// Where the rows of a table stand, to tell of an earlier one: first those of the configuration, then lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Origins {
     configured: usize,
     /// The first row of each file.

@@ -13,6 +13,7 @@ use super::{
 };
 
 /// All tiers that can be named.
+#[derive(Debug, Clone)]
 pub(super) struct Tiers {
     by_name: HashMap<Box<str>, Entry>,
     /// Those that are not built in: which of them each is.
@@ -20,12 +21,14 @@ pub(super) struct Tiers {
     origins: Origins,
 }
 
+#[derive(Debug, Clone)]
 struct Entry {
     label: Arc<Label>,
     level: TierLevel,
     kind: Kind,
 }
 
+#[derive(Debug, Clone)]
 enum Kind {
     Unlimited,
     Limited(Arc<Limits>),
@@ -64,6 +67,18 @@ impl Tiers {
         }
         self.configured.insert(tier.name.as_str().into(), n);
         let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+        self.add(&tier.name, tier.level, kind);
+    }
+
+    /// Whether a tier has this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Adds a tier whose name no other has.
+    pub(super) fn insert(&mut self, tier: &TierSettings, problems: &mut Problems) {
+        problems.refuse_empty(&tier.name, || "tier.name".into());
+        let kind = limits(tier, "tier", problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
         self.add(&tier.name, tier.level, kind);
     }
 
