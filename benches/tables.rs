@@ -81,8 +81,11 @@ fn main() -> Result<(), Error> {
     // Every row another one: what the caches of the processor miss.
     let (few_spread, many_spread) = compared(&few, &many, ASKED);
     println!("{:<44} {few_spread:>9.0} ns, {many_spread:.0} ns", "the same of 1024 callers and resources");
-    for (what, longest) in changes(&many)? {
-        tell(&format!("longest of {CHANGES} changes: {what}"), longest.as_secs_f64() * 1e3, "ms", CHANGE_MS);
+    for (what, mut times) in changes(&many)? {
+        times.sort_unstable();
+        let (median, most) = (times[CHANGES / 2], times[CHANGES * 19 / 20]);
+        println!("{what:<44} {:>9.2} ms  (median of {CHANGES})", median.as_secs_f64() * 1e3);
+        tell("  19 of 20 take at most", most.as_secs_f64() * 1e3, "ms", CHANGE_MS);
     }
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join(", ")).into()) }
 }
@@ -114,7 +117,7 @@ async fn as_process(folder: &Path) -> Result<Taken, Error> {
     let resident = gate.resident()? as f64 / 1e6;
 
     let next = tempfile::tempdir()?;
-    let mut peaks = Vec::new();
+    let mut peak = 0.0_f64;
     for (n, state) in ["BLOCKED", "UNBLOCKED", "ON_HOLD"].into_iter().enumerate() {
         rows::write(next.path(), LARGE, state)?;
         reset_peak(&gate)?;
@@ -130,16 +133,19 @@ async fn as_process(folder: &Path) -> Result<Taken, Error> {
         }
         let took = begun.elapsed().as_secs_f64();
         sleep(Duration::from_millis(500)).await;
-        let (peak, after) = (peak(&gate)? as f64 / 1e6, gate.resident()? as f64 / 1e6);
-        println!("reload {}: {took:>6.2} s, peak {peak:.0} MB, then {after:.0} MB", n + 1);
-        peaks.push((peak, after));
+        let (most, after) = (peak_of(&gate)? as f64 / 1e6, gate.resident()? as f64 / 1e6);
+        println!("reload {}: {took:>6.2} s, peak {most:.0} MB, then {after:.0} MB", n + 1);
+        peak = peak.max(most);
     }
-    let peak = peaks.iter().fold(0.0, |most: f64, (peak, _)| most.max(*peak));
-    Ok(Taken { ready, resident, peak, after: peaks[peaks.len() - 1].1 })
+    for seconds in [5, 10] {
+        sleep(Duration::from_secs(5)).await;
+        println!("{seconds} s later: {:.0} MB", gate.resident()? as f64 / 1e6);
+    }
+    Ok(Taken { ready, resident, peak, after: gate.resident()? as f64 / 1e6 })
 }
 
 /// The most bytes that were resident since the last reset.
-fn peak(gate: &Gate) -> Result<u64, Error> {
+fn peak_of(gate: &Gate) -> Result<u64, Error> {
     let text = fs::read_to_string(format!("/proc/{}/status", gate.child.id()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
@@ -225,15 +231,15 @@ fn compared(few: &Engine, many: &Engine, among: usize) -> (f64, f64) {
     (0..ROUNDS).fold((f64::MAX, f64::MAX), |(a, b), _| (few.round(among).min(a), many.round(among).min(b)))
 }
 
-/// The longest of many changes of one row, each seen by the very next check.
-fn changes(engine: &Engine) -> Result<Vec<(&'static str, Duration)>, Error> {
+/// How long changes of one row take, each seen by the very next check.
+fn changes(engine: &Engine) -> Result<Vec<(&'static str, Vec<Duration>)>, Error> {
     let store = &engine.authorizer.store;
     let apply = |change: Change| {
         let begun = Instant::now();
         store.apply(&change).map_err(|problems| format!("{problems:?}"))?;
         Ok::<Duration, Error>(begun.elapsed())
     };
-    let mut longest = [Duration::ZERO; 4];
+    let mut times: [Vec<Duration>; 4] = Default::default();
     for n in 0..CHANGES {
         // Every fourth subscription has the tier with room.
         let (application, api) = subscribed(n * 4, LARGE);
@@ -244,22 +250,22 @@ fn changes(engine: &Engine) -> Result<Vec<(&'static str, Duration)>, Error> {
         let subscription = json!({"application": name, "api": id, "tier": "Counted"});
         assert!(passes(), "it is subscribed");
         let key = RowKey::Subscription { application: name, api: id };
-        longest[0] = longest[0].max(apply(Change::Remove(key))?);
+        times[0].push(apply(Change::Remove(key))?);
         assert!(!passes(), "the next check sees it");
         let row = Row::Subscription(serde_json::from_value(subscription)?);
-        longest[1] = longest[1].max(apply(Change::Insert(row))?);
+        times[1].push(apply(Change::Insert(row))?);
         assert!(passes(), "and that it is back");
         let new = json!({"name": format!("new-{n}"), "owner": "o", "keys": [{"consumer_key": format!("new-{n}")}]});
-        longest[2] = longest[2].max(apply(Change::Insert(Row::Application(serde_json::from_value(new)?)))?);
+        times[2].push(apply(Change::Insert(Row::Application(serde_json::from_value(new)?)))?);
         let new = json!({
             "name": format!("New{n}"), "context": format!("/new{n}"), "upstream": "http://127.0.0.1:3000",
             "subscription": "none", "resources": [{"path": "/a"}, {"path": "/b/{id}"}],
         });
-        longest[3] = longest[3].max(apply(Change::Insert(Row::Api(Box::new(serde_json::from_value(new)?))))?);
+        times[3].push(apply(Change::Insert(Row::Api(Box::new(serde_json::from_value(new)?))))?);
         assert!(engine.ask(&format!("/new{n}/b/1"), &headers), "the next check sees it");
     }
     let what = ["a subscription removed", "a subscription added", "an application added", "an API added"];
-    Ok(what.into_iter().zip(longest).collect())
+    Ok(what.into_iter().zip(times).collect())
 }
 
 const CHANGES: usize = 200;

@@ -17,8 +17,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
-    task::{self, JoinHandle},
+    sync::{mpsc, oneshot, watch},
     time,
 };
 
@@ -69,8 +68,6 @@ impl App {
         }
         let runtime = control_runtime()?;
         let outcome = runtime.block_on(self.serve(doors, file, (logs, access_log.clone()), record));
-        // A configuration that is being read is not waited for.
-        runtime.shutdown_background();
         access_log.shutdown();
         outcome
     }
@@ -361,7 +358,7 @@ fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&
 /// A configuration that is being read, beside everything else; one at a time.
 #[derive(Default)]
 struct Preparing {
-    task: Option<JoinHandle<Result<Prepared, config::Error>>>,
+    task: Option<oneshot::Receiver<Result<Prepared, config::Error>>>,
     /// Something has changed since it began.
     again: bool,
 }
@@ -377,15 +374,28 @@ impl Preparing {
             return;
         }
         let (file, generation) = reloader.next();
-        self.task = Some(task::spawn_blocking(move || reload::prepare(&file, generation)));
+        let (sender, task) = oneshot::channel();
+        // A thread of its own, not one of a pool: what it held goes back to the system when it ends.
+        let begun = thread::Builder::new().name("reload".into()).spawn(move || {
+            let _ = sender.send(reload::prepare(&file, generation));
+        });
+        match begun {
+            Ok(_) => self.task = Some(task),
+            Err(error) => tracing::error!(%error, "no thread to read the configuration; the present one stays"),
+        }
     }
 
     /// Waits for what is being read, if anything is. May be dropped and asked again.
     async fn done(&mut self) -> Result<Prepared, config::Error> {
-        let Some(task) = &mut self.task else { return std::future::pending().await };
-        let outcome = task.await;
-        self.task = None;
-        outcome.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        loop {
+            let Some(task) = &mut self.task else { return std::future::pending().await };
+            let outcome = task.await;
+            self.task = None;
+            match outcome {
+                Ok(prepared) => return prepared,
+                Err(_) => tracing::error!("the configuration could not be read; the present one stays"),
+            }
+        }
     }
 
     /// Begins once more, if something has changed meanwhile.
