@@ -166,7 +166,7 @@ impl Source for TableFiles<'_> {
         for open in &*files {
             let mut place = Place { file: Arc::clone(&open.name), line: 0 };
             let mut goes_on = true;
-            let outcome = open.each_line(&mut |number, line| {
+            let outcome = open.each_line(|number, line| {
                 place.line = number;
                 let mut wrong = |field: &str, message: &str| {
                     problems.push(Problem::new(field, message).at(place.clone()));
@@ -179,7 +179,7 @@ impl Source for TableFiles<'_> {
                     },
                     // Told once, in the first pass.
                     Err(_) if pass != Pass::Tiers => return true,
-                    Err(message) => Err(("line".into(), message)),
+                    Err(message) => Err(("line".into(), message.into())),
                 };
                 goes_on = match row {
                     Ok(row) => {
@@ -259,7 +259,7 @@ impl Open {
     }
 
     /// Hands out each line by its number, from 1, without its end; false ends it.
-    fn each_line(&self, take: &mut dyn FnMut(u32, Result<&[u8], String>) -> bool) -> io::Result<()> {
+    fn each_line(&self, mut take: impl FnMut(u32, Result<&[u8], &'static str>) -> bool) -> io::Result<()> {
         let mut file = &self.file;
         file.rewind()?;
         let mut reader = BufReader::with_capacity(BUFFER, file);
@@ -276,7 +276,7 @@ impl Open {
                 Ok(text)
             } else {
                 reader.skip_until(b'\n')?;
-                Err(format!("is longer than {}MiB", MAX_LINE >> 20))
+                Err(TOO_LONG)
             };
             if !take(number, text) {
                 break;
@@ -291,4 +291,5 @@ const MOST_FILES: usize = 256;
 const MOST_MISTAKES: usize = 100;
 /// An API of some ten thousand resources.
 const MAX_LINE: u64 = 4 << 20;
+const TOO_LONG: &str = "is longer than 4MiB";
 const BUFFER: usize = 256 << 10;
