@@ -186,6 +186,7 @@ impl App {
                     }
                     let issuers = reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
                     start_issuers(issuers, &self.clock, record.as_ref());
+                    tokio::spawn(give_back());
                     preparing.go_on(&reloader);
                 }
                 _ = signals.terminate.recv() => break,
@@ -406,6 +407,13 @@ impl Preparing {
     }
 }
 
+/// Has the allocator give back what the tables before have left, once the last request that held them is likely over:
+/// it looks for what it can give back when a thread ends.
+async fn give_back() {
+    time::sleep(GIVE_BACK_AFTER).await;
+    let _ = thread::Builder::new().name("give-back".into()).spawn(|| drop(std::hint::black_box(Box::new(0_u8))));
+}
+
 async fn changed(watch: &mut Option<FileWatch>) {
     match watch {
         Some(watch) => watch.changed().await,
@@ -442,6 +450,8 @@ async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     }
 }
 
+/// The allocator itself waits a second.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// In sweeps: a whole table is looked through, and nothing waits for the room.

@@ -186,7 +186,7 @@ mod tests {
             ("{}", &format!(": {FORM}")),
             ("[]", &format!(": {FORM}")),
             ("7", &format!(": {FORM}")),
-            (r#"{"tier": {"name": "A", "#, ": EOF while parsing a value"),
+            (r#"{"tier": {"name": "A", "#, ": EOF while parsing an object"),
             (r#"{"tier": {}} {}"#, ": trailing characters"),
         ] {
             let told = told(line);

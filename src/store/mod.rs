@@ -5,6 +5,8 @@
 mod api;
 mod application;
 mod build;
+#[cfg(test)]
+mod build_tests;
 mod change;
 #[cfg(test)]
 mod change_tests;
