@@ -47,6 +47,7 @@ const ADMIN_PORT: u16 = 18_682;
 const LOAD_S: f64 = 5.0;
 const RESIDENT_MB: f64 = 400.0;
 const PEAK: f64 = 2.0;
+const SETTLED: f64 = 1.2;
 const COST: f64 = 1.1;
 const CHANGE_MS: f64 = 5.0;
 
@@ -74,7 +75,7 @@ fn main() -> Result<(), Error> {
     tell("its processor time", process.processor, "s", LOAD_S);
     tell("resident", process.resident, "MB", RESIDENT_MB);
     tell("peak of a reload over it", process.peak / process.resident, "x", PEAK);
-    tell("resident after it, over it", process.after / process.resident, "x", PEAK);
+    tell("resident after it, over it", process.after / process.resident, "x", SETTLED);
 
     let (few, many) = (Engine::new(small.path(), SMALL)?, Engine::new(large.path(), LARGE)?);
     let (few_hot, many_hot) = compared(&few, &many, 1);
