@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash, Hasher},
     sync::Arc,
 };
 
@@ -190,7 +190,7 @@ impl Routes {
 
     fn remove(&mut self, host: &str, path: &str) {
         let Some(row) = self.find(host, path) else { return };
-        self.finder.remove(self.finder.hash((host, path)), row);
+        self.finder.remove(self.finder.hash(Served { host, path }), row);
         self.hosted -= usize::from(!host.is_empty());
         Arc::make_mut(&mut self.free).push(row);
     }
@@ -246,12 +246,31 @@ impl Routes {
     #[inline]
     fn find(&self, host: &str, path: &str) -> Option<u32> {
         let is_it = |row: u32| self.contexts.get(row as usize).is_some_and(|it| *it.path == *path && *it.host == *host);
-        self.finder.find(self.finder.hash((host, path)), is_it)
+        self.finder.find(self.finder.hash(Served { host, path }), is_it)
+    }
+}
+
+/// What a context is found by.
+struct Served<'a> {
+    host: &'a str,
+    path: &'a str,
+}
+
+impl Hash for Served<'_> {
+    /// In one piece where there is no host, as for most; what is found is compared anyway.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.path.as_bytes());
+        if !self.host.is_empty() {
+            state.write(self.host.as_bytes());
+        }
     }
 }
 
 fn index(contexts: &Rows<Context>, finder: &mut Finder, row: u32) {
-    let key = |row: u32| contexts.get(row as usize).map_or(("", ""), |context| (&*context.host, &*context.path));
+    let key = |row: u32| {
+        let context = contexts.get(row as usize);
+        context.map_or(Served { host: "", path: "" }, |it| Served { host: &it.host, path: &it.path })
+    };
     finder.add(finder.hash(key(row)), row, |hasher, row| hasher.hash_one(key(row)));
 }
 
