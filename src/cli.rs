@@ -134,10 +134,14 @@ fn check(file: &Path, strict: bool) -> End {
         Ok(loaded) => loaded,
         Err(error) => return End::Config(error.to_string()),
     };
-    let traps = settings.fail_open_traps();
-    let warnings = settings.warnings();
-    if let Err(problems) = App::build(settings) {
-        return End::Config(document.explain(problems).to_string());
+    let mut traps = settings.fail_open_traps();
+    let mut warnings = settings.warnings();
+    match App::build(settings) {
+        Ok(app) => {
+            traps.extend_from_slice(&app.table_findings().traps);
+            warnings.extend_from_slice(&app.table_findings().warnings);
+        }
+        Err(problems) => return End::Config(document.explain(problems).to_string()),
     }
     if strict && !traps.is_empty() {
         return End::Config(document.explain(traps).to_string());

@@ -16,7 +16,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A gate that runs until this is dropped.
 pub(crate) struct Gate {
-    child: Child,
+    pub(crate) child: Child,
     admin: u16,
     _dir: tempfile::TempDir,
 }

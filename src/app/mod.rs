@@ -15,7 +15,7 @@ pub use explain::{ExplainError, Question};
 use crate::{
     authserver::{self, Provider},
     authz::Authorizer,
-    config::Settings,
+    config::{Settings, TableFiles, TableFindings},
     connectors,
     net::{Address, Clock, Now, client::Client, tls},
     problem::Problem,
@@ -34,6 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
+    findings: TableFindings,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     authorizer: Arc<Authorizer>,
@@ -132,7 +133,7 @@ impl App {
             Some(tokens),
             Some(tls),
             Some(assertions),
-            Some(tables),
+            Some((tables, findings)),
             Some(revocations),
             Some(sharer),
             Some(providers),
@@ -152,7 +153,24 @@ impl App {
             limiter: Arc::new(Limiter::new()),
             metrics: Arc::clone(&metrics),
         });
-        Ok(Self { settings, clock, metrics, authorizer, key_managers, providers, client, tls, assertions, sharer })
+        Ok(Self {
+            settings,
+            findings,
+            clock,
+            metrics,
+            authorizer,
+            key_managers,
+            providers,
+            client,
+            tls,
+            assertions,
+            sharer,
+        })
+    }
+
+    /// What was seen of the tables' files.
+    pub const fn table_findings(&self) -> &TableFindings {
+        &self.findings
     }
 }
 
@@ -168,10 +186,12 @@ fn keep<T>(problems: &mut Vec<Problem>, built: Result<T, Vec<Problem>>) -> Optio
     built.map_err(|found| problems.extend(found)).ok()
 }
 
-/// The tables that the settings describe.
-fn tables(settings: &Settings, generation: u64) -> Result<Snapshot, Vec<Problem>> {
+/// The tables that the settings describe, and what was seen of their files.
+fn tables(settings: &Settings, generation: u64) -> Result<(Snapshot, TableFindings), Vec<Problem>> {
     let (gate, names) = (settings.gate(), settings.key_manager_names());
-    Snapshot::build(&settings.tables(&gate, &names), generation)
+    let mut files = TableFiles::open(settings)?;
+    let snapshot = Snapshot::build_with(&settings.tables(&gate, &names), &mut files, generation)?;
+    Ok((snapshot, files.into_findings()))
 }
 
 /// The table of revocations, empty.

@@ -1,7 +1,10 @@
 //! A changed configuration, taken while serving: everything new is built beside the old, then swapped. A
 //! bad one changes nothing.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 
@@ -9,10 +12,11 @@ use super::{Embedded, assertions, embedded, keep, key_managers, limit_tokens, lo
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
-    config::{self, Settings},
+    config::{self, Document, Settings, Stamps, TableFindings, TablesSettings},
     net::{Clock, client::Client, tls},
     problem::Problem,
     proxy,
+    store::Snapshot,
     telemetry::{AccessLog, Logs, Metrics},
     token::{Issuer, KeyManagers, settings::KeyManagerSettings},
 };
@@ -22,6 +26,28 @@ use crate::{
 pub(super) struct ConfigStatus {
     pub(super) generation: u64,
     pub(super) last_error: Option<String>,
+}
+
+/// A configuration that was read, and its tables: what takes long, and touches nothing that runs.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    settings: Settings,
+    document: Document,
+    tables: Result<(Snapshot, TableFindings), Vec<Problem>>,
+}
+
+/// Reads the file, and those it names, and builds the tables. Large ones take seconds: not for a thread that serves.
+pub(super) fn prepare(file: &Path, generation: u64) -> Result<Prepared, config::Error> {
+    let (settings, document) = config::load(file)?;
+    let tables = tables(&settings, generation);
+    Ok(Prepared { settings, document, tables })
+}
+
+impl Prepared {
+    /// The files that belong to it, and which content of them was read, where it was.
+    pub(super) fn files(&self) -> (&TablesSettings, Option<&Stamps>) {
+        (&self.settings.tables, self.tables.as_ref().ok().map(|(_, findings)| &findings.stamps))
+    }
 }
 
 /// Takes new settings over into the parts that run.
@@ -44,9 +70,9 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the file and takes it over, or tells why not. Gives back the issuers to start.
-    pub(super) fn reload(&mut self) -> Vec<Arc<Issuer>> {
-        let outcome = self.take_over();
+    /// Takes over what was read, or tells why not. Gives back the issuers to start.
+    pub(super) fn reload(&mut self, prepared: Result<Prepared, config::Error>) -> Vec<Arc<Issuer>> {
+        let outcome = prepared.and_then(|prepared| self.take_over(prepared));
         self.metrics.config_reloaded(outcome.is_ok());
         match outcome {
             Ok(started) => {
@@ -64,15 +90,19 @@ impl Reloader {
         }
     }
 
-    fn take_over(&mut self) -> Result<Vec<Arc<Issuer>>, config::Error> {
-        let (settings, document) = config::load(&self.file)?;
+    /// What [`prepare`] is to read, and the generation of what it reads.
+    pub(super) fn next(&self) -> (PathBuf, u64) {
+        (self.file.clone(), self.status.lock().generation + 1)
+    }
+
+    fn take_over(&mut self, prepared: Prepared) -> Result<Vec<Arc<Issuer>>, config::Error> {
+        let Prepared { settings, document, tables } = prepared;
         let mut problems = settings.problems();
-        let generation = self.status.lock().generation + 1;
-        let tables = keep(&mut problems, tables(&settings, generation));
+        let tables = keep(&mut problems, tables);
         let managers = keep(&mut problems, self.key_managers(&settings));
         let signing = self.proxy.as_ref().and_then(|proxy| proxy.assertions.load_full());
         let minting = keep(&mut problems, assertions(&settings, signing.as_deref(), self.clock.now()));
-        let (Some(tables), Some(managers), Some(minting)) = (tables, managers, minting) else {
+        let (Some((tables, _)), Some(managers), Some(minting)) = (tables, managers, minting) else {
             return Err(document.explain(problems));
         };
         if !problems.is_empty() {

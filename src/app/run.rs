@@ -17,18 +17,19 @@ use parking_lot::Mutex;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time,
 };
 
 use super::{
     App, Error,
-    reload::{ConfigStatus, Reloader},
+    reload::{self, ConfigStatus, Prepared, Reloader},
     watch::FileWatch,
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
     authz::Authorizer,
+    config,
     net::{
         Address, Clock, Room, cpu,
         drain::{Drain, Phase},
@@ -62,7 +63,7 @@ impl App {
         let record = self.open_record()?;
         let doors = self.bind()?;
         bound();
-        for warning in self.settings.warnings() {
+        for warning in self.settings.warnings().iter().chain(&self.findings.warnings) {
             tracing::warn!(field = warning.field, "{}", warning.message);
         }
         let runtime = control_runtime()?;
@@ -151,6 +152,7 @@ impl App {
         started.store(true, Ordering::Release);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
+        let (tables, stamps) = (self.settings.tables.clone(), std::mem::take(&mut self.findings.stamps));
         let mut reloader = file.map(|file| Reloader {
             file: file.to_owned(),
             settings: self.settings,
@@ -166,16 +168,26 @@ impl App {
             status,
         });
         let mut watch = file.and_then(|file| {
-            FileWatch::start(file)
+            FileWatch::start(file, &tables, stamps)
                 .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
                 .ok()
         });
+        let mut preparing = Preparing::default();
         loop {
             tokio::select! {
-                () = changed(&mut watch) => reload(&mut reloader, &self.clock, record.as_ref()),
+                () = changed(&mut watch) => preparing.start(&reloader),
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
-                    reload(&mut reloader, &self.clock, record.as_ref());
+                    preparing.start(&reloader);
+                }
+                prepared = preparing.done() => {
+                    if let (Some(watch), Ok(prepared)) = (&mut watch, &prepared) {
+                        watch.follow(prepared.files());
+                    }
+                    let issuers = reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
+                    start_issuers(issuers, &self.clock, record.as_ref());
+                    tokio::spawn(give_back());
+                    preparing.go_on(&reloader);
                 }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
@@ -347,11 +359,62 @@ fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&
     }
 }
 
-fn reload(reloader: &mut Option<Reloader>, clock: &Arc<Clock>, record: Option<&Record>) {
-    match reloader {
-        Some(reloader) => start_issuers(reloader.reload(), clock, record),
-        None => tracing::info!("the quickstart has no file to reload"),
+/// A configuration that is being read, beside everything else; one at a time.
+#[derive(Default)]
+struct Preparing {
+    task: Option<oneshot::Receiver<Result<Prepared, config::Error>>>,
+    /// Something has changed since it began.
+    again: bool,
+}
+
+impl Preparing {
+    fn start(&mut self, reloader: &Option<Reloader>) {
+        let Some(reloader) = reloader else {
+            tracing::info!("the quickstart has no file to reload");
+            return;
+        };
+        if self.task.is_some() {
+            self.again = true;
+            return;
+        }
+        let (file, generation) = reloader.next();
+        let (sender, task) = oneshot::channel();
+        // A thread of its own, not one of a pool: what it held goes back to the system when it ends.
+        let begun = thread::Builder::new().name("reload".into()).spawn(move || {
+            let _ = sender.send(reload::prepare(&file, generation));
+        });
+        match begun {
+            Ok(_) => self.task = Some(task),
+            Err(error) => tracing::error!(%error, "no thread to read the configuration; the present one stays"),
+        }
     }
+
+    /// Waits for what is being read, if anything is. May be dropped and asked again.
+    async fn done(&mut self) -> Result<Prepared, config::Error> {
+        loop {
+            let Some(task) = &mut self.task else { return std::future::pending().await };
+            let outcome = task.await;
+            self.task = None;
+            match outcome {
+                Ok(prepared) => return prepared,
+                Err(_) => tracing::error!("the configuration could not be read; the present one stays"),
+            }
+        }
+    }
+
+    /// Begins once more, if something has changed meanwhile.
+    fn go_on(&mut self, reloader: &Option<Reloader>) {
+        if std::mem::take(&mut self.again) {
+            self.start(reloader);
+        }
+    }
+}
+
+/// Has the allocator give back what the tables before have left, once the last request that held them is likely over:
+/// it looks for what it can give back when a thread ends.
+async fn give_back() {
+    time::sleep(GIVE_BACK_AFTER).await;
+    let _ = thread::Builder::new().name("give-back".into()).spawn(|| drop(std::hint::black_box(Box::new(0_u8))));
 }
 
 async fn changed(watch: &mut Option<FileWatch>) {
@@ -390,6 +453,8 @@ async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     }
 }
 
+/// The allocator itself waits a second.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// In sweeps: a whole table is looked through, and nothing waits for the room.

@@ -104,7 +104,7 @@ impl Found {
 
     /// The API.
     pub fn api(&self) -> Option<&Api> {
-        self.tables.apis.get(self.api? as usize)
+        self.tables.apis.get(self.api? as usize).map(|api| &**api)
     }
 
     /// The resource.

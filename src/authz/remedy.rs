@@ -56,7 +56,7 @@ impl Case<'_> {
     }
 
     fn no_api(&self) -> (String, String) {
-        let contexts: Vec<&str> = self.found.tables.apis.iter().map(|api| &*api.id).take(MOST_NAMED).collect();
+        let contexts: Vec<&str> = self.found.tables.served().map(|api| &*api.id).take(MOST_NAMED).collect();
         let host =
             if self.request.host.is_empty() { String::new() } else { format!(" for host {}", self.request.host) };
         (

@@ -106,7 +106,11 @@ pub fn load(path: &Path) -> Result<(Settings, Document), Error> {
         return Err(Error::TooLarge { name });
     }
     let Ok(text) = String::from_utf8(bytes) else { return Err(Error::Encoding { name }) };
-    parse(text, format, name)
+    let (mut settings, document) = parse(text, format, name)?;
+    if !settings.tables.files.is_empty() {
+        settings.tables.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    }
+    Ok((settings, document))
 }
 
 /// Understands a configuration's text; `name` is for messages.
@@ -142,9 +146,19 @@ impl Document {
     pub fn explain(&self, problems: Vec<Problem>) -> Error {
         let tree = self.tree().ok();
         let line = |problem: &Problem| tree.as_ref().map_or(1, |tree| self.line_of(tree, &problem.field));
-        let locate = |problem| LocatedProblem { file: self.name.clone(), line: line(&problem), problem };
+        let locate = |problem: Problem| match &problem.place {
+            Some(place) => LocatedProblem { file: place.file.to_string(), line: place.line as usize, problem },
+            None => LocatedProblem { file: self.name.clone(), line: line(&problem), problem },
+        };
         let mut located: Vec<_> = problems.into_iter().map(locate).collect();
-        located.sort_by_key(|located| located.line);
+        // This file's first, then the others in the order they were read.
+        let mut files: Vec<String> = vec![self.name.clone()];
+        for located in &located {
+            if !files.contains(&located.file) {
+                files.push(located.file.clone());
+            }
+        }
+        located.sort_by_key(|located| (files.iter().position(|file| *file == located.file), located.line));
         let mut kept: Vec<LocatedProblem> = Vec::with_capacity(located.len());
         for problem in located {
             if !kept.iter().rev().take_while(|other| other.line == problem.line).any(|other| *other == problem) {

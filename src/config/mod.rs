@@ -12,8 +12,10 @@ mod load;
 mod network;
 mod problems;
 mod reload;
+mod rows;
 mod schema;
 mod strict;
+mod table_files;
 mod tree;
 mod unbuilt;
 
@@ -45,6 +47,7 @@ pub use load::{Document, Error, LocatedProblem, Mistake, load, parse, quickstart
 pub use network::Network;
 pub use reload::restart_only;
 pub use schema::schema;
+pub use table_files::{Stamps, TableFiles, TableFindings, TablesSettings};
 
 use later::{DecisionSettings, ManagementSettings};
 
@@ -73,6 +76,8 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// What must outlive the process.
     pub store: Option<StoreSettings>,
+    /// Rows of tables in files of their own.
+    pub tables: TablesSettings,
     /// What several sidecars share.
     pub shared: Option<SharedSettings>,
     /// What is remembered of tokens.
@@ -120,6 +125,7 @@ impl Default for Settings {
             management: None,
             admin: None,
             store: None,
+            tables: TablesSettings::default(),
             shared: None,
             cache: CacheSettings::default(),
             verification: VerificationSettings::default(),

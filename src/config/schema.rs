@@ -146,6 +146,7 @@ mod tests {
         admin.listen
         store.path
         store.url
+        tables.files = []
         shared.redis
         shared.username
         shared.password

@@ -65,7 +65,7 @@ impl Settings {
         found.0
     }
 
-    fn traps_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
+    pub(super) fn traps_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
         let query = api.token_in.contains(&TokenPlace::Query);
         found.refuse(query, format!("{field}.token_in"), "tokens in a query end up in logs and histories");
         let asks_nothing = api.subscription == SubscriptionRule::None && api.audience.is_empty();
@@ -103,13 +103,17 @@ impl Settings {
     pub fn warnings(&self) -> Vec<Problem> {
         let mut found = Findings(self.fail_open_traps());
         for (index, api) in self.apis.iter().enumerate() {
-            let empty = api.resources.is_empty();
-            found.refuse(empty, format!("apis[{index}].resources"), "is empty: every request to this API is refused");
-            let judged = api.resources.iter().any(|resource| resource.auth == AuthRule::Required);
-            let nobody = judged && self.key_managers.is_empty();
-            found.refuse(nobody, format!("apis[{index}]"), "needs tokens, but there is no key manager to accept any");
+            self.warnings_of_api(&format!("apis[{index}]"), api, &mut found);
         }
         found.0
+    }
+
+    pub(super) fn warnings_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
+        let empty = api.resources.is_empty();
+        found.refuse(empty, format!("{field}.resources"), "is empty: every request to this API is refused");
+        let judged = api.resources.iter().any(|resource| resource.auth == AuthRule::Required);
+        let nobody = judged && self.key_managers.is_empty();
+        found.refuse(nobody, field, "needs tokens, but there is no key manager to accept any");
     }
 }
 

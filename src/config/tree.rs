@@ -87,6 +87,10 @@ fn names(path: &str, name: &str) -> bool {
 
 /// The first name that stands twice in a table, for formats whose parser does not look.
 pub(super) fn duplicate<'a, 'i>(entries: &'a [(Key<'i>, Node<'i>)]) -> Option<&'a Key<'i>> {
+    if entries.len() <= FEW {
+        let mut keys = entries.iter().map(|(key, _)| key).enumerate();
+        return keys.find(|(n, key)| entries[..*n].iter().any(|(other, _)| other.name == key.name)).map(|(_, key)| key);
+    }
     let mut seen = HashSet::with_capacity(entries.len());
     entries.iter().map(|(key, _)| key).find(|key| !seen.insert(&*key.name))
 }
@@ -98,7 +102,7 @@ impl Fault {
     }
 
     /// Notes the place, unless a more exact one is known.
-    fn or_at(mut self, at: usize) -> Self {
+    pub(super) fn or_at(mut self, at: usize) -> Self {
         self.at.get_or_insert(at);
         self
     }

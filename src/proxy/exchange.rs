@@ -132,7 +132,7 @@ impl Exchange {
         let Label { index, outcome, reason } = self.verdict_label;
         let (counters, api) = match self.found.api() {
             Some(api) => (&api.counters, &*api.name),
-            None => (&self.found.tables.no_api_counters, "_none"),
+            None => (&*self.found.tables.no_api_counters, "_none"),
         };
         self.observer.metrics.count_request(counters, Door::Proxy, api, index, outcome, reason);
     }

@@ -13,8 +13,9 @@ use super::{
     Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
     TokenPlace, Upstream, Upstreams,
     resource::Placement,
-    settings::{ApiSettings, OneOrMany, ResourceSettings, TableSettings, TierLevel},
+    settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
+    source::Named,
     suggest::{Problems, Suggest},
     template,
     tier::Digest,
@@ -43,12 +44,17 @@ pub(super) fn id(api: &ApiSettings) -> String {
 }
 
 impl<'a> ApiBuilder<'a> {
-    pub(super) fn new(tiers: &'a Tiers, settings: &'a TableSettings<'_>) -> Self {
+    pub(super) fn new(
+        tiers: &'a Tiers,
+        key_managers: &'a [String],
+        issuers: &'a [&'a str],
+        fault_format: FaultFormat,
+    ) -> Self {
         Self {
             tiers,
-            key_managers: settings.key_managers,
-            issuers: &settings.issuers,
-            fault_format: settings.gate.fault_format,
+            key_managers,
+            issuers,
+            fault_format,
             upstreams: HashMap::new(),
             methods: HashSet::new(),
             scopes: HashSet::new(),
@@ -56,9 +62,9 @@ impl<'a> ApiBuilder<'a> {
         }
     }
 
-    /// The `n`th API and where it is served; only good if no problem was added.
-    pub(super) fn build(&mut self, n: usize, api: &ApiSettings, problems: &mut Problems) -> (Api, Placement) {
-        let field = |name: &str| format!("apis[{n}].{name}");
+    /// The API that stands `at` and where it is served; only good if no problem was added.
+    pub(super) fn build(&mut self, at: Named, api: &ApiSettings, problems: &mut Problems) -> (Api, Placement) {
+        let field = |name: &str| format!("{at}.{name}");
         let id = id(api);
         problems.refuse_empty(&api.name, || field("name"));
         let contexts = contexts(api, &field, problems);
@@ -74,7 +80,7 @@ impl<'a> ApiBuilder<'a> {
         let mut sound = Vec::with_capacity(api.resources.len());
         let mut resources = Vec::with_capacity(api.resources.len());
         for (m, settings) in api.resources.iter().enumerate() {
-            let (mut resource, is_sound) = self.resource((n, m), &id, settings, problems);
+            let (mut resource, is_sound) = self.resource((at, m), &id, settings, problems);
             if replaces {
                 resource.tier = None;
             }
@@ -92,7 +98,7 @@ impl<'a> ApiBuilder<'a> {
             token_in_header: places(api, TokenPlace::Header, &field, problems),
             token_in_query: api.token_in.contains(&TokenPlace::Query),
             key_managers: self.key_manager_set(&api.key_managers, &field, problems),
-            audience: texts(&api.audience, &|m| format!("apis[{n}].audience[{m}]"), problems),
+            audience: texts(&api.audience, &|m| format!("{at}.audience[{m}]"), problems),
             subscription: api.subscription,
             tier,
             fault_format: api.fault_format.unwrap_or(self.fault_format),
@@ -103,18 +109,19 @@ impl<'a> ApiBuilder<'a> {
             context: contexts.first().map_or("", String::as_str).into(),
             id: id.into(),
         };
-        (api, Placement { hosts, contexts, resources: sound })
+        let resources = (sound.len() < api.resources.len()).then_some(sound);
+        (api, Placement { hosts, contexts, resources })
     }
 
     /// One resource, and whether its template and verbs are good.
     fn resource(
         &mut self,
-        (n, m): (usize, usize),
+        (at, m): (Named, usize),
         api: &str,
         settings: &ResourceSettings,
         problems: &mut Problems,
     ) -> (Resource, bool) {
-        let field = |name: &str| format!("apis[{n}].resources[{m}].{name}");
+        let field = |name: &str| format!("{at}.resources[{m}].{name}");
         let template = template::template(&settings.path);
         if let Err(message) = &template {
             problems.add(field("path"), message);
@@ -128,7 +135,7 @@ impl<'a> ApiBuilder<'a> {
         if settings.auth == AuthRule::None && settings.auth_level != AuthLevel::Any {
             problems.add(field("auth_level"), "is of no use where auth = \"none\": no token is looked at");
         }
-        let scopes = words(&settings.scopes, &field("scopes"), problems);
+        let scopes = words(&settings.scopes, &|m| format!("{}[{m}]", field("scopes")), problems);
         let resource = Resource {
             template: self.shared_template(&settings.path),
             methods,
@@ -316,12 +323,12 @@ fn method(text: &str) -> Result<Method, &'static str> {
 }
 
 /// Words that a challenge can list (RFC 6749 section 3.3, RFC 9470 section 3).
-fn words(given: &[String], field: &str, problems: &mut Problems) -> Vec<Box<str>> {
+fn words(given: &[String], field: &dyn Fn(usize) -> String, problems: &mut Problems) -> Vec<Box<str>> {
     let is_word_char = |c: char| matches!(c, '!'..='~') && c != '"' && c != '\\';
     for (m, word) in given.iter().enumerate() {
         if word.is_empty() || !word.chars().all(is_word_char) {
             let message = "is visible ASCII without spaces, quotes and backslashes, and not empty";
-            problems.add(format!("{field}[{m}]"), message);
+            problems.add(field(m), message);
         }
     }
     given.iter().map(|word| word.as_str().into()).collect()
@@ -344,7 +351,7 @@ fn sign_in(
     }
     given.iter().any(|(_, given)| *given).then(|| {
         Box::new(SignIn {
-            acr_values: words(acr_values, &field("acr_values"), problems).into(),
+            acr_values: words(acr_values, &|m| format!("{}[{m}]", field("acr_values")), problems).into(),
             max_age_s: max_age.map(|Span(age)| age.as_secs()),
         })
     })

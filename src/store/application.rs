@@ -1,13 +1,14 @@
 //! Applications and their consumer keys.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
-use hashbrown::HashMap;
-
-use super::{KeyType, Label, Tier};
+use super::{
+    KeyType, Label, Tier,
+    rows::{Finder, Rows, RowsBuilder, number},
+};
 
 /// One application.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Application {
     /// Name.
     pub name: Label,
@@ -17,6 +18,8 @@ pub struct Application {
     pub tier_name: Arc<Label>,
     /// Application-level tier, counted per user. None: unlimited.
     pub tier: Option<Tier>,
+    /// Its rows among the consumer keys.
+    pub(super) keys: Box<[u32]>,
 }
 
 /// What a consumer key stands for.
@@ -28,30 +31,98 @@ pub struct ConsumerKey {
     pub key_type: KeyType,
 }
 
-/// Key manager's name → consumer key → its application.
-#[derive(Debug, Default)]
+/// Key manager and consumer key → its application.
+#[derive(Debug, Clone)]
 pub(super) struct ConsumerKeys {
-    by_key_manager: HashMap<Box<str>, HashMap<Box<str>, ConsumerKey>>,
+    /// Key managers by the number that rows name them by.
+    names: Arc<[Box<str>]>,
+    rows: Rows<KeyRow>,
+    finder: Finder,
+    /// Rows that nothing leads to.
+    free: Arc<Vec<u32>>,
+}
+
+/// [`ConsumerKeys`] while they are built.
+pub(super) struct ConsumerKeysBuilder {
+    names: Arc<[Box<str>]>,
+    rows: RowsBuilder<KeyRow>,
+    finder: Finder,
+}
+
+#[derive(Debug, Clone)]
+struct KeyRow {
+    text: Box<str>,
+    key_manager: u16,
+    key: ConsumerKey,
+}
+
+impl KeyRow {
+    fn key(&self) -> (u16, &str) {
+        (self.key_manager, &self.text)
+    }
+}
+
+impl ConsumerKeysBuilder {
+    pub(super) fn new(key_managers: &[String]) -> Self {
+        let names = key_managers.iter().map(|name| name.as_str().into()).collect();
+        Self { names, rows: RowsBuilder::new(), finder: Finder::default() }
+    }
+
+    /// Adds a key and gives its row; the one that is there already wins and is handed back.
+    pub(super) fn add(&mut self, key_manager: &str, text: &str, key: ConsumerKey) -> Result<u32, ConsumerKey> {
+        let key_manager = number_of(&self.names, key_manager).unwrap_or_default();
+        let hash = self.finder.hash((key_manager, text));
+        let is_it = |row| self.rows.get(row).is_some_and(|row| row.key() == (key_manager, text));
+        if let Some(earlier) = self.finder.find(hash, is_it).and_then(|row| self.rows.get(row)) {
+            return Err(earlier.key);
+        }
+        let place = number(self.rows.len());
+        self.rows.push(KeyRow { text: text.into(), key_manager, key });
+        let rows = &self.rows;
+        self.finder.add(hash, place, |hasher, row| hasher.hash_one(rows.get(row).map_or((0, ""), KeyRow::key)));
+        Ok(place)
+    }
+
+    pub(super) fn finish(mut self) -> ConsumerKeys {
+        let rows = self.rows.finish();
+        self.finder.shrink(|hasher, row| hasher.hash_one(rows.get(row as usize).map_or((0, ""), KeyRow::key)));
+        ConsumerKeys { names: self.names, rows, finder: self.finder, free: Arc::default() }
+    }
 }
 
 impl ConsumerKeys {
     #[inline]
-    pub(super) fn get(&self, key_manager: &str, consumer_key: &str) -> Option<ConsumerKey> {
-        self.by_key_manager.get(key_manager)?.get(consumer_key).copied()
+    pub(super) fn get(&self, key_manager: &str, text: &str) -> Option<ConsumerKey> {
+        let key = (number_of(&self.names, key_manager)?, text);
+        let is_it = |row: u32| self.rows.get(row as usize).is_some_and(|row| row.key() == key);
+        let row = self.finder.find(self.finder.hash(key), is_it)?;
+        self.rows.get(row as usize).map(|row| row.key)
     }
 
-    /// Adds a key; the one that is there already wins and is handed back.
-    pub(super) fn add(&mut self, key_manager: &str, consumer_key: &str, key: ConsumerKey) -> Option<ConsumerKey> {
-        let keys = self.by_key_manager.entry(key_manager.into()).or_default();
-        if let Some(earlier) = keys.get(consumer_key) {
-            return Some(*earlier);
+    /// Adds a key that is not there yet, and gives its row.
+    pub(super) fn put(&mut self, key_manager: &str, text: &str, key: ConsumerKey) -> u32 {
+        let key_manager = number_of(&self.names, key_manager).unwrap_or_default();
+        let place = Arc::make_mut(&mut self.free).pop().unwrap_or_else(|| number(self.rows.len()));
+        self.rows.put(place as usize, KeyRow { text: text.into(), key_manager, key });
+        let rows = &self.rows;
+        self.finder.add(self.finder.hash((key_manager, text)), place, |hasher, row| {
+            hasher.hash_one(rows.get(row as usize).map_or((0, ""), KeyRow::key))
+        });
+        place
+    }
+
+    /// Takes keys away by their rows.
+    pub(super) fn remove(&mut self, rows: &[u32]) {
+        for &row in rows {
+            if let Some(it) = self.rows.get(row as usize) {
+                self.finder.remove(self.finder.hash(it.key()), row);
+            }
         }
-        keys.insert(consumer_key.into(), key);
-        None
+        Arc::make_mut(&mut self.free).extend_from_slice(rows);
     }
+}
 
-    /// Gives back the room for more.
-    pub(super) fn shrink(&mut self) {
-        self.by_key_manager.values_mut().for_each(HashMap::shrink_to_fit);
-    }
+/// The number of a key manager; every key's is one of the settings.
+fn number_of(names: &[Box<str>], name: &str) -> Option<u16> {
+    names.iter().position(|it| **it == *name).and_then(|n| u16::try_from(n).ok())
 }

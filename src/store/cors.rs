@@ -235,7 +235,12 @@ mod tests {
             "[[apis]]\nname = 'A'\ncontext = '/a'\nupstream = 'echo:'\nresources = [{{ path = '/' }}]\n[apis.cors]\n{lines}"
         );
         match build(&text) {
-            Ok(mut tables) => Ok(*tables.apis.remove(0).cors.expect("it is set")),
+            Ok(tables) => {
+                let api = std::sync::Arc::clone(&tables.apis[0]);
+                drop(tables);
+                let api = std::sync::Arc::into_inner(api).expect("nothing else holds it");
+                Ok(*api.cors.expect("it is set"))
+            }
             Err(problems) => Err(problems.into_iter().map(|problem| problem.field).collect()),
         }
     }

@@ -1,14 +1,14 @@
 //! What an API tells clients of itself: protected resource metadata (RFC 9728), by which they find the providers whose
 //! tokens it takes. Made once, of the configuration alone: nothing that a request says gets into it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Api, TokenPlace, path::canonical, settings::ApiSettings, suggest::Problems, template};
+use super::{Api, TokenPlace, path::canonical, settings::ApiSettings, source::Origins, suggest::Problems, template};
 use crate::net::client::is_loopback;
 
 /// `[[apis]] resource_metadata`: what the API tells of itself; without it nothing is published.
@@ -129,20 +129,27 @@ impl ResourceMetadata {
 }
 
 /// The documents by their paths.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Documents(HashMap<Box<str>, Vec<u32>>);
 
 impl Documents {
-    /// Of all APIs that publish one. Two at the same place are a problem.
-    pub(super) fn build(apis: &[Api], problems: &mut Problems) -> Self {
+    /// Of all APIs that are served and publish one. Two at the same place are a problem.
+    pub(super) fn build(
+        apis: &[Arc<Api>],
+        served: &dyn Fn(u32) -> bool,
+        origins: &Origins,
+        problems: &mut Problems,
+    ) -> Self {
         let mut by_path: HashMap<Box<str>, Vec<u32>> = HashMap::new();
-        for (n, api) in (0u32..).zip(apis) {
+        for (n, api) in (0u32..).zip(apis).filter(|(n, _)| served(*n)) {
             let Some(metadata) = &api.metadata else { continue };
             let there = by_path.entry(metadata.path().into()).or_default();
             let host = |n: u32| apis[n as usize].metadata.as_ref().map(|metadata| &*metadata.host);
             if let Some(earlier) = there.iter().find(|earlier| host(**earlier) == Some(&*metadata.host)) {
-                let message = format!("apis[{earlier}] is this resource too");
-                problems.add(format!("apis[{n}].resource_metadata.resource"), message);
+                let earlier = origins.told("apis", *earlier as usize);
+                problems.stand_at(origins.place(n as usize).as_ref());
+                let at = origins.named("apis", "api", n as usize);
+                problems.add(format!("{at}.resource_metadata.resource"), format!("{earlier} is this resource too"));
             }
             there.push(n);
         }
@@ -150,7 +157,7 @@ impl Documents {
     }
 
     /// Index of the API whose document is at this very path; none where two would fit a host equally well.
-    pub(super) fn find(&self, apis: &[Api], host: &str, path: &str) -> Option<u32> {
+    pub(super) fn find(&self, apis: &[Arc<Api>], host: &str, path: &str) -> Option<u32> {
         let rank = |n: u32| Some((apis.get(n as usize)?.metadata.as_ref()?.rank(host)?, n));
         let mut fitting: Vec<(u8, u32)> = self.0.get(path)?.iter().filter_map(|n| rank(*n)).collect();
         fitting.sort_unstable();

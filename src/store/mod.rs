@@ -1,9 +1,15 @@
 //! The tables: APIs, applications, subscriptions, tiers. One immutable [`Snapshot`] for all readers,
-//! swapped whole by a single writer. Beside it the [`Revocations`], which change one by one.
+//! swapped by a single writer: whole by a reload, or for the next version by one [`Change`], which shares all it does not
+//! touch. Beside it the [`Revocations`], which change one by one.
 
 mod api;
 mod application;
 mod build;
+#[cfg(test)]
+mod build_tests;
+mod change;
+#[cfg(test)]
+mod change_tests;
 mod cors;
 mod gate;
 mod label;
@@ -12,8 +18,10 @@ mod path;
 pub mod record;
 mod resource;
 mod revocation;
+mod rows;
 pub mod settings;
 mod snapshot;
+mod source;
 mod subscription;
 mod suggest;
 mod template;
@@ -27,8 +35,12 @@ mod upstream;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::problem::Problem;
 
 pub use application::{Application, ConsumerKey};
+pub use change::{Change, RowKey};
 pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use gate::{Gate, IdentityNames};
 pub use label::Label;
@@ -36,10 +48,12 @@ pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
 pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
+pub use rows::Rows;
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
 pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 
@@ -47,6 +61,8 @@ pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
 #[derive(Debug)]
 pub struct Store {
     current: ArcSwap<Snapshot>,
+    /// Held by whoever makes the next version; readers never ask for it.
+    writing: Mutex<()>,
     /// Which tokens are revoked; no reload touches them.
     pub revocations: Arc<Revocations>,
 }
@@ -59,7 +75,7 @@ impl Store {
 
     /// A store that starts with `snapshot`, and with what is revoked.
     pub fn with_revocations(snapshot: Snapshot, revocations: Arc<Revocations>) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), revocations }
+        Self { current: ArcSwap::from_pointee(snapshot), writing: Mutex::new(()), revocations }
     }
 
     /// One version of the tables, for the whole of a request.
@@ -68,7 +84,19 @@ impl Store {
     }
 
     /// Puts `snapshot` in place of the present tables; requests under way keep theirs.
-    pub fn replace(&self, snapshot: Snapshot) {
+    pub fn replace(&self, mut snapshot: Snapshot) {
+        let _writing = self.writing.lock();
+        // Changes have counted too.
+        snapshot.generation = snapshot.generation.max(self.current.load().generation + 1);
         self.current.store(Arc::new(snapshot));
+    }
+
+    /// Changes one row, at a price that does not grow with the tables; or tells what is wrong with the change, and does
+    /// nothing. Changes follow one another; the next request sees it.
+    pub fn apply(&self, change: &Change) -> Result<(), Vec<Problem>> {
+        let _writing = self.writing.lock();
+        let next = self.current.load().changed(change)?;
+        self.current.store(Arc::new(next));
+        Ok(())
     }
 }

@@ -3,14 +3,19 @@
 //! Host exact before any, then the longest context, then the template segment by segment, then the verb.
 //! What was elected in one step is never taken back in a later one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 use http::Method;
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use super::{
     Api,
+    rows::{Finder, Rows, RowsBuilder, number},
     template::{self, Part},
     trie::{Grower, NONE, Trie},
 };
@@ -40,25 +45,36 @@ pub struct Target {
     pub context_len: u32,
 }
 
-/// All mounts and templates.
-#[derive(Debug)]
+/// All contexts, and what is below them. Versions share what a change leaves as it is.
+#[derive(Debug, Clone)]
 pub(super) struct Routes {
-    trie: Trie,
-    /// Where the contexts of a host begin; `end` of a node there is a mount, elsewhere a candidate.
-    hosts: HashMap<Box<str>, u32>,
-    /// Where the contexts for any host begin.
-    any_host: u32,
-    mounts: Vec<Mount>,
-    resources: Vec<Candidate>,
+    contexts: Rows<Context>,
+    finder: Finder,
+    /// Segments of the longest context there has been.
+    deepest: usize,
+    /// How many of the contexts are of a host.
+    hosted: usize,
+    /// Rows that nothing leads to.
+    free: Arc<Vec<u32>>,
 }
 
-/// A context with the templates below it; several APIs may share one.
-#[derive(Debug, Clone, Copy)]
+/// Where APIs are served.
+#[derive(Debug, Clone)]
+struct Context {
+    /// Empty for any.
+    host: Arc<str>,
+    /// Canonical, with the version; empty for `/`.
+    path: Arc<str>,
+    mount: Arc<Mount>,
+}
+
+/// The templates of the APIs of a context; several contexts may share them.
+#[derive(Debug)]
 struct Mount {
-    /// The first of its APIs, for when no template matches.
-    api: u32,
-    /// Where its templates begin.
-    templates: u32,
+    /// Its APIs, in their order; the first for when no template matches.
+    apis: Box<[u32]>,
+    templates: Trie,
+    resources: Box<[Candidate]>,
 }
 
 /// A resource of an elected shape; they differ in their verbs.
@@ -71,14 +87,14 @@ struct Candidate {
 }
 
 /// Where an API is served, and which of its resources have a good template.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Placement {
     /// Hosts as looked up; empty for any.
     pub(super) hosts: Vec<String>,
     /// Contexts, with version; canonical, empty for `/`.
     pub(super) contexts: Vec<String>,
-    /// Indices of its resources.
-    pub(super) resources: Vec<u32>,
+    /// Indices of its resources; none: all.
+    pub(super) resources: Option<Vec<u32>>,
 }
 
 /// Two resources that the same request would elect.
@@ -92,76 +108,186 @@ pub(super) struct Conflict {
 
 impl Routes {
     /// Lays out the APIs as `placements` says (one for each API), and tells which resources cannot be told apart.
-    pub(super) fn build(apis: &[Api], placements: &[Placement]) -> (Self, Vec<Conflict>) {
-        let mut layout = Layout::new(apis, placements);
-        let mut laid_out: HashMap<Vec<u32>, u32> = HashMap::new();
-        for ((host, context), group) in groups(placements) {
+    pub(super) fn build(apis: &[Arc<Api>], placements: &[Placement]) -> (Self, Vec<Conflict>) {
+        let mut conflicts = Vec::new();
+        let mut laid_out: HashMap<Vec<u32>, Arc<Mount>> = HashMap::new();
+        let mut contexts = RowsBuilder::new();
+        let (mut deepest, mut hosted) = (0, 0);
+        for ((host, path), group) in groups(placements) {
+            deepest = deepest.max(path.matches('/').count());
+            hosted += usize::from(!host.is_empty());
             let mount = match laid_out.get(&group) {
-                Some(mount) => *mount,
+                Some(mount) => Arc::clone(mount),
                 None => {
-                    let mount = layout.add_mount(&group);
-                    laid_out.insert(group, mount);
+                    let mount =
+                        Arc::new(Mount::build(apis, &|api| placements.get(api as usize), &group, &mut conflicts));
+                    laid_out.insert(group, Arc::clone(&mount));
                     mount
                 }
             };
-            layout.add_context(host, context, mount);
+            contexts.push(Context { host: host.into(), path: path.into(), mount });
         }
-        layout.finish()
+        conflicts.sort_unstable();
+        conflicts.dedup();
+        let contexts = contexts.finish();
+        let mut finder = Finder::default();
+        for row in 0..number(contexts.len()) {
+            index(&contexts, &mut finder, row);
+        }
+        (Self { contexts, finder, deepest, hosted, free: Arc::default() }, conflicts)
+    }
+
+    /// Serves an API as `new` says instead of as `old` did, and tells which resources cannot be told apart. `apis` and
+    /// `placement` are those of all APIs, and of this one the new.
+    pub(super) fn change<'p>(
+        &mut self,
+        apis: &[Arc<Api>],
+        placement: &dyn Fn(u32) -> Option<&'p Placement>,
+        (api, old, new): (u32, &Placement, &Placement),
+    ) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        let mut laid_out: HashMap<Vec<u32>, Arc<Mount>> = HashMap::new();
+        let served: BTreeSet<(&str, &str)> = new.contexts().collect();
+        let touched: BTreeSet<(&str, &str)> = old.contexts().chain(served.iter().copied()).collect();
+        for (host, path) in touched {
+            let row = self.find(host, path);
+            let before = row.map_or(&[][..], |row| &self.contexts[row as usize].mount.apis);
+            let mut group: Vec<u32> = before.iter().copied().filter(|it| *it != api).collect();
+            if served.contains(&(host, path)) {
+                group.push(api);
+                group.sort_unstable();
+            }
+            if group.is_empty() {
+                self.remove(host, path);
+                continue;
+            }
+            let mount = match laid_out.get(&group) {
+                Some(mount) => Arc::clone(mount),
+                None => {
+                    let mount = Arc::new(Mount::build(apis, placement, &group, &mut conflicts));
+                    laid_out.insert(group, Arc::clone(&mount));
+                    mount
+                }
+            };
+            self.put(row, Context { host: host.into(), path: path.into(), mount });
+        }
+        conflicts.sort_unstable();
+        conflicts.dedup();
+        conflicts
+    }
+
+    fn put(&mut self, row: Option<u32>, context: Context) {
+        if let Some(row) = row {
+            self.contexts.put(row as usize, context);
+            return;
+        }
+        self.deepest = self.deepest.max(context.path.matches('/').count());
+        self.hosted += usize::from(!context.host.is_empty());
+        let row = Arc::make_mut(&mut self.free).pop().unwrap_or_else(|| number(self.contexts.len()));
+        self.contexts.put(row as usize, context);
+        index(&self.contexts, &mut self.finder, row);
+    }
+
+    fn remove(&mut self, host: &str, path: &str) {
+        let Some(row) = self.find(host, path) else { return };
+        self.finder.remove(self.finder.hash(Served { host, path }), row);
+        self.hosted -= usize::from(!host.is_empty());
+        Arc::make_mut(&mut self.free).push(row);
     }
 
     /// Elects. Allocates nothing; the cost does not grow with the number of APIs.
-    pub(super) fn resolve(&self, apis: &[Api], host: &str, method: &Method, path: &str) -> Resolution {
+    pub(super) fn resolve(&self, apis: &[Arc<Api>], host: &str, method: &Method, path: &str) -> Resolution {
         if !path.starts_with('/') {
             return Resolution::NoApi;
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let Some((mount, context_len)) = self.mount(host, path) else { return Resolution::NoApi };
         let below = path[context_len..].strip_prefix('/');
-        let Some(first) = self.elect(mount.templates, below) else {
-            return Resolution::NoResource { api: mount.api };
+        let Some(first) = mount.elect(ROOT, below) else {
+            return Resolution::NoResource { api: mount.apis[0] };
         };
-        match self.by_verb(apis, first, method) {
+        match mount.by_verb(apis, first, method) {
             Some(found) => {
                 Resolution::Found(Target { api: found.api, resource: found.resource, context_len: count(context_len) })
             }
-            None => Resolution::NoResource { api: self.resources[first as usize].api },
+            None => Resolution::NoResource { api: mount.resources[first as usize].api },
         }
     }
 
-    fn mount(&self, host: &str, path: &str) -> Option<(Mount, usize)> {
-        if !self.hosts.is_empty() {
+    fn mount(&self, host: &str, path: &str) -> Option<(&Mount, usize)> {
+        if self.hosted > 0 {
             let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-            if let Some(found) = self.hosts.get(host).and_then(|root| self.longest_context(*root, path)) {
+            if !host.is_empty()
+                && let Some(found) = self.longest_context(host, path)
+            {
                 return Some(found);
             }
         }
-        self.longest_context(self.any_host, path)
+        self.longest_context("", path)
     }
 
     /// The mount with the longest context that `path` begins with, and that context's length.
-    fn longest_context(&self, root: u32, path: &str) -> Option<(Mount, usize)> {
-        let mut node = root;
-        let mut longest = (self.trie.node(node).end, 0);
-        let mut at = 0;
-        while at < path.len() {
-            let end = memchr(b'/', &path.as_bytes()[at + 1..]).map_or(path.len(), |n| at + 1 + n);
-            match self.trie.child(node, &path[at + 1..end]) {
-                Some(child) => node = child,
+    fn longest_context(&self, host: &str, path: &str) -> Option<(&Mount, usize)> {
+        let mut end = 0;
+        for _ in 0..self.deepest {
+            match path.as_bytes().get(end + 1..) {
+                Some(rest) => end = memchr(b'/', rest).map_or(path.len(), |n| end + 1 + n),
                 None => break,
             }
-            if self.trie.node(node).end != NONE {
-                longest = (self.trie.node(node).end, end);
-            }
-            at = end;
         }
-        let (mount, length) = longest;
-        (mount != NONE).then(|| (self.mounts[mount as usize], length))
+        loop {
+            if let Some(row) = self.find(host, &path[..end]) {
+                return self.contexts.get(row as usize).map(|context| (&*context.mount, end));
+            }
+            end = memrchr(b'/', &path.as_bytes()[..end])?;
+        }
     }
 
+    #[inline]
+    fn find(&self, host: &str, path: &str) -> Option<u32> {
+        let is_it = |row: u32| self.contexts.get(row as usize).is_some_and(|it| *it.path == *path && *it.host == *host);
+        self.finder.find(self.finder.hash(Served { host, path }), is_it)
+    }
+}
+
+/// What a context is found by.
+struct Served<'a> {
+    host: &'a str,
+    path: &'a str,
+}
+
+impl Hash for Served<'_> {
+    /// In one piece where there is no host, as for most; what is found is compared anyway.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.path.as_bytes());
+        if !self.host.is_empty() {
+            state.write(self.host.as_bytes());
+        }
+    }
+}
+
+fn index(contexts: &Rows<Context>, finder: &mut Finder, row: u32) {
+    let key = |row: u32| {
+        let context = contexts.get(row as usize);
+        context.map_or(Served { host: "", path: "" }, |it| Served { host: &it.host, path: &it.path })
+    };
+    finder.add(finder.hash(key(row)), row, |hasher, row| hasher.hash_one(key(row)));
+}
+
+impl Placement {
+    /// Each host and context.
+    fn contexts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let any = self.hosts.is_empty().then_some("");
+        let hosts = self.hosts.iter().map(String::as_str).chain(any);
+        hosts.flat_map(|host| self.contexts.iter().map(move |context| (host, context.as_str())))
+    }
+}
+
+impl Mount {
     /// The first resource of the shape elected for what is `below` a node; none: nothing is below.
     /// Looks at each node at most once, and is no deeper than the deepest template.
     fn elect(&self, node: u32, below: Option<&str>) -> Option<u32> {
-        let here = self.trie.node(node);
+        let here = self.templates.node(node);
         let Some(below) = below else {
             return [here.end, here.rest].into_iter().find(|first| *first != NONE);
         };
@@ -169,7 +295,7 @@ impl Routes {
             Some(end) => (&below[..end], Some(&below[end + 1..])),
             None => (below, None),
         };
-        if let Some(child) = self.trie.child(node, segment)
+        if let Some(child) = self.templates.child(node, segment)
             && let Some(found) = self.elect(child, below)
         {
             return Some(found);
@@ -184,7 +310,7 @@ impl Routes {
     }
 
     /// The resource of a shape that lists the verb; HEAD is GET where it is not listed.
-    fn by_verb(&self, apis: &[Api], first: u32, method: &Method) -> Option<Candidate> {
+    fn by_verb(&self, apis: &[Arc<Api>], first: u32, method: &Method) -> Option<Candidate> {
         let listing = |verb: &Method| {
             self.candidates(first).find(|it| apis[it.api as usize].resources[it.resource as usize].lists(verb))
         };
@@ -202,102 +328,67 @@ fn chain(resources: &[Candidate], first: u32) -> impl Iterator<Item = Candidate>
     std::iter::successors(at(first), move |it| at(it.next))
 }
 
-/// [`Routes`] while they are laid out.
-struct Layout<'a> {
-    apis: &'a [Api],
-    placements: &'a [Placement],
-    trie: Grower,
-    hosts: HashMap<Box<str>, u32>,
-    any_host: u32,
-    mounts: Vec<Mount>,
-    resources: Vec<Candidate>,
-    conflicts: Vec<Conflict>,
-}
-
-impl<'a> Layout<'a> {
-    fn new(apis: &'a [Api], placements: &'a [Placement]) -> Self {
-        let mut trie = Grower::new();
-        Self {
-            apis,
-            placements,
-            any_host: trie.root(),
-            trie,
-            hosts: HashMap::new(),
-            mounts: Vec::new(),
-            resources: Vec::new(),
-            conflicts: Vec::new(),
-        }
-    }
-
+impl Mount {
     /// The templates of all APIs of `group` in one tree.
-    fn add_mount(&mut self, group: &[u32]) -> u32 {
-        let (apis, placements) = (self.apis, self.placements);
-        let templates = self.trie.root();
+    fn build<'p>(
+        apis: &[Arc<Api>],
+        placement: &dyn Fn(u32) -> Option<&'p Placement>,
+        group: &[u32],
+        conflicts: &mut Vec<Conflict>,
+    ) -> Self {
+        let mut templates = Grower::new();
+        templates.root();
+        let mut resources: Vec<Candidate> = Vec::new();
+        let lookup = |(api, resource): (u32, u32)| &apis[api as usize].resources[resource as usize];
         for &api in group {
-            for &resource in &placements[api as usize].resources {
-                let text = &apis[api as usize].resources[resource as usize].template;
-                let Ok(parts) = template::template(text) else { continue };
-                self.add_template(templates, &parts, (api, resource));
+            let sound = placement(api).and_then(|placement| placement.resources.as_deref());
+            for n in 0..count(apis[api as usize].resources.len()) {
+                let of = (api, n);
+                if sound.is_some_and(|sound| !sound.contains(&n)) {
+                    continue;
+                }
+                let Ok(parts) = template::template(&lookup(of).template) else { continue };
+                let place = count(resources.len());
+                let next = std::mem::replace(templates.leaf(&parts), place);
+                let earlier = chain(&resources, next).map(|it| (it.api, it.resource));
+                let unclear = earlier.filter(|earlier| lookup(of).shares_verb_with(lookup(*earlier)));
+                conflicts.extend(unclear.map(|earlier| Conflict { later: of, earlier }));
+                resources.push(Candidate { api, resource: n, next });
             }
         }
-        self.mounts.push(Mount { api: group[0], templates });
-        count(self.mounts.len() - 1)
+        Self { apis: group.into(), templates: templates.finish(), resources: resources.into() }
     }
+}
 
-    fn add_template(&mut self, root: u32, parts: &[Part<'_>], of: (u32, u32)) {
-        let mut node = root;
+impl Grower {
+    /// Where it stands what matches a template.
+    fn leaf(&mut self, parts: &[Part<'_>]) -> &mut u32 {
+        let mut node = ROOT;
         let mut rest = false;
         for part in parts {
             match part {
-                Part::Exact(text) => node = self.trie.child(node, text),
-                Part::Param => node = self.trie.param(node),
+                Part::Exact(text) => node = self.child(node, text),
+                Part::Param => node = self.param(node),
                 Part::Rest => rest = true,
             }
         }
-        let place = count(self.resources.len());
-        let node = self.trie.node_mut(node);
-        let head = if rest { &mut node.rest } else { &mut node.end };
-        let next = std::mem::replace(head, place);
-        let resource = |(api, resource): (u32, u32)| &self.apis[api as usize].resources[resource as usize];
-        let earlier = chain(&self.resources, next).map(|it| (it.api, it.resource));
-        let unclear = earlier.filter(|earlier| resource(of).shares_verb_with(resource(*earlier)));
-        self.conflicts.extend(unclear.map(|earlier| Conflict { later: of, earlier }));
-        self.resources.push(Candidate { api: of.0, resource: of.1, next });
-    }
-
-    fn add_context(&mut self, host: &str, context: &str, mount: u32) {
-        let mut node = self.any_host;
-        if !host.is_empty() {
-            node = *self.hosts.entry(host.into()).or_insert_with(|| self.trie.root());
-        }
-        for segment in context.split('/').skip(1) {
-            node = self.trie.child(node, segment);
-        }
-        self.trie.node_mut(node).end = mount;
-    }
-
-    fn finish(mut self) -> (Routes, Vec<Conflict>) {
-        self.mounts.shrink_to_fit();
-        self.resources.shrink_to_fit();
-        self.conflicts.sort_unstable();
-        self.conflicts.dedup();
-        let Self { hosts, any_host, mounts, resources, .. } = self;
-        (Routes { trie: self.trie.finish(), hosts, any_host, mounts, resources }, self.conflicts)
+        let node = self.node_mut(node);
+        if rest { &mut node.rest } else { &mut node.end }
     }
 }
+
+/// Where the templates of a mount begin.
+const ROOT: u32 = 0;
 
 /// The APIs of each host and context, in declared order.
 fn groups(placements: &[Placement]) -> BTreeMap<(&str, &str), Vec<u32>> {
     let mut groups: BTreeMap<(&str, &str), Vec<u32>> = BTreeMap::new();
     for (api, placement) in placements.iter().enumerate() {
-        let any = placement.hosts.is_empty().then_some("");
-        for host in placement.hosts.iter().map(String::as_str).chain(any) {
-            for context in &placement.contexts {
-                let group = groups.entry((host, context)).or_default();
-                // A host may be listed twice.
-                if group.last() != Some(&count(api)) {
-                    group.push(count(api));
-                }
+        for (host, context) in placement.contexts() {
+            let group = groups.entry((host, context)).or_default();
+            // A host may be listed twice.
+            if group.last() != Some(&count(api)) {
+                group.push(count(api));
             }
         }
     }

@@ -14,29 +14,51 @@ use super::{
     cors::Cors,
     metadata::{Documents, ResourceMetadata},
     path::comparable,
-    resource::{Routes, Target},
+    resource::{Placement, Routes, Target},
+    rows::{Finder, Rows},
     settings::TableSettings,
+    source::{NoSource, Source},
     subscription::Subscriptions,
+    tiers::Tiers,
 };
 
 /// One version of all tables.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// What holds for every request.
-    pub gate: Gate,
-    /// APIs; `Target::api` indexes them.
-    pub apis: Vec<Api>,
-    /// Applications; `ConsumerKey::application` indexes them.
-    pub applications: Vec<Application>,
+    pub gate: Arc<Gate>,
+    /// APIs; `Target::api` indexes them. One that was removed stays until another takes its place; nothing leads to it.
+    pub apis: Arc<[Arc<Api>]>,
+    /// Applications; `ConsumerKey::application` indexes them. Those removed are as with APIs.
+    pub applications: Rows<Application>,
     /// Counts up with every version.
     pub generation: u64,
     /// Request counters where no API is served.
-    pub no_api_counters: ApiCounters,
+    pub no_api_counters: Arc<ApiCounters>,
 
     pub(super) routes: Routes,
-    pub(super) documents: Documents,
+    pub(super) documents: Arc<Documents>,
     pub(super) consumer_keys: ConsumerKeys,
     pub(super) subscriptions: Subscriptions,
+    pub(super) names: Names,
+}
+
+/// What only a change of the tables looks at.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) key_managers: Arc<[String]>,
+    pub(super) issuers: Arc<[String]>,
+    pub(super) apis: Finder,
+    pub(super) applications: Finder,
+    /// Where each API is served.
+    pub(super) placements: Rows<Placement>,
+    /// How many subscriptions each has.
+    pub(super) api_uses: Rows<u32>,
+    pub(super) application_uses: Rows<u32>,
+    /// Rows that nothing leads to.
+    pub(super) free_apis: Arc<Vec<u32>>,
+    pub(super) free_applications: Arc<Vec<u32>>,
+    pub(super) tiers: Arc<Tiers>,
 }
 
 /// One API.
@@ -199,7 +221,16 @@ impl Resource {
 impl Snapshot {
     /// Builds the tables, or names every mistake in them.
     pub fn build(settings: &TableSettings<'_>, generation: u64) -> Result<Self, Vec<Problem>> {
-        build::snapshot(settings, generation)
+        build::snapshot(settings, &mut NoSource, generation)
+    }
+
+    /// The same, with the rows of a source besides.
+    pub fn build_with(
+        settings: &TableSettings<'_>,
+        source: &mut dyn Source,
+        generation: u64,
+    ) -> Result<Self, Vec<Problem>> {
+        build::snapshot(settings, source, generation)
     }
 
     /// Elects the API and resource for a canonical path (design, step 2). `host` is lower case,
@@ -213,6 +244,13 @@ impl Snapshot {
             }
             resolution => resolution,
         }
+    }
+
+    /// The APIs that are served.
+    pub fn served(&self) -> impl Iterator<Item = &Api> {
+        let placements = &self.names.placements;
+        let is_served = |n: usize| placements.get(n).is_some_and(|placement| !placement.contexts.is_empty());
+        self.apis.iter().enumerate().filter(move |(n, _)| is_served(*n)).map(|(_, api)| &**api)
     }
 
     /// Index of the API whose [`ResourceMetadata`] is asked for at this very path. `host` as for [`Self::resolve`].

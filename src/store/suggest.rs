@@ -2,19 +2,40 @@
 
 use std::fmt;
 
-use crate::problem::Problem;
+use crate::problem::{Place, Problem};
 
 /// Mistakes, in the order they were found.
 #[derive(Default)]
 pub(super) struct Problems {
     found: Vec<Problem>,
     suggested: usize,
+    /// The line that is judged now, if it stands in another file than the configuration.
+    place: Option<Place>,
 }
 
 impl Problems {
     /// Notes one mistake.
     pub(super) fn add(&mut self, field: impl Into<String>, message: impl ToString) {
-        self.found.push(Problem::new(field, message.to_string()));
+        let problem = Problem::new(field, message.to_string());
+        self.found.push(match &self.place {
+            Some(place) => problem.at(place.clone()),
+            None => problem,
+        });
+    }
+
+    /// From now on mistakes stand at this line.
+    pub(super) fn stand_at(&mut self, place: Option<&Place>) {
+        self.place = place.cloned();
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Notes what was found elsewhere.
+    pub(super) fn extend(&mut self, found: Vec<Problem>) {
+        self.found.extend(found);
     }
 
     /// Notes that a required text is empty. True if it is.

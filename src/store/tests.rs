@@ -30,7 +30,7 @@ impl Default for File {
     }
 }
 
-fn gate() -> GateSettings {
+pub(super) fn gate() -> GateSettings {
     GateSettings {
         trusted_proxies: Vec::new(),
         fault_format: FaultFormat::Wso2,

@@ -2,24 +2,33 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use crate::problem::Place;
+
 use super::{
     Label,
     settings::{BurstSettings, TierLevel, TierSettings},
+    source::Origins,
     suggest::{Problems, Suggest},
     tier::{Burst, Limits, Quota, Window},
 };
 
 /// All tiers that can be named.
+#[derive(Debug, Clone)]
 pub(super) struct Tiers {
     by_name: HashMap<Box<str>, Entry>,
+    /// Those that are not built in: which of them each is.
+    configured: HashMap<Box<str>, usize>,
+    origins: Origins,
 }
 
+#[derive(Debug, Clone)]
 struct Entry {
     label: Arc<Label>,
     level: TierLevel,
     kind: Kind,
 }
 
+#[derive(Debug, Clone)]
 enum Kind {
     Unlimited,
     Limited(Arc<Limits>),
@@ -36,27 +45,41 @@ pub(super) struct Picked {
 }
 
 impl Tiers {
-    /// The built-in tiers and the configured ones.
-    pub(super) fn build(settings: &[TierSettings], problems: &mut Problems) -> Self {
-        let mut tiers = Self { by_name: HashMap::new() };
+    /// The built-in tiers.
+    pub(super) fn new() -> Self {
+        let mut tiers = Self { by_name: HashMap::new(), origins: Origins::default(), configured: HashMap::new() };
         for (name, kind, level) in built_in() {
             tiers.add(name, level, kind);
         }
-        let mut first: HashMap<&str, usize> = HashMap::new();
-        for (n, tier) in settings.iter().enumerate() {
-            let field = format!("tiers[{n}]");
-            if tier.name.is_empty() {
-                problems.add(format!("{field}.name"), "is empty");
-            }
-            if let Some(earlier) = first.get(tier.name.as_str()) {
-                problems.add(format!("{field}.name"), format!("tiers[{earlier}] has this name too"));
-                continue;
-            }
-            first.insert(&tier.name, n);
-            let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
-            tiers.add(&tier.name, tier.level, kind);
-        }
         tiers
+    }
+
+    /// Adds a configured tier, which replaces a built-in one of its name.
+    pub(super) fn configure(&mut self, tier: &TierSettings, place: Option<&Place>, problems: &mut Problems) {
+        let n = self.origins.add(place);
+        let field = self.origins.named("tiers", "tier", n).to_string();
+        problems.stand_at(place);
+        problems.refuse_empty(&tier.name, || format!("{field}.name"));
+        if let Some(earlier) = self.configured.get(&*tier.name) {
+            let earlier = self.origins.told("tiers", *earlier);
+            problems.add(format!("{field}.name"), format!("{earlier} has this name too"));
+            return;
+        }
+        self.configured.insert(tier.name.as_str().into(), n);
+        let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+        self.add(&tier.name, tier.level, kind);
+    }
+
+    /// Whether a tier has this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Adds a tier whose name no other has.
+    pub(super) fn insert(&mut self, tier: &TierSettings, problems: &mut Problems) {
+        problems.refuse_empty(&tier.name, || "tier.name".into());
+        let kind = limits(tier, "tier", problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+        self.add(&tier.name, tier.level, kind);
     }
 
     fn add(&mut self, name: &str, level: TierLevel, kind: Kind) {

@@ -1,7 +1,7 @@
-//! A forest of path segments in flat tables: a step down is one look-up, and nothing is allocated for it.
+//! The path segments of one mount in flat tables: a step down is one look-up, and nothing is allocated for it.
 //!
 //! Built once by [`Grower`], then only read. With a million templates a look-up costs what it misses in the
-//! processor's caches: so all that belongs to one API lies side by side, each node with a small hash table of its own.
+//! processor's caches: so all that belongs to one mount lies side by side, each node with a small hash table of its own.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -10,15 +10,15 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 /// Says "none" in place of an index.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// The forest.
+/// The segments; nodes that nothing leads to are where ways down begin.
 #[derive(Debug)]
 pub(super) struct Trie {
     /// One more than there are, to tell where the slots of the last one end.
-    nodes: Vec<Node>,
+    nodes: Box<[Node]>,
     /// The children of each node, in the order of the nodes.
-    slots: Vec<Slot>,
+    slots: Box<[Slot]>,
     /// The texts of all edges.
-    text: Vec<u8>,
+    text: Box<[u8]>,
     hasher: DefaultHashBuilder,
 }
 
@@ -161,9 +161,7 @@ impl Grower {
             let free = after.iter_mut().chain(before).find(|it| it.child == NONE);
             *free.expect("a node has at least as many slots as children") = *slot;
         }
-        self.nodes.shrink_to_fit();
-        self.text.shrink_to_fit();
-        Trie { nodes: self.nodes, slots, text: self.text, hasher: self.hasher }
+        Trie { nodes: self.nodes.into(), slots: slots.into(), text: self.text.into(), hasher: self.hasher }
     }
 }
 

@@ -28,5 +28,6 @@ mod reload;
 mod revocation;
 mod streams;
 mod support;
+mod tables;
 mod throttle;
 mod tokens;
