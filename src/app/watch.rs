@@ -11,7 +11,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{sync::mpsc, time};
 
-use crate::config::{Stamps, TablesSettings};
+use crate::config::{Stamps, TablesSettings, folder_of};
 
 /// Watches the folders of a configuration and of its tables' files until dropped.
 #[derive(Debug)]
@@ -45,13 +45,10 @@ impl FileWatch {
                 let _ = sender.try_send(());
             }
         })?;
-        let folder = match file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        let folder = folder_of(file);
+        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         let seen = Seen { text: std::fs::read(file).ok(), tables: read };
-        let folders = BTreeSet::from([folder.to_owned()]);
+        let folders = BTreeSet::from([folder]);
         let (file, tables_of) = (file.to_owned(), TablesSettings::default());
         let mut watch = Self { file, tables: tables_of, seen, folders, stirred: false, changes, watcher };
         watch.watch_tables(tables);

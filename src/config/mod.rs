@@ -47,7 +47,7 @@ pub use load::{Document, Error, LocatedProblem, Mistake, load, parse, quickstart
 pub use network::Network;
 pub use reload::restart_only;
 pub use schema::schema;
-pub use table_files::{Stamps, TableFiles, TableFindings, TablesSettings};
+pub use table_files::{Stamps, TableFiles, TableFindings, TablesSettings, folder_of};
 
 use later::{DecisionSettings, ManagementSettings};
 

@@ -47,8 +47,11 @@ pub type Stamps = Vec<(PathBuf, Option<Stamp>)>;
 impl TablesSettings {
     /// The files that are there now. One that is named and is not there has no stamp.
     pub fn stamps(&self) -> Stamps {
-        let found = self.paths().unwrap_or_default().into_iter();
-        found.map(|path| (fs::metadata(&path).ok().map(|data| Stamp::of(&data)), path)).map(|(s, p)| (p, s)).collect()
+        let stamped = |path: PathBuf| {
+            let stamp = fs::metadata(&path).ok().map(|data| Stamp::of(&data));
+            (path, stamp)
+        };
+        self.paths().unwrap_or_default().into_iter().map(stamped).collect()
     }
 
     /// The folders in which files are looked for.
@@ -82,7 +85,7 @@ impl Stamp {
 }
 
 /// The folder of a file; `.` where none is said.
-fn folder_of(path: &Path) -> PathBuf {
+pub fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
         _ => ".".into(),

@@ -1,7 +1,7 @@
 //! CORS at the door: answers preflights where an API says what pages may do, and lets pages read answers, refusals too.
 //!
-//! What an API tells of itself every page may read. A preflight carries no token by the Fetch standard, so that none is asked for, and it reaches no upstream. One that is
-//! not allowed is judged like any OPTIONS.
+//! What an API tells of itself every page may read. A preflight carries no token by the Fetch standard, so that none is
+//! asked for, and it reaches no upstream. One that is not allowed is judged like any OPTIONS.
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,

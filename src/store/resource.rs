@@ -116,16 +116,10 @@ impl Routes {
         for ((host, path), group) in groups(placements) {
             deepest = deepest.max(path.matches('/').count());
             hosted += usize::from(!host.is_empty());
-            let mount = match laid_out.get(&group) {
-                Some(mount) => Arc::clone(mount),
-                None => {
-                    let mount =
-                        Arc::new(Mount::build(apis, &|api| placements.get(api as usize), &group, &mut conflicts));
-                    laid_out.insert(group, Arc::clone(&mount));
-                    mount
-                }
-            };
-            contexts.push(Context { host: host.into(), path: path.into(), mount });
+            let mount = laid_out.entry(group).or_insert_with_key(|group| {
+                Arc::new(Mount::build(apis, &|api| placements.get(api as usize), group, &mut conflicts))
+            });
+            contexts.push(Context { host: host.into(), path: path.into(), mount: Arc::clone(mount) });
         }
         conflicts.sort_unstable();
         conflicts.dedup();
@@ -161,15 +155,10 @@ impl Routes {
                 self.remove(host, path);
                 continue;
             }
-            let mount = match laid_out.get(&group) {
-                Some(mount) => Arc::clone(mount),
-                None => {
-                    let mount = Arc::new(Mount::build(apis, placement, &group, &mut conflicts));
-                    laid_out.insert(group, Arc::clone(&mount));
-                    mount
-                }
-            };
-            self.put(row, Context { host: host.into(), path: path.into(), mount });
+            let mount = laid_out
+                .entry(group)
+                .or_insert_with_key(|group| Arc::new(Mount::build(apis, placement, group, &mut conflicts)));
+            self.put(row, Context { host: host.into(), path: path.into(), mount: Arc::clone(mount) });
         }
         conflicts.sort_unstable();
         conflicts.dedup();

@@ -66,8 +66,7 @@ impl Tiers {
             return;
         }
         self.configured.insert(tier.name.as_str().into(), n);
-        let kind = limits(tier, &field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
-        self.add(&tier.name, tier.level, kind);
+        self.define(tier, &field, problems);
     }
 
     /// Whether a tier has this name.
@@ -78,7 +77,11 @@ impl Tiers {
     /// Adds a tier whose name no other has.
     pub(super) fn insert(&mut self, tier: &TierSettings, problems: &mut Problems) {
         problems.refuse_empty(&tier.name, || "tier.name".into());
-        let kind = limits(tier, "tier", problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+        self.define(tier, "tier", problems);
+    }
+
+    fn define(&mut self, tier: &TierSettings, field: &str, problems: &mut Problems) {
+        let kind = limits(tier, field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
         self.add(&tier.name, tier.level, kind);
     }
 

@@ -1,6 +1,7 @@
 //! What is remembered of tokens: facts about good ones, and for a few seconds that one is no good.
 //!
-//! A token's text is not kept: it is known by its digest, and by the key managers that were asked. Whether what is remembered still holds is judged on every hit.
+//! A token's text is not kept: it is known by its digest, and by the key managers that were asked. Whether what is
+//! remembered still holds is judged on every hit.
 
 use std::{
     hash::{Hash, Hasher},
