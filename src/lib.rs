@@ -62,6 +62,7 @@ pub mod config;
 pub mod connectors;
 mod explain;
 pub mod health;
+pub mod keymanager;
 pub mod net;
 pub mod problem;
 pub mod proxy;

@@ -1,0 +1,96 @@
+//! Why an operation has not been done.
+
+use std::borrow::Cow;
+
+use super::Operation;
+
+/// Why an operation has not been done. Holds a provider's own words where it refused, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The provider has no way to do it.
+    #[error("{}: {reason}", .operation.name())]
+    Unsupported {
+        /// What was asked for.
+        operation: Operation,
+        /// Why the connector cannot.
+        reason: Cow<'static, str>,
+    },
+    /// A field of the request is wrong.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// Its path in the request: `parameters.grant_types`.
+        field: Cow<'static, str>,
+        /// What is wrong with it, and what is allowed.
+        why: Cow<'static, str>,
+    },
+    /// There is no such thing.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// It is there already, or has changed meanwhile.
+    #[error("{0}")]
+    Conflict(Cow<'static, str>),
+    /// The provider refused, in its own words.
+    #[error("the provider refused with {status}: {detail}")]
+    Refused {
+        /// Its HTTP status.
+        status: u16,
+        /// What it said; without secrets, and bounded.
+        detail: String,
+    },
+    /// The provider does not take our own credentials.
+    #[error("the provider refuses our credentials: {0}")]
+    Credentials(String),
+    /// The provider's answer is none of the protocol.
+    #[error("the provider's answer is of no use: {0}")]
+    Answer(String),
+    /// The provider cannot be reached, or has failed too often to be asked now.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// The provider did not answer in time. It may have done what was asked.
+    #[error("the provider did not answer in time: {0}")]
+    TimedOut(String),
+    /// It was half done, and the half could not be undone.
+    #[error("{what}; what had been done could not be undone: {left}")]
+    HalfDone {
+        /// What failed.
+        what: String,
+        /// What is left at the provider.
+        left: String,
+    },
+    /// Our own record cannot be read or written.
+    #[error("{0}")]
+    Record(String),
+}
+
+impl Error {
+    /// A field is wrong.
+    pub fn invalid(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { field: field.into(), why: why.into() }
+    }
+
+    /// Whether the same may succeed later, so that it is worth a retry.
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Credentials(_) | Self::Answer(_) => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+
+    /// The metric label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unsupported { .. } => "unsupported",
+            Self::Invalid { .. } => "invalid",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Refused { .. } => "refused",
+            Self::Credentials(_) => "credentials",
+            Self::Answer(_) => "answer",
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut(_) => "timeout",
+            Self::HalfDone { .. } => "half_done",
+            Self::Record(_) => "record",
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The Key Manager: what an API platform asks of an OAuth provider, whichever that is.
+//!
+//! [`KeyManager`] is what a connector implements: the operations that need the provider. What a provider cannot do is
+//! told by [`KeyManager::cannot`] and answered [`Error::Unsupported`]; nothing answers success and does nothing. Those
+//! who call are the operations of this module's engine, never a door itself.
+//!
+//! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
+
+mod error;
+mod model;
+mod operation;
+
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
+
+use async_trait::async_trait;
+
+pub use error::Error;
+pub use model::{
+    AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
+    Scope, Sensitive, split_list,
+};
+pub use operation::Operation;
+
+/// What an operation gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An OAuth provider, as a Key Manager has to speak to it. Called on the control runtime, never by a worker that
+/// serves requests; each call ends in bounded time. Arguments have been validated: names are not empty, hold no
+/// control characters and are bounded; a connector percent-encodes what it puts into a path.
+///
+/// A method that is not written answers [`Error::Unsupported`] with the reason that [`Self::cannot`] gives.
+#[async_trait]
+pub trait KeyManager: Debug + Send + Sync {
+    /// The connector's name in the configuration (`getType`).
+    fn connector(&self) -> &'static str;
+
+    /// Why the provider cannot do this; none: it can. Asked before each call, and for `capabilities`. What holds only
+    /// for this configuration counts too: no endpoint, no credentials.
+    fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
+
+    /// `createApplication`. The answer has the consumer key, and the secret where there is one.
+    async fn create_application(&self, _application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+        unsupported(self, Operation::CreateApplication)
+    }
+
+    /// `updateApplication`: `application` takes the place of what was there, but for the secret.
+    async fn update_application(
+        &self,
+        _consumer_key: &str,
+        _application: &OAuthApplicationInfo,
+    ) -> Result<OAuthApplicationInfo> {
+        unsupported(self, Operation::UpdateApplication)
+    }
+
+    /// `retrieveApplication`, without its secret.
+    async fn retrieve_application(&self, _consumer_key: &str) -> Result<OAuthApplicationInfo> {
+        unsupported(self, Operation::RetrieveApplication)
+    }
+
+    /// `deleteApplication`.
+    async fn delete_application(&self, _consumer_key: &str) -> Result<()> {
+        unsupported(self, Operation::DeleteApplication)
+    }
+
+    /// `updateApplicationOwner`.
+    async fn update_application_owner(&self, _consumer_key: &str, _owner: &str) -> Result<OAuthApplicationInfo> {
+        unsupported(self, Operation::UpdateApplicationOwner)
+    }
+
+    /// `mapOAuthApplication`: the client of that id, if the provider has it and `secret` is its own. Without a secret
+    /// nothing but its being there is checked. A wrong secret is [`Error::Invalid`] of `clientSecret`.
+    async fn map_application(&self, _consumer_key: &str, _secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
+        unsupported(self, Operation::MapOAuthApplication)
+    }
+
+    /// `getNewApplicationAccessToken`.
+    async fn new_access_token(&self, _request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
+        unsupported(self, Operation::NewApplicationAccessToken)
+    }
+
+    /// `getTokenMetaData`. A token that is not good is no error.
+    async fn token_meta_data(&self, _token: &Sensitive) -> Result<AccessTokenInfo> {
+        unsupported(self, Operation::TokenMetaData)
+    }
+
+    /// `getAccessTokenByConsumerKey`.
+    async fn access_token(&self, _consumer_key: &str) -> Result<AccessTokenInfo> {
+        unsupported(self, Operation::AccessTokenByConsumerKey)
+    }
+
+    /// `getActiveTokensByConsumerKey`: names of tokens that can be told (their `jti`, a session, a digest), never the
+    /// tokens.
+    async fn active_tokens(&self, _consumer_key: &str) -> Result<Vec<String>> {
+        unsupported(self, Operation::ActiveTokensByConsumerKey)
+    }
+
+    /// `getNewApplicationConsumerSecret`: all secrets from before are void.
+    async fn new_secret(&self, _consumer_key: &str) -> Result<Sensitive> {
+        unsupported(self, Operation::NewApplicationConsumerSecret)
+    }
+
+    /// `generateNewApplicationConsumerSecret`: one more beside those there are.
+    async fn add_secret(&self, _consumer_key: &str, _request: &ConsumerSecretRequest) -> Result<ConsumerSecretInfo> {
+        unsupported(self, Operation::GenerateConsumerSecret)
+    }
+
+    /// `retrieveApplicationConsumerSecrets`, masked.
+    async fn secrets(&self, _consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
+        unsupported(self, Operation::RetrieveConsumerSecrets)
+    }
+
+    /// `deleteApplicationConsumerSecret`.
+    async fn delete_secret(&self, _consumer_key: &str, _secret_id: &str) -> Result<()> {
+        unsupported(self, Operation::DeleteConsumerSecret)
+    }
+
+    /// Revokes a token (RFC 7009). One that is unknown counts as revoked.
+    async fn revoke_token(&self, _token: &Sensitive) -> Result<()> {
+        unsupported(self, Operation::RevokeToken)
+    }
+
+    /// `revokeOneTimeToken`.
+    async fn revoke_one_time_token(&self, _token: &Sensitive, _consumer_key: &str) -> Result<()> {
+        unsupported(self, Operation::RevokeOneTimeToken)
+    }
+
+    /// `registerNewResource`. The answer has the provider's id.
+    async fn register_resource(&self, _resource: &ApiResource) -> Result<ApiResource> {
+        unsupported(self, Operation::RegisterNewResource)
+    }
+
+    /// `getResourceByApiId`.
+    async fn resource(&self, _api_id: &str) -> Result<ApiResource> {
+        unsupported(self, Operation::ResourceByApiId)
+    }
+
+    /// `updateRegisteredResource`.
+    async fn update_resource(&self, _resource: &ApiResource) -> Result<ApiResource> {
+        unsupported(self, Operation::UpdateRegisteredResource)
+    }
+
+    /// `deleteRegisteredResourceByAPIId`.
+    async fn delete_resource(&self, _api_id: &str) -> Result<()> {
+        unsupported(self, Operation::DeleteRegisteredResourceByApiId)
+    }
+
+    /// `registerScope`. One that is there is [`Error::Conflict`].
+    async fn register_scope(&self, _scope: &Scope) -> Result<Scope> {
+        unsupported(self, Operation::RegisterScope)
+    }
+
+    /// `getScopeByName`, by its key.
+    async fn scope(&self, _key: &str) -> Result<Scope> {
+        unsupported(self, Operation::ScopeByName)
+    }
+
+    /// `getAllScopes`.
+    async fn scopes(&self) -> Result<Vec<Scope>> {
+        unsupported(self, Operation::AllScopes)
+    }
+
+    /// `isScopeExists`.
+    async fn scope_exists(&self, key: &str) -> Result<bool> {
+        match self.scope(key).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `updateScope`.
+    async fn update_scope(&self, _scope: &Scope) -> Result<Scope> {
+        unsupported(self, Operation::UpdateScope)
+    }
+
+    /// `deleteScope`.
+    async fn delete_scope(&self, _key: &str) -> Result<()> {
+        unsupported(self, Operation::DeleteScope)
+    }
+
+    /// `validateScopes`: each as the provider has it; [`Error::Invalid`] names those that it lacks.
+    async fn validate_scopes(&self, keys: &[String]) -> Result<Vec<Scope>> {
+        let (mut found, mut lacking) = (Vec::with_capacity(keys.len()), Vec::new());
+        for key in keys {
+            match self.scope(key).await {
+                Ok(scope) => found.push(scope),
+                Err(Error::NotFound(_)) => lacking.push(key.as_str()),
+                Err(error) => return Err(error),
+            }
+        }
+        match lacking.as_slice() {
+            [] => Ok(found),
+            lacking => Err(Error::invalid("scopes", format!("the provider has none of: {}", lacking.join(", ")))),
+        }
+    }
+
+    /// `attachResourceScopes`: these beside those that are bound.
+    async fn attach_scopes(&self, _api_id: &str, _keys: &[String]) -> Result<ApiResource> {
+        unsupported(self, Operation::AttachResourceScopes)
+    }
+
+    /// `updateResourceScopes`: these in place of those that were bound.
+    async fn replace_scopes(&self, _api_id: &str, _keys: &[String]) -> Result<ApiResource> {
+        unsupported(self, Operation::UpdateResourceScopes)
+    }
+
+    /// `detachResourceScopes`; none named: all.
+    async fn detach_scopes(&self, _api_id: &str, _keys: &[String]) -> Result<()> {
+        unsupported(self, Operation::DetachResourceScopes)
+    }
+
+    /// `getScopesForAPIS`.
+    async fn scopes_for_apis(&self, _api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
+        unsupported(self, Operation::ScopesForApis)
+    }
+
+    /// `getUserClaims`. An unknown user is [`Error::NotFound`].
+    async fn user_claims(&self, _username: &str) -> Result<BTreeMap<String, String>> {
+        unsupported(self, Operation::UserClaims)
+    }
+}
+
+/// What a method answers that a connector has not written.
+pub fn unsupported<T>(manager: &(impl KeyManager + ?Sized), operation: Operation) -> Result<T> {
+    let reason = manager.cannot(operation).unwrap_or(Cow::Borrowed("the connector has no way to do it"));
+    Err(Error::Unsupported { operation, reason })
+}
