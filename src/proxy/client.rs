@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
 
+use super::headers::Present;
 use crate::{net::Connection, store::Gate};
 
 /// The client behind a connection.
@@ -18,10 +19,10 @@ pub(super) struct Client {
 impl Client {
     /// The right-most address that is no trusted proxy. What is no address ends the search: whatever stands left of
     /// it nobody vouches for.
-    pub(super) fn of(headers: &HeaderMap, connection: &Connection, gate: &Gate) -> Self {
+    pub(super) fn of(headers: &HeaderMap, present: Present, connection: &Connection, gate: &Gate) -> Self {
         let peer = connection.peer();
         let trusted = peer.is_none_or(|ip| is_trusted(gate, ip));
-        if !trusted {
+        if !trusted || !present.forwarded_for {
             return Self { address: peer, trusted };
         }
         let mut address = peer;

@@ -8,7 +8,10 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
-use super::{body::Fate, headers};
+use super::{
+    body::Fate,
+    headers::{self, Present},
+};
 use crate::{
     authz::{Denial, Found},
     net::Now,
@@ -69,6 +72,7 @@ impl Exchange {
         observer: &Arc<Observer>,
         found: Found,
         head: &Request<B>,
+        present: Present,
         client: Option<IpAddr>,
         request_id: HeaderValue,
         (now, started): (Now, Instant),
@@ -82,7 +86,7 @@ impl Exchange {
             path: None,
             client,
             request_id,
-            traceparent: head.headers().get(&TRACEPARENT).cloned(),
+            traceparent: present.traceparent.then(|| head.headers().get(&TRACEPARENT).cloned()).flatten(),
             now,
             started,
             verdict: Duration::ZERO,

@@ -164,11 +164,38 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, gate: &Gate) {
     }
 }
 
+/// Which of the fields are there that are looked for in every request and mostly are not: to look at each name once
+/// costs less than to ask for each.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Present {
+    pub(super) content_type: bool,
+    pub(super) forwarded_for: bool,
+    pub(super) request_id: bool,
+    pub(super) traceparent: bool,
+    pub(super) upgrade: bool,
+}
+
+impl Present {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "content-type" => present.content_type = true,
+                "x-forwarded-for" => present.forwarded_for = true,
+                "x-request-id" => present.request_id = true,
+                "traceparent" => present.traceparent = true,
+                "upgrade" => present.upgrade = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
+
 /// The request's id: a trusted peer's, if it is short visible ASCII, else a new one.
 pub(super) fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
-    let given = headers
-        .get(&X_REQUEST_ID)
-        .filter(|id| trusted && (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+    let given = trusted.then(|| headers.get(&X_REQUEST_ID)).flatten();
+    let given = given.filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     given.cloned().unwrap_or_else(|| {
         let mut id = Vec::with_capacity(32);
         let random = fastrand::u128(..).to_be_bytes();

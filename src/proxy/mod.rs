@@ -48,6 +48,7 @@ use self::{
     client::Client,
     connect::Tls,
     exchange::{Exchange, Observer},
+    headers::Present,
     limits::Timers,
     turn::{Granted, Outcome, Turn},
     upstream::Upstreams,
@@ -181,14 +182,16 @@ impl<J: Judge> Proxy<J> {
         let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
         let tables = self.shared.store.load();
-        let websocket = headers::asks_for_websocket(request.version(), request.headers());
+        let present = Present::of(request.headers());
+        let websocket = present.upgrade && headers::asks_for_websocket(request.version(), request.headers());
         let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let head = Request::from_parts(parts, ());
-        let client = Client::of(head.headers(), &connection, &tables.gate);
-        let request_id = headers::request_id(head.headers(), client.trusted);
-        let exchange = Exchange::begin(&self.observer, Found::new(tables), &head, client.address, request_id, time);
-        let kind = head.headers().get(header::CONTENT_TYPE).cloned();
+        let client = Client::of(head.headers(), present, &connection, &tables.gate);
+        let request_id = headers::request_id(head.headers(), present.request_id && client.trusted);
+        let exchange =
+            Exchange::begin(&self.observer, Found::new(tables), &head, present, client.address, request_id, time);
+        let kind = present.content_type.then(|| head.headers().get(header::CONTENT_TYPE).cloned()).flatten();
         Turn { head, body: Some(body), raw, kind, upgrade, client, exchange, connection, settings }
     }
 

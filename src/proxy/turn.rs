@@ -74,7 +74,7 @@ impl Turn {
         let cut = if api.strip_prefix { granted.context_len } else { 0 };
         Plan {
             target: Target::of(granted.path.as_deref(), cut, &granted.query, self.head.uri()),
-            preserved_host: self.host().filter(|_| api.preserve_host),
+            preserved_host: if api.preserve_host { self.host() } else { None },
             websocket: self.upgrade.is_some()
                 && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
             connect_timeout: self.settings.timeouts.connect.0,
