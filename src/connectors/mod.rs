@@ -26,6 +26,7 @@
 mod breaker;
 mod client_auth;
 mod embedded;
+mod embedded_client;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
