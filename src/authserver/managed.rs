@@ -166,6 +166,40 @@ async fn many_tokens_of_one_second_are_all_voided() {
 }
 
 #[tokio::test]
+async fn no_token_of_an_old_secret_slips_through_while_it_is_replaced() {
+    for form in ["jwt", "opaque"] {
+        let server = Server::with(json!({ "tokens": form })).await;
+        let (id, secret) = server.made(ClientSpec::default()).await;
+        let provider = &server.provider;
+        // Until it is refused, each asks again and again.
+        let one = async || {
+            let mut tokens = Vec::new();
+            loop {
+                let answer = server.token(Some((&id, &secret)), GRANT).await;
+                if answer.status != 200 {
+                    answer.assert_refused(401, "invalid_client", "it is void");
+                    return tokens;
+                }
+                tokens.push(answer.json()["access_token"].as_str().expect("a token").to_owned());
+            }
+        };
+        let all = futures_util::future::join_all((0..8).map(|_| one()));
+        let rotated = async {
+            while provider.live_tokens(&id).expect("readable").len() < 10 {
+                tokio::task::yield_now().await;
+            }
+            provider.new_secret(&id).await.expect("it is there")
+        };
+        let (all, _) = tokio::join!(all, rotated);
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        assert!(all.len() >= 2, "{form}: {}", all.len());
+        for token in &all {
+            assert_eq!(provider.said_of(token), Ok(None), "{form}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_is_gone_at_every_door() {
     let server = Server::start(&[]).await;
     let spec = ClientSpec::default();
