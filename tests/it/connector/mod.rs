@@ -5,6 +5,7 @@
 
 mod clients;
 mod embedded;
+mod liars;
 mod refusals;
 mod resources;
 mod scopes;
