@@ -1,6 +1,6 @@
 //! Scopes that the Key Manager registered, and who gets them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     manage::{ClientSpec, Error as ManageError},
