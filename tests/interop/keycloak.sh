@@ -77,6 +77,7 @@ validation = \"$name\""
   outage Keycloak "$kc_pid" keycloak_again jwt "$(kc_token)" "$(kc_token)" introspect "$(kc_token)" "$(kc_token)" kc_token
   expect "Keycloak: outage: back: both ways agree again" 200 GET /both/items/1 "$(kc_token)"
   stop "$gate_pid"
+  keymanager_keycloak
   stop "$kc_pid"
 }
 

@@ -79,6 +79,8 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     introspection: { enabled: true },
+    registration: { enabled: true, initialAccessToken: 'initial-secret' },
+    registrationManagement: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,

@@ -6,7 +6,7 @@
 # anything. README's table of providers and peers.md are compared with what ran.
 #
 #   cargo build && tests/interop/run.sh [--full] [PART…]
-#       parts: deployment opinion peers keycloak oidc embedded redis faults quickstart; default all
+#       parts: deployment opinion peers keycloak oidc embedded keymanager redis faults quickstart; default all
 #       --full: three minutes of faults instead of half a one
 #       all of it takes 8 to 9 minutes on two busy cores (opinion 0.3, peers 0.1 once the tests are built, oidc 1.5,
 #       embedded 2, redis 2, faults 1, Keycloak 1.5, which has started meanwhile), 2 more where Keycloak is fetched first;
@@ -35,6 +35,10 @@ source "$here/faults.sh"
 source "$here/redis.sh"
 # shellcheck source=opinion.sh
 source "$here/opinion.sh"
+# shellcheck source=connector.sh
+source "$here/connector.sh"
+# shellcheck source=keymanager.sh
+source "$here/keymanager.sh"
 # shellcheck source=peers.sh
 source "$here/peers.sh"
 
@@ -55,18 +59,19 @@ main() {
   fi
   for part in "${@:-all}"; do
     case $part in
-      all) set -- deployment opinion peers keycloak oidc embedded redis faults quickstart ;;
-      deployment | opinion | peers | keycloak | oidc | embedded | redis | faults | quickstart) ;;
-      *) echo "no part $part: deployment, opinion, peers, keycloak, oidc, embedded, redis, faults, quickstart"; exit 64 ;;
+      all) set -- deployment opinion peers keycloak oidc embedded keymanager redis faults quickstart ;;
+      deployment | opinion | peers | keycloak | oidc | embedded | keymanager | redis | faults | quickstart) ;;
+      *) echo "no part $part: deployment, opinion, peers, keycloak, oidc, embedded, keymanager, redis, faults, quickstart"; exit 64 ;;
     esac
   done
   # Its first start takes a minute and more: others run meanwhile.
   [[ " $* " != *" keycloak "* ]] || keycloak_begin
-  for part in deployment opinion peers oidc embedded redis faults quickstart keycloak; do
+  for part in deployment opinion peers oidc embedded keymanager redis faults quickstart keycloak; do
     [[ " $* " != *" $part "* ]] || timed "$part"
   done
   stop_all
   table_holds
+  operations_hold
   [[ ${CI:-} != true || $skipped == 0 ]] || fail "nothing is skipped on CI" "$skipped skipped"
   echo "$passed passed, $failed failed${skipped:+, $skipped skipped}; $SECONDS s"
   [[ $failed == 0 ]]
@@ -90,6 +95,7 @@ real_tokens() {
   passes
   refusals
   oidc
+  keymanager_oidc
   prometheus_scrapes
   reload_under_load
   drain_under_load
