@@ -4,7 +4,7 @@
 
 use super::{
     AnswerForm, Flaw, Identity, IntrospectionAnswer, Issuer,
-    claims::{self, Bearer, Validity},
+    claims::{self, Bearer, Grounds, Validity},
     jose::{Compact, Header},
     json::{Json, Object},
     jws,
@@ -61,11 +61,10 @@ pub(super) fn read<R>(
 pub(super) fn identify(
     answer: &Object<'_>,
     bearer: &Bearer,
-    rules: &Rules,
-    now: Now,
+    grounds: Grounds<'_>,
 ) -> Result<(Identity, Validity), Fault> {
-    active_access_token(answer, rules)?;
-    claims::judge(answer, bearer, rules, now).map_err(fault)
+    active_access_token(answer, grounds.rules)?;
+    claims::judge(answer, bearer, grounds).map_err(fault)
 }
 
 /// Whether the provider too finds a token good that was verified here. Gives back its `exp`, seconds.
@@ -164,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::token::{TokenKind, cache::Digest, testing};
+    use crate::token::{TokenKind, cache::Digest, common::Commons, testing};
 
     const NOW: Now = Now::at_ms(1_800_000_000_000);
     const ISSUER: &str = "https://idp.example.com";
@@ -178,7 +177,8 @@ mod tests {
     fn ask(rules: &Rules, text: &str) -> Result<Identity, Fault> {
         let answer = Object::parse(text.as_bytes()).expect("test answers are JSON");
         let bearer = Bearer::introspected(&Digest::of(0, "op_token"));
-        identify(&answer, &bearer, rules, NOW).map(|(identity, _)| identity)
+        identify(&answer, &bearer, Grounds { rules, commons: &Commons::new(1 << 20), now: NOW })
+            .map(|(identity, _)| identity)
     }
 
     fn certain(flaw: Flaw) -> Option<Fault> {

@@ -16,9 +16,10 @@ use super::{
     Authenticated, Authenticator, Flaw, IntrospectError, IntrospectionAnswer, Issuer, Rejection,
     answer::{self, Certainty, Fault},
     cache::{Cache, Digest, Entry, Remembered},
-    claims::{Bearer, Validity},
+    claims::{Bearer, Grounds, Validity},
     flight,
     issuer::Renewal,
+    json::Object,
     jwt::Verified,
     settings::Validation,
 };
@@ -190,8 +191,9 @@ impl Call {
             return Ok(Good { entry: entry(identity, validity, Some(key)), exp: exp.into_iter().chain(own).min() });
         }
         let bearer = Bearer::introspected(&self.digest);
-        let (identity, validity) =
-            answer::read(answer, issuer, keys.as_deref(), now, |claims| answer::identify(claims, &bearer, rules, now))?;
+        let grounds = Grounds { rules, commons: &self.cache.commons, now };
+        let identify = |claims: &Object<'_>| answer::identify(claims, &bearer, grounds);
+        let (identity, validity) = answer::read(answer, issuer, keys.as_deref(), now, identify)?;
         let exp = Some(identity.expires_at).filter(|exp| *exp != u64::MAX);
         Ok(Good { entry: entry(identity, validity, None), exp })
     }

@@ -36,7 +36,7 @@ use crate::net::Now;
 pub(super) struct Cache {
     good: Kept<Entry>,
     bad: Kept<Bad>,
-    commons: Commons,
+    pub(super) commons: Commons,
     /// Held while a token is verified; which one, says its digest.
     verifying: [Mutex<()>; LOCKS],
     negative_ttl_ms: AtomicU64,
@@ -191,10 +191,7 @@ impl Cache {
         self.keep(digest, entry)
     }
 
-    fn keep(&self, digest: Digest, mut entry: Entry) -> Arc<Entry> {
-        if let Some(identity) = Arc::get_mut(&mut entry.identity) {
-            self.commons.share(&mut identity.common);
-        }
+    fn keep(&self, digest: Digest, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);
         self.good.insert(digest, Arc::clone(&entry));
         entry

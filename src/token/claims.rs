@@ -3,15 +3,17 @@
 //! Dates are numbers, audiences are compared whole, a shape that is not understood is refused. Values for
 //! headers are encoded here, once, so that no claim can break out of its header.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::num::NonZeroU32;
 
 use aws_lc_rs::digest;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use smallvec::SmallVec;
 
 use super::{
-    Common, Flaw, Identity, TokenKind,
+    Flaw, Identity, TokenKind,
     cache::Digest,
+    common::{Commons, Said},
     conditions,
     json::{Json, Object},
     rules::Rules,
@@ -49,12 +51,20 @@ impl Bearer {
     }
 }
 
+/// By what, and when, claims are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grounds<'a> {
+    pub(super) rules: &'a Rules,
+    /// What of a token is kept once for many.
+    pub(super) commons: &'a Commons,
+    pub(super) now: Now,
+}
+
 /// Judges the claims of a token whose signature is good, or that its provider vouches for.
 pub(super) fn judge(
     claims: &Object<'_>,
     bearer: &Bearer,
-    rules: &Rules,
-    now: Now,
+    Grounds { rules, commons, now }: Grounds<'_>,
 ) -> Result<(Identity, Validity), Flaw> {
     let times = Times::read(claims)?;
     // An answer without `exp` is used for a while, and then asked for anew.
@@ -76,34 +86,24 @@ pub(super) fn judge(
     let consumer_key = consumer_key(claims, rules);
     // Who has a name of their own is a user, though the answer has no `sub`.
     let named = bearer.introspected && subject.is_some() && subject != consumer_key;
-    let kind = match conditions::kind(claims, consumer_key.as_deref()) {
+    let kind = match conditions::kind(claims, consumer_key) {
         TokenKind::Application if named && !claims.has("sub") && !claims.has("aut") => TokenKind::User,
         kind => kind,
     };
-    let scopes = scopes(claims, rules);
-    let common = Common {
-        key_manager: Arc::clone(&rules.name),
-        issuer: Arc::clone(&rules.issuer),
-        consumer_key_value: consumer_key.as_deref().and_then(|text| header_value(&encode(text))),
-        scopes_value: joined(&scopes, ' '),
-        consumer_key,
-        scopes,
-        audience,
-        acr: claims.get("acr").and_then(Json::as_text).map(Into::into),
-        claim_names: Arc::clone(&rules.header_claims),
-        held: None,
-    };
+    let jti = optional_text(claims, "jti")?;
+    let acr = claims.get("acr").and_then(Json::as_text);
+    let said = Said { rules, consumer_key, scopes: scopes(claims, rules), audience, acr };
     let identity = Identity {
-        common: Arc::new(common),
-        user: user(&rules.issuer, subject.as_deref()),
+        common: commons.of(&said),
+        user: user(&rules.issuer, subject),
         kind,
         signed_in_at: signed_in_at(claims),
-        subject_value: subject.as_deref().and_then(|text| header_value(&encode(text))),
+        subject_value: subject.and_then(text_header),
         claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
-        subject,
+        subject: subject.map(Into::into),
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
-        jti: optional_text(claims, "jti")?,
+        jti: jti.map(Into::into),
         token_sha256: bearer.sha256,
     };
     Ok((identity, validity))
@@ -206,57 +206,50 @@ fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
 }
 
 /// The members of `aud`, a string or an array of strings; none where it is absent.
-pub(super) fn audience(claims: &Object<'_>) -> Result<Box<[Box<str>]>, Flaw> {
+pub(super) fn audience<'a>(claims: &'a Object<'_>) -> Result<SmallVec<[&'a str; 4]>, Flaw> {
     match claims.get("aud") {
-        None => Ok(Box::default()),
-        Some(Json::Text(one)) => Ok(Box::new([one.as_ref().into()])),
-        Some(Json::List(members)) => {
-            members.iter().map(|member| member.as_text().map(Into::into).ok_or(Flaw::Malformed)).collect()
-        }
+        None => Ok(SmallVec::new()),
+        Some(Json::Text(one)) => Ok(SmallVec::from_slice(&[one.as_ref()])),
+        Some(Json::List(members)) => members.iter().map(|member| member.as_text().ok_or(Flaw::Malformed)).collect(),
         Some(_) => Err(Flaw::Malformed),
     }
 }
 
 /// Whether a token with this audience is meant for the key manager's; one that lists none accepts any.
-pub(super) fn meets(settings: &KeyManagerSettings, audience: &[Box<str>]) -> bool {
-    settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| **a == **member))
+pub(super) fn meets(settings: &KeyManagerSettings, audience: &[&str]) -> bool {
+    settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| *a == **member))
 }
 
 /// `sub`, or what is mapped to it. It must be a string either way.
-fn subject(claims: &Object<'_>, rules: &Rules) -> Result<Option<Box<str>>, Flaw> {
+fn subject<'a>(claims: &'a Object<'_>, rules: &Rules) -> Result<Option<&'a str>, Flaw> {
     let own = optional_text(claims, "sub")?;
     let Some(path) = &rules.subject_source else { return Ok(own) };
     match claims.at(path) {
         None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
+        Some(Json::Text(text)) => Ok(Some(text)),
         Some(_) => Err(Flaw::Malformed),
     }
 }
 
 /// The first of the claims that is present: a string, or the first string of a list.
-fn consumer_key(claims: &Object<'_>, rules: &Rules) -> Option<Box<str>> {
+fn consumer_key<'a>(claims: &'a Object<'_>, rules: &Rules) -> Option<&'a str> {
     let value = rules.settings.consumer_key_claim.as_slice().iter().find_map(|name| claims.at(name))?;
     let text = match value {
         Json::List(list) => list.first()?.as_text()?,
         other => other.as_text()?,
     };
-    (!text.is_empty()).then(|| text.into())
+    (!text.is_empty()).then_some(text)
 }
 
 /// The first of the claims that is present: words in a string, or an array of strings. Any other shape
 /// gives no scopes.
-fn scopes(claims: &Object<'_>, rules: &Rules) -> Box<[Box<str>]> {
+fn scopes<'a>(claims: &'a Object<'_>, rules: &Rules) -> SmallVec<[&'a str; 8]> {
     match rules.settings.scopes_claim.as_slice().iter().find_map(|name| claims.at(name)) {
-        Some(Json::Text(words)) => {
-            let words = words.split(' ').filter(|word| !word.is_empty());
-            let mut list = Vec::with_capacity(words.clone().count());
-            list.extend(words.map(Into::into));
-            list.into_boxed_slice()
+        Some(Json::Text(words)) => words.split(' ').filter(|word| !word.is_empty()).collect(),
+        Some(Json::List(list)) => {
+            texts(list).map(|words| words.into_iter().filter(|word| !word.is_empty()).collect()).unwrap_or_default()
         }
-        Some(Json::List(list)) => texts(list)
-            .map(|words| words.into_iter().filter(|word| !word.is_empty()).map(Into::into).collect())
-            .unwrap_or_default(),
-        _ => Box::default(),
+        _ => SmallVec::new(),
     }
 }
 
@@ -264,10 +257,10 @@ fn texts<'a>(list: &'a [Json<'_>]) -> Option<Vec<&'a str>> {
     list.iter().map(Json::as_text).collect()
 }
 
-fn optional_text(claims: &Object<'_>, name: &str) -> Result<Option<Box<str>>, Flaw> {
+fn optional_text<'a>(claims: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, Flaw> {
     match claims.get(name) {
         None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text.as_ref().into())),
+        Some(Json::Text(text)) => Ok(Some(text)),
         Some(_) => Err(Flaw::Malformed),
     }
 }
@@ -304,7 +297,7 @@ fn claim_header(value: &Json<'_>) -> Option<HeaderValue> {
 }
 
 /// Encoded words with a separator between them that none of them contains; none without words.
-fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
+pub(super) fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
     if words.is_empty() {
         return None;
     }
@@ -321,6 +314,11 @@ fn joined(words: &[impl AsRef<str>], separator: char) -> Option<HeaderValue> {
         }
     }
     header_value(&text)
+}
+
+/// A text as a header's value.
+pub(super) fn text_header(text: &str) -> Option<HeaderValue> {
+    header_value(&encode(text))
 }
 
 fn encode(text: &str) -> std::borrow::Cow<'_, str> {

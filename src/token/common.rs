@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash},
+    hash::BuildHasher,
     mem,
     sync::{
         Arc, Weak,
@@ -16,8 +16,9 @@ use std::{
 use hashbrown::DefaultHashBuilder;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-use super::cache::heap;
+use super::{cache::heap, claims, rules::Rules};
 
 /// What a token says that other tokens of its client are likely to say as well.
 #[derive(Debug, Default)]
@@ -42,6 +43,16 @@ pub struct Common {
     pub claim_names: Arc<[Box<str>]>,
     /// That it is counted among the shared ones; none while it belongs to one token.
     pub(super) held: Option<Held>,
+}
+
+/// The same as a token's claims have it, borrowed: of one that is there already nothing is copied.
+#[derive(Debug)]
+pub(super) struct Said<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) consumer_key: Option<&'a str>,
+    pub(super) scopes: SmallVec<[&'a str; 8]>,
+    pub(super) audience: SmallVec<[&'a str; 4]>,
+    pub(super) acr: Option<&'a str>,
 }
 
 /// Those that are shared. They live as long as one of the tokens that have them.
@@ -85,11 +96,42 @@ impl Common {
             + lists.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
             + [&self.consumer_key_value, &self.scopes_value].into_iter().flatten().map(value_bytes).sum::<usize>()
     }
+}
 
+impl Said<'_> {
     /// What tells it from others; the header values follow from it.
-    fn key(&self) -> impl Hash + PartialEq {
-        let Self { key_manager, issuer, consumer_key, scopes, audience, acr, claim_names, .. } = self;
-        (key_manager, issuer, consumer_key, scopes, audience, acr, claim_names)
+    fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
+        let Self { rules, consumer_key, scopes, audience, acr } = self;
+        hasher.hash_one((&rules.name, &rules.issuer, consumer_key, scopes, audience, acr, &rules.header_claims))
+    }
+
+    fn is(&self, common: &Common) -> bool {
+        let same = |said: &[&str], list: &[Box<str>]| {
+            said.len() == list.len() && said.iter().zip(list).all(|(said, word)| **said == **word)
+        };
+        self.rules.name == common.key_manager
+            && self.rules.issuer == common.issuer
+            && self.consumer_key == common.consumer_key.as_deref()
+            && same(&self.scopes, &common.scopes)
+            && same(&self.audience, &common.audience)
+            && self.acr == common.acr.as_deref()
+            && self.rules.header_claims == common.claim_names
+    }
+
+    fn to_common(&self) -> Common {
+        let list = |words: &[&str]| words.iter().map(|&word| word.into()).collect();
+        Common {
+            key_manager: Arc::clone(&self.rules.name),
+            issuer: Arc::clone(&self.rules.issuer),
+            consumer_key: self.consumer_key.map(Into::into),
+            scopes: list(&self.scopes),
+            audience: list(&self.audience),
+            acr: self.acr.map(Into::into),
+            consumer_key_value: self.consumer_key.and_then(claims::text_header),
+            scopes_value: claims::joined(&self.scopes, ' '),
+            claim_names: Arc::clone(&self.rules.header_claims),
+            held: None,
+        }
     }
 }
 
@@ -100,21 +142,21 @@ impl Commons {
         Self { table, hasher: DefaultHashBuilder::default(), held: Arc::default(), most }
     }
 
-    /// Puts the shared one that says the same in place of a token's own. Where there is no room for it, it stays.
-    pub(super) fn share(&self, common: &mut Arc<Common>) {
-        let hash = self.hasher.hash_one(common.key());
+    /// The shared one that says this, from now on if there is none yet. Where there is no room for it, one of the
+    /// token's own.
+    pub(super) fn of(&self, said: &Said<'_>) -> Arc<Common> {
+        let hash = said.hash(&self.hasher);
         let mut table = self.table.lock();
-        if let Some(shared) = table.rows.get(&hash).and_then(Weak::upgrade) {
-            if shared.key() == common.key() {
-                *common = shared;
-            }
-            return;
+        let known = table.rows.get(&hash).and_then(Weak::upgrade);
+        if let Some(shared) = &known
+            && said.is(shared)
+        {
+            return Arc::clone(shared);
         }
-        // One that has just been read is nobody else's yet.
-        let Some(own) = Arc::get_mut(common).filter(|own| own.held.is_none()) else { return };
+        let mut own = said.to_common();
         let bytes = (own.bytes() + ROW) as u64;
-        if self.held.load(Ordering::Relaxed).saturating_add(bytes) > self.most {
-            return;
+        if known.is_some() || self.held.load(Ordering::Relaxed).saturating_add(bytes) > self.most {
+            return Arc::new(own);
         }
         self.held.fetch_add(bytes, Ordering::Relaxed);
         own.held = Some(Held { of: Arc::clone(&self.held), bytes });
@@ -124,7 +166,9 @@ impl Commons {
             let room = table.sweep_at;
             table.rows.shrink_to(room);
         }
-        table.rows.insert(hash, Arc::downgrade(common));
+        let shared = Arc::new(own);
+        table.rows.insert(hash, Arc::downgrade(&shared));
+        shared
     }
 }
 
@@ -147,64 +191,58 @@ const ROW: usize = 2 * 2 * mem::size_of::<(u64, usize)>() + mem::size_of::<Commo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::testing;
 
-    fn common(client: &str, scopes: &[&str]) -> Arc<Common> {
-        Arc::new(Common {
-            key_manager: "km".into(),
-            issuer: "https://idp.example.com".into(),
-            consumer_key: Some(client.into()),
-            scopes: scopes.iter().map(|&scope| scope.into()).collect(),
-            audience: ["api".into()].into(),
-            acr: None,
-            consumer_key_value: HeaderValue::from_str(client).ok(),
-            scopes_value: None,
-            claim_names: Arc::default(),
-            held: None,
-        })
+    fn rules(issuer: &str) -> Rules {
+        Rules::build(testing::settings(issuer), &Arc::default(), "").expect("good settings")
     }
 
-    fn shared(commons: &Commons, mut common: Arc<Common>) -> Arc<Common> {
-        commons.share(&mut common);
-        common
+    fn said<'a>(rules: &'a Rules, client: &'a str, scopes: &[&'a str]) -> Said<'a> {
+        let (scopes, audience) = (SmallVec::from(scopes), SmallVec::from_slice(&["api"]));
+        Said { rules, consumer_key: Some(client), scopes, audience, acr: None }
     }
 
     #[test]
     fn equal_ones_are_one_and_others_are_not() {
-        let commons = Commons::new(1 << 20);
-        let first = shared(&commons, common("shop", &["a", "b"]));
-        assert!(Arc::ptr_eq(&first, &shared(&commons, common("shop", &["a", "b"]))));
-        for other in [common("shop", &["b", "a"]), common("shop", &["a"]), common("shop2", &["a", "b"])] {
-            assert!(!Arc::ptr_eq(&first, &shared(&commons, other)));
+        let (commons, rules) = (Commons::new(1 << 20), rules("https://idp.example.com"));
+        let first = commons.of(&said(&rules, "shop", &["a", "b"]));
+        assert!(Arc::ptr_eq(&first, &commons.of(&said(&rules, "shop", &["a", "b"]))));
+        assert_eq!(first.scopes_value.as_ref().expect("two"), "a b");
+        assert_eq!(first.consumer_key_value.as_ref().expect("one"), "shop");
+        for other in
+            [said(&rules, "shop", &["b", "a"]), said(&rules, "shop", &["a"]), said(&rules, "shop2", &["a", "b"])]
+        {
+            assert!(!Arc::ptr_eq(&first, &commons.of(&other)), "{other:?}");
         }
-        let mut elsewhere = common("shop", &["a", "b"]);
-        Arc::get_mut(&mut elsewhere).expect("ours alone").issuer = "https://other.example.com".into();
-        assert_eq!(&*shared(&commons, elsewhere).issuer, "https://other.example.com");
-        let mut stronger = common("shop", &["a", "b"]);
-        Arc::get_mut(&mut stronger).expect("ours alone").acr = Some("gold".into());
-        assert_eq!(shared(&commons, stronger).acr.as_deref(), Some("gold"));
+        let elsewhere = self::rules("https://other.example.com");
+        assert_eq!(&*commons.of(&said(&elsewhere, "shop", &["a", "b"])).issuer, "https://other.example.com");
+        let stronger = Said { acr: Some("gold"), ..said(&rules, "shop", &["a", "b"]) };
+        assert_eq!(commons.of(&stronger).acr.as_deref(), Some("gold"));
+        let (one, two) = (said(&rules, "shop", &["ab", "c"]), said(&rules, "shop", &["a", "bc"]));
+        assert!(!Arc::ptr_eq(&commons.of(&one), &commons.of(&two)));
     }
 
     #[test]
     fn they_are_counted_while_they_live_and_beyond_their_room_tokens_keep_their_own() {
-        let commons = Commons::new(20_000);
-        let held: Vec<_> = (0..1000).map(|n| shared(&commons, common(&format!("client-{n}"), &["a"]))).collect();
+        let (commons, rules) = (Commons::new(20_000), rules("https://idp.example.com"));
+        let held: Vec<_> = (0..1000).map(|n| commons.of(&said(&rules, &format!("client-{n}"), &["a"]))).collect();
         let counted = held.iter().filter(|common| common.weight() == 0).count();
         assert!((10..100).contains(&counted), "{counted}");
         assert!(commons.held.load(Ordering::Relaxed) <= 20_000);
         let own = held.last().expect("many");
-        assert!(own.weight() > 200 && !Arc::ptr_eq(own, &shared(&commons, common("client-999", &["a"]))));
+        assert!(own.weight() > 200 && !Arc::ptr_eq(own, &commons.of(&said(&rules, "client-999", &["a"]))));
         drop(held);
         assert_eq!(commons.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn dead_rows_are_swept_out() {
-        let commons = Commons::new(1 << 30);
-        let kept = shared(&commons, common("kept", &[]));
+        let (commons, rules) = (Commons::new(1 << 30), rules("https://idp.example.com"));
+        let kept = commons.of(&said(&rules, "kept", &[]));
         for n in 0..10_000 {
-            shared(&commons, common(&format!("client-{n}"), &[]));
+            commons.of(&said(&rules, &format!("client-{n}"), &[]));
         }
         assert!(commons.table.lock().rows.len() <= FEW + 1);
-        assert!(Arc::ptr_eq(&kept, &shared(&commons, common("kept", &[]))));
+        assert!(Arc::ptr_eq(&kept, &commons.of(&said(&rules, "kept", &[]))));
     }
 }

@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use super::{
     Flaw, Identity,
-    claims::{self, Bearer, Validity},
+    claims::{self, Bearer, Grounds, Validity},
     jose::Compact,
     json::Object,
     jwks::Key,
     jws,
-    rules::Rules,
     settings::Algorithm,
 };
-use crate::net::Now;
 
 /// What a good JWT says, how long, and by which key.
 #[derive(Debug)]
@@ -30,10 +28,9 @@ pub(super) fn verify(
     keys: &[&Arc<Key>],
     claims: &Object<'_>,
     bearer: &Bearer,
-    rules: &Rules,
-    now: Now,
+    grounds: Grounds<'_>,
 ) -> Result<Verified, Flaw> {
     let key = jws::signer(compact, algorithm, keys)?;
-    let (identity, validity) = claims::judge(claims, bearer, rules, now)?;
+    let (identity, validity) = claims::judge(claims, bearer, grounds)?;
     Ok(Verified { identity, validity, key: Arc::clone(key) })
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Authenticated, Authenticator, Flaw, Issuer,
     cache::{Digest, Entry, Remembered},
-    claims::Bearer,
+    claims::{Bearer, Grounds},
     jose::{Compact, Header},
     json::Object,
     jwt::{self, Verified},
@@ -121,7 +121,8 @@ impl Authenticator {
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
         self.have(turn)?;
-        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &Bearer::of(&digest), rules, now);
+        let (bearer, grounds) = (Bearer::of(&digest), Grounds { rules, commons: &self.cache.commons, now });
+        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &bearer, grounds);
         let mut from_cache = true;
         let outcome = if rules.settings.validation == Validation::Both {
             from_cache = false;
