@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use url::{Host, Url};
 
 use crate::{
+    connectors,
     net::Address,
     token::settings::{
         Algorithm, ConnectorKind, KeyManagerSettings, Registration, ResponseForm, TokenForm, Validation,
@@ -59,6 +60,9 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
         at("secret_keys"),
         "are of no use: the embedded provider signs by ES256",
     );
+    for (set, field) in [(manager.ca.is_some(), "ca"), (manager.proxy.is_some(), "proxy")] {
+        found.refuse(set, at(field), "is of no use: the embedded provider is in this process");
+    }
     check_tokens(manager, at, found);
     check_people(manager, at, found);
 }
@@ -150,10 +154,15 @@ fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
         (!manager.clients.is_empty(), "clients"),
         (!manager.users.is_empty(), "users"),
         (manager.registration != Registration::Off, "registration"),
-        (manager.registration_token.is_some(), "registration_token"),
         (!manager.registration_scopes.is_empty(), "registration_scopes"),
     ] {
         found.refuse(set, at(field), "is only for connector \"embedded\"");
+    }
+    let registers = manager.connector == ConnectorKind::Oidc;
+    let token = manager.registration_token.is_some() && !registers;
+    found.refuse(token, at("registration_token"), "is only for connectors \"embedded\" and \"oidc\"");
+    if let Some(Err(why)) = manager.proxy.as_deref().map(connectors::proxy) {
+        found.add(at("proxy"), why);
     }
 }
 

@@ -23,6 +23,7 @@
 //! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
 //!    everything else must be done.
 
+mod api;
 mod breaker;
 mod client_auth;
 mod embedded;
@@ -30,8 +31,10 @@ mod introspection;
 #[cfg(test)]
 mod introspection_tests;
 mod oidc;
+mod own_token;
 #[cfg(test)]
 mod reach_tests;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +42,8 @@ use std::{fs::File, io::Read, sync::Arc};
 
 use bytes::Bytes;
 use url::Url;
+
+pub(crate) use client_auth::proxy;
 
 use crate::{
     authserver::Provider,
@@ -132,7 +137,8 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
     if verifies_nothing && settings.jwks_uri.is_none() {
         return Ok(KeySource::NONE);
     }
-    oidc::key_source(settings, field, client)
+    let client = client_auth::client(settings, field, client).map_err(|problem| vec![problem])?;
+    oidc::key_source(settings, field, &client)
 }
 
 fn read_keys(JwksFile { file }: &JwksFile) -> Result<Bytes, String> {
