@@ -27,7 +27,6 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
 
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let at = |field: &str| format!("key_managers[{index}].{field}");
-        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
-        refuse(!built.contains(&manager.connector), at("connector"));
+        refuse(manager.connector == ConnectorKind::Wso2is, at("connector"));
     }
 }

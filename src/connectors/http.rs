@@ -31,7 +31,7 @@ use crate::{
     },
     net::Reach,
     problem::Problem,
-    token::settings::KeyManagerSettings,
+    token::settings::{ClientAuth, ConnectorKind, KeyManagerSettings},
 };
 
 /// A connector at an address.
@@ -131,7 +131,7 @@ impl Http {
         self.send(call, |refusal| problem(operation, what, refusal)).await
     }
 
-    async fn send(&self, call: Call<'_>, read: impl FnOnce(&Refusal) -> Option<Error> + Send) -> Result<Reply> {
+    async fn send(&self, call: Call<'_>, read: impl FnOnce(&Refusal<'_>) -> Option<Error> + Send) -> Result<Reply> {
         let secret = self.secret.reveal();
         let call = call.authorization(&format!("Bearer {secret}"), secret)?;
         self.api
@@ -373,13 +373,26 @@ impl KeyManager for Http {
     }
 }
 
+/// The settings by which its opaque tokens are asked about (RFC 7662): at `introspect` below `endpoint`, with the same
+/// bearer secret, unless they name another place.
+pub(super) fn introspected(settings: &KeyManagerSettings) -> Cow<'_, KeyManagerSettings> {
+    let own = settings.connector == ConnectorKind::Http && settings.introspection_endpoint.is_none();
+    let Some(base) = settings.endpoint.as_deref().filter(|_| own) else { return Cow::Borrowed(settings) };
+    Cow::Owned(KeyManagerSettings {
+        introspection_endpoint: Some(format!("{}/introspect", base.trim_end_matches('/'))),
+        client_auth: ClientAuth::Bearer,
+        client_secret: settings.token.clone(),
+        ..settings.clone()
+    })
+}
+
 /// What a problem says (RFC 9457); none: it is none of ours, and is what such a status is elsewhere.
-fn problem(operation: Operation, what: &'static str, refusal: &Refusal) -> Option<Error> {
+fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> Option<Error> {
     let words = refusal.words.clone();
-    Some(match refusal.text("code")?.as_str() {
+    Some(match refusal.text("/code")?.as_str() {
         "unsupported" => Error::Unsupported { operation, reason: words.into() },
         "invalid" => {
-            let field = refusal.text("field").unwrap_or_else(|| "request".into());
+            let field = refusal.text("/field").unwrap_or_else(|| "request".into());
             Error::Invalid { field: field.into(), why: words.into() }
         }
         "not_found" => Error::NotFound(what),

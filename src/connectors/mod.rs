@@ -24,13 +24,20 @@
 //!    everything else must be done.
 
 mod api;
+mod auth0;
+mod auth0_rows;
 mod breaker;
 mod client_auth;
+mod common;
 mod embedded;
+mod grant;
+mod http;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
 mod oidc;
+mod okta;
+mod okta_rows;
 mod own_token;
 #[cfg(test)]
 mod reach_tests;
@@ -67,7 +74,7 @@ pub fn sources(
     clock: &Arc<Clock>,
 ) -> Result<Sources, Vec<Problem>> {
     let keys = key_source(settings, field, client);
-    let introspection = introspection::introspection(settings, field, client, clock);
+    let introspection = introspection::introspection(&http::introspected(settings), field, client, clock);
     match (keys, introspection) {
         (Ok(keys), Ok(introspection)) => Ok(Sources { keys, introspection }),
         (keys, introspection) => {
@@ -91,10 +98,13 @@ pub struct Means<'a> {
 pub fn key_manager(
     settings: &KeyManagerSettings,
     field: &str,
-    _means: Means<'_>,
+    means: Means<'_>,
 ) -> Result<Arc<dyn KeyManager>, Vec<Problem>> {
     match settings.connector {
         ConnectorKind::Embedded => Err(vec![not_asked(field)]),
+        ConnectorKind::Okta => Ok(Arc::new(okta::Okta::new(settings, field, means)?)),
+        ConnectorKind::Auth0 => Ok(Arc::new(auth0::Auth0::new(settings, field, means)?)),
+        ConnectorKind::Http => Ok(Arc::new(http::Http::new(settings, field, means)?)),
         _ => Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
     }
 }
@@ -113,8 +123,9 @@ fn not_asked(field: &str) -> Problem {
 /// our own process: its keys are a [`KeySource::fixed`] that `app` makes.
 pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
     match settings.connector {
-        // As far as tokens go, Keycloak is what OpenID Connect and RFC 7662 say.
+        // As far as tokens go, they are what OpenID Connect and RFC 7662 say.
         ConnectorKind::Oidc | ConnectorKind::Keycloak => {}
+        ConnectorKind::Okta | ConnectorKind::Auth0 | ConnectorKind::Http => {}
         ConnectorKind::Embedded => {
             return Err(vec![Problem::new(
                 format!("{field}.connector"),
