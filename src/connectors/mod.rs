@@ -30,6 +30,7 @@ mod breaker;
 mod client_auth;
 mod common;
 mod embedded;
+mod embedded_client;
 mod grant;
 mod http;
 mod introspection;
