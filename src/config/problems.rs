@@ -361,10 +361,7 @@ mod tests {
             ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
             ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
             ("token = 'x'", "token: is only for connectors \"http\" and \"okta\""),
-            (
-                "endpoint = 'https://a.example'",
-                "endpoint: is only for connectors \"http\", \"okta\" and \"auth0\"",
-            ),
+            ("endpoint = 'https://a.example'", "endpoint: is only for connectors \"http\", \"okta\" and \"auth0\""),
             ("concurrency = 0", "concurrency: must be at least 1"),
             (
                 "introspection_endpoint = 'http://idp.example.com/introspect'",

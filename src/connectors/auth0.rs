@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     keymanager::{
-        AccessTokenInfo, AccessTokenRequest, Error, KeyManager, OAuthApplicationInfo, Operation, Result, Scope, Sensitive,
+        AccessTokenInfo, AccessTokenRequest, Error, KeyManager, OAuthApplicationInfo, Operation, Result, Scope,
+        Sensitive,
     },
     net::Reach,
     problem::Problem,
@@ -136,7 +137,10 @@ impl Auth0 {
     }
 
     /// Puts `change`d scopes in place of those there are; one at a time, since there is only the whole list.
-    async fn change_scopes<T>(&self, change: impl FnOnce(&mut Vec<Map<String, Value>>) -> Result<T> + Send) -> Result<T> {
+    async fn change_scopes<T>(
+        &self,
+        change: impl FnOnce(&mut Vec<Map<String, Value>>) -> Result<T> + Send,
+    ) -> Result<T> {
         let _turn = self.scopes.acquire().await.map_err(|_| Error::Unreachable("it is being ended".into()))?;
         let mut scopes = self.own_scopes().await?;
         let outcome = change(&mut scopes)?;

@@ -18,7 +18,7 @@ pub(super) fn form(request: &AccessTokenRequest) -> Result<Vec<Field<'_>>> {
     if !request.scope.is_empty() {
         form.push(("scope", request.scope.join(" ").into()));
     }
-    let mut needed = |name: &'static str, field: &'static str, value: Option<&'_ str>| match value {
+    let needed = |name: &'static str, field: &'static str, value: Option<&'_ str>| match value {
         Some(value) => Ok((name, value.to_owned())),
         None => Err(Error::invalid(field, format!("is needed by grant type {grant}"))),
     };
@@ -68,10 +68,9 @@ pub(super) fn issued(reply: &Reply, request: &AccessTokenRequest) -> Result<Acce
     let mut body: Body = reply.json()?;
     body.more.retain(|name, _| !HIDDEN.contains(&name.as_str()));
     // Left out, the scopes are those that were asked for (RFC 6749 section 5.1).
-    let scope = body.scope.map_or_else(
-        || request.scope.clone(),
-        |scope| split_list(&scope).into_iter().map(str::to_owned).collect(),
-    );
+    let scope = body
+        .scope
+        .map_or_else(|| request.scope.clone(), |scope| split_list(&scope).into_iter().map(str::to_owned).collect());
     Ok(AccessTokenInfo {
         is_token_valid: true,
         is_application_token: grant_type(request) == "client_credentials",

@@ -52,9 +52,8 @@ impl Okta {
     ) -> std::result::Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut wrong = |name: &str, why: String| problems.push(Problem::new(format!("{field}.{name}"), why));
-        let mut address = |name: &str, text: &str| {
-            endpoint(text, settings.allow_http).map_err(|why| wrong(name, why.into())).ok()
-        };
+        let mut address =
+            |name: &str, text: &str| endpoint(text, settings.allow_http).map_err(|why| wrong(name, why.into())).ok();
         let issuer = address("issuer", &settings.issuer);
         let org = settings.endpoint.as_deref().map_or_else(|| issuer.clone(), |text| address("endpoint", text));
         let mut by_hand = |name: &str, text: &Option<String>| text.as_deref().and_then(|text| address(name, text));
@@ -128,10 +127,9 @@ impl Okta {
         }
         match self.send(Call::delete(&place), SECRET).await {
             Ok(_) => Ok(()),
-            Err(error) if active => Err(Error::HalfDone {
-                what: error.to_string(),
-                left: format!("secret {id}, which is inactive"),
-            }),
+            Err(error) if active => {
+                Err(Error::HalfDone { what: error.to_string(), left: format!("secret {id}, which is inactive") })
+            }
             Err(error) => Err(error),
         }
     }
@@ -203,7 +201,9 @@ impl KeyManager for Okta {
         let (key, client) = (self.key.is_some(), self.api.has_credential());
         let reason = match operation {
             Op::UpdateApplicationOwner => "Okta's clients have no owner",
-            Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => "Okta tells of no access token it has issued",
+            Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => {
+                "Okta tells of no access token it has issued"
+            }
             Op::RegisterNewResource
             | Op::ResourceByApiId
             | Op::UpdateRegisteredResource
@@ -350,7 +350,10 @@ impl KeyManager for Okta {
         let others = self.all_secrets(consumer_key).await?.into_iter();
         for other in others.filter(|one| one.client_secret.as_ref() != Some(&secret)) {
             if let Err(error) = self.drop_secret(consumer_key, &other.id, other.is_active()).await {
-                return Err(Error::HalfDone { what: error.to_string(), left: format!("secret {} from before", other.id) });
+                return Err(Error::HalfDone {
+                    what: error.to_string(),
+                    left: format!("secret {} from before", other.id),
+                });
             }
         }
         Ok(secret)
@@ -364,8 +367,8 @@ impl KeyManager for Okta {
         if let Some(secret) = &request.client_secret {
             body["client_secret"] = json!(secret);
         }
-        let call = Call::post(&self.secrets_at(consumer_key));
-        let secret: Secret = self.send(call.json(&body), CLIENT).await?.json()?;
+        let place = self.secrets_at(consumer_key);
+        let secret: Secret = self.send(Call::post(&place).json(&body), CLIENT).await?.json()?;
         Ok(secret.told(true))
     }
 

@@ -5,6 +5,9 @@
 
 mod clients;
 mod embedded;
+mod http;
+mod outside;
+mod outside_rows;
 mod refusals;
 mod resources;
 mod scopes;
