@@ -27,7 +27,7 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
 
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let at = |field: &str| format!("key_managers[{index}].{field}");
-        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
+        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Wso2is, ConnectorKind::Embedded];
         refuse(!built.contains(&manager.connector), at("connector"));
     }
 }

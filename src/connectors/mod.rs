@@ -26,17 +26,26 @@
 mod api;
 mod breaker;
 mod client_auth;
+mod client_metadata;
+mod directory;
 mod embedded;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
+mod keycloak;
+mod keycloak_client;
+mod oauth;
 mod oidc;
 mod own_token;
 #[cfg(test)]
 mod reach_tests;
 mod refusal;
+mod standard;
 #[cfg(test)]
 mod tests;
+mod uma;
+mod wso2_client;
+mod wso2is;
 
 use std::{fs::File, io::Read, sync::Arc};
 
@@ -47,7 +56,7 @@ pub(crate) use client_auth::proxy;
 
 use crate::{
     authserver::Provider,
-    keymanager::KeyManager,
+    keymanager::{KeyManager, Memory},
     net::{
         Clock,
         client::{Client, is_loopback},
@@ -84,6 +93,8 @@ pub struct Means<'a> {
     pub client: &'a Client,
     /// The time.
     pub clock: &'a Arc<Clock>,
+    /// What the connector may remember of this key manager.
+    pub memory: &'a Arc<dyn Memory>,
 }
 
 /// Who does the operations of the key manager at `field`, or every mistake in its settings. Contacts nobody. The
@@ -91,10 +102,13 @@ pub struct Means<'a> {
 pub fn key_manager(
     settings: &KeyManagerSettings,
     field: &str,
-    _means: Means<'_>,
+    means: Means<'_>,
 ) -> Result<Arc<dyn KeyManager>, Vec<Problem>> {
     match settings.connector {
         ConnectorKind::Embedded => Err(vec![not_asked(field)]),
+        ConnectorKind::Oidc => standard::key_manager(settings, field, means),
+        ConnectorKind::Keycloak => keycloak::key_manager(settings, field, means),
+        ConnectorKind::Wso2is => wso2is::key_manager(settings, field, means),
         _ => Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
     }
 }
@@ -113,8 +127,8 @@ fn not_asked(field: &str) -> Problem {
 /// our own process: its keys are a [`KeySource::fixed`] that `app` makes.
 pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
     match settings.connector {
-        // As far as tokens go, Keycloak is what OpenID Connect and RFC 7662 say.
-        ConnectorKind::Oidc | ConnectorKind::Keycloak => {}
+        // As far as tokens go, they are what OpenID Connect and RFC 7662 say.
+        ConnectorKind::Oidc | ConnectorKind::Keycloak | ConnectorKind::Wso2is => {}
         ConnectorKind::Embedded => {
             return Err(vec![Problem::new(
                 format!("{field}.connector"),
