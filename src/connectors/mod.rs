@@ -29,6 +29,7 @@ mod client_auth;
 mod client_metadata;
 mod directory;
 mod embedded;
+mod embedded_client;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
