@@ -64,12 +64,7 @@ pub struct LiveToken {
 impl Provider {
     /// Issues a token as `/token` would, to a client that proves itself or for which the caller vouches.
     pub async fn token(&self, asked: &Asked) -> Result<Granted> {
-        let caller = self.caller(&asked.client_id)?;
-        if let Some(secret) = &asked.secret
-            && !self.is_secret(&asked.client_id, secret)?
-        {
-            return Err(Error::invalid("clientSecret", "is not the client's"));
-        }
+        let caller = self.vouched(asked)?;
         let lifetime = asked.lifetime.map(|seconds| seconds.to_string()).unwrap_or_default();
         let form = Form::of([
             ("grant_type", &*asked.grant),
@@ -80,8 +75,8 @@ impl Provider {
             ("validity_period", &lifetime),
         ]);
         let issued = token::issue(self, &caller, &form).await?;
-        // It may have been removed meanwhile.
-        self.caller(&asked.client_id)?;
+        // It may have been removed meanwhile, or its secret voided.
+        self.vouched(asked)?;
         Ok(Granted {
             access_token: Zeroizing::new(issued.access_token),
             refresh_token: issued.refresh_token.map(Zeroizing::new),
@@ -90,11 +85,18 @@ impl Provider {
         })
     }
 
-    fn caller(&self, id: &str) -> Result<Caller> {
-        let terms = self.terms.load();
-        match terms.client(id) {
-            Some(client) => Ok(Caller::configured(id.to_owned(), client)),
-            None => Ok(Caller::recorded(self.recorded(id)?, &terms)),
+    fn vouched(&self, asked: &Asked) -> Result<Caller> {
+        let (terms, id) = (self.terms.load(), &*asked.client_id);
+        let caller = match terms.client(id) {
+            Some(client) => Caller::configured(id.to_owned(), client),
+            None if terms.user(id).is_some() => {
+                return Err(Error::Conflict("a user has that name, and so their tokens would be alike".into()));
+            }
+            None => Caller::recorded(self.recorded(id)?, &terms),
+        };
+        match &asked.secret {
+            Some(secret) if !self.is_secret(id, secret)? => Err(Error::invalid("clientSecret", "is not the client's")),
+            _ => Ok(caller),
         }
     }
 
@@ -127,11 +129,6 @@ impl Provider {
     /// What the configuration says of a user, beside the name; none: there is no such user.
     pub fn user_claims(&self, name: &str) -> Option<Map<String, Value>> {
         self.terms.load().user(name).map(|user| user.claims.clone())
-    }
-
-    /// The longest that an access token may live, in seconds.
-    pub fn token_lifetime(&self) -> u64 {
-        self.terms.load().lifetime
     }
 
     /// Whether its tokens are JWTs.

@@ -1,8 +1,9 @@
 //! The embedded OAuth provider, for trying out and for tests: discovery, keys, tokens by client_credentials,
 //! password and refresh_token, introspection (RFC 7662), revocation (RFC 7009) and registration (RFC 7591, 7592).
 //!
-//! Clients and users are those of the configuration, and clients that registered. What it must remember stands in
-//! the record: a file where `[store]` names one, else memory. It keeps no secret and no token in the clear, save the
+//! Clients and users are those of the configuration, clients that registered, and clients that the Key Manager made,
+//! which also keeps scopes and APIs here (`manage`, `secrets`, `scopes`, `live`). What it must remember stands in the
+//! record: a file where `[store]` names one, else memory. It keeps no secret and no token in the clear, save the
 //! private halves of its signing keys, and never leaves this machine unless `allow_remote` says so.
 
 mod clients;
@@ -288,6 +289,8 @@ const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 mod flows;
+#[cfg(test)]
+mod managed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

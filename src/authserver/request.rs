@@ -113,8 +113,9 @@ pub(super) fn authenticate(provider: &Provider, credentials: &Credentials) -> Re
     if let Some(client) = configured {
         return Ok(Caller::configured(id.clone(), client));
     }
-    // An id of the configuration is never another's.
-    let client = registered?.filter(|_| !terms.has_client(id)).ok_or(Error::InvalidClient)?;
+    // An id of the configuration is never another's, and no client is taken for a user.
+    let free = !terms.has_client(id) && terms.user(id).is_none();
+    let client = registered?.filter(|_| free).ok_or(Error::InvalidClient)?;
     Ok(Caller::recorded(client, &terms))
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A refresh token is good once: each use gives another, and one that is brought again ends its whole family, since
 //! it has two holders (RFC 9700 section 4.14). Access tokens are JWTs by RFC 9068, or random texts of which only the
-//! digest is kept.
+//! digest is kept. A client may ask for a shorter life than the provider gives, in seconds: `validity_period`, as at
+//! WSO2's token endpoint.
 
 use std::sync::Arc;
 

@@ -66,6 +66,8 @@ pub(super) struct Call<'c> {
     headers: HeaderMap,
     body: Body,
     who: Who<'c>,
+    /// Whether a refusal of the credentials is one of ours.
+    ours: bool,
     absent: Option<&'static str>,
     secrets: Secrets,
 }
@@ -138,6 +140,11 @@ impl Api {
         self
     }
 
+    /// What it is reached with.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether the settings say who we are.
     pub(super) const fn has_credential(&self) -> bool {
         self.credential.is_some()
@@ -161,8 +168,7 @@ impl Api {
         if answer.status.is_success() {
             return Ok(Reply { status: answer.status, headers: answer.headers, body: answer.body, from });
         }
-        let ours = !matches!(call.who, Who::Open);
-        let otherwise = || refusal::error(&answer, &from, call.absent, ours, &secrets);
+        let otherwise = || refusal::error(&answer, &from, call.absent, call.ours, &secrets);
         Err(read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise))
     }
 
@@ -320,7 +326,7 @@ impl Api {
 impl<'c> Call<'c> {
     pub(super) fn new(method: Method, place: &'c Place) -> Self {
         let (headers, secrets) = (HeaderMap::new(), Secrets::default());
-        Self { method, place, headers, body: Body::None, who: Who::Open, absent: None, secrets }
+        Self { method, place, headers, body: Body::None, who: Who::Open, ours: false, absent: None, secrets }
     }
 
     pub(super) fn get(place: &'c Place) -> Self {
@@ -341,13 +347,13 @@ impl<'c> Call<'c> {
 
     /// As ourselves, by the credential of the settings.
     pub(super) const fn own(mut self) -> Self {
-        self.who = Who::Own;
+        (self.who, self.ours) = (Who::Own, true);
         self
     }
 
     /// As ourselves, by an access token from `endpoint`; by the credential itself where that is a bearer token.
     pub(super) const fn own_token(mut self, endpoint: &'c Place) -> Self {
-        self.who = Who::OwnToken(endpoint);
+        (self.who, self.ours) = (Who::OwnToken(endpoint), true);
         self
     }
 
@@ -371,6 +377,12 @@ impl<'c> Call<'c> {
         self.secrets.note(secret);
         self.headers.insert(AUTHORIZATION, field);
         Ok(self)
+    }
+
+    /// What is sent as credentials is ours, of the configuration: a 401 or 403 is told as such.
+    pub(super) const fn ours(mut self) -> Self {
+        self.ours = true;
+        self
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {

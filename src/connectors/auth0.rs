@@ -14,10 +14,12 @@ use url::Url;
 
 use super::{
     Means,
-    api::{self, Api, Call, Reply},
+    api::{self, Call, Reply},
     auth0_rows::{self, Client, Grant},
     common::{same, texts},
-    endpoint, grant,
+    directory::Endpoint,
+    endpoint,
+    oauth::{ClientSecret, OAuth},
     oidc::Place,
     refusal::Refusal,
 };
@@ -34,7 +36,7 @@ use crate::{
 /// One tenant, and one of its APIs.
 #[derive(Debug)]
 pub(super) struct Auth0 {
-    api: Api,
+    oauth: OAuth,
     /// The Management API, whose address is its audience too.
     management: Place,
     token: Place,
@@ -64,15 +66,19 @@ impl Auth0 {
             Some(text) => address("token_endpoint", text),
             None => issuer.clone().map(|issuer| at(issuer, "/oauth/token")),
         };
-        let api = Api::new(settings, field, means.client, means.clock).map_err(|found| problems.extend(found)).ok();
-        let (Some(api), Some(management), Some(token), true) = (api, management, token, problems.is_empty()) else {
+        let oauth = OAuth::new(settings, field, means).map_err(|found| problems.extend(found)).ok();
+        let (Some(mut oauth), Some(management), Some(token), true) = (oauth, management, token, problems.is_empty())
+        else {
             return Err(problems);
         };
         let place = |url| Place { url, reach: Reach::Local };
+        let (management, token) = (place(management), place(token));
+        oauth.api = oauth.api.asking(&[("audience", management.url.to_string())]);
+        oauth.directory = oauth.directory.known(Endpoint::Token, token.clone());
         Ok(Self {
-            api: api.asking(&[("audience", management.to_string())]),
-            management: place(management),
-            token: place(token),
+            oauth,
+            management,
+            token,
             audience: settings.audience.first().cloned(),
             scopes: Semaphore::new(1),
         })
@@ -88,7 +94,7 @@ impl Auth0 {
 
     /// Makes a call of the Management API. `what`: what there is none of, where there is none.
     async fn send(&self, call: Call<'_>, what: &'static str) -> Result<Reply> {
-        self.api.send_reading(call.own_token(&self.token).absent(what), refused).await
+        self.oauth.api.send_reading(call.own_token(&self.token).absent(what), refused).await
     }
 
     async fn client(&self, consumer_key: &str) -> Result<Client> {
@@ -225,7 +231,7 @@ impl KeyManager for Auth0 {
             | Op::DeleteScope
             | Op::ValidateScopes
             | Op::UserClaims
-                if !self.api.has_credential() =>
+                if !self.oauth.api.has_credential() =>
             {
                 "client_id and client_secret are not set, by which Auth0's Management API is used"
             }
@@ -302,26 +308,19 @@ impl KeyManager for Auth0 {
         if request.token_to_revoke.is_some() {
             return Err(Error::invalid("tokenToRevoke", "must be left out: Auth0 revokes no access token"));
         }
-        let mut form = grant::form(request)?;
         let secret = match &request.client_secret {
             Some(secret) => secret.clone(),
-            None if !self.api.has_credential() => return Err(Error::invalid("clientSecret", "is needed")),
+            None if !self.oauth.api.has_credential() => return Err(Error::invalid("clientSecret", "is needed")),
             None => {
                 let own = self.client(id).await?.client_secret;
                 own.ok_or_else(|| Error::invalid("clientSecret", "is needed without read:client_keys"))?
             }
         };
-        form.extend([("client_id", Cow::from(id)), ("client_secret", secret.reveal().into())]);
-        if let Some(audience) = self.audience.as_deref().filter(|_| !form.iter().any(|(name, _)| *name == "audience")) {
-            form.push(("audience", audience.into()));
+        let mut request = request.clone();
+        if let Some(audience) = &self.audience {
+            request.request_parameters.entry("audience".into()).or_insert_with(|| audience.clone());
         }
-        let call = Call::post(&self.token).form(form.iter().map(|(name, value)| (*name, value.as_ref())));
-        let reply = self.api.send_reading(call, |refusal| {
-            // 401 access_denied, "Unauthorized": the secret is wrong; anything else has words of its own.
-            let wrong = refusal.status == StatusCode::UNAUTHORIZED;
-            wrong.then(|| Error::invalid("clientSecret", format!("the provider does not take it: {}", refusal.words)))
-        });
-        grant::issued(&reply.await?, request)
+        self.oauth.new_access_token(&request, id, ClientSecret::Post(secret.reveal())).await
     }
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {

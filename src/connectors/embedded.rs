@@ -96,6 +96,11 @@ impl KeyManager for Embedded {
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         let asked = asked(request)?;
         if let Some(token) = &request.token_to_revoke {
+            if let Some(secret) = &asked.secret
+                && !self.provider.is_secret(&asked.client_id, secret)?
+            {
+                return Err(not_its_secret());
+            }
             self.provider.revoke(token.reveal(), Some(&asked.client_id)).await?;
         }
         let issued_at = self.provider.now();

@@ -28,14 +28,18 @@ mod auth0;
 mod auth0_rows;
 mod breaker;
 mod client_auth;
+mod client_metadata;
 mod common;
+mod directory;
 mod embedded;
 mod embedded_client;
-mod grant;
 mod http;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
+mod keycloak;
+mod keycloak_client;
+mod oauth;
 mod oidc;
 mod okta;
 mod okta_rows;
@@ -43,8 +47,12 @@ mod own_token;
 #[cfg(test)]
 mod reach_tests;
 mod refusal;
+mod standard;
 #[cfg(test)]
 mod tests;
+mod uma;
+mod wso2_client;
+mod wso2is;
 
 use std::{fs::File, io::Read, sync::Arc};
 
@@ -55,7 +63,7 @@ pub(crate) use client_auth::proxy;
 
 use crate::{
     authserver::Provider,
-    keymanager::KeyManager,
+    keymanager::{KeyManager, Memory},
     net::{
         Clock,
         client::{Client, is_loopback},
@@ -92,6 +100,8 @@ pub struct Means<'a> {
     pub client: &'a Client,
     /// The time.
     pub clock: &'a Arc<Clock>,
+    /// What the connector may remember of this key manager.
+    pub memory: &'a Arc<dyn Memory>,
 }
 
 /// Who does the operations of the key manager at `field`, or every mistake in its settings. Contacts nobody. The
@@ -106,7 +116,9 @@ pub fn key_manager(
         ConnectorKind::Okta => Ok(Arc::new(okta::Okta::new(settings, field, means)?)),
         ConnectorKind::Auth0 => Ok(Arc::new(auth0::Auth0::new(settings, field, means)?)),
         ConnectorKind::Http => Ok(Arc::new(http::Http::new(settings, field, means)?)),
-        _ => Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
+        ConnectorKind::Oidc => standard::key_manager(settings, field, means),
+        ConnectorKind::Keycloak => keycloak::key_manager(settings, field, means),
+        ConnectorKind::Wso2is => wso2is::key_manager(settings, field, means),
     }
 }
 
@@ -125,7 +137,7 @@ fn not_asked(field: &str) -> Problem {
 pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
     match settings.connector {
         // As far as tokens go, they are what OpenID Connect and RFC 7662 say.
-        ConnectorKind::Oidc | ConnectorKind::Keycloak => {}
+        ConnectorKind::Oidc | ConnectorKind::Keycloak | ConnectorKind::Wso2is => {}
         ConnectorKind::Okta | ConnectorKind::Auth0 | ConnectorKind::Http => {}
         ConnectorKind::Embedded => {
             return Err(vec![Problem::new(
@@ -133,7 +145,6 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
                 "the embedded provider hands its keys over itself",
             )]);
         }
-        _ => return Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
     }
     if let Some(file) = &settings.jwks {
         return read_keys(file).map(KeySource::Fixed).map_err(|why| vec![Problem::new(format!("{field}.jwks"), why)]);

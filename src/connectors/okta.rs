@@ -13,9 +13,11 @@ use url::Url;
 
 use super::{
     Means,
-    api::{self, Api, Call, Reply},
+    api::{self, Call, Reply},
     common::{same, texts},
-    endpoint, grant,
+    directory::Endpoint,
+    endpoint,
+    oauth::{ClientSecret, OAuth},
     oidc::Place,
     okta_rows::{self, Client, Secret},
     refusal::Refusal,
@@ -33,13 +35,10 @@ use crate::{
 /// One organization, and one of its authorization servers.
 #[derive(Debug)]
 pub(super) struct Okta {
-    api: Api,
+    oauth: OAuth,
     org: Place,
     /// The authorization server, where it is not the organization's own.
     server: Option<Place>,
-    token: Place,
-    introspect: Place,
-    revoke: Place,
     /// The API token.
     key: Option<Sensitive>,
 }
@@ -56,29 +55,26 @@ impl Okta {
             |name: &str, text: &str| endpoint(text, settings.allow_http).map_err(|why| wrong(name, why.into())).ok();
         let issuer = address("issuer", &settings.issuer);
         let org = settings.endpoint.as_deref().map_or_else(|| issuer.clone(), |text| address("endpoint", text));
-        let mut by_hand = |name: &str, text: &Option<String>| text.as_deref().and_then(|text| address(name, text));
-        let token = by_hand("token_endpoint", &settings.token_endpoint);
-        let introspect = by_hand("introspection_endpoint", &settings.introspection_endpoint);
-        let revoke = by_hand("revocation_endpoint", &settings.revocation_endpoint);
         let key = settings.token.as_ref().map(|token| token.read()).transpose();
         let key = key.map_err(|error| wrong("token", error.to_string())).ok().flatten();
-        let api = Api::new(settings, field, means.client, means.clock).map_err(|found| problems.extend(found)).ok();
-        let (Some(api), Some(issuer), Some(org), true) = (api, issuer, org, problems.is_empty()) else {
+        let oauth = OAuth::new(settings, field, means).map_err(|found| problems.extend(found)).ok();
+        let (Some(mut oauth), Some(issuer), Some(org), true) = (oauth, issuer, org, problems.is_empty()) else {
             return Err(problems);
         };
         let org = Place { url: root(&org), reach: Reach::Local };
-        let at = |by_hand: Option<Url>, path: &str| match by_hand {
-            Some(url) => Place { url, reach: Reach::Local },
-            None => api::below(&Place { url: issuer.clone(), reach: Reach::Local }, path.split('/')),
-        };
         let server = server_of(&issuer);
-        let v1 = if server.is_some() { "v1" } else { "oauth2/v1" };
+        let base = Place { url: issuer, reach: Reach::Local };
+        let base = if server.is_some() { base } else { api::below(&base, ["oauth2"]) };
+        for (endpoint, name) in [
+            (Endpoint::Token, "token"),
+            (Endpoint::Introspection, "introspect"),
+            (Endpoint::Revocation, "revoke"),
+        ] {
+            oauth.directory = oauth.directory.known(endpoint, api::below(&base, ["v1", name]));
+        }
         Ok(Self {
-            api,
+            oauth,
             server: server.map(|id| api::below(&org, ["api", "v1", "authorizationServers", &id])),
-            token: at(token, &format!("{v1}/token")),
-            introspect: at(introspect, &format!("{v1}/introspect")),
-            revoke: at(revoke, &format!("{v1}/revoke")),
             key: key.map(|key| key.as_str().into()),
             org,
         })
@@ -100,7 +96,7 @@ impl Okta {
     async fn send(&self, call: Call<'_>, what: &'static str) -> Result<Reply> {
         let Some(key) = &self.key else { return Err(Error::Credentials(NO_KEY.into())) };
         let call = call.authorization(&format!("SSWS {}", key.reveal()), key.reveal())?.absent(what);
-        self.api.send_reading(call, |refusal| refused(refusal, what)).await
+        self.oauth.api.send_reading(call, |refusal| refused(refusal, what)).await
     }
 
     async fn client(&self, consumer_key: &str) -> Result<Map<String, Value>> {
@@ -134,16 +130,9 @@ impl Okta {
         }
     }
 
-    /// Revokes a token as the client that it was issued to (RFC 7009 section 2.1).
-    async fn revoke_as(&self, token: &str, consumer_key: &str, secret: &Sensitive) -> Result<()> {
-        let form = [("token", token), ("token_type_hint", "access_token")];
-        let call = Call::post(&self.revoke).basic(consumer_key, secret.reveal())?.form(form);
-        self.api.send(call).await.map(drop)
-    }
-
-    async fn introspected(&self, token: &Sensitive) -> Result<Introspected> {
-        let form = [("token", token.reveal()), ("token_type_hint", "access_token")];
-        self.api.send(Call::post(&self.introspect).form(form).own()).await?.json()
+    async fn revoke_as(&self, token: &Sensitive, consumer_key: &str, operation: Operation) -> Result<()> {
+        let secret = self.own_secret(consumer_key).await?;
+        self.oauth.revoke_by(token, consumer_key, ClientSecret::Basic(secret.reveal()), operation).await
     }
 
     fn scopes_at(&self) -> Result<Place> {
@@ -179,17 +168,6 @@ impl Okta {
     }
 }
 
-/// What is said of a token (RFC 7662), as far as it counts.
-#[derive(Debug, Deserialize)]
-struct Introspected {
-    active: bool,
-    client_id: Option<String>,
-    sub: Option<String>,
-    scope: Option<String>,
-    iat: Option<u64>,
-    exp: Option<u64>,
-}
-
 #[async_trait]
 impl KeyManager for Okta {
     fn connector(&self) -> &'static str {
@@ -198,7 +176,7 @@ impl KeyManager for Okta {
 
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
         use Operation as Op;
-        let (key, client) = (self.key.is_some(), self.api.has_credential());
+        let (key, client) = (self.key.is_some(), self.oauth.api.has_credential());
         let reason = match operation {
             Op::UpdateApplicationOwner => "Okta's clients have no owner",
             Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => {
@@ -302,42 +280,16 @@ impl KeyManager for Okta {
 
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         let Some(id) = request.client_id.as_deref() else { return Err(Error::invalid("clientId", "is needed")) };
-        let form = grant::form(request)?;
         let secret = match &request.client_secret {
             Some(secret) => secret.clone(),
             None if self.key.is_none() => return Err(Error::invalid("clientSecret", "is needed without an API token")),
             None => self.own_secret(id).await?,
         };
-        if let Some(token) = &request.token_to_revoke {
-            self.revoke_as(token.reveal(), id, &secret).await?;
-        }
-        let form = form.iter().map(|(name, value)| (*name, value.as_ref()));
-        let call = Call::post(&self.token).basic(id, secret.reveal())?.form(form);
-        let given = request.client_secret.is_some();
-        let reply = self.api.send_reading(call, |refusal| {
-            let wrong = given && refusal.text("/error").as_deref() == Some("invalid_client");
-            wrong.then(|| Error::invalid("clientSecret", format!("the provider does not take it: {}", refusal.words)))
-        });
-        grant::issued(&reply.await?, request)
+        self.oauth.new_access_token(request, id, ClientSecret::Basic(secret.reveal())).await
     }
 
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
-        let said = self.introspected(token).await?;
-        if !said.active {
-            return Ok(AccessTokenInfo { errorcode: Some(INVALID), ..AccessTokenInfo::default() });
-        }
-        let own = said.sub == said.client_id;
-        let life = said.iat.zip(said.exp).map(|(iat, exp)| i64::try_from(exp.saturating_sub(iat).saturating_mul(1000)));
-        Ok(AccessTokenInfo {
-            is_token_valid: true,
-            is_application_token: own,
-            scope: said.scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            issued_time: said.iat.map(|iat| iat.saturating_mul(1000)),
-            validity_period: life.map(|life| life.unwrap_or(i64::MAX)),
-            end_user_name: said.sub.filter(|_| !own),
-            consumer_key: said.client_id,
-            ..AccessTokenInfo::default()
-        })
+        self.oauth.token_meta_data(token, true).await
     }
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
@@ -384,16 +336,14 @@ impl KeyManager for Okta {
     }
 
     async fn revoke_token(&self, token: &Sensitive) -> Result<()> {
-        // Only its own client may; one that is not good needs nothing.
-        let said = self.introspected(token).await?;
-        let Some(client) = said.client_id.filter(|_| said.active) else { return Ok(()) };
-        let secret = self.own_secret(&client).await?;
-        self.revoke_as(token.reveal(), &client, &secret).await
+        // Only its own client may (RFC 7009 section 2.1); one that is not good needs nothing.
+        let said = self.oauth.token_meta_data(token, true).await?;
+        let Some(client) = said.consumer_key.filter(|_| said.is_token_valid) else { return Ok(()) };
+        self.revoke_as(token, &client, Operation::RevokeToken).await
     }
 
     async fn revoke_one_time_token(&self, token: &Sensitive, consumer_key: &str) -> Result<()> {
-        let secret = self.own_secret(consumer_key).await?;
-        self.revoke_as(token.reveal(), consumer_key, &secret).await
+        self.revoke_as(token, consumer_key, Operation::RevokeOneTimeToken).await
     }
 
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
@@ -473,6 +423,4 @@ const SECRET: &str = "secret";
 const SCOPE: &str = "scope";
 const NO_KEY: &str = "token is not set, which is Okta's API token";
 const NO_SERVER: &str = "scopes belong to a custom authorization server: the issuer would be https://…/oauth2/{id}";
-/// WSO2's code of a token that is not good.
-const INVALID: u32 = 900_901;
 const MOST_PAGES: usize = 50;

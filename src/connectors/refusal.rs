@@ -116,8 +116,12 @@ pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, o
 
 /// What the provider says, in whichever dialect.
 fn words(body: &Value, secrets: &Secrets) -> Option<String> {
-    let said = MEMBERS.iter().filter_map(|name| body.get(*name)?.as_str()).find(|said| !said.trim().is_empty())?;
-    let told = secrets.redact(said);
+    let text = |name: &str| body.get(name)?.as_str().filter(|said| !said.trim().is_empty());
+    let said = MEMBERS.iter().find_map(|name| text(name));
+    let told = match (text("error"), said) {
+        (Some(code), Some(said)) => secrets.redact(&format!("{code}: {said}")),
+        (code, said) => secrets.redact(said.or(code)?),
+    };
     Some(told.chars().take(MOST_CHARACTERS).collect())
 }
 
