@@ -75,13 +75,15 @@ impl Auth0 {
         let (management, token) = (place(management), place(token));
         oauth.api = oauth.api.asking(&[("audience", management.url.to_string())]);
         oauth.directory = oauth.directory.known(Endpoint::Token, token.clone());
-        Ok(Self {
-            oauth,
-            management,
-            token,
-            audience: settings.audience.first().cloned(),
-            scopes: Semaphore::new(1),
-        })
+        Ok(Self { oauth, management, token, audience: settings.audience.first().cloned(), scopes: Semaphore::new(1) })
+    }
+
+    /// Whether the provider, as it is configured, can do it.
+    fn may(&self, operation: Operation) -> Result<()> {
+        match self.cannot(operation) {
+            Some(reason) => Err(Error::Unsupported { operation, reason }),
+            None => Ok(()),
+        }
     }
 
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
@@ -241,6 +243,7 @@ impl KeyManager for Auth0 {
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::CreateApplication)?;
         auth0_rows::check_wishes(application)?;
         let body = auth0_rows::body(application, None)?;
         let reply = self.send(Call::post(&self.at(["clients"])).json(&body), CLIENT).await?;
@@ -262,6 +265,7 @@ impl KeyManager for Auth0 {
         consumer_key: &str,
         application: &OAuthApplicationInfo,
     ) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::UpdateApplication)?;
         let before = self.client(consumer_key).await?;
         let body = auth0_rows::body(application, Some(&before))?;
         let place = self.client_at(consumer_key);
@@ -274,19 +278,20 @@ impl KeyManager for Auth0 {
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::RetrieveApplication)?;
         Ok(self.client(consumer_key).await?.told(false))
     }
 
     async fn delete_application(&self, consumer_key: &str) -> Result<()> {
+        self.may(Operation::DeleteApplication)?;
         // Auth0 answers 204 for one that is not there.
         self.client(consumer_key).await?;
         self.send(Call::delete(&self.client_at(consumer_key)), CLIENT).await.map(drop)
     }
 
     async fn update_application_owner(&self, consumer_key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
-        if owner.chars().count() > MOST_OF_METADATA {
-            return Err(Error::invalid("owner", format!("must have at most {MOST_OF_METADATA} characters at Auth0")));
-        }
+        self.may(Operation::UpdateApplicationOwner)?;
+        auth0_rows::check_metadata("owner", owner)?;
         let place = self.client_at(consumer_key);
         let body = json!({ "client_metadata": { "owner": owner } });
         let client: Client = self.send(Call::new(Method::PATCH, &place).json(&body), CLIENT).await?.json()?;
@@ -294,6 +299,7 @@ impl KeyManager for Auth0 {
     }
 
     async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::MapOAuthApplication)?;
         let client = self.client(consumer_key).await?;
         match (secret, &client.client_secret) {
             (None, _) => Ok(client.told(false)),
@@ -324,12 +330,14 @@ impl KeyManager for Auth0 {
     }
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
+        self.may(Operation::NewApplicationConsumerSecret)?;
         let place = self.at(["clients", consumer_key, "rotate-secret"]);
         let client: Client = self.send(Call::post(&place), CLIENT).await?.json()?;
         client.client_secret.ok_or_else(|| Error::Answer("there is no client_secret in its answer".into()))
     }
 
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.may(Operation::RegisterScope)?;
         let row = auth0_rows::scope_row(scope)?;
         self.change_scopes(|scopes| {
             if scopes.iter().any(|one| auth0_rows::is(one, &scope.key)) {
@@ -342,15 +350,18 @@ impl KeyManager for Auth0 {
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
+        self.may(Operation::ScopeByName)?;
         let all = self.own_scopes().await?;
         auth0_rows::scope(all.iter().find(|one| auth0_rows::is(one, key)).ok_or(Error::NotFound(SCOPE))?)
     }
 
     async fn scopes(&self) -> Result<Vec<Scope>> {
+        self.may(Operation::AllScopes)?;
         self.own_scopes().await?.iter().map(auth0_rows::scope).collect()
     }
 
     async fn update_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.may(Operation::UpdateScope)?;
         let row = auth0_rows::scope_row(scope)?;
         self.change_scopes(|scopes| {
             let one = scopes.iter_mut().find(|one| auth0_rows::is(one, &scope.key)).ok_or(Error::NotFound(SCOPE))?;
@@ -361,6 +372,7 @@ impl KeyManager for Auth0 {
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {
+        self.may(Operation::DeleteScope)?;
         self.change_scopes(|scopes| {
             let before = scopes.len();
             scopes.retain(|one| !auth0_rows::is(one, key));
@@ -370,6 +382,7 @@ impl KeyManager for Auth0 {
     }
 
     async fn user_claims(&self, username: &str) -> Result<BTreeMap<String, String>> {
+        self.may(Operation::UserClaims)?;
         Ok(texts(&self.user(username).await?))
     }
 }
@@ -390,5 +403,3 @@ const GRANT: &str = "client grant";
 const SCOPE: &str = "scope";
 const USER: &str = "user";
 const NO_API: &str = "audience is not set, whose first is the API that scopes belong to";
-/// Characters of one value.
-const MOST_OF_METADATA: usize = 255;

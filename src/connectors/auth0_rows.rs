@@ -80,10 +80,16 @@ pub(super) fn body(application: &OAuthApplicationInfo, before: Option<&Client>) 
     let kind = kind.unwrap_or_else(|| if machine { "non_interactive" } else { "regular_web" }.into());
     let method = setting(application, "token_endpoint_auth_method").unwrap_or_else(|| "client_secret_post".into());
     let mut kept = Map::new();
-    for (name, text) in [("owner", &application.app_owner), ("application_uuid", &application.application_uuid)] {
+    for (member, field, text) in [
+        ("owner", "appOwner", &application.app_owner),
+        ("application_uuid", "applicationUUID", &application.application_uuid),
+    ] {
+        if let Some(text) = text {
+            check_metadata(field, text)?;
+        }
         // A member that is null is taken away.
         if text.is_some() || before.is_some() {
-            kept.insert(name.into(), json!(text));
+            kept.insert(member.into(), json!(text));
         }
     }
     Ok(json!({
@@ -94,6 +100,14 @@ pub(super) fn body(application: &OAuthApplicationInfo, before: Option<&Client>) 
         "token_endpoint_auth_method": method,
         "client_metadata": kept,
     }))
+}
+
+/// What is kept as metadata of a client is bounded.
+pub(super) fn check_metadata(field: &'static str, text: &str) -> Result<()> {
+    match text.chars().count() {
+        0..=MOST_OF_METADATA => Ok(()),
+        _ => Err(Error::invalid(field, format!("must have at most {MOST_OF_METADATA} characters at Auth0"))),
+    }
 }
 
 /// The APIs whose tokens the client may ask for: those it names, or else the key manager's own. None without a grant
@@ -130,3 +144,6 @@ pub(super) fn scope(row: &Map<String, Value>) -> Result<Scope> {
     let key = text("value").ok_or_else(|| Error::Answer("a scope has no value".into()))?;
     Ok(Scope { key, description: text("description"), ..Scope::default() })
 }
+
+/// Characters of one value.
+const MOST_OF_METADATA: usize = 255;

@@ -65,11 +65,9 @@ impl Okta {
         let server = server_of(&issuer);
         let base = Place { url: issuer, reach: Reach::Local };
         let base = if server.is_some() { base } else { api::below(&base, ["oauth2"]) };
-        for (endpoint, name) in [
-            (Endpoint::Token, "token"),
-            (Endpoint::Introspection, "introspect"),
-            (Endpoint::Revocation, "revoke"),
-        ] {
+        for (endpoint, name) in
+            [(Endpoint::Token, "token"), (Endpoint::Introspection, "introspect"), (Endpoint::Revocation, "revoke")]
+        {
             oauth.directory = oauth.directory.known(endpoint, api::below(&base, ["v1", name]));
         }
         Ok(Self {
@@ -78,6 +76,14 @@ impl Okta {
             key: key.map(|key| key.as_str().into()),
             org,
         })
+    }
+
+    /// Whether the provider, as it is configured, can do it.
+    fn may(&self, operation: Operation) -> Result<()> {
+        match self.cannot(operation) {
+            Some(reason) => Err(Error::Unsupported { operation, reason }),
+            None => Ok(()),
+        }
     }
 
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
@@ -233,6 +239,7 @@ impl KeyManager for Okta {
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::CreateApplication)?;
         okta_rows::check_wishes(application)?;
         let body = okta_rows::metadata(application, &Map::new())?;
         let reply = self.send(Call::post(&self.at(["oauth2", "v1", "clients"])).json(&body.into()), CLIENT).await?;
@@ -249,6 +256,7 @@ impl KeyManager for Okta {
         consumer_key: &str,
         application: &OAuthApplicationInfo,
     ) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::UpdateApplication)?;
         // All of it has to be sent: what the Key Manager knows nothing of stays as it is.
         let before = self.client(consumer_key).await?;
         let body = okta_rows::metadata(application, &before)?;
@@ -258,15 +266,18 @@ impl KeyManager for Okta {
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::RetrieveApplication)?;
         let client: Client = self.send(Call::get(&self.client_at(consumer_key)), CLIENT).await?.json()?;
         Ok(client.told(false))
     }
 
     async fn delete_application(&self, consumer_key: &str) -> Result<()> {
+        self.may(Operation::DeleteApplication)?;
         self.send(Call::delete(&self.client_at(consumer_key)), CLIENT).await.map(drop)
     }
 
     async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
+        self.may(Operation::MapOAuthApplication)?;
         let application = self.retrieve_application(consumer_key).await?;
         let Some(secret) = secret else { return Ok(application) };
         let live = self.all_secrets(consumer_key).await?.into_iter().filter(Secret::is_active);
@@ -289,10 +300,12 @@ impl KeyManager for Okta {
     }
 
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
+        self.may(Operation::TokenMetaData)?;
         self.oauth.token_meta_data(token, true).await
     }
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
+        self.may(Operation::NewApplicationConsumerSecret)?;
         let place = api::below(&self.client_at(consumer_key), ["lifecycle", "newSecret"]);
         let client: Client = self.send(Call::post(&place), CLIENT).await?.json()?;
         let Some(secret) = client.client_secret else {
@@ -312,6 +325,7 @@ impl KeyManager for Okta {
     }
 
     async fn add_secret(&self, consumer_key: &str, request: &ConsumerSecretRequest) -> Result<ConsumerSecretInfo> {
+        self.may(Operation::GenerateConsumerSecret)?;
         if request.parameters.get("expiresIn").is_some_and(|span| *span != json!(0)) {
             return Err(Error::invalid("parameters.expiresIn", "must be left out: Okta's secrets do not expire"));
         }
@@ -325,17 +339,20 @@ impl KeyManager for Okta {
     }
 
     async fn secrets(&self, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
+        self.may(Operation::RetrieveConsumerSecrets)?;
         let all = self.all_secrets(consumer_key).await?;
         Ok(all.into_iter().map(|secret| secret.told(false)).collect())
     }
 
     async fn delete_secret(&self, consumer_key: &str, secret_id: &str) -> Result<()> {
+        self.may(Operation::DeleteConsumerSecret)?;
         let all = self.all_secrets(consumer_key).await?;
         let secret = all.iter().find(|secret| secret.id == secret_id).ok_or(Error::NotFound(SECRET))?;
         self.drop_secret(consumer_key, secret_id, secret.is_active()).await
     }
 
     async fn revoke_token(&self, token: &Sensitive) -> Result<()> {
+        self.may(Operation::RevokeToken)?;
         // Only its own client may (RFC 7009 section 2.1); one that is not good needs nothing.
         let said = self.oauth.token_meta_data(token, true).await?;
         let Some(client) = said.consumer_key.filter(|_| said.is_token_valid) else { return Ok(()) };
@@ -343,10 +360,12 @@ impl KeyManager for Okta {
     }
 
     async fn revoke_one_time_token(&self, token: &Sensitive, consumer_key: &str) -> Result<()> {
+        self.may(Operation::RevokeOneTimeToken)?;
         self.revoke_as(token, consumer_key, Operation::RevokeOneTimeToken).await
     }
 
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.may(Operation::RegisterScope)?;
         let body = okta_rows::scope_body(scope, Map::new())?;
         match self.own_scope(&scope.key).await {
             Ok(_) => return Err(Error::Conflict("there is a scope of that key".into())),
@@ -358,25 +377,30 @@ impl KeyManager for Okta {
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
+        self.may(Operation::ScopeByName)?;
         okta_rows::scope(&self.own_scope(key).await?)
     }
 
     async fn scopes(&self) -> Result<Vec<Scope>> {
+        self.may(Operation::AllScopes)?;
         self.all_scopes().await?.iter().map(okta_rows::scope).collect()
     }
 
     async fn update_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.may(Operation::UpdateScope)?;
         let (before, place) = self.scope_at(&scope.key).await?;
         let body = okta_rows::scope_body(scope, before)?;
         okta_rows::scope(&self.send(Call::put(&place).json(&body.into()), SCOPE).await?.json()?)
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {
+        self.may(Operation::DeleteScope)?;
         let (_, place) = self.scope_at(key).await?;
         self.send(Call::delete(&place), SCOPE).await.map(drop)
     }
 
     async fn user_claims(&self, username: &str) -> Result<BTreeMap<String, String>> {
+        self.may(Operation::UserClaims)?;
         #[derive(Deserialize)]
         struct User {
             profile: Map<String, Value>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 use tollgate::{
     connectors::{self, Means},
-    keymanager::{Error, KeyManager, OAuthApplicationInfo, Operation},
+    keymanager::{Error, KeyManager, Memory, OAuthApplicationInfo, Operation, Passing},
     net::{Clock, client::Client},
     token::settings::KeyManagerSettings,
 };
@@ -178,7 +178,8 @@ fn reading_is_tried_again_and_making_is_not() {
 /// The process' own means.
 pub(super) fn with_means<T>(make: impl FnOnce(Means<'_>) -> T) -> T {
     let (client, clock) = (Client::new().unwrap(), Arc::new(Clock::new()));
-    make(Means { client: &client, clock: &clock })
+    let memory: Arc<dyn Memory> = Arc::new(Passing::default());
+    make(Means { client: &client, clock: &clock, memory: &memory })
 }
 
 /// The manager that the settings say.
