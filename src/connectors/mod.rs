@@ -24,6 +24,8 @@
 //!    everything else must be done.
 
 mod api;
+#[cfg(test)]
+mod api_tests;
 mod breaker;
 mod client_auth;
 mod client_metadata;
