@@ -166,6 +166,40 @@ async fn many_tokens_of_one_second_are_all_voided() {
 }
 
 #[tokio::test]
+async fn no_token_of_an_old_secret_slips_through_while_it_is_replaced() {
+    for form in ["jwt", "opaque"] {
+        let server = Server::with(json!({ "tokens": form })).await;
+        let (id, secret) = server.made(ClientSpec::default()).await;
+        let provider = &server.provider;
+        // Until it is refused, each asks again and again.
+        let one = async || {
+            let mut tokens = Vec::new();
+            loop {
+                let answer = server.token(Some((&id, &secret)), GRANT).await;
+                if answer.status != 200 {
+                    answer.assert_refused(401, "invalid_client", "it is void");
+                    return tokens;
+                }
+                tokens.push(answer.json()["access_token"].as_str().expect("a token").to_owned());
+            }
+        };
+        let all = futures_util::future::join_all((0..8).map(|_| one()));
+        let rotated = async {
+            while provider.live_tokens(&id).expect("readable").len() < 10 {
+                tokio::task::yield_now().await;
+            }
+            provider.new_secret(&id).await.expect("it is there")
+        };
+        let (all, _) = tokio::join!(all, rotated);
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        assert!(all.len() >= 2, "{form}: {}", all.len());
+        for token in &all {
+            assert_eq!(provider.said_of(token), Ok(None), "{form}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_is_gone_at_every_door() {
     let server = Server::start(&[]).await;
     let spec = ClientSpec::default();
@@ -182,6 +216,20 @@ async fn a_client_that_is_gone_is_gone_at_every_door() {
     assert_eq!(server.provider.live_tokens(&me.0), Err(ManageError::NotFound("client")));
     let again = server.provider.create_client(spec, Some(&me.0), None).await.expect_err("too soon");
     assert!(matches!(&again, ManageError::Conflict(why) if why.contains("a moment ago")), "{again:?}");
+}
+
+#[tokio::test]
+async fn there_is_a_most_of_clients_and_whoever_goes_makes_room() {
+    let server = Server::start(&[]).await;
+    let most = usize::try_from(server.provider.state().expect("open").limits.clients).expect("few");
+    let make = || server.provider.create_client(ClientSpec::default(), None, None);
+    let all = futures_util::future::join_all((0..most / 2).map(|_| make())).await;
+    let more = futures_util::future::join_all((most / 2..most).map(|_| make())).await;
+    assert!(all.iter().chain(&more).all(Result::is_ok));
+    assert!(matches!(make().await, Err(ManageError::Full(_))));
+    let gone = all.into_iter().flatten().next().expect("one").0.id;
+    server.provider.delete_client(&gone).await.expect("it is there");
+    make().await.expect("there is room");
 }
 
 #[tokio::test]
@@ -291,10 +339,16 @@ async fn a_client_that_registered_itself_is_the_same_kind_of_client() {
     let ClientInfo { spec, declared, .. } = server.provider.client(&id).expect("it is there");
     assert_eq!((spec.name.as_deref(), declared, spec.scopes), (Some("Ada's"), false, Some(vec!["base".into()])));
     assert_eq!(server.provider.change_owner(&id, "ada").await.expect("it is there").spec.owner.as_deref(), Some("ada"));
-    let body = json!({ "client_id": id, "client_name": "new" }).to_string();
-    let head = format!("PUT /register/{id} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}");
-    let replaced = server.exchange(&format!("{head}\r\n{json}\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
-    assert_eq!((replaced.status, &replaced.json()["client_name"]), (200, &json!("new")), "{}", replaced.text);
+    let put = async |body: Value| {
+        let head =
+            format!("PUT /register/{id} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}");
+        let body = body.to_string();
+        let answer =
+            server.exchange(&format!("{head}\r\n{json}\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    };
+    assert_eq!(put(json!({ "client_id": id, "client_name": "new" })).await["client_name"], "new");
     assert_eq!(
         server.provider.client(&id).expect("it is there").spec.owner.as_deref(),
         Some("ada"),
@@ -304,8 +358,12 @@ async fn a_client_that_registered_itself_is_the_same_kind_of_client() {
     server.provider.register_scope(scope("more", &[])).await.expect("new");
     let more = "grant_type=client_credentials&scope=more";
     server.token(Some((&me.0, &me.1)), more).await.assert_refused(400, "invalid_scope", "an owner gives no scopes");
-    server.provider.update_client(&id, ClientSpec::default()).await.expect("it is there");
-    assert_eq!(server.scope_of(&me, more).await, "more", "the Key Manager does");
+    let only = ClientSpec { scopes: Some(vec!["more".into()]), ..ClientSpec::default() };
+    server.provider.update_client(&id, only).await.expect("it is there");
+    assert_eq!(server.scope_of(&me, GRANT).await, "more", "the Key Manager does");
+    let said = put(json!({ "client_id": id, "scope": "base", "grant_types": ["password"] })).await;
+    assert_eq!([&said["scope"], &said["grant_types"]], [&json!("more"), &json!(["client_credentials"])]);
+    assert_eq!(server.scope_of(&me, GRANT).await, "more", "what it decided stays");
     let kept = server.provider.client(&id).expect("it is there").spec;
     assert_eq!((kept.owner.as_deref(), kept.name), (Some("ada"), None));
 }

@@ -140,6 +140,13 @@ impl Api {
         self
     }
 
+    /// The same with another limit for a whole call.
+    #[cfg(test)]
+    pub(super) const fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// What it is reached with.
     pub(super) const fn client(&self) -> &Client {
         &self.client
@@ -451,7 +458,8 @@ pub(super) fn below<'s>(base: &Place, segments: impl IntoIterator<Item = &'s str
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty();
         for segment in segments {
-            // The URL library leaves these out, as steps in the tree; encoded they are names.
+            // In a URL these are steps in the tree, however they are encoded: encoded twice they lead nowhere else, to
+            // a name that hardly anything has.
             match segment {
                 "." => path.push("%2E"),
                 ".." => path.push("%2E%2E"),

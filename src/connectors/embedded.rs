@@ -101,7 +101,10 @@ impl KeyManager for Embedded {
             {
                 return Err(not_its_secret());
             }
-            self.provider.revoke(token.reveal(), Some(&asked.client_id)).await?;
+            self.provider.revoke(token.reveal(), Some(&asked.client_id)).await.map_err(|error| match error {
+                ManageError::Invalid { .. } => Error::invalid("tokenToRevoke", "was issued to another client"),
+                error => error.into(),
+            })?;
         }
         let issued_at = self.provider.now();
         let granted = self.provider.token(&asked).await?;
@@ -410,3 +413,7 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const NOT_VALID: u32 = 900_901;
 /// In place of a secret.
 const MASK: &str = "********";
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use super::{
     client_auth::same,
     directory::Endpoint,
     endpoint, keycloak_client as client,
-    oauth::{ClientSecret, OAuth},
+    oauth::{ClientSecret, OAuth, issued_to},
     oidc::Place,
     uma::{self, RESOURCE, Resources},
 };
@@ -488,14 +488,6 @@ impl Keycloak {
         resources.replace(&id, description(resource)).await?;
         Ok(ApiResource { id: Some(id), ..resource.clone() })
     }
-}
-
-/// The client that a token says it was issued to. Nobody has verified that: it only chooses whose secret is used.
-fn issued_to(token: &str) -> Option<String> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    let claims: Map<String, Value> = serde_json::from_slice(&payload).ok()?;
-    let id = claims.get("azp").or_else(|| claims.get("client_id"))?.as_str()?;
-    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// A resource is found by its name, which is the API's id.

@@ -24,6 +24,8 @@
 //!    everything else must be done.
 
 mod api;
+#[cfg(test)]
+mod api_tests;
 mod auth0;
 mod auth0_rows;
 mod breaker;

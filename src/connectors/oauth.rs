@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -152,10 +153,15 @@ impl OAuth {
         self.api.send(by_client(Call::post(&place), vec![("token", token.reveal())], id, secret)?).await.map(drop)
     }
 
-    /// Revokes as ourselves, and looks whether that is so: a provider may answer 200 to whom the token was not issued.
+    /// Revokes as ourselves.
     pub(super) async fn revoke(&self, token: &Sensitive, operation: Operation) -> Result<()> {
         let place = self.directory.place(Endpoint::Revocation, operation).await?;
         self.api.send(Call::post(&place).form([("token", token.reveal())]).own()).await?;
+        self.is_revoked(token).await
+    }
+
+    /// Looks whether that is so: a provider may answer 200 to whom the token was not issued.
+    pub(super) async fn is_revoked(&self, token: &Sensitive) -> Result<()> {
         match self.token_meta_data(token, true).await {
             Ok(said) if said.is_token_valid => Err(Error::Refused { status: 200, detail: STILL.into() }),
             // Revoked as far as it says; whether it tells about tokens is another matter.
@@ -237,6 +243,14 @@ pub(super) fn introspected(body: Map<String, Value>) -> Result<AccessTokenInfo> 
         parameters: body,
         ..AccessTokenInfo::default()
     })
+}
+
+/// The client that a token says it was issued to. Nobody has verified that: it only chooses whose secret is used.
+pub(super) fn issued_to(token: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Map<String, Value> = serde_json::from_slice(&payload).ok()?;
+    let id = claims.get("azp").or_else(|| claims.get("client_id"))?.as_str()?;
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// The members of a scope list.

@@ -1,8 +1,9 @@
 //! Connector `oidc`: a provider that does what the standards say. Clients by RFC 7591 and RFC 7592, tokens by RFC 6749,
 //! RFC 7662, RFC 7009 and RFC 8693, resources by UMA 2.0 where it is announced.
 //!
-//! What the standards have no place for is remembered here: the registration access token that only whoever registered
-//! a client was told, and the client's owner and application.
+//! What the standards have no place for is remembered here: the client's owner and application; and what only whoever
+//! registered the client was told: the registration access token, by which it is managed, and the secret, without which
+//! none of its tokens is revoked (RFC 7009 section 2.1).
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -16,7 +17,7 @@ use super::{
     api::{Call, Reply},
     client_metadata,
     directory::Endpoint,
-    oauth::{ClientSecret, OAuth},
+    oauth::{ClientSecret, OAuth, issued_to},
     oidc::Place,
     uma::{self, RESOURCE, Resources},
 };
@@ -45,6 +46,8 @@ struct Row {
     /// provider has no such thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     access: Option<Access>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Sensitive>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_method: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +170,8 @@ impl KeyManager for Standard {
         metadata.insert("client_id".into(), json!(consumer_key));
         let call = Call::put(&place).json(&metadata.into()).bearer(token.reveal())?;
         let reply = self.oauth.api.send(call).await?;
-        let after = Row { access: row.access, auth_method: row.auth_method, ..Row::of(application) };
+        let after =
+            Row { access: row.access, secret: row.secret, auth_method: row.auth_method, ..Row::of(application) };
         self.learned(consumer_key, after, &reply).await
     }
 
@@ -213,7 +217,11 @@ impl KeyManager for Standard {
         };
         let own = credentials(method.as_deref(), Some(secret))?;
         if !self.oauth.is_its_secret(consumer_key, own).await? {
-            return Err(Error::invalid("clientSecret", "is not the secret of this client, or there is no such client"));
+            return Err(match row {
+                Some(_) => Error::invalid("clientSecret", "is not the secret of this client"),
+                // Which of both is wrong the provider tells nobody.
+                None => Error::NotFound("client with this secret"),
+            });
         }
         let row = row.unwrap_or_default();
         self.keep(consumer_key, &row).await?;
@@ -222,8 +230,8 @@ impl KeyManager for Standard {
 
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         let id = request.client_id.as_deref().ok_or_else(|| Error::invalid("clientId", "is needed"))?;
-        let method = self.row(id).await?.and_then(|row| row.auth_method);
-        let secret = credentials(method.as_deref(), request.client_secret.as_ref())?;
+        let row = self.row(id).await?.unwrap_or_default();
+        let secret = credentials(row.auth_method.as_deref(), request.client_secret.as_ref().or(row.secret.as_ref()))?;
         self.oauth.new_access_token(request, id, secret).await
     }
 
@@ -232,11 +240,11 @@ impl KeyManager for Standard {
     }
 
     async fn revoke_token(&self, token: &Sensitive) -> Result<()> {
-        self.oauth.revoke(token, Operation::RevokeToken).await
+        self.revoke(token, Operation::RevokeToken).await
     }
 
     async fn revoke_one_time_token(&self, token: &Sensitive, _consumer_key: &str) -> Result<()> {
-        self.oauth.revoke(token, Operation::RevokeOneTimeToken).await
+        self.revoke(token, Operation::RevokeOneTimeToken).await
     }
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
@@ -362,6 +370,27 @@ impl Standard {
         }
     }
 
+    /// As the client that it was issued to, where its secret is known here; as ourselves otherwise.
+    async fn revoke(&self, token: &Sensitive, operation: Operation) -> Result<()> {
+        let said = match self.oauth.token_meta_data(token, true).await {
+            Ok(said) => said.consumer_key,
+            // It may not tell about tokens at all.
+            Err(Error::Unsupported { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(id) = said.or_else(|| issued_to(token.reveal())) else {
+            return self.oauth.revoke(token, operation).await;
+        };
+        match self.row(&id).await? {
+            Some(Row { secret: Some(secret), auth_method, .. }) => {
+                let secret = credentials(auth_method.as_deref(), Some(&secret))?;
+                self.oauth.revoke_by(token, &id, secret, operation).await?;
+                self.oauth.is_revoked(token).await
+            }
+            _ => self.oauth.revoke(token, operation).await,
+        }
+    }
+
     async fn replace_resource(&self, resource: &ApiResource, operation: Operation) -> Result<ApiResource> {
         let resources = Resources::of(&self.oauth, operation).await?;
         let row = self.resource_row(&resource.api_id).await?.ok_or(Error::NotFound(RESOURCE))?;
@@ -376,6 +405,7 @@ impl Row {
     fn of(application: &OAuthApplicationInfo) -> Self {
         Self {
             access: None,
+            secret: None,
             auth_method: application.parameter("token_endpoint_auth_method").map(str::to_owned),
             owner: application.app_owner.clone(),
             application: application.application_uuid.clone(),
@@ -388,6 +418,9 @@ impl Row {
     /// Takes from a client information response what has to be remembered.
     fn learn(&mut self, told: &Map<String, Value>) {
         let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let Some(secret) = text("client_secret").filter(|secret| !secret.is_empty()) {
+            self.secret = Some(secret.into());
+        }
         if let Some(method) = text("token_endpoint_auth_method") {
             self.auth_method = Some(method);
         }
@@ -417,10 +450,7 @@ fn credentials<'s>(method: Option<&str>, secret: Option<&'s Sensitive>) -> Resul
         (Some("client_secret_post"), Some(secret)) => ClientSecret::Post(secret),
         (Some("client_secret_basic") | None, Some(secret)) => ClientSecret::Basic(secret),
         (Some("client_secret_post" | "client_secret_basic"), None) => {
-            return Err(Error::invalid(
-                "clientSecret",
-                "is needed: the provider tells it once, and it is not kept here",
-            ));
+            return Err(Error::invalid("clientSecret", "is needed: the provider has told it to others alone"));
         }
         (Some(other), _) => {
             return Err(Error::invalid("clientId", format!("names a client that says who it is by {other}")));

@@ -163,6 +163,9 @@ pub trait KeyManager: Debug + Send + Sync {
 
     /// `isScopeExists`.
     async fn scope_exists(&self, key: &str) -> Result<bool> {
+        if self.cannot(Operation::IsScopeExists).is_some() {
+            return unsupported(self, Operation::IsScopeExists);
+        }
         match self.scope(key).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound(_)) => Ok(false),
@@ -182,6 +185,9 @@ pub trait KeyManager: Debug + Send + Sync {
 
     /// `validateScopes`: each as the provider has it; [`Error::Invalid`] names those that it lacks.
     async fn validate_scopes(&self, keys: &[String]) -> Result<Vec<Scope>> {
+        if self.cannot(Operation::ValidateScopes).is_some() {
+            return unsupported(self, Operation::ValidateScopes);
+        }
         let (mut found, mut lacking) = (Vec::with_capacity(keys.len()), Vec::new());
         for key in keys {
             match self.scope(key).await {

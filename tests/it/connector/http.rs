@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 use tollgate::{
     connectors::{self, Means},
-    keymanager::{Error, KeyManager, Memory, OAuthApplicationInfo, Operation, Passing},
+    keymanager::{AccessTokenRequest, Error, KeyManager, Memory, OAuthApplicationInfo, Operation, Passing, Scope},
     net::{Clock, client::Client},
     token::settings::KeyManagerSettings,
 };
@@ -15,7 +15,7 @@ use super::{
     outside::{self, Outside, SECRET},
     outside_rows::{PASSWORD, USER},
 };
-use crate::support::block_on;
+use crate::support::{Backend, Config, Gate, Request, Via, api, application, block_on, resource, subscription};
 
 /// The connector at `url`.
 fn manager(url: &str, secret: &str) -> Arc<dyn KeyManager> {
@@ -172,6 +172,67 @@ fn reading_is_tried_again_and_making_is_not() {
         assert!(manager.scopes().await.is_err());
         outside.down(None);
         assert_eq!(manager.scopes().await, Ok(Vec::new()));
+    });
+}
+
+/// A token of the connector is taken at the gate, where the connector is asked about it, until it is revoked.
+#[test]
+fn the_gate_asks_it_about_opaque_tokens() {
+    let (upstream, outside) = (Backend::start("production"), block_on(Outside::start()));
+    let manager = manager(&outside.url, SECRET);
+    let client = OAuthApplicationInfo { client_id: Some("shop-web".into()), ..OAuthApplicationInfo::default() };
+    let asked = AccessTokenRequest {
+        client_id: Some("shop-web".into()),
+        scope: vec!["orders:read".into()],
+        ..AccessTokenRequest::default()
+    };
+    let token = block_on(async {
+        manager.register_scope(&Scope { key: "orders:read".into(), ..Scope::default() }).await.unwrap();
+        manager.create_application(&client).await.unwrap();
+        manager.new_access_token(&asked).await.unwrap().access_token.unwrap()
+    });
+    let config = Config::default().with(&format!(
+        "\n[cache]\nintrospection_ttl = \"0\"\n[[key_managers]]\nname = \"main\"\nconnector = \"http\"\n\
+         issuer = \"{url}\"\nendpoint = \"{url}/\"\ntoken = \"{SECRET}\"\naudience = [\"orders-api\"]\n\
+         validation = \"introspect\"\n{api}{resource}{application}{subscription}",
+        url = outside.url,
+        api = api("Orders", "/orders", Some("v1"), &format!("upstream = \"{}\"", upstream.url())),
+        resource = resource("/items/{id}", "scopes = [\"orders:read\"]"),
+        application = application("shop-web", "shop-web", "Unlimited", ""),
+        subscription = subscription("shop-web", "Orders:v1", "Unlimited", "UNBLOCKED"),
+    ));
+    let gate = Gate::start(|ports| config.text(ports));
+    let status = |token: &str| {
+        let request = Request::get("/orders/v1/items/{m}").bearer(token);
+        block_on(gate.send(Via::H1, &request)).status
+    };
+    assert_eq!(status(token.reveal()), 200);
+    assert_eq!(status("nobody-ever-issued-this"), 401);
+    block_on(manager.revoke_token(&token)).unwrap();
+    assert_eq!(status(token.reveal()), 401, "it is asked each time here");
+    assert_eq!(outside.wrong(), [] as [String; 0]);
+}
+
+/// For whoever writes a connector: runs the one at `CONNECTOR_URL`, with the secret `CONNECTOR_TOKEN`, through everything
+/// that it does not say it cannot do. `CONNECTOR_USER` and `CONNECTOR_PASSWORD` are a user that it has, if any.
+///
+/// `CONNECTOR_URL=http://127.0.0.1:7000 CONNECTOR_TOKEN=… cargo test --test it any_connector -- --ignored`
+#[test]
+#[ignore = "asks the connector that the environment names"]
+fn any_connector_at_an_address_conforms() {
+    let said = |name: &str| std::env::var(name).ok();
+    let (url, secret) =
+        (said("CONNECTOR_URL").expect("CONNECTOR_URL"), said("CONNECTOR_TOKEN").expect("CONNECTOR_TOKEN"));
+    let user =
+        said("CONNECTOR_USER").map(|name| User { name, password: said("CONNECTOR_PASSWORD"), claims: BTreeMap::new() });
+    let world =
+        World { user, tells_all: true, takes_ids: true, grants_scopes: true, voids_tokens: true, ..World::default() };
+    block_on(async {
+        let manager = manager(&url, &secret);
+        // What it cannot do is known once it has been asked anything.
+        let first = manager.retrieve_application("nobody").await.expect_err("there is no such client");
+        assert!(matches!(first, Error::NotFound(_) | Error::Unsupported { .. }), "{first:?}");
+        conforms(manager, &world).await;
     });
 }
 

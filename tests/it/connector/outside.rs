@@ -147,7 +147,8 @@ async fn answer(State(state): State<Arc<Mutex<Shared>>>, request: Request) -> Re
     };
     shared.asked.push(operation.clone());
     let kind = head.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap());
-    if !content.is_empty() && kind != Some("application/json") {
+    let due = if operation == "introspect" { "application/x-www-form-urlencoded" } else { "application/json" };
+    if !content.is_empty() && kind != Some(due) {
         shared.wrong.push(format!("{operation}: {kind:?}"));
     }
     if head.headers.get(header::AUTHORIZATION).is_none_or(|field| *field != format!("Bearer {SECRET}")) {
@@ -158,6 +159,10 @@ async fn answer(State(state): State<Arc<Mutex<Shared>>>, request: Request) -> Re
     }
     if operation == "capabilities" {
         return respond(200, "application/json", json!({ "connector": "rows", "cannot": shared.cannot }).to_string());
+    }
+    if operation == "introspect" {
+        let token = url::form_urlencoded::parse(&content).find(|(name, _)| name == "token").map(|(_, token)| token);
+        return respond(200, "application/json", shared.rows.introspect(&token.unwrap()).to_string());
     }
     let decoded: Vec<String> = path.trim_start_matches('/').split('/').map(decode).collect();
     let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();

@@ -104,6 +104,18 @@ impl Rows {
         }
     }
 
+    /// RFC 7662.
+    pub(super) fn introspect(&self, token: &str) -> Value {
+        let Some(token) = self.tokens.get(token).filter(|token| token.access) else {
+            return json!({ "active": false });
+        };
+        let subject = token.user.as_ref().unwrap_or(&token.client);
+        json!({
+            "active": true, "client_id": token.client, "sub": subject, "scope": token.scope.join(" "),
+            "iat": now(), "exp": now() + 3600, "aud": "orders-api",
+        })
+    }
+
     fn create(&mut self, mut body: Value) -> Outcome {
         let id = body.get("clientId").and_then(Value::as_str).map_or_else(|| format!("c{}", unique()), str::to_owned);
         if self.clients.contains_key(&id) {
