@@ -93,7 +93,6 @@ enum Who<'c> {
 /// A good answer: its status is 2xx.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: bytes::Bytes,
     /// Who answered, for an error.
@@ -164,7 +163,7 @@ impl Api {
         let (answer, secrets) = self.answer(&call, end).await?;
         let from = shown(&call.place.url);
         if answer.status.is_success() {
-            return Ok(Reply { status: answer.status, headers: answer.headers, body: answer.body, from });
+            return Ok(Reply { headers: answer.headers, body: answer.body, from });
         }
         Err(refusal::error(&answer, &from, call.absent, call.ours, &secrets))
     }
@@ -427,11 +426,6 @@ impl Reply {
             let (line, column) = (error.line(), error.column());
             Error::Answer(format!("{}: not the JSON that is due, at line {line}, column {column}", self.from))
         })
-    }
-
-    /// A header field.
-    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
     }
 }
 

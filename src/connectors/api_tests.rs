@@ -104,9 +104,14 @@ const OURS: &str = "our very own secret";
 
 #[tokio::test]
 async fn only_what_does_no_harm_is_tried_again_and_only_once() {
-    for (method, tries) in
-        [(Method::GET, 2), (Method::HEAD, 2), (Method::PUT, 2), (Method::DELETE, 2), (Method::POST, 1), (Method::PATCH, 1)]
-    {
+    for (method, tries) in [
+        (Method::GET, 2),
+        (Method::HEAD, 2),
+        (Method::PUT, 2),
+        (Method::DELETE, 2),
+        (Method::POST, 1),
+        (Method::PATCH, 1),
+    ] {
         for code in [502, 503, 504] {
             let server = Server::start(move |_, _| status(code)).await;
             let outcome = api(json!({})).send(Call::new(method.clone(), &server.place("/x"))).await;
@@ -181,7 +186,8 @@ async fn one_token_serves_all_who_wait_and_is_renewed_once() {
 
 #[tokio::test]
 async fn a_token_that_is_never_good_is_told_as_ours() {
-    let server = Server::start(|number, asked| if asked.path == "/token" { token(60, number) } else { status(401) }).await;
+    let server =
+        Server::start(|number, asked| if asked.path == "/token" { token(60, number) } else { status(401) }).await;
     let (endpoint, place) = (server.place("/token"), server.place("/clients"));
     let outcome = api(json!({})).send(Call::get(&place).own_token(&endpoint)).await;
     assert!(matches!(outcome, Err(Error::Credentials(_))), "{outcome:?}");
@@ -202,7 +208,8 @@ async fn a_refused_credential_is_asked_with_once_for_all_who_wait() {
 
 #[tokio::test]
 async fn a_token_is_used_no_longer_than_until_shortly_before_it_expires() {
-    let server = Server::start(|number, asked| if asked.path == "/token" { token(0, number) } else { status(204) }).await;
+    let server =
+        Server::start(|number, asked| if asked.path == "/token" { token(0, number) } else { status(204) }).await;
     let (api, endpoint, place) = (api(json!({})), server.place("/token"), server.place("/clients"));
     for _ in 0..2 {
         api.send(Call::get(&place).own_token(&endpoint)).await.expect("done");
@@ -224,7 +231,8 @@ async fn refusals_keep_the_providers_words_and_none_of_the_secrets() {
     // It says again whatever it was sent.
     let server = Server::start(|_, asked| {
         let words = format!("bad: {} {} \u{7} {OURS}", asked.body, asked.authorization);
-        (StatusCode::UNPROCESSABLE_ENTITY, json!({"error": "odd", "error_description": words}).to_string()).into_response()
+        (StatusCode::UNPROCESSABLE_ENTITY, json!({"error": "odd", "error_description": words}).to_string())
+            .into_response()
     })
     .await;
     let place = server.place("/x");

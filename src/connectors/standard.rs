@@ -450,10 +450,7 @@ fn credentials<'s>(method: Option<&str>, secret: Option<&'s Sensitive>) -> Resul
         (Some("client_secret_post"), Some(secret)) => ClientSecret::Post(secret),
         (Some("client_secret_basic") | None, Some(secret)) => ClientSecret::Basic(secret),
         (Some("client_secret_post" | "client_secret_basic"), None) => {
-            return Err(Error::invalid(
-                "clientSecret",
-                "is needed: the provider has told it to others alone",
-            ));
+            return Err(Error::invalid("clientSecret", "is needed: the provider has told it to others alone"));
         }
         (Some(other), _) => {
             return Err(Error::invalid("clientId", format!("names a client that says who it is by {other}")));

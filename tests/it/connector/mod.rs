@@ -5,10 +5,14 @@
 
 mod clients;
 mod embedded;
+mod keycloak;
+mod oidc;
 mod refusals;
 mod resources;
 mod scopes;
 mod tokens;
+mod wso2is;
+mod wso2is_server;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -16,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tollgate::keymanager::{AccessTokenRequest, Error, KeyManager, OAuthApplicationInfo, Operation, Result, Sensitive};
 
+use self::resources::resource;
 use crate::support::{now, unique};
 
 /// What a connector's surroundings have.
@@ -33,6 +38,8 @@ pub(crate) struct World {
     pub(crate) tells_all: bool,
     /// Whether removing a client and rotating its secret void its tokens at the provider.
     pub(crate) voids_tokens: bool,
+    /// Whether only what users have begun is listed as alive, and no token of a client's own.
+    pub(crate) lists_users_alone: bool,
     /// Whether a client may ask for a scope that has just been registered.
     pub(crate) grants_scopes: bool,
 }
