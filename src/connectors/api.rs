@@ -481,7 +481,7 @@ fn shown(url: &Url) -> String {
 
 const NO_FIELD: &str = "must be visible ASCII characters";
 /// Changing a client takes longer than asking about a token.
-const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 const MAX_ANSWER: usize = 1 << 20;
 /// Of those that call and wait, how many times as many as may call.
