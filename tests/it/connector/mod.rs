@@ -6,6 +6,7 @@
 mod clients;
 mod embedded;
 mod keycloak;
+mod liars;
 mod oidc;
 mod refusals;
 mod resources;
