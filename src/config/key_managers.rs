@@ -197,11 +197,27 @@ fn check_endpoints(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fo
             None => {}
         }
     }
-    let http = manager.connector == ConnectorKind::Http;
-    found.refuse(http && manager.endpoint.is_none(), at("endpoint"), "is needed by connector \"http\"");
+    check_management(manager, at, found);
+}
+
+/// Where the provider is managed, and with which secret of its own kind.
+fn check_management(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    let kind = manager.connector;
+    let http = kind == ConnectorKind::Http;
     for (set, field) in [(manager.endpoint.is_some(), "endpoint"), (manager.token.is_some(), "token")] {
-        found.refuse(set && !http, at(field), "is only for connector \"http\"");
+        found.refuse(http && !set, at(field), "is needed by connector \"http\"");
     }
+    let elsewhere = http || matches!(kind, ConnectorKind::Okta | ConnectorKind::Auth0);
+    let (endpoint, token) = (manager.endpoint.as_deref(), manager.token.is_some());
+    found.refuse(
+        endpoint.is_some() && !elsewhere,
+        at("endpoint"),
+        "is only for connectors \"http\", \"okta\" and \"auth0\"",
+    );
+    let queried = endpoint.and_then(|text| Url::parse(text).ok()).is_some_and(|url| url.query().is_some());
+    found.refuse(queried, at("endpoint"), "must have no query");
+    let keyed = http || kind == ConnectorKind::Okta;
+    found.refuse(token && !keyed, at("token"), "is only for connectors \"http\" and \"okta\"");
 }
 
 /// What a token is judged by.

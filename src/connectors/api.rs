@@ -31,7 +31,7 @@ use super::{
     client_auth::{self, Credential},
     oidc::Place,
     own_token::OwnToken,
-    refusal::{self, Secrets},
+    refusal::{self, Refusal, Secrets},
 };
 use crate::{
     keymanager::{Error, Result},
@@ -158,6 +158,15 @@ impl Api {
 
     /// Makes a call. A status other than 2xx is an error.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Reply> {
+        self.send_reading(call, |_| None).await
+    }
+
+    /// The same, where the provider's refusals say more than their status: `read` is the first to look at one.
+    pub(super) async fn send_reading(
+        &self,
+        call: Call<'_>,
+        read: impl FnOnce(&Refusal<'_>) -> Option<Error> + Send,
+    ) -> Result<Reply> {
         let _present = self.enter()?;
         let end = time::Instant::now() + self.timeout;
         let (answer, secrets) = self.answer(&call, end).await?;
@@ -165,7 +174,8 @@ impl Api {
         if answer.status.is_success() {
             return Ok(Reply { headers: answer.headers, body: answer.body, from });
         }
-        Err(refusal::error(&answer, &from, call.absent, call.ours, &secrets))
+        let otherwise = || refusal::error(&answer, &from, call.absent, call.ours, &secrets);
+        Err(read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise))
     }
 
     /// The same for a call whose subject may well be gone already: none where the provider says so.

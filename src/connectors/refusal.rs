@@ -2,7 +2,7 @@
 //! call.
 
 use http::{HeaderValue, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{keymanager::Error, net::client::Answer};
@@ -67,12 +67,36 @@ impl Secrets {
     }
 }
 
+/// An answer other than 2xx, for a connector to read.
+#[derive(Debug)]
+pub(super) struct Refusal<'s> {
+    pub(super) status: StatusCode,
+    /// What it says, as it may be told.
+    pub(super) words: String,
+    body: Value,
+    secrets: &'s Secrets,
+}
+
+impl<'s> Refusal<'s> {
+    pub(super) fn new(answer: &Answer, secrets: &'s Secrets) -> Self {
+        let status = answer.status;
+        let body = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let words = words(&body, secrets).unwrap_or_else(|| status.canonical_reason().unwrap_or(NO_WORDS).into());
+        Self { status, words, body, secrets }
+    }
+
+    /// A text of its body, by JSON pointer (RFC 6901), as it may be told.
+    pub(super) fn text(&self, pointer: &str) -> Option<String> {
+        let text = self.body.pointer(pointer)?.as_str()?;
+        Some(self.secrets.redact(text).chars().take(MOST_CHARACTERS).collect())
+    }
+}
+
 /// The error that an answer other than 2xx is. `absent`: what there is none of, where the status is 404; `ours`:
 /// whether the call was made as ourselves.
 pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, ours: bool, secrets: &Secrets) -> Error {
     let status = answer.status;
-    let body = serde_json::from_slice::<Map<String, Value>>(&answer.body).unwrap_or_default();
-    let detail = words(&body, secrets).unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").into());
+    let Refusal { words: detail, body, .. } = Refusal::new(answer, secrets);
     let about_us =
         ["invalid_client", "unauthorized_client"].into_iter().any(|code| body.get("error") == Some(&code.into()));
     match status {
@@ -91,7 +115,7 @@ pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, o
 }
 
 /// What the provider says, in whichever dialect.
-fn words(body: &Map<String, Value>, secrets: &Secrets) -> Option<String> {
+fn words(body: &Value, secrets: &Secrets) -> Option<String> {
     let text = |name: &str| body.get(name)?.as_str().filter(|said| !said.trim().is_empty());
     let said = MEMBERS.iter().find_map(|name| text(name));
     let told = match (text("error"), said) {
@@ -104,4 +128,5 @@ fn words(body: &Map<String, Value>, secrets: &Secrets) -> Option<String> {
 /// RFC 6749 and RFC 7591, Keycloak, Okta, WSO2 and Auth0, RFC 9457.
 const MEMBERS: [&str; 7] =
     ["error_description", "errorMessage", "errorSummary", "message", "detail", "description", "error"];
+const NO_WORDS: &str = "no reason given";
 const MOST_CHARACTERS: usize = 500;

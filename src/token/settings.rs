@@ -129,9 +129,11 @@ pub struct KeyManagerSettings {
     /// In which form answers about tokens are asked for; both are understood.
     #[serde(default)]
     pub introspection_response: ResponseForm,
-    /// Connector `http`: where it answers.
+    /// Connector `http`: where it answers. Connector `okta`: the organization's address, the issuer's unless it is
+    /// another. Connector `auth0`: its Management API, whose address is its audience too; `/api/v2/` of the issuer unless
+    /// that is a domain of one's own.
     pub endpoint: Option<String>,
-    /// Connector `http`: its bearer secret.
+    /// Connector `http`: its bearer secret. Connector `okta`: the API token that manages clients, scopes and users.
     pub token: Option<Secret>,
     /// Connector `embedded`: where it listens.
     pub listen: Option<String>,
