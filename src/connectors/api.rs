@@ -93,7 +93,6 @@ enum Who<'c> {
 /// A good answer: its status is 2xx.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: bytes::Bytes,
     /// Who answered, for an error.
@@ -173,7 +172,7 @@ impl Api {
         let (answer, secrets) = self.answer(&call, end).await?;
         let from = shown(&call.place.url);
         if answer.status.is_success() {
-            return Ok(Reply { status: answer.status, headers: answer.headers, body: answer.body, from });
+            return Ok(Reply { headers: answer.headers, body: answer.body, from });
         }
         let otherwise = || refusal::error(&answer, &from, call.absent, call.ours, &secrets);
         Err(read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise))
@@ -438,11 +437,6 @@ impl Reply {
             Error::Answer(format!("{}: not the JSON that is due, at line {line}, column {column}", self.from))
         })
     }
-
-    /// A header field.
-    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
 }
 
 impl Drop for Present<'_> {
@@ -497,7 +491,7 @@ fn shown(url: &Url) -> String {
 
 const NO_FIELD: &str = "must be visible ASCII characters";
 /// Changing a client takes longer than asking about a token.
-const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 const MAX_ANSWER: usize = 1 << 20;
 /// Of those that call and wait, how many times as many as may call.

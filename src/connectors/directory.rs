@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
+    api::LEAST_TIMEOUT,
     endpoint,
     oidc::{self, Place, Provider},
 };
@@ -103,6 +104,8 @@ impl Directory {
         if !problems.is_empty() {
             return Err(problems);
         }
+        // As long as any other call of an operation: nobody's request waits for it.
+        let provider = provider.map(|provider| provider.within(settings.timeout.0.max(LEAST_TIMEOUT)));
         Ok(Self { by_hand, provider, found: ArcSwap::default() })
     }
 

@@ -107,7 +107,7 @@ pub struct Means<'a> {
 }
 
 /// Who does the operations of the key manager at `field`, or every mistake in its settings. Contacts nobody. The
-/// embedded provider is in our own process: see [`embedded`].
+/// embedded provider is in our own process: see [`embedded()`].
 pub fn key_manager(
     settings: &KeyManagerSettings,
     field: &str,

@@ -183,9 +183,12 @@ impl OAuth {
         };
         match self.api.send(by_client(Call::post(&place), form, id, secret)?).await {
             Ok(_) => Ok(true),
-            // It was let in; what it asked for is not for it (RFC 6749 section 5.2, RFC 7009 section 2.2.1).
-            Err(Error::Refused { status: 400, detail }) => Ok(!detail.starts_with("invalid_client")),
+            Err(Error::Refused { status: 400, detail }) if LET_IN.iter().any(|code| detail.starts_with(code)) => {
+                Ok(true)
+            }
+            Err(Error::Refused { status: 400, detail }) if detail.starts_with("invalid_client") => Ok(false),
             Err(Error::Refused { status: 401 | 403, .. }) => Ok(false),
+            // Anything else may have been said before anyone looked at the secret.
             Err(error) => Err(error),
         }
     }
@@ -261,6 +264,9 @@ pub(super) fn words(list: &str) -> Vec<String> {
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
 /// RFC 8693
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// What is said only to a client that was let in (RFC 6749 section 5.2, RFC 7009 section 2.2.1). `unauthorized_client`
+/// is none: some providers say it of a wrong secret.
+const LET_IN: [&str; 3] = ["unsupported_token_type", "invalid_scope", "invalid_grant"];
 /// WSO2's code of a token that is not good.
 const INVALID: u32 = 900_901;
 const STILL: &str = "it says that the token is revoked, and still calls it active: it was issued to another client";

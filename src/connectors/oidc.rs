@@ -154,6 +154,11 @@ impl Provider {
         Ok(url.map(|url| Place { url, reach: answer.from }))
     }
 
+    /// The same with another limit for each document.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The metadata as it stands, from the first place that has any. Whose it is has not been looked at.
     pub(super) async fn described(&self) -> Result<Answer, FetchError> {
         let mut first = None;

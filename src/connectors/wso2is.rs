@@ -225,7 +225,7 @@ impl KeyManager for IdentityServer {
             let is_its = match own_secret(&told) {
                 Some(own) => same(own, secret.reveal()),
                 // With several secrets none is told: the client itself is let in, or not.
-                None => self.oauth.is_its_secret(consumer_key, ClientSecret::Basic(secret.reveal())).await?,
+                None => self.oauth.is_its_secret(consumer_key, ClientSecret::Post(secret.reveal())).await?,
             };
             if !is_its {
                 return Err(Error::invalid("clientSecret", "is not the secret of this client"));
