@@ -7,6 +7,7 @@
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
 mod error;
+mod memory;
 mod model;
 mod operation;
 
@@ -15,6 +16,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 use async_trait::async_trait;
 
 pub use error::Error;
+pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
     Scope, Sensitive, split_list,
