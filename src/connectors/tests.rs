@@ -359,7 +359,7 @@ fn addresses_in_settings_are_checked() {
         assert_eq!(problems(&settings(issuer, more)), [format!("key_managers[0].{field}")], "{issuer} {more}");
     }
     let mut other = settings("https://idp.example.com", "");
-    other.connector = crate::token::settings::ConnectorKind::Okta;
+    other.connector = crate::token::settings::ConnectorKind::Embedded;
     assert_eq!(problems(&other), ["key_managers[0].connector"]);
 }
 
