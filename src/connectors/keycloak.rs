@@ -125,6 +125,7 @@ impl KeyManager for Keycloak {
             Ok(_) => self.completed(&id, &scopes).await,
             // It may have been made all the same.
             Err(error @ (Error::TimedOut(_) | Error::Unreachable(_) | Error::Answer(_))) => Err(error),
+            Err(error @ Error::Refused { status: 500.., .. }) => Err(error),
             Err(error) => return Err(error),
         };
         match outcome {

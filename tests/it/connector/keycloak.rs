@@ -3,7 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::json;
+use axum::{
+    Json, Router,
+    extract::Path,
+    http::StatusCode,
+    routing::{delete, get, post},
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tollgate::{
     connectors::{self, Means},
     keymanager::{AccessTokenRequest, Error, KeyManager, Memory, OAuthApplicationInfo, Passing},
@@ -77,6 +85,53 @@ fn keycloak_leaves_no_half_made_client() {
         assert!(matches!(&refused, Error::Invalid { field, .. } if field == "parameters.scope"), "{refused:?}");
         assert_eq!(manager.retrieve_application("half-made").await, Err(Error::NotFound("client")));
     });
+}
+
+/// A gateway gives up on a call that Keycloak does all the same.
+#[test]
+fn a_client_that_keycloak_made_unseen_is_taken_away_again() {
+    block_on(async {
+        let (base, clients) = stand_in().await;
+        let manager = manager(&base);
+        let refused = manager.create_application(&OAuthApplicationInfo::default()).await.unwrap_err();
+        assert!(matches!(refused, Error::Refused { status: 504, .. }), "{refused:?}");
+        assert!(clients.lock().is_empty(), "it is gone");
+        // One of that id that was there before is not ours to remove.
+        clients.lock().push(json!({"id": "before", "clientId": "there", "attributes": {}}));
+        let asked = OAuthApplicationInfo { client_id: Some("there".into()), ..OAuthApplicationInfo::default() };
+        let refused = manager.create_application(&asked).await.unwrap_err();
+        assert!(matches!(refused, Error::Refused { status: 504, .. }), "{refused:?}");
+        assert_eq!(clients.lock().len(), 1, "it is still there");
+    });
+}
+
+/// Where Keycloak makes a client, unless there is one of its id, and nobody hears of it.
+async fn stand_in() -> (String, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let issuer = format!("{base}/realms/gw");
+    let metadata = Json(json!({"issuer": issuer, "token_endpoint": format!("{base}/token")}));
+    let clients = Arc::new(Mutex::new(Vec::<Value>::new()));
+    let (made, found, gone) = (Arc::clone(&clients), Arc::clone(&clients), Arc::clone(&clients));
+    let make = async move |Json(mut client): Json<Value>| {
+        client["id"] = json!("made");
+        let mut clients = made.lock();
+        if clients.iter().all(|known| known["clientId"] != client["clientId"]) {
+            clients.push(client);
+        }
+        StatusCode::GATEWAY_TIMEOUT
+    };
+    let remove = async move |Path(id): Path<String>| {
+        gone.lock().retain(|client| client["id"] != id.as_str());
+        StatusCode::NO_CONTENT
+    };
+    let routes = Router::new()
+        .route("/realms/gw/.well-known/openid-configuration", get(async move || metadata))
+        .route("/token", post(async || Json(json!({"access_token": "t", "expires_in": 300}))))
+        .route("/admin/realms/gw/clients", get(async move || Json(found.lock().clone())).post(make))
+        .route("/admin/realms/gw/clients/{id}", delete(remove));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (base, clients)
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn the_standards_connector_conforms_at_a_real_provider() {
     let settings =
         json!({"client_id": "tollgate", "client_secret": "tollgate-secret", "registration_token": "initial-token"});
     let memory: Arc<dyn Memory> = Arc::new(Passing::default());
-    let world = World { client: Some(("there".into(), "there-secret".into())), tells_all: true, ..World::default() };
+    let world = World { tells_all: true, ..World::default() };
     block_on(conforms(manager_with(&issuer, &memory, settings), &world));
 }
 
