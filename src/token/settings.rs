@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// `[[key_managers]]`: an OAuth provider whose tokens count.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyManagerSettings {
     /// Name, as APIs and applications refer to it.
@@ -125,6 +125,16 @@ pub struct KeyManagerSettings {
     /// In which form answers about tokens are asked for; both are understood.
     #[serde(default)]
     pub introspection_response: ResponseForm,
+    /// Whether clients may be created there (WSO2's `enable_oauth_app_creation`).
+    #[serde(default = "yes")]
+    pub allow_create: bool,
+    /// Whether a client that is mapped is looked up there, and its secret compared (WSO2's
+    /// `enable_provisioned_app_validation`); else the caller is believed.
+    #[serde(default = "yes")]
+    pub validate_mapped: bool,
+    /// Whether tokens may be obtained for its clients (WSO2's `enable_token_generation`).
+    #[serde(default = "yes")]
+    pub token_generation: bool,
     /// Connector `http`: where it answers.
     pub endpoint: Option<String>,
     /// Connector `http`: its bearer secret.
@@ -163,7 +173,7 @@ pub struct KeyManagerSettings {
 }
 
 /// `{ file = "…" }`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
     /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
@@ -171,7 +181,7 @@ pub struct JwksFile {
 }
 
 /// A symmetric key shared with a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretKeySettings {
     /// `kid`, where its tokens name one.
@@ -197,7 +207,7 @@ pub enum SecretEncoding {
 }
 
 /// A client of the embedded provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSettings {
     /// Client id.
@@ -210,7 +220,7 @@ pub struct ClientSettings {
 }
 
 /// A user of the embedded provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserSettings {
     /// User name, and `sub` of its tokens.
@@ -412,7 +422,7 @@ pub enum ClientAuth {
 }
 
 /// A private key that signs our assertions (RFC 7523).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientKey {
     /// PEM file: RSA, P-256, P-384 (PKCS#8) or Ed25519.
@@ -424,7 +434,7 @@ pub struct ClientKey {
 }
 
 /// A certificate and its key, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
     /// The certificate, and those between it and the authority.
