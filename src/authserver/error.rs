@@ -36,7 +36,7 @@ pub(super) enum Error {
 
 impl Error {
     /// Status, `error` and `error_description`.
-    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+    pub(super) const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
             Self::InvalidRequest(why) => (BAD, "invalid_request", why),

@@ -40,7 +40,7 @@ pub(super) async fn endpoint(State(provider): State<Arc<Provider>>, request: Req
 }
 
 /// The answer to "is it active?".
-fn answer(provider: &Provider, token: &str) -> Result<Value, Error> {
+pub(super) fn answer(provider: &Provider, token: &str) -> Result<Value, Error> {
     let Some(Live { mut claims, .. }) = live(provider, token, 0)? else { return Ok(json!({ "active": false })) };
     let for_user = claims.get("sub") != claims.get("client_id");
     if let (true, Some(subject)) = (for_user, claims.get("sub").cloned()) {

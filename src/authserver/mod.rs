@@ -1,18 +1,25 @@
 //! The embedded OAuth provider, for trying out and for tests: discovery, keys, tokens by client_credentials,
 //! password and refresh_token, introspection (RFC 7662), revocation (RFC 7009) and registration (RFC 7591, 7592).
 //!
-//! Clients and users are those of the configuration, and clients that registered. What it must remember stands in
-//! the record: a file where `[store]` names one, else memory. It keeps no secret and no token in the clear, save the
+//! Clients and users are those of the configuration, clients that registered, and clients that the Key Manager made,
+//! which also keeps scopes and APIs here (`manage`, `secrets`, `scopes`, `live`). What it must remember stands in the
+//! record: a file where `[store]` names one, else memory. It keeps no secret and no token in the clear, save the
 //! private halves of its signing keys, and never leaves this machine unless `allow_remote` says so.
 
+mod clients;
 mod error;
 mod introspection;
+mod issued;
 mod keys;
+mod live;
+mod manage;
 mod random;
 mod registration;
 mod request;
 mod revocation;
 mod rows;
+mod scopes;
+mod secrets;
 mod state;
 mod terms;
 mod token;
@@ -44,9 +51,15 @@ use crate::{
     },
 };
 use error::{Error as Refused, unkept};
+use issued::Names;
 use keys::Keys;
 use state::Limits;
 
+pub use clients::Lifetimes;
+pub use live::{Asked, Granted, LiveToken};
+pub use manage::{ClientInfo, ClientSpec, Error as ManageError};
+pub use scopes::{Bind, ResourceInfo, ScopeInfo};
+pub use secrets::{NewSecret, SecretInfo};
 pub use terms::Terms;
 
 /// The provider: what it promises, and once it is open what it remembers.
@@ -57,6 +70,7 @@ pub struct Provider {
     clock: Arc<Clock>,
     published: Arc<LocalKeys>,
     open: OnceLock<Open>,
+    names: Names,
 }
 
 /// What the record holds.
@@ -86,6 +100,7 @@ impl Provider {
                 clock,
                 published: Arc::default(),
                 open: OnceLock::new(),
+                names: Names::default(),
             })),
             Ok(_) => Err(problems),
             Err(more) => {
@@ -157,6 +172,7 @@ impl Provider {
     async fn tend_once(&self) -> Result<(), keys::Error> {
         let Some(Open { keys, state }) = self.open.get() else { return Ok(()) };
         let (terms, now) = (self.terms.load_full(), self.clock.now().unix());
+        self.record_names(state, now).await?;
         keys.prune(&state.record, now).await?;
         let due = keys.made_at().saturating_add(terms.key_rotation);
         if terms.key_rotation > 0 && now >= due && keys.has_room() {
@@ -273,6 +289,8 @@ const MOMENT_S: u64 = 2;
 
 #[cfg(test)]
 mod flows;
+#[cfg(test)]
+mod managed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

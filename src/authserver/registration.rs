@@ -1,9 +1,8 @@
 //! Dynamic client registration: `POST /register` (RFC 7591), and `GET`, `PUT`, `DELETE /register/{client_id}`
 //! (RFC 7592) for whoever holds the registration access token.
 //!
-//! Of secrets and registration access tokens only digests are kept: they are told once, when they are made. What a
-//! registered client may do is bounded by the configuration: its scopes by `registration_scopes`, its grants by those
-//! of `/token`.
+//! What a registered client may do is bounded by the configuration: its scopes by `registration_scopes`, its grants by
+//! those of `/token`.
 
 use std::sync::Arc;
 
@@ -14,52 +13,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, Request, StatusCode};
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{
     Provider,
+    clients::{CLIENTS, Client, ClientSecret, GrantType, PROOFS, Platform, Proof},
     error::{Error, unkept},
-    random::{self, Digest},
+    issued::ISSUED,
+    random,
     request::{self, bearer},
-    state::{self, Hash},
+    state::Hash,
     terms::Terms,
 };
-use crate::{
-    store::record::{self, Table},
-    token::settings::Registration,
-};
-
-/// The grants of this provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum GrantType {
-    ClientCredentials,
-    Password,
-    RefreshToken,
-}
-
-/// A registered client.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Client {
-    client_id: String,
-    client_id_issued_at: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_name: Option<String>,
-    pub(super) grant_types: Vec<GrantType>,
-    response_types: Vec<String>,
-    redirect_uris: Vec<String>,
-    token_endpoint_auth_method: String,
-    scope: String,
-}
-
-/// What proves a registered client, apart from it: read first, and alike for every client.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Proof {
-    secret: Hash,
-    registration: Hash,
-}
+use crate::{store::record, token::settings::Registration};
 
 /// What a client says of itself (RFC 7591 section 2). What is not known is ignored, as section 2 has it.
 #[derive(Deserialize)]
@@ -132,14 +100,15 @@ pub(super) async fn remove(
         provider.managed(&id, &headers)?;
         provider.remove_client(&id).await
     };
-    unkept(removed.await.map(|()| StatusCode::NO_CONTENT))
+    unkept(removed.await.map(|_| StatusCode::NO_CONTENT))
 }
 
 impl Provider {
     async fn register(&self, client: Client) -> Result<Response, Error> {
         let (secret, token) = (random::secret(random::CLIENT_SECRET)?, random::secret(random::REGISTRATION)?);
-        let hash = |text: &str| Hash::from(&random::digest(text));
-        let proof = Proof { secret: hash(&secret), registration: hash(&token) };
+        let hash = Hash::from(&random::digest(&secret));
+        let only = ClientSecret { id: random::id()?, hash, description: None, expires_at: 0 };
+        let proof = Proof::new(vec![only], Some(&random::digest(&token)));
         let told = self.told(&client, Some(&secret), &token);
         let state = self.state()?;
         let (key, most) = (state.key(&client.client_id), state.limits.clients);
@@ -163,42 +132,50 @@ impl Provider {
         if self.terms.load().registration == Registration::Off {
             return Err(Error::RegistrationOff);
         }
-        let brought = random::digest(bearer(headers).unwrap_or_default());
-        self.state()?.proven(id, &brought, |proof| &proof.registration)?.ok_or(Error::InvalidToken)
+        self.state()?.registered(id, bearer(headers).unwrap_or_default())?.ok_or(Error::InvalidToken)
     }
 
     async fn put_client(&self, client: Client) -> Result<(), Error> {
         let state = self.state()?;
         let key = state.key(&client.client_id);
         let change = move |changes: &record::Changes<'_>| {
-            let known = changes.get(&CLIENTS, &key)?.is_some();
-            if known {
-                changes.put(&CLIENTS, &key, &client)?;
-            }
-            Ok(known)
+            let Some(before) = changes.get(&CLIENTS, &key)? else { return Ok(false) };
+            // What the platform says of it is not the client's to change.
+            changes.put(&CLIENTS, &key, &Client { platform: before.platform, ..client.clone() })?;
+            Ok(true)
         };
         // It may have been removed meanwhile.
         state.record.change(change).await?.then_some(()).ok_or(Error::InvalidToken)
     }
 
-    /// What was issued to it is revoked: durably, and at every door, before the answer goes out.
-    async fn remove_client(&self, id: &str) -> Result<(), Error> {
+    /// What was issued to it is revoked: durably, and at every door, before the answer goes out. False: there is none.
+    pub(super) async fn remove_client(&self, id: &str) -> Result<bool, Error> {
         let state = self.state()?;
         let (key, gone) = (state.key(id), state.client_gone(id, self.clock.now().unix())?);
         let written = gone.clone();
         let change = move |changes: &record::Changes<'_>| {
+            if !changes.remove(&CLIENTS, &key)? {
+                return Ok(false);
+            }
             changes.remove(&PROOFS, &key)?;
-            changes.remove(&CLIENTS, &key)?;
-            written.write(changes)
+            changes.remove(&ISSUED, &key)?;
+            written.write(changes)?;
+            Ok(true)
         };
-        state.record.change(change).await?;
-        state.tell_client_gone(&gone);
-        Ok(())
+        let removed = state.record.change(change).await?;
+        if removed {
+            state.tell_client_gone(&gone);
+            self.names.forget(id);
+        }
+        Ok(removed)
     }
 
     /// The client information response (RFC 7591 section 3.2.1, RFC 7592 section 3).
     fn told(&self, client: &Client, secret: Option<&str>, registration_token: &str) -> Value {
         let mut told = json!(client);
+        if let Some(told) = told.as_object_mut() {
+            told.remove("platform");
+        }
         told["registration_client_uri"] = json!(format!("{}/register/{}", self.base(), client.client_id));
         told["registration_access_token"] = json!(registration_token);
         if let Some(secret) = secret {
@@ -206,46 +183,6 @@ impl Provider {
             told["client_secret_expires_at"] = json!(0);
         }
         told
-    }
-}
-
-impl state::State {
-    /// The registered client whose secret this is.
-    pub(super) fn authenticate(&self, id: &str, secret: &str) -> Result<Option<Client>, record::Error> {
-        self.proven(id, &random::digest(secret), |proof| &proof.secret)
-    }
-
-    /// The client, if the digest is what its proof says. As much is compared where there is no such client.
-    fn proven(
-        &self,
-        id: &str,
-        brought: &Digest,
-        which: impl Fn(&Proof) -> &Hash,
-    ) -> Result<Option<Client>, record::Error> {
-        let (view, key) = (self.record.view()?, self.key(id));
-        let proof = view.get(&PROOFS, &key)?;
-        let known = proof.as_ref().and_then(|proof| which(proof).digest());
-        let same = random::same(brought, &known.unwrap_or_default());
-        if same && known.is_some() { view.get(&CLIENTS, &key) } else { Ok(None) }
-    }
-}
-
-impl Client {
-    /// Scopes that it has registered for.
-    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope.split(' ').filter(|scope| !scope.is_empty())
-    }
-}
-
-impl GrantType {
-    /// The grant of that name.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        match name {
-            "client_credentials" => Some(Self::ClientCredentials),
-            "password" => Some(Self::Password),
-            "refresh_token" => Some(Self::RefreshToken),
-            _ => None,
-        }
     }
 }
 
@@ -305,6 +242,7 @@ impl Metadata {
             redirect_uris,
             token_endpoint_auth_method: method,
             scope,
+            platform: Platform::default(),
         })
     }
 
@@ -323,7 +261,7 @@ impl Metadata {
             return Err(Error::InvalidClientMetadata(why));
         }
         match &self.client_secret {
-            Some(secret) if provider.state()?.authenticate(id, secret)?.is_none() => {
+            Some(secret) if provider.state()?.authenticate(id, secret, provider.clock.now().unix())?.is_none() => {
                 Err(Error::InvalidClientMetadata("client_secret must be the present one, or be left out"))
             }
             _ => Ok(()),
@@ -332,16 +270,13 @@ impl Metadata {
 }
 
 /// RFC 6749 section 3.1.2.
-fn is_redirect_uri(uri: &str) -> bool {
+pub(super) fn is_redirect_uri(uri: &str) -> bool {
     uri.len() <= MOST_URI && Url::parse(uri).is_ok_and(|url| url.fragment().is_none())
 }
 
-const CLIENTS: Table<Client> = Table::new("provider.clients");
-const PROOFS: Table<Proof> = Table::new("provider.proofs");
-
-const MOST_NAME: usize = 200;
-const MOST_URIS: usize = 16;
-const MOST_URI: usize = 2000;
+pub(super) const MOST_NAME: usize = 200;
+pub(super) const MOST_URIS: usize = 16;
+pub(super) const MOST_URI: usize = 2000;
 const NO_METADATA: Error = Error::InvalidClientMetadata("the body is no client metadata");
 const NO_SUCH_GRANT: Error =
     Error::InvalidClientMetadata("grant_types must be of client_credentials, password and refresh_token");

@@ -12,7 +12,12 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{Provider, error::Error, registration::GrantType};
+use super::{
+    Provider,
+    clients::{Client, GrantType, Lifetimes},
+    error::Error,
+    terms::{self, Terms},
+};
 
 /// The parameters of a form.
 pub(super) struct Form(HashMap<String, Zeroizing<String>>);
@@ -24,20 +29,53 @@ pub(super) struct Caller {
     pub(super) scopes: Vec<Box<str>>,
     /// Grants it may use; none given: all.
     pub(super) grants: Option<Vec<GrantType>>,
+    /// Whether it may ask for any scope that is registered.
+    pub(super) any_scope: bool,
+    /// Whether the Key Manager gave it its scopes.
+    pub(super) managed: bool,
+    /// How long its tokens live, where that is less than the provider's own lifetimes.
+    pub(super) lifetimes: Lifetimes,
+}
+
+impl Caller {
+    /// A client of the configuration.
+    pub(super) fn configured(id: String, client: &terms::Client) -> Self {
+        let (scopes, lifetimes) = (client.scopes.clone(), Lifetimes::default());
+        Self { id, scopes, grants: None, any_scope: false, managed: false, lifetimes }
+    }
+
+    /// Any other.
+    pub(super) fn recorded(client: Client, terms: &Terms) -> Self {
+        let managed = client.platform.managed;
+        let may_have = |scope: &&str| managed || terms.registration_scopes.iter().any(|allowed| **allowed == **scope);
+        Self {
+            scopes: client.scopes().filter(may_have).map(Into::into).collect(),
+            any_scope: client.platform.any_scope,
+            managed,
+            lifetimes: client.platform.lifetimes,
+            grants: Some(client.grant_types),
+            id: client.client_id,
+        }
+    }
 }
 
 /// What a client brings to prove itself.
-struct Credentials {
-    id: String,
-    secret: Zeroizing<String>,
+pub(super) struct Credentials {
+    pub(super) id: String,
+    pub(super) secret: Zeroizing<String>,
 }
 
 /// The form of a request, and whose it is.
 pub(super) async fn authenticated(provider: &Provider, request: Request<Body>) -> Result<(Caller, Form), Error> {
+    let (credentials, form) = brought(request).await?;
+    Ok((authenticate(provider, &credentials)?, form))
+}
+
+/// The form of a request, and whose it claims to be.
+pub(super) async fn brought(request: Request<Body>) -> Result<(Credentials, Form), Error> {
     let (headers, body) = body(request, "application/x-www-form-urlencoded").await?;
     let form = Form::parse(&body)?;
-    let credentials = credentials(&headers, &form)?;
-    Ok((authenticate(provider, credentials)?, form))
+    Ok((credentials(&headers, &form)?, form))
 }
 
 /// The header fields and the body, bounded in size and time, if it is of this media type.
@@ -67,22 +105,27 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// The client whose secret this is: of the configuration, or registered. The same is done for every id and secret:
 /// no time tells which ids there are.
-fn authenticate(provider: &Provider, credentials: Credentials) -> Result<Caller, Error> {
+pub(super) fn authenticate(provider: &Provider, credentials: &Credentials) -> Result<Caller, Error> {
     let Credentials { id, secret } = credentials;
     let terms = provider.terms.load();
-    let configured = terms.authenticate(&id, &secret);
-    let registered = provider.state()?.authenticate(&id, &secret);
+    let configured = terms.authenticate(id, secret);
+    let registered = provider.state()?.authenticate(id, secret, provider.clock.now().unix());
     if let Some(client) = configured {
-        return Ok(Caller { id, scopes: client.scopes.clone(), grants: None });
+        return Ok(Caller::configured(id.clone(), client));
     }
-    // An id of the configuration is never another's.
-    let client = registered?.filter(|_| !terms.has_client(&id)).ok_or(Error::InvalidClient)?;
-    let may_have = |scope: &str| terms.registration_scopes.iter().any(|allowed| **allowed == *scope);
-    let scopes = client.scopes().filter(|scope| may_have(scope)).map(Into::into).collect();
-    Ok(Caller { id, scopes, grants: Some(client.grant_types) })
+    // An id of the configuration is never another's, and no client is taken for a user.
+    let free = !terms.has_client(id) && terms.user(id).is_none();
+    let client = registered?.filter(|_| free).ok_or(Error::InvalidClient)?;
+    Ok(Caller::recorded(client, &terms))
 }
 
 impl Form {
+    /// The form of these parameters; those without a value are left out.
+    pub(super) fn of<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let filled = parameters.into_iter().filter(|(_, value)| !value.is_empty());
+        Self(filled.map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).collect())
+    }
+
     /// One without a value is as one left out; none may be there twice (RFC 6749 section 3.2).
     fn parse(body: &[u8]) -> Result<Self, Error> {
         let body = std::str::from_utf8(body).map_err(|_| Error::InvalidRequest("the form is not UTF-8"))?;

@@ -20,18 +20,18 @@ pub(super) async fn endpoint(State(provider): State<Arc<Provider>>, request: Req
     let revoked = async {
         let (caller, form) = request::authenticated(&provider, request).await?;
         let token = form.get("token").ok_or(Error::InvalidRequest("token is missing"))?;
-        revoke(&provider, &caller.id, token).await
+        revoke(&provider, Some(&caller.id), token).await
     };
     unkept(revoked.await.map(|()| StatusCode::OK))
 }
 
 /// A token that is unknown or dead needs no revoking, and that is no error (section 2.2). Which kind it is shows in
-/// the token itself: the hint is of no use here.
-async fn revoke(provider: &Provider, client: &str, token: &str) -> Result<(), Error> {
+/// the token itself: the hint is of no use here. `client`: whose it must be.
+pub(super) async fn revoke(provider: &Provider, client: Option<&str>, token: &str) -> Result<(), Error> {
     let (state, now) = (provider.state()?, provider.clock.now().unix());
     if token.starts_with(random::REFRESH) {
         let Some(row) = state.refresh(&random::digest(token), now)? else { return Ok(()) };
-        if row.client != client {
+        if client.is_some_and(|client| row.client != client) {
             return Err(NOT_ITS_OWN);
         }
         return Ok(state.revoke_family(row.family).await?);
@@ -39,7 +39,7 @@ async fn revoke(provider: &Provider, client: &str, token: &str) -> Result<(), Er
     // Who judges it may be lenient: for as long it needs revoking.
     let grace = provider.terms.load().leeway;
     let Some(live) = introspection::live(provider, token, grace)? else { return Ok(()) };
-    if live.claims.get("client_id").and_then(Value::as_str) != Some(client) {
+    if client.is_some() && live.claims.get("client_id").and_then(Value::as_str) != client {
         return Err(NOT_ITS_OWN);
     }
     match state.revoke_access(live.access, live.expires_at, now).await? {
@@ -48,4 +48,4 @@ async fn revoke(provider: &Provider, client: &str, token: &str) -> Result<(), Er
     }
 }
 
-const NOT_ITS_OWN: Error = Error::UnauthorizedClient("the token was issued to another client");
+pub(super) const NOT_ITS_OWN: Error = Error::UnauthorizedClient("the token was issued to another client");

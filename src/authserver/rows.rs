@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
+    issued::{self, ISSUED},
     random::Digest,
     state::{Access, Hash, Issue, Kind, Limits, Longest, Opaque, Refresh, Rotation},
 };
@@ -170,6 +171,7 @@ impl Rows {
                     OPAQUE_TOKEN => drop_expired(changes, &TOKENS, &row, now, |row| row.expires_at)?,
                     REFRESH_TOKEN => drop_expired(changes, &REFRESH, &row, now, |row| row.expires_at)?,
                     FAMILY => drop_expired(changes, &FAMILIES, &row, now, |row| row.expires_at)?,
+                    ISSUED_NAMES => drop_expired(changes, &ISSUED, &row, now, |names| issued::ends(names))?,
                     _ => drop_expired(changes, &REVOKED, &row, now, |row| row.until)?,
                 }
             }
@@ -213,6 +215,7 @@ const OPAQUE_TOKEN: u8 = b't';
 pub(super) const REFRESH_TOKEN: u8 = b'r';
 pub(super) const FAMILY: u8 = b'f';
 const REVOCATION: u8 = b'v';
+pub(super) const ISSUED_NAMES: u8 = b'i';
 
 /// Live access tokens of one family; the oldest gives way.
 pub(super) const MOST_LIVE: usize = 16;

@@ -290,7 +290,7 @@ impl State {
     }
 
     /// All workers refuse it from now on.
-    fn feed(&self, row: &Revoke) {
+    pub(super) fn feed(&self, row: &Revoke) {
         let what = match &row.what {
             What::Access(Access::Jti(jti)) => Revoked::Jti(jti.as_str().into()),
             What::Access(Access::Token(hash)) => match hash.digest() {
@@ -303,7 +303,8 @@ impl State {
         self.revocations.revoke(Revocation { issuer: self.issuer.clone(), what, until: Some(row.until) });
     }
 
-    fn rows(&self) -> Rows {
+    /// Our rows, for a change.
+    pub(super) fn rows(&self) -> Rows {
         Rows { prefix: self.key(""), limits: self.limits }
     }
 }

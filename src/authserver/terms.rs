@@ -144,6 +144,11 @@ impl Terms {
         self.users.get(name)
     }
 
+    /// The client of that id.
+    pub(super) fn client(&self, id: &str) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
     /// Whether a client of the configuration has that id.
     pub(super) fn has_client(&self, id: &str) -> bool {
         self.clients.contains_key(id)

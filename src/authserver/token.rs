@@ -3,7 +3,8 @@
 //!
 //! A refresh token is good once: each use gives another, and one that is brought again ends its whole family, since
 //! it has two holders (RFC 9700 section 4.14). Access tokens are JWTs by RFC 9068, or random texts of which only the
-//! digest is kept.
+//! digest is kept. A client may ask for a shorter life than the provider gives, in seconds: `validity_period`, as at
+//! WSO2's token endpoint.
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Provider,
+    clients::GrantType,
     error::{Error, unkept},
+    issued::Named,
     random::{self, Digest},
-    registration::GrantType,
     request::{self, Caller, Form},
     state::{Access, Issue, Opaque, Refresh, Rotation},
     terms::{Terms, User},
@@ -25,14 +27,14 @@ use crate::{store::TokenFacts, token::settings::TokenForm};
 
 /// What a client gets (RFC 6749 section 5.1).
 #[derive(Serialize)]
-struct Issued {
-    access_token: String,
+pub(super) struct Issued {
+    pub(super) access_token: String,
     token_type: &'static str,
-    expires_in: u64,
+    pub(super) expires_in: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<String>,
+    pub(super) scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<String>,
+    pub(super) refresh_token: Option<String>,
 }
 
 /// An access token, not yet handed out.
@@ -43,13 +45,18 @@ struct Minted {
 
 pub(super) async fn endpoint(State(provider): State<Arc<Provider>>, request: Request<Body>) -> Response {
     let issued = async {
-        let (caller, form) = request::authenticated(&provider, request).await?;
-        issue(&provider, &caller, &form).await
+        let (credentials, form) = request::brought(request).await?;
+        let caller = request::authenticate(&provider, &credentials)?;
+        let issued = issue(&provider, &caller, &form).await?;
+        // Its secret may have been voided meanwhile, and with it what was issued before: this one was not yet named.
+        request::authenticate(&provider, &credentials)?;
+        Ok(issued)
     };
     unkept(issued.await.map(Json))
 }
 
-async fn issue(provider: &Provider, caller: &Caller, form: &Form) -> Result<Issued, Error> {
+/// Issues what the form asks for to an authenticated client.
+pub(super) async fn issue(provider: &Provider, caller: &Caller, form: &Form) -> Result<Issued, Error> {
     let name = form.get("grant_type").ok_or(Error::InvalidRequest("grant_type is missing"))?;
     let terms = provider.terms.load_full();
     let grant = GrantType::of(name).filter(|grant| *grant != GrantType::Password || terms.has_users());
@@ -72,22 +79,26 @@ async fn client_credentials(
     form: &Form,
     now: u64,
 ) -> Result<Issued, Error> {
-    let may_have: Vec<&str> = caller.scopes.iter().map(|scope| &**scope).collect();
-    let scope = granted_scope(&may_have, form.get("scope"))?;
-    let minted = mint(provider, terms, &caller.id, &caller.id, &scope, None, now)?;
+    let may_have = provider.may_have(terms, caller, None, form.get("scope"))?;
+    let scope = granted_scope(&texts(&may_have), form.get("scope"))?;
+    let lifetime = lifetime(terms, caller.lifetimes.application, form)?;
+    let minted = mint(provider, terms, &caller.id, None, &scope, lifetime, now)?;
     // A JWT needs no row: it speaks for itself.
-    if minted.issue.opaque.is_some() && !provider.state()?.issue(minted.issue, None, now).await? {
+    if minted.issue.opaque.is_some() && !provider.state()?.issue(minted.issue.clone(), None, now).await? {
         return Err(TOO_MANY);
     }
-    Ok(issued(terms, minted.text, &scope, None))
+    provider.names.note(&caller.id, minted.named(&scope, None, now));
+    Ok(issued(minted.text, lifetime, &scope, None))
 }
 
 async fn password(provider: &Provider, terms: &Terms, caller: &Caller, form: &Form, now: u64) -> Result<Issued, Error> {
     let name = form.get("username").ok_or(Error::InvalidRequest("username is missing"))?;
     let password = form.get("password").ok_or(Error::InvalidRequest("password is missing"))?;
     let user = terms.authenticate_user(name, password).ok_or(Error::InvalidGrant("wrong user name or password"))?;
-    let scope = granted_scope(&scopes_of_both(caller, user), form.get("scope"))?;
-    let minted = mint(provider, terms, &caller.id, name, &scope, Some(user), now)?;
+    let may_have = provider.may_have(terms, caller, Some(user), form.get("scope"))?;
+    let scope = granted_scope(&texts(&may_have), form.get("scope"))?;
+    let lifetime = lifetime(terms, caller.lifetimes.user, form)?;
+    let minted = mint(provider, terms, &caller.id, Some((name, user)), &scope, lifetime, now)?;
     let (text, digest) = refresh_text()?;
     let refresh = Refresh {
         family: random::id()?,
@@ -95,16 +106,17 @@ async fn password(provider: &Provider, terms: &Terms, caller: &Caller, form: &Fo
         subject: name.to_owned(),
         scope: scope.iter().map(|scope| (*scope).to_owned()).collect(),
         issued_at: now,
-        expires_at: now.saturating_add(terms.refresh_lifetime),
+        expires_at: now.saturating_add(refresh_lifetime(terms, caller)),
         used: false,
     };
     // A client that is registered without the grant could do nothing with it.
     let wants = caller.grants.as_ref().is_none_or(|grants| grants.contains(&GrantType::RefreshToken));
     let refresh = wants.then_some((digest, refresh));
-    if !provider.state()?.issue(minted.issue, refresh, now).await? {
+    if !provider.state()?.issue(minted.issue.clone(), refresh, now).await? {
         return Err(TOO_MANY);
     }
-    Ok(issued(terms, minted.text, &scope, wants.then_some(text)))
+    provider.names.note(&caller.id, minted.named(&scope, Some(name), now));
+    Ok(issued(minted.text, lifetime, &scope, wants.then_some(text)))
 }
 
 async fn refresh(provider: &Provider, terms: &Terms, caller: &Caller, form: &Form, now: u64) -> Result<Issued, Error> {
@@ -122,15 +134,20 @@ async fn refresh(provider: &Provider, terms: &Terms, caller: &Caller, form: &For
         issued_at: Some(before.issued_at),
     };
     let user = terms.user(&before.subject).filter(|_| !state.is_revoked(facts)).ok_or(NO_GOOD)?;
-    let mut may_have = scopes_of_both(caller, user);
-    may_have.retain(|scope| before.scope.iter().any(|granted| granted == scope));
-    let scope = granted_scope(&may_have, form.get("scope"))?;
-    let minted = mint(provider, terms, &caller.id, &before.subject, &scope, Some(user), now)?;
+    let mut may_have = provider.may_have(terms, caller, Some(user), Some(&before.scope.join(" ")))?;
+    may_have.retain(|scope| before.scope.contains(scope));
+    let scope = granted_scope(&texts(&may_have), form.get("scope"))?;
+    let lifetime = lifetime(terms, caller.lifetimes.user, form)?;
+    let minted = mint(provider, terms, &caller.id, Some((&before.subject, user)), &scope, lifetime, now)?;
+    let named = minted.named(&scope, Some(&before.subject), now);
     let (text, digest) = refresh_text()?;
-    let expires_at = now.saturating_add(terms.refresh_lifetime);
+    let expires_at = now.saturating_add(refresh_lifetime(terms, caller));
     let next = Refresh { issued_at: now, expires_at, used: false, ..before };
     match state.rotate(old, (digest, next), minted.issue, now).await? {
-        Rotation::Done => Ok(issued(terms, minted.text, &scope, Some(text))),
+        Rotation::Done => {
+            provider.names.note(&caller.id, named);
+            Ok(issued(minted.text, lifetime, &scope, Some(text)))
+        }
         Rotation::Invalid => Err(NO_GOOD),
         Rotation::Reused => {
             tracing::warn!(client = caller.id, "a refresh token was brought twice: its family is revoked");
@@ -145,14 +162,15 @@ fn mint(
     provider: &Provider,
     terms: &Terms,
     client: &str,
-    subject: &str,
+    user: Option<(&str, &User)>,
     scope: &[&str],
-    user: Option<&User>,
+    lifetime: u64,
     now: u64,
 ) -> Result<Minted, Error> {
     let jti = random::id()?;
-    let expires_at = now.saturating_add(terms.lifetime);
-    let mut claims: Map<String, Value> = user.map(|user| user.claims.clone()).unwrap_or_default();
+    let expires_at = now.saturating_add(lifetime);
+    let subject = user.map_or(client, |(name, _)| name);
+    let mut claims: Map<String, Value> = user.map(|(_, user)| user.claims.clone()).unwrap_or_default();
     let audience = match terms.audience.as_slice() {
         [one] => json!(one),
         many => json!(many),
@@ -185,21 +203,45 @@ fn mint(
     }
 }
 
-fn issued(terms: &Terms, access_token: String, scope: &[&str], refresh_token: Option<String>) -> Issued {
+fn issued(access_token: String, expires_in: u64, scope: &[&str], refresh_token: Option<String>) -> Issued {
     let scope = (!scope.is_empty()).then(|| scope.join(" "));
-    Issued { access_token, token_type: "Bearer", expires_in: terms.lifetime, scope, refresh_token }
+    Issued { access_token, token_type: "Bearer", expires_in, scope, refresh_token }
+}
+
+impl Minted {
+    fn named(&self, scope: &[&str], user: Option<&str>, now: u64) -> Named {
+        Named {
+            access: self.issue.access.clone(),
+            issued_at: now,
+            expires_at: self.issue.expires_at,
+            user: user.map(str::to_owned),
+            scope: scope.iter().map(|scope| (*scope).to_owned()).collect(),
+        }
+    }
+}
+
+/// Seconds that an access token lives: the least of what the provider, the client and the request say.
+fn lifetime(terms: &Terms, of_client: Option<u64>, form: &Form) -> Result<u64, Error> {
+    let longest = of_client.map_or(terms.lifetime, |seconds| seconds.min(terms.lifetime));
+    match form.get("validity_period").map(str::parse::<u64>) {
+        None => Ok(longest),
+        Some(Ok(asked @ 1..)) => Ok(asked.min(longest)),
+        Some(_) => Err(Error::InvalidRequest("validity_period must be a whole number of seconds, at least 1")),
+    }
+}
+
+fn refresh_lifetime(terms: &Terms, caller: &Caller) -> u64 {
+    caller.lifetimes.refresh.map_or(terms.refresh_lifetime, |seconds| seconds.min(terms.refresh_lifetime))
+}
+
+fn texts(scopes: &[String]) -> Vec<&str> {
+    scopes.iter().map(String::as_str).collect()
 }
 
 fn refresh_text() -> Result<(String, Digest), Error> {
     let text = random::secret(random::REFRESH)?;
     let digest = random::digest(&text);
     Ok((text, digest))
-}
-
-/// Scopes of the client that the user may have too.
-fn scopes_of_both<'a>(caller: &'a Caller, user: &User) -> Vec<&'a str> {
-    let may = |scope: &&str| user.scopes.iter().any(|own| **own == **scope);
-    caller.scopes.iter().map(|scope| &**scope).filter(may).collect()
 }
 
 /// The scopes asked for, if all of them may be had; all that may be had when none is asked for.

@@ -1,10 +1,32 @@
 //! Connectors: how each kind of OAuth provider is spoken to.
 //!
-//! So far they answer two questions: where a key manager's keys come from, and who is asked about its tokens.
-//! Only addresses that the configuration or the provider's own metadata names are asked, never one from a token.
+//! They answer three questions: where a key manager's keys come from, who is asked about its tokens, and who does the
+//! operations of a Key Manager. Only addresses that the configuration or the provider's own metadata names are asked,
+//! never one from a token.
+//!
+//! # How to write a connector
+//!
+//! One file, one type that implements [`KeyManager`], and one line in [`key_manager`].
+//!
+//! 1. The constructor takes the settings and their path (`key_managers[0]`), contacts nobody, and gives the connector
+//!    or every mistake in the settings.
+//! 2. [`KeyManager::cannot`] comes first: a `match` over [`Operation`](crate::keymanager::Operation) that gives a reason
+//!    for what the provider has no way to do, and `None` for the rest. A method for which it gives a reason is not
+//!    written: the trait answers [`Error::Unsupported`](crate::keymanager::Error::Unsupported) with that reason. No
+//!    method answers success and does nothing.
+//! 3. Arguments are valid in general (not empty, bounded, without control characters), but may hold anything else: what
+//!    goes into a path is percent-encoded, what the provider does not take is
+//!    [`Error::Invalid`](crate::keymanager::Error::Invalid) with the field's name.
+//! 4. What is not there is `NotFound`, what is there already `Conflict`, and a provider's refusal keeps its own words.
+//!    A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and in no error.
+//! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`.
+//! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
+//!    everything else must be done.
 
 mod breaker;
 mod client_auth;
+mod embedded;
+mod embedded_client;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
@@ -20,6 +42,8 @@ use bytes::Bytes;
 use url::Url;
 
 use crate::{
+    authserver::Provider,
+    keymanager::KeyManager,
     net::{
         Clock,
         client::{Client, is_loopback},
@@ -47,6 +71,38 @@ pub fn sources(
             Err(found.flatten().collect())
         }
     }
+}
+
+/// What a connector may use of the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// The client towards providers.
+    pub client: &'a Client,
+    /// The time.
+    pub clock: &'a Arc<Clock>,
+}
+
+/// Who does the operations of the key manager at `field`, or every mistake in its settings. Contacts nobody. The
+/// embedded provider is in our own process: see [`embedded`].
+pub fn key_manager(
+    settings: &KeyManagerSettings,
+    field: &str,
+    _means: Means<'_>,
+) -> Result<Arc<dyn KeyManager>, Vec<Problem>> {
+    match settings.connector {
+        ConnectorKind::Embedded => Err(vec![not_asked(field)]),
+        _ => Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
+    }
+}
+
+/// Who does the operations of an embedded provider.
+pub fn embedded(provider: Arc<Provider>) -> Arc<dyn KeyManager> {
+    Arc::new(embedded::Embedded::new(provider))
+}
+
+/// The embedded provider is not reached from here.
+fn not_asked(field: &str) -> Problem {
+    Problem::new(format!("{field}.connector"), "the embedded provider is asked directly")
 }
 
 /// Where the keys of the key manager at `field` come from. Contacts nobody. The embedded provider is in

@@ -7,6 +7,7 @@ mod backend_jwt;
 mod chart;
 mod claims;
 mod cli;
+mod connector;
 mod cors;
 mod docs;
 mod drain;

@@ -1,0 +1,469 @@
+//! What the Key Manager does to the provider, and what its endpoints and the doors say afterwards.
+
+use serde_json::{Value, json};
+
+use super::{
+    clients::{ClientSecret, PROOFS, Proof},
+    manage::{ClientInfo, ClientSpec, Error as ManageError},
+    secrets::hash,
+    testing::{FORM, GRANT, Server, basic, settings},
+    *,
+};
+use crate::store::{TokenFacts, record::Table};
+
+const PASSWORD: &str = "grant_type=password&username=ada&password=l0velace";
+
+fn with_users(form: &str) -> Value {
+    json!({
+        "tokens": form,
+        "registration": "open",
+        "registration_scopes": ["base"],
+        "users": [
+            { "name": "ada", "password": "l0velace", "scopes": ["base", "plain"], "claims": { "roles": ["editor"] } },
+            { "name": "bob", "password": "bobs-own", "scopes": ["base", "plain"], "claims": { "roles": "guest, reader" } },
+        ],
+    })
+}
+
+fn all_grants() -> ClientSpec {
+    let grant_types = ["client_credentials", "password", "refresh_token"].map(str::to_owned).into();
+    ClientSpec { grant_types, ..ClientSpec::default() }
+}
+
+fn scope(key: &str, roles: &[&str]) -> ScopeInfo {
+    ScopeInfo { key: key.into(), roles: roles.iter().map(|role| (*role).to_owned()).collect(), ..ScopeInfo::default() }
+}
+
+impl Server {
+    async fn made(&self, spec: ClientSpec) -> (String, String) {
+        let (client, secret) = self.provider.create_client(spec, None, None).await.expect("a good client");
+        (client.id, secret.to_string())
+    }
+
+    async fn gets(&self, (id, secret): &(String, String), body: &str) -> String {
+        let answer = self.token(Some((id, secret)), body).await;
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text);
+        answer.json()["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    async fn scope_of(&self, who: &(String, String), body: &str) -> Value {
+        let answer = self.token(Some((&who.0, &who.1)), body).await;
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text);
+        answer.json()["scope"].clone()
+    }
+
+    async fn introspect(&self, (id, secret): (&str, &str), token: &str) -> (u16, Value) {
+        let authorization = format!("authorization: Basic {}", basic(&format!("{id}:{secret}")));
+        let answer = self.post("/introspect", &[FORM, &authorization], &format!("token={token}")).await;
+        (answer.status, answer.json())
+    }
+
+    /// What the doors of this process say, who ask the table of revocations.
+    fn doors_refuse(&self, token: &str) -> bool {
+        let claims = self.claims(token);
+        let text = |name: &str| claims[name].as_str();
+        let digest = random::digest(token);
+        self.provider.state().expect("open").is_revoked(TokenFacts {
+            issuer: "",
+            jti: text("jti"),
+            token_sha256: Some(&digest),
+            consumer_key: text("client_id"),
+            subject: text("sub"),
+            issued_at: claims["iat"].as_u64(),
+        })
+    }
+
+    /// The claims of a JWT, good or not.
+    fn claims(&self, token: &str) -> Value {
+        self.provider.keys().expect("open").verify(token).map_or(Value::Null, Value::Object)
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_has_expired_or_was_dropped_is_refused_everywhere() {
+    let server = Server::start(&[]).await;
+    let me = server.made(ClientSpec::default()).await;
+    let token = server.gets(&me, GRANT).await;
+    let new = NewSecret { expires_in: Some(60), description: Some("night".into()), secret: None };
+    let (told, second) = server.provider.add_secret(&me.0, new).await.expect("room");
+    let now = server.provider.now();
+    assert!((now + 59..=now + 60).contains(&told.expires_at), "{told:?}");
+    let state = server.provider.state().expect("open");
+    let good_at = |at: u64| state.authenticate(&me.0, &second, at).expect("readable").is_some();
+    assert!(good_at(told.expires_at - 1) && !good_at(told.expires_at), "it ends in that second");
+
+    let key = state.key(&me.0);
+    let old = ClientSecret { id: "old".into(), hash: hash("an-old-secret"), description: None, expires_at: now - 1 };
+    let rows = key.clone();
+    let change = move |changes: &crate::store::record::Changes<'_>| {
+        let proof = changes.get(&PROOFS, &rows)?.expect("it has a proof");
+        let secrets = proof.secrets().into_iter().chain([old.clone()]).collect();
+        changes.put(&PROOFS, &rows, &proof.with(secrets))
+    };
+    state.record.change(change).await.expect("written");
+    for (secret, good) in [(&*me.1, true), (&**second, true), ("an-old-secret", false), ("", false)] {
+        let asked = server.token(Some((&me.0, secret)), GRANT).await;
+        assert_eq!(asked.status == 200, good, "{}", asked.text);
+        assert_eq!(server.introspect((&me.0, secret), &token).await.0 == 200, good);
+        assert_eq!(server.provider.is_secret(&me.0, secret).expect("readable"), good);
+    }
+    server.provider.delete_secret(&me.0, &told.id).await.expect("it is there");
+    server.token(Some((&me.0, &second)), GRANT).await.assert_refused(401, "invalid_client", "dropped");
+    assert_eq!(server.provider.delete_secret(&me.0, &told.id).await, Err(ManageError::NotFound("secret")));
+    let listed: Vec<String> = server.provider.secrets(&me.0).expect("readable").into_iter().map(|s| s.id).collect();
+    assert_eq!(listed.len(), 2, "the expired one is shown until it is dropped: {listed:?}");
+}
+
+#[tokio::test]
+async fn a_client_has_a_bounded_number_of_secrets() {
+    let server = Server::start(&[]).await;
+    let me = server.made(ClientSpec::default()).await;
+    for _ in 1..clients::MOST_SECRETS {
+        server.provider.add_secret(&me.0, NewSecret::default()).await.expect("room");
+    }
+    let full = server.provider.add_secret(&me.0, NewSecret::default()).await.expect_err("no room");
+    assert!(matches!(&full, ManageError::Conflict(why) if why.contains('8')), "{full:?}");
+    let own = NewSecret { secret: Some("too-short".to_owned().into()), ..NewSecret::default() };
+    let short = server.provider.add_secret(&me.0, own).await.expect_err("too short");
+    assert!(
+        matches!(short, ManageError::Invalid { field: "clientSecret", .. }) && !short.to_string().contains("too-s")
+    );
+}
+
+#[tokio::test]
+async fn a_new_secret_voids_the_old_one_and_what_was_issued() {
+    for form in ["jwt", "opaque"] {
+        let server = Server::with(with_users(form)).await;
+        let me = server.made(all_grants()).await;
+        let other = server.made(all_grants()).await;
+        let (mine, users) = (server.gets(&me, GRANT).await, server.gets(&me, PASSWORD).await);
+        let others = server.gets(&other, GRANT).await;
+        let next = (me.0.clone(), server.provider.new_secret(&me.0).await.expect("it is there").to_string());
+        let after = server.gets(&next, GRANT).await;
+        for (token, good) in [(&mine, false), (&users, false), (&others, true), (&after, true)] {
+            assert_eq!(server.provider.said_of(token).expect("readable").is_some(), good, "{form}");
+            assert!(form == "opaque" || server.doors_refuse(token) != good, "{form}");
+        }
+        server.token(Some((&me.0, &me.1)), GRANT).await.assert_refused(401, "invalid_client", "void");
+        let live = server.provider.live_tokens(&me.0).expect("readable");
+        assert_eq!(live.len(), 1, "{form}: {live:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_tokens_of_one_second_are_all_voided() {
+    let server = Server::start(&[]).await;
+    let me = server.made(ClientSpec::default()).await;
+    let mut tokens = Vec::new();
+    for _ in 0..issued::MOST_NAMES + 20 {
+        tokens.push(server.gets(&me, GRANT).await);
+    }
+    assert_eq!(server.provider.live_tokens(&me.0).expect("readable").len(), issued::MOST_NAMES, "the newest");
+    server.provider.new_secret(&me.0).await.expect("it is there");
+    for token in &tokens {
+        assert!(server.doors_refuse(token));
+    }
+}
+
+#[tokio::test]
+async fn no_token_of_an_old_secret_slips_through_while_it_is_replaced() {
+    for form in ["jwt", "opaque"] {
+        let server = Server::with(json!({ "tokens": form })).await;
+        let (id, secret) = server.made(ClientSpec::default()).await;
+        let provider = &server.provider;
+        // Until it is refused, each asks again and again.
+        let one = async || {
+            let mut tokens = Vec::new();
+            loop {
+                let answer = server.token(Some((&id, &secret)), GRANT).await;
+                if answer.status != 200 {
+                    answer.assert_refused(401, "invalid_client", "it is void");
+                    return tokens;
+                }
+                tokens.push(answer.json()["access_token"].as_str().expect("a token").to_owned());
+            }
+        };
+        let all = futures_util::future::join_all((0..8).map(|_| one()));
+        let rotated = async {
+            while provider.live_tokens(&id).expect("readable").len() < 10 {
+                tokio::task::yield_now().await;
+            }
+            provider.new_secret(&id).await.expect("it is there")
+        };
+        let (all, _) = tokio::join!(all, rotated);
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        assert!(all.len() >= 2, "{form}: {}", all.len());
+        for token in &all {
+            assert_eq!(provider.said_of(token), Ok(None), "{form}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_gone_at_every_door() {
+    let server = Server::start(&[]).await;
+    let spec = ClientSpec::default();
+    let secret = "a-secret-of-our-own-choosing";
+    let made = server.provider.create_client(spec.clone(), Some("shop/eu 1"), Some(secret)).await.expect("free");
+    let me = (made.0.id, made.1.to_string());
+    assert_eq!(me, ("shop/eu 1".to_owned(), secret.to_owned()));
+    let token = server.gets(&(me.0.replace(' ', "%20").replace('/', "%2F"), me.1.clone()), GRANT).await;
+    assert!(!server.doors_refuse(&token));
+    server.provider.delete_client(&me.0).await.expect("it is there");
+    assert!(server.doors_refuse(&token));
+    assert_eq!(server.provider.said_of(&token), Ok(None));
+    assert_eq!(server.provider.delete_client(&me.0).await, Err(ManageError::NotFound("client")));
+    assert_eq!(server.provider.live_tokens(&me.0), Err(ManageError::NotFound("client")));
+    let again = server.provider.create_client(spec, Some(&me.0), None).await.expect_err("too soon");
+    assert!(matches!(&again, ManageError::Conflict(why) if why.contains("a moment ago")), "{again:?}");
+}
+
+#[tokio::test]
+async fn ids_that_mean_somebody_else_are_not_given() {
+    let server = Server::with(with_users("jwt")).await;
+    for (id, conflict) in [("shop", true), ("ada", true), ("", false), (" x", false), ("a\nb", false)] {
+        let refused = server.provider.create_client(ClientSpec::default(), Some(id), None).await.expect_err("refused");
+        assert_eq!(matches!(refused, ManageError::Conflict(_)), conflict, "{id:?}: {refused:?}");
+    }
+    // Who was there before the user loses out, rather than being taken for the user.
+    let secret = "a-secret-of-our-own-choosing";
+    server.provider.create_client(ClientSpec::default(), Some("eve"), Some(secret)).await.expect("free");
+    assert_eq!(server.token(Some(("eve", secret)), GRANT).await.status, 200);
+    let mut more = with_users("jwt");
+    more["users"].as_array_mut().expect("users").push(json!({ "name": "eve", "password": "x" }));
+    server.provider.replace_terms(Terms::new(&settings(more), "key_managers[0]").expect("good settings"));
+    server.token(Some(("eve", secret)), GRANT).await.assert_refused(401, "invalid_client", "it is a user");
+    let asked = Asked { client_id: "eve".into(), grant: "client_credentials".into(), ..Asked::default() };
+    assert!(matches!(server.provider.token(&asked).await, Err(ManageError::Conflict(_))));
+}
+
+#[tokio::test]
+async fn a_scope_bound_to_roles_goes_to_users_who_have_one() {
+    let server = Server::with(with_users("jwt")).await;
+    let me = server.made(all_grants()).await;
+    for (key, roles) in [("plain", &[][..]), ("edit", &["editor", "chief"]), ("read", &["reader"])] {
+        server.provider.register_scope(scope(key, roles)).await.expect("new");
+    }
+    let bob = "grant_type=password&username=bob&password=bobs-own";
+    for (who, body, granted) in [
+        ("the client", GRANT, "base"),
+        ("the client", "grant_type=client_credentials&scope=plain", "plain"),
+        ("ada", PASSWORD, "base"),
+        ("ada", &format!("{PASSWORD}&scope=edit+plain"), "edit plain"),
+        ("bob", &format!("{bob}&scope=read"), "read"),
+    ] {
+        assert_eq!(server.scope_of(&me, body).await, granted, "{who}: {body}");
+    }
+    for (who, body) in [
+        ("the client", "grant_type=client_credentials&scope=edit"),
+        ("the client", "grant_type=client_credentials&scope=unknown"),
+        ("ada", &format!("{PASSWORD}&scope=read")),
+        ("bob", &format!("{bob}&scope=edit")),
+    ] {
+        server.token(Some((&me.0, &me.1)), body).await.assert_refused(400, "invalid_scope", who);
+    }
+    // One of the file's own is bound like any other.
+    let shop = ("shop".to_owned(), "s3cret".to_owned());
+    assert_eq!(server.scope_of(&shop, GRANT).await, "orders:read orders:write");
+    server.provider.register_scope(scope("orders:write", &["editor"])).await.expect("new");
+    assert_eq!(server.scope_of(&shop, GRANT).await, "orders:read");
+    assert_eq!(server.scope_of(&shop, &format!("{PASSWORD}&scope=orders:write")).await, "orders:write");
+}
+
+#[tokio::test]
+async fn what_a_role_no_longer_gives_is_not_refreshed() {
+    let server = Server::with(with_users("jwt")).await;
+    let me = server.made(all_grants()).await;
+    server.provider.register_scope(scope("edit", &["editor"])).await.expect("new");
+    let body = format!("{PASSWORD}&scope=edit+base");
+    let issued = server.token(Some((&me.0, &me.1)), &body).await.json();
+    let refresh = format!("grant_type=refresh_token&refresh_token={}", issued["refresh_token"].as_str().expect("one"));
+    server.provider.update_scope(scope("edit", &["chief"])).await.expect("it is there");
+    assert_eq!(server.scope_of(&me, &refresh).await, "base");
+}
+
+#[tokio::test]
+async fn scopes_of_a_client_go_with_their_registration() {
+    let server = Server::start(&[]).await;
+    let wanted = ClientSpec { scopes: Some(vec!["a".into()]), ..ClientSpec::default() };
+    let early = server.provider.create_client(wanted.clone(), None, None).await.expect_err("not registered");
+    assert!(
+        matches!(&early, ManageError::Invalid { field: "parameters.scope", why } if why.contains('a')),
+        "{early:?}"
+    );
+    for key in ["a", "b"] {
+        server.provider.register_scope(scope(key, &[])).await.expect("new");
+    }
+    let me = server.made(wanted).await;
+    assert_eq!(server.scope_of(&me, GRANT).await, "a");
+    let more = "grant_type=client_credentials&scope=b";
+    server.token(Some((&me.0, &me.1)), more).await.assert_refused(400, "invalid_scope", "not its own");
+    server
+        .provider
+        .register_resource(ResourceInfo {
+            api_id: "api/1".into(),
+            scopes: vec!["a".into(), "b".into()],
+            ..ResourceInfo::default()
+        })
+        .await
+        .expect("new");
+    server.provider.delete_scope("a").await.expect("it is there");
+    assert_eq!(server.scope_of(&me, GRANT).await, Value::Null);
+    assert_eq!(server.provider.resource("api/1").expect("it is there").scopes, ["b"]);
+    let lacking = server.provider.bind_scopes("api/1", &["a".into(), "c".into()], Bind::Attach).await;
+    assert!(matches!(lacking, Err(ManageError::Invalid { field: "scopes", why }) if why.contains("a, c")));
+}
+
+#[tokio::test]
+async fn a_client_that_registered_itself_is_the_same_kind_of_client() {
+    let server = Server::with(with_users("jwt")).await;
+    let json = "content-type: application/json";
+    let said = server.post("/register", &[json], r#"{"client_name":"Ada's","scope":"base"}"#).await.json();
+    assert_eq!(said.get("platform"), None, "{said}");
+    let text = |name: &str| said[name].as_str().expect(name).to_owned();
+    let (id, secret, token) = (text("client_id"), text("client_secret"), text("registration_access_token"));
+    let ClientInfo { spec, declared, .. } = server.provider.client(&id).expect("it is there");
+    assert_eq!((spec.name.as_deref(), declared, spec.scopes), (Some("Ada's"), false, Some(vec!["base".into()])));
+    assert_eq!(server.provider.change_owner(&id, "ada").await.expect("it is there").spec.owner.as_deref(), Some("ada"));
+    let body = json!({ "client_id": id, "client_name": "new" }).to_string();
+    let head = format!("PUT /register/{id} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}");
+    let replaced = server.exchange(&format!("{head}\r\n{json}\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+    assert_eq!((replaced.status, &replaced.json()["client_name"]), (200, &json!("new")), "{}", replaced.text);
+    assert_eq!(
+        server.provider.client(&id).expect("it is there").spec.owner.as_deref(),
+        Some("ada"),
+        "not its to change"
+    );
+    let me = (id.clone(), secret);
+    server.provider.register_scope(scope("more", &[])).await.expect("new");
+    let more = "grant_type=client_credentials&scope=more";
+    server.token(Some((&me.0, &me.1)), more).await.assert_refused(400, "invalid_scope", "an owner gives no scopes");
+    server.provider.update_client(&id, ClientSpec::default()).await.expect("it is there");
+    assert_eq!(server.scope_of(&me, more).await, "more", "the Key Manager does");
+    let kept = server.provider.client(&id).expect("it is there").spec;
+    assert_eq!((kept.owner.as_deref(), kept.name), (Some("ada"), None));
+}
+
+#[tokio::test]
+async fn clients_of_the_file_are_seen_and_left_alone() {
+    let server = Server::start(&[]).await;
+    let provider = &server.provider;
+    let seen = provider.client("shop").expect("it is configured");
+    assert!(seen.declared);
+    assert_eq!(seen.spec.scopes, Some(vec!["orders:read".into(), "orders:write".into()]));
+    assert_eq!(provider.secrets("shop").expect("it is configured").len(), 1);
+    assert!(provider.is_secret("shop", "s3cret").expect("open") && !provider.is_secret("shop", "other").expect("open"));
+    let asked = Asked { client_id: "shop".into(), grant: "client_credentials".into(), ..Asked::default() };
+    provider.token(&asked).await.expect("the Key Manager vouches for it");
+    assert_eq!(provider.live_tokens("shop").expect("it is configured").len(), 1);
+    for (what, outcome) in [
+        ("update", provider.update_client("shop", ClientSpec::default()).await.map(drop)),
+        ("owner", provider.change_owner("shop", "ada").await.map(drop)),
+        ("rotate", provider.new_secret("shop").await.map(drop)),
+        ("add", provider.add_secret("shop", NewSecret::default()).await.map(drop)),
+        ("drop", provider.delete_secret("shop", "declared").await),
+        ("delete", provider.delete_client("shop").await),
+    ] {
+        let declared = matches!(&outcome, Err(ManageError::Conflict(why)) if why.contains("declared in the file"));
+        assert!(declared, "{what}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn lifetimes_are_the_least_of_what_is_said() {
+    let server = Server::with(with_users("jwt")).await;
+    let lifetimes = Lifetimes { application: Some(600), user: Some(60), refresh: Some(120) };
+    let me = server.made(ClientSpec { lifetimes, ..all_grants() }).await;
+    for (body, seconds) in [
+        (GRANT, 600),
+        ("grant_type=client_credentials&validity_period=5", 5),
+        ("grant_type=client_credentials&validity_period=9999999", 600),
+        (PASSWORD, 60),
+    ] {
+        let said = server.token(Some((&me.0, &me.1)), body).await.json();
+        assert_eq!(said["expires_in"], seconds, "{body}");
+        let claims = server.claims(said["access_token"].as_str().expect("a token"));
+        assert_eq!(claims["exp"].as_u64(), claims["iat"].as_u64().map(|iat| iat + seconds), "{body}");
+    }
+    let bad = "grant_type=client_credentials&validity_period=-1";
+    server.token(Some((&me.0, &me.1)), bad).await.assert_refused(400, "invalid_request", bad);
+    let longer = ClientSpec { lifetimes: Lifetimes { user: Some(3601), ..lifetimes }, ..all_grants() };
+    let refused = server.provider.create_client(longer, None, None).await.expect_err("too long");
+    assert!(refused.to_string().contains("user_access_token_expiry_time must be 1 to 3600"), "{refused}");
+}
+
+#[tokio::test]
+async fn rows_from_before_there_were_several_secrets_are_read() {
+    let server = Server::with(json!({ "registration": "open", "registration_scopes": ["base"] })).await;
+    let state = server.provider.state().expect("open");
+    let key = state.key("old");
+    let client = json!({
+        "client_id": "old", "client_id_issued_at": 1, "grant_types": ["client_credentials"], "response_types": [],
+        "redirect_uris": [], "token_endpoint_auth_method": "client_secret_basic", "scope": "base",
+    });
+    let proof = json!({ "secret": hash("the-secret-of-old"), "registration": hash("its-token") });
+    let change = move |changes: &crate::store::record::Changes<'_>| {
+        changes.put(&Table::<Value>::new("provider.clients"), &key, &client)?;
+        changes.put(&Table::<Value>::new("provider.proofs"), &key, &proof)
+    };
+    state.record.change(change).await.expect("written");
+    let me = ("old".to_owned(), "the-secret-of-old".to_owned());
+    assert_eq!(server.scope_of(&me, GRANT).await, "base");
+    assert!(state.registered("old", "its-token").expect("readable").is_some());
+    assert_eq!(server.provider.secrets("old").expect("readable").len(), 1);
+    let (_, second) = server.provider.add_secret("old", NewSecret::default()).await.expect("room");
+    for secret in [&me.1, &*second] {
+        assert!(server.provider.is_secret("old", secret).expect("readable"));
+    }
+    assert!(state.registered("old", "its-token").expect("readable").is_some());
+    server.provider.new_secret("old").await.expect("it is there");
+    assert!(!server.provider.is_secret("old", &me.1).expect("readable"));
+    assert!(state.registered("old", "").expect("readable").is_none());
+}
+
+#[test]
+fn nothing_proves_a_client_without_a_secret() {
+    let none = Proof::new(Vec::new(), None);
+    assert!(none.secrets().is_empty());
+    let text = serde_json::to_string(&none).expect("rows are JSON");
+    let read: Proof = serde_json::from_str(&text).expect("it reads what it wrote");
+    assert!(read.secrets().is_empty());
+}
+
+#[tokio::test]
+async fn another_process_knows_all_of_it_and_the_file_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.redb");
+    let start = async || Server::on(with_users("jwt"), Record::open(&path).expect("a good file"), Arc::default()).await;
+    let server = start().await;
+    let own = "a-secret-of-our-own-choosing";
+    let spec = ClientSpec { name: Some("Shop".into()), owner: Some("ada".into()), ..all_grants() };
+    server.provider.create_client(spec, Some("shop/eu"), Some(own)).await.expect("free");
+    let (_, second) = server.provider.add_secret("shop/eu", NewSecret::default()).await.expect("room");
+    server.provider.register_scope(scope("edit", &["editor"])).await.expect("new");
+    let api = ResourceInfo { api_id: "api".into(), scopes: vec!["edit".into()], ..ResourceInfo::default() };
+    server.provider.register_resource(api.clone()).await.expect("new");
+    let token = server.gets(&("shop%2Feu".into(), own.into()), GRANT).await;
+    server.provider.tend_once().await.expect("written");
+    let names = server.provider.live_tokens("shop/eu").expect("readable");
+    let client = server.provider.client("shop/eu").expect("it is there");
+    server.end().await;
+    let bytes = std::fs::read(&path).expect("the file");
+    for secret in [own, &second, &token] {
+        assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "a secret stands in the file");
+    }
+    let server = start().await;
+    assert_eq!(server.provider.client("shop/eu"), Ok(client));
+    assert_eq!(server.provider.live_tokens("shop/eu"), Ok(names));
+    assert!(server.provider.is_secret("shop/eu", &second).expect("readable"));
+    assert_eq!(server.provider.scopes_of("api"), Ok(Some(vec![scope("edit", &["editor"])])));
+    assert_eq!(server.provider.resource("api"), Ok(api));
+    // Names go when their tokens have.
+    let state = server.provider.state().expect("open");
+    let end = server.provider.now() + 2 * 3600;
+    while state.sweep(end).await.expect("written") {}
+    assert_eq!(
+        state.record.get(&issued::ISSUED, &state.key("shop/eu")).expect("readable").map(|names| names.len()),
+        None
+    );
+}
