@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, split_list};
+use super::{
+    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, split_list,
+};
 
 /// A name or an id: neither empty nor too long, and no control characters. Ids may hold slashes.
 pub(super) fn name(field: &'static str, text: &str) -> Result<()> {
@@ -347,7 +349,10 @@ mod tests {
         ] {
             assert_eq!(field_of(application(serde_json::from_value(app.clone()).unwrap(), &[])), field, "{app}");
         }
-        assert_eq!(field_of(application(OAuthApplicationInfo::default(), &["app_type"])), "parameters.additionalProperties.app_type");
+        assert_eq!(
+            field_of(application(OAuthApplicationInfo::default(), &["app_type"])),
+            "parameters.additionalProperties.app_type"
+        );
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl Engine {
     /// What each operation can do with it: true, or why not.
     pub fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
         let managed = self.registry.find(key_manager)?;
-        let can = |operation| managed.cannot(operation).map_or(Value::Bool(true), |why| Value::String(why.into_owned()));
+        let can =
+            |operation| managed.cannot(operation).map_or(Value::Bool(true), |why| Value::String(why.into_owned()));
         Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).collect())
     }
 

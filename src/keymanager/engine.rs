@@ -172,8 +172,7 @@ impl<T> Effect<T> {
 }
 
 impl Engine {
-    /// An engine without key managers; without a record it changes nothing. What was revoked before is put in force.
-    /// Fails where its metrics are registered already.
+    /// An engine without key managers; without a record it changes nothing. Fails where its metrics are registered already.
     pub fn new(
         record: Option<Record>,
         revocations: Arc<Revocations>,
@@ -353,14 +352,15 @@ impl Engine {
         rows.iter().filter_map(RevokedRow::revocation).for_each(|row| self.revocations.revoke(row));
     }
 
-    pub(super) fn learn(&self, row: &RevokedRow) {
-        row.revocation().into_iter().for_each(|row| self.revocations.learn(row));
-    }
-
     /// The record, without which nothing is changed.
     pub(super) fn record(&self, operation: Operation) -> Result<&Record> {
         let reason = "changes need a [store], and the configuration has none";
         self.record.as_ref().ok_or(Error::Unsupported { operation, reason: reason.into() })
+    }
+
+    /// The present Unix second.
+    pub fn now(&self) -> u64 {
+        self.clock.now().unix()
     }
 
     /// The record, if there is one.
@@ -444,12 +444,6 @@ fn redact(value: &mut Value) {
 
 const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
 /// Named like secrets, and none.
-const NO_SECRETS: [&str; 6] = [
-    "token_endpoint_auth_method",
-    "tokentype",
-    "token_endpoint",
-    "token_type",
-    "secretid",
-    "token_pattern",
-];
+const NO_SECRETS: [&str; 6] =
+    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "token_pattern"];
 const MOST_TURNS: usize = 1024;

@@ -45,7 +45,7 @@ pub use parse::unquoted;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Registry};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
-pub use tokens::{RevocationKind, RevocationRequest};
+pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -113,7 +113,9 @@ fn scopes(parameters: &Map<String, Value>) -> Result<Vec<String>> {
 pub fn unquoted(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.rsplit_once(", expected ") {
-        Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => format!("expected {expected}"),
+        Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => {
+            format!("expected {expected}")
+        }
         _ => message.to_owned(),
     }
 }
@@ -126,7 +128,10 @@ mod tests {
 
     #[test]
     fn no_value_is_quoted() {
-        assert_eq!(unquoted("invalid type: string \"s3cret, expected x\", expected u64 at line 1 column 2"), "expected u64");
+        assert_eq!(
+            unquoted("invalid type: string \"s3cret, expected x\", expected u64 at line 1 column 2"),
+            "expected u64"
+        );
         assert_eq!(unquoted("unknown field `a`, expected one of `b`"), "unknown field `a`, expected one of `b`");
     }
 }

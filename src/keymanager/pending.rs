@@ -17,15 +17,32 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Task {
     Scope(Scope),
-    NoScope { key: String },
+    NoScope {
+        key: String,
+    },
     Resource(ApiResource),
-    NoResource { api_id: String },
-    Attach { api_id: String, scopes: Vec<String> },
-    Replace { api_id: String, scopes: Vec<String> },
-    Detach { api_id: String, scopes: Vec<String> },
-    DeleteClient { consumer_key: String },
+    NoResource {
+        api_id: String,
+    },
+    Attach {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    Replace {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    Detach {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    DeleteClient {
+        consumer_key: String,
+    },
     /// Nothing that we know how to do.
-    Left { left: String },
+    Left {
+        left: String,
+    },
 }
 
 /// Something that is not done yet.
@@ -209,7 +226,12 @@ impl Engine {
             Ok(managed) => row.task.run(&managed).await,
             Err(error) => Err(error),
         };
-        let asked = Asked::new(&Caller { who: row.who.clone(), dry_run: false }, &row.key_manager, operation, row.task.subject());
+        let asked = Asked::new(
+            &Caller { who: row.who.clone(), dry_run: false },
+            &row.key_manager,
+            operation,
+            row.task.subject(),
+        );
         match outcome {
             Ok(()) => {
                 let entry =
@@ -219,7 +241,13 @@ impl Engine {
             Err(error) => {
                 let attempts = row.attempts.saturating_add(1);
                 let next_attempt = self.clock.now().unix_ms.saturating_add(pause_ms(attempts));
-                self.change(vec![RowChange::Later(PendingRow { attempts, next_attempt, last_error: error.to_string(), ..row })]).await
+                self.change(vec![RowChange::Later(PendingRow {
+                    attempts,
+                    next_attempt,
+                    last_error: error.to_string(),
+                    ..row
+                })])
+                .await
             }
         }
     }

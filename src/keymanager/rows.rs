@@ -113,10 +113,20 @@ pub(super) struct PendingRow {
 #[derive(Debug, Clone)]
 pub(super) enum RowChange {
     Map(Mapping),
-    Unmap { key_manager: String, consumer_key: String },
-    Owner { key_manager: String, consumer_key: String, owner: String },
+    Unmap {
+        key_manager: String,
+        consumer_key: String,
+    },
+    Owner {
+        key_manager: String,
+        consumer_key: String,
+        owner: String,
+    },
     Revoke(RevokedRow),
-    Configure { name: String, settings: Value },
+    Configure {
+        name: String,
+        settings: Value,
+    },
     /// Something is to be done later; its id is given by the change.
     Wait(PendingRow),
     /// What waited is done, or no longer wanted.
@@ -240,7 +250,11 @@ pub(super) fn joined(parts: &[&str]) -> Vec<u8> {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'))
+        .collect()
 }
 
 fn from_hex(text: &str) -> Option<[u8; 32]> {
@@ -253,7 +267,6 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     }
     Some(digest)
 }
-
 
 pub(super) const MAPPINGS: Table<Mapping> = Table::new("keymanager.mappings");
 pub(super) const APPLICATIONS: Table<String> = Table::new("keymanager.applications");

@@ -16,6 +16,7 @@ use super::{
     engine::{Asked, Effect, unkept},
     rows::{AuditEntry, REVOKED, RevokedRow, RowChange, hex},
 };
+use crate::store::{Revocations, record::Record};
 
 /// Which tokens are to be refused from now on.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -200,19 +201,6 @@ impl Engine {
         record.view().and_then(|view| view.page(&REVOKED, &[], after, most)).map_err(unkept)
     }
 
-    /// Puts in force what was revoked before the process started.
-    pub fn restore(&self) -> Result<()> {
-        let mut after = Vec::new();
-        loop {
-            let rows = self.revocations(&after, PAGE)?;
-            rows.iter().for_each(|(_, row)| self.learn(row));
-            match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => after.clone_from(last),
-                _ => return Ok(()),
-            }
-        }
-    }
-
     /// Removes revocations of tokens that have long expired.
     pub(super) async fn sweep_revoked(&self) -> Result<()> {
         let Some(record) = self.store() else { return Ok(()) };
@@ -225,9 +213,8 @@ impl Engine {
             let over = |row: &RevokedRow| row.until.is_some_and(|until| until.saturating_add(LONGEST_LEEWAY_S) < now);
             let keys: Vec<Vec<u8>> = rows.into_iter().filter(|(_, row)| over(row)).map(|(key, _)| key).collect();
             if !keys.is_empty() {
-                let gone = record.change(move |changes| {
-                    keys.iter().try_for_each(|key| changes.remove(&REVOKED, key).map(drop))
-                });
+                let gone = record
+                    .change(move |changes| keys.iter().try_for_each(|key| changes.remove(&REVOKED, key).map(drop)));
                 gone.await.map_err(unkept)?;
             }
             if !full {
@@ -281,6 +268,20 @@ impl Engine {
     pub(super) async fn next_second(&self) {
         let left = 1000 - self.clock.now().unix_ms % 1000;
         tokio::time::sleep(Duration::from_millis(left)).await;
+    }
+}
+
+/// Puts in force what was revoked before the process started.
+pub fn restore(record: &Record, revocations: &Revocations) -> Result<()> {
+    let view = record.view().map_err(unkept)?;
+    let mut after = Vec::new();
+    loop {
+        let rows = view.page(&REVOKED, &[], &after, PAGE).map_err(unkept)?;
+        rows.iter().filter_map(|(_, row)| row.revocation()).for_each(|row| revocations.learn(row));
+        match rows.last() {
+            Some((last, _)) if rows.len() == PAGE => after.clone_from(last),
+            _ => return Ok(()),
+        }
     }
 }
 
