@@ -75,7 +75,7 @@ impl Engine {
             Some(id) if id != consumer_key => Err(Error::invalid("clientId", "is not the client of the path")),
             _ => Ok(app),
         });
-        let checked = check::name("clientId", consumer_key).and(app.as_ref().map(drop).map_err(Clone::clone));
+        let checked = check::name("clientId", consumer_key).and_then(|()| app.as_ref().map(drop).map_err(Clone::clone));
         let app = app.unwrap_or_default();
         self.perform(asked, checked, |managed| async move {
             let before = known(&managed, consumer_key).await;
@@ -126,7 +126,7 @@ impl Engine {
     ) -> Result<Done<OAuthApplicationInfo>> {
         let asked = Asked::new(caller, key_manager, Operation::UpdateApplicationOwner, consumer_key)
             .with(&json!({ "owner": owner }));
-        let checked = check::name("clientId", consumer_key).and(check::name("owner", owner));
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
         let before = self.mapping(key_manager, consumer_key)?.and_then(|row| row.owner);
         self.perform(asked, checked, |managed| async move {
             let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
@@ -162,9 +162,9 @@ impl Engine {
             app.parameters.insert("key_type".into(), Value::String(key_type));
         }
         let checked = check::client_secret(client_secret.as_ref())
-            .and(check::name("clientId", &client_id))
-            .and(check::application(app.clone(), &[]).map(drop))
-            .and(self.require_free(key_manager, &app));
+            .and_then(|()| check::name("clientId", &client_id))
+            .and_then(|()| check::application(app.clone(), &[]).map(drop))
+            .and_then(|()| self.require_free(key_manager, &app));
         self.perform(asked, checked, |managed| async move {
             let found = adopted(&managed, &client_id, client_secret.as_ref()).await?;
             let mapping = mapping_of(&managed, &client_id, &app, Mode::Mapped)?;
@@ -180,7 +180,7 @@ impl Engine {
     pub async fn delete_mapping(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
-        let checked = check::name("clientId", consumer_key).and(match mapping.as_ref().map(|row| row.mode) {
+        let checked = check::name("clientId", consumer_key).and_then(|()| match mapping.as_ref().map(|row| row.mode) {
             None => Err(Error::NotFound("mapping")),
             Some(Mode::Created) => Err(Error::Conflict("the client was created here: delete it instead".into())),
             Some(Mode::Mapped) => Ok(()),
@@ -218,7 +218,7 @@ impl Engine {
         request: ConsumerSecretRequest,
     ) -> Result<Done<ConsumerSecretInfo>> {
         let asked = Asked::new(caller, key_manager, Operation::GenerateConsumerSecret, consumer_key).with(&request);
-        let checked = check::name("clientId", consumer_key).and(check::secret_request(&request));
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::secret_request(&request));
         self.perform(asked, checked, |managed| async move {
             let made = managed.connector.add_secret(consumer_key, &request).await?;
             Ok(Effect::of(made.clone()).after(&made))
@@ -245,7 +245,7 @@ impl Engine {
         secret_id: &str,
     ) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteConsumerSecret, consumer_key);
-        let checked = check::name("clientId", consumer_key).and(check::name("secretId", secret_id));
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("secretId", secret_id));
         self.perform(asked, checked, |managed| async move {
             managed.connector.delete_secret(consumer_key, secret_id).await?;
             Ok(Effect::of(()).before(json!({ "secretId": secret_id })))

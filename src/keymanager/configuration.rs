@@ -70,7 +70,7 @@ impl Engine {
         body: Map<String, Value>,
     ) -> Result<Done<Loaded>> {
         let record = self.record(Operation::LoadConfiguration)?;
-        let assembly = self.assembly.as_ref().ok_or(Error::Unsupported {
+        let assembly = self.assembly.as_ref().ok_or_else(|| Error::Unsupported {
             operation: Operation::LoadConfiguration,
             reason: "nothing here can take it over".into(),
         })?;

@@ -355,7 +355,7 @@ impl Engine {
     /// The record, without which nothing is changed.
     pub(super) fn record(&self, operation: Operation) -> Result<&Record> {
         let reason = "changes need a [store], and the configuration has none";
-        self.record.as_ref().ok_or(Error::Unsupported { operation, reason: reason.into() })
+        self.record.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: reason.into() })
     }
 
     /// The present Unix second.

@@ -22,7 +22,7 @@ mod registry;
 mod rows;
 mod scopes;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -60,7 +60,7 @@ impl Engine {
         scope.key = key.to_owned();
         let asked = Asked::new(caller, key_manager, Operation::UpdateScope, key).with(&scope);
         let same = if same { Ok(()) } else { Err(Error::invalid("key", "is not the scope of the path")) };
-        self.perform(asked, same.and(check::scope(&scope)), |managed| async move {
+        self.perform(asked, same.and_then(|()| check::scope(&scope)), |managed| async move {
             let before = scope_before(&managed, &scope.key).await;
             let after = managed.connector.update_scope(&scope).await?;
             Ok(Effect::of(after.clone()).before(before).after(&after))
@@ -139,7 +139,7 @@ impl Engine {
         resource.api_id = api_id.to_owned();
         let asked = Asked::new(caller, key_manager, Operation::UpdateRegisteredResource, api_id).with(&resource);
         let same = if same { Ok(()) } else { Err(Error::invalid("apiId", "is not the API of the path")) };
-        self.perform(asked, same.and(check::resource(&resource)), |managed| async move {
+        self.perform(asked, same.and_then(|()| check::resource(&resource)), |managed| async move {
             let before = resource_before(&managed, &resource.api_id).await;
             let after = managed.connector.update_resource(&resource).await?;
             Ok(Effect::of(after.clone()).before(before).after(&after))
@@ -169,7 +169,7 @@ impl Engine {
     ) -> Result<Done<ApiResource>> {
         let asked = Asked::new(caller, key_manager, operation, api_id).with(&json!({ "scopes": keys }));
         let needed = operation == Operation::AttachResourceScopes;
-        let checked = check::name("apiId", api_id).and(check::bound_scopes(&keys, needed));
+        let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(&keys, needed));
         self.perform(asked, checked, |managed| async move {
             let before = resource_before(&managed, api_id).await;
             let provider = &managed.connector;

@@ -133,7 +133,7 @@ impl Engine {
         consumer_key: &str,
     ) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::RevokeOneTimeToken, &told_token(token));
-        let checked = self.require_own(key_manager, token).and(check::name("consumerKey", consumer_key));
+        let checked = self.require_own(key_manager, token).and_then(|()| check::name("consumerKey", consumer_key));
         self.perform(asked, checked, |managed| async move {
             managed.connector.revoke_one_time_token(token, consumer_key).await?;
             let mut effect = Effect::of(());

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -13,9 +13,11 @@ use crate::keymanager::{Done, Error, Operation, hex};
 pub struct Problem {
     /// Always `about:blank`: the status says what kind it is.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: Blank,
     /// The status in words.
-    pub title: String,
+    #[schema(value_type = String)]
+    pub title: &'static str,
     /// The status.
     pub status: u16,
     /// What is wrong this time.
@@ -28,6 +30,16 @@ pub struct Problem {
     /// How soon it may be tried again, and what to bring.
     #[serde(skip)]
     pub headers: Vec<(header::HeaderName, String)>,
+}
+
+/// `about:blank`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blank;
+
+impl Serialize for Blank {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("about:blank")
+    }
 }
 
 /// An answer that is no problem.
@@ -44,8 +56,8 @@ pub(super) type Answer = Result<Reply, Problem>;
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
-            kind: "about:blank".into(),
-            title: status.canonical_reason().unwrap_or("Error").into(),
+            kind: Blank,
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
             code: status.as_str().into(),
