@@ -13,7 +13,7 @@ use super::{Access, Door};
 use crate::{
     keymanager::{Engine, testing::Memory},
     net::Clock,
-    store::{Revocations, Snapshot, Store, record::Record, settings::GateSettings},
+    store::{Revocations, Snapshot, Store, record::Record},
     token::{Authenticator, settings::CacheSettings},
 };
 
@@ -99,7 +99,7 @@ impl Stand {
 fn access(folder: &Path, clock: &Arc<Clock>, revocations: Arc<Revocations>) -> (Access, String) {
     let path = folder.join("bootstrap.key");
     let tokens = Authenticator::new(&CacheSettings::default(), &prometheus::Registry::new()).unwrap();
-    let gate = GateSettings::default();
+    let gate = crate::config::Settings::default().gate();
     let tables = crate::store::settings::TableSettings {
         gate: &gate,
         key_managers: &[],
