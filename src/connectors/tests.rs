@@ -101,6 +101,16 @@ fn source(settings: &KeyManagerSettings) -> Arc<dyn FetchKeys> {
     }
 }
 
+/// As far as tokens go, a provider is what the standards say, whichever connector manages it.
+#[test]
+fn every_kind_of_provider_has_its_keys_where_discovery_says() {
+    for kind in ["oidc", "keycloak", "wso2is", "okta", "auth0", "http"] {
+        let text = format!(r#"{{"name":"idp","connector":"{kind}","issuer":"https://idp.example.com"}}"#);
+        let settings: KeyManagerSettings = serde_json::from_str(&text).expect("good settings");
+        source(&settings);
+    }
+}
+
 fn problems(settings: &KeyManagerSettings) -> Vec<String> {
     let client = Client::new().expect("roots");
     let problems = key_source(settings, "key_managers[0]", &client).err().unwrap_or_default();
