@@ -148,9 +148,9 @@ fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
 
 fn settings(row: Value) -> Result<KeyManagerSettings> {
     serde_path_to_error::deserialize(row).map_err(|error| {
-        let field = error.path().to_string();
-        let field = if field == "." { "configuration".to_owned() } else { field };
-        Error::invalid(field, super::parse::unquoted(&error.into_inner().to_string()))
+        let path = error.path().to_string();
+        let (field, why) = super::parse::fault(&path, &error.into_inner().to_string());
+        Error::invalid(field, why)
     })
 }
 

@@ -43,7 +43,7 @@ pub use model::{
     Scope, Sensitive, split_list,
 };
 pub use operation::Operation;
-pub use parse::unquoted;
+pub use parse::fault;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Registry};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};

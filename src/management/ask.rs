@@ -18,7 +18,7 @@ use super::{
     answer::{Problem, etag},
     routes::Route,
 };
-use crate::keymanager::{Caller, Result as Outcome, unquoted};
+use crate::keymanager::{Caller, Result as Outcome, fault};
 
 /// A request of someone who may ask it.
 #[derive(Debug)]
@@ -66,18 +66,15 @@ impl Ask {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let mut text = serde_json::Deserializer::from_slice(&self.body);
         let read = serde_path_to_error::deserialize(&mut text).map_err(|error| {
-            let field = error.path().to_string();
+            let path = error.path().to_string();
             let inner = error.into_inner();
-            let why = unquoted(&inner.to_string());
-            match (inner.classify(), field.as_str()) {
-                (serde_json::error::Category::Data, ".") => {
-                    Problem::field(field_in(&why).unwrap_or("body"), why.clone())
+            let (field, why) = fault(&path, &inner.to_string());
+            match inner.classify() {
+                serde_json::error::Category::Data => Problem::field(field, why),
+                _ => {
+                    let place = format!("at line {} column {}", inner.line(), inner.column());
+                    Problem::field("body", format!("is no JSON: {why} {place}"))
                 }
-                (serde_json::error::Category::Data, _) => Problem::field(field_of(&field, &why), why.clone()),
-                _ => Problem::field(
-                    "body",
-                    format!("is no JSON: {why} at line {} column {}", inner.line(), inner.column()),
-                ),
             }
         })?;
         text.end().map_err(|_| Problem::field("body", "holds more than one JSON value"))?;
@@ -182,19 +179,6 @@ pub(super) fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Res
     match (value.to_str(), values.next()) {
         (Ok(text), None) => Ok(Some(text.to_owned())),
         _ => Err(Problem::field(name.as_str(), "must be there once, in visible ASCII characters")),
-    }
-}
-
-/// An unknown field is named in the message alone.
-fn field_in(why: &str) -> Option<&str> {
-    let rest = why.strip_prefix("unknown field `").or_else(|| why.strip_prefix("missing field `"))?;
-    rest.split('`').next()
-}
-
-fn field_of(path: &str, why: &str) -> String {
-    match field_in(why) {
-        Some(field) if !path.ends_with(field) => format!("{path}.{field}"),
-        _ => path.to_owned(),
     }
 }
 

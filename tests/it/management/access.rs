@@ -28,10 +28,10 @@ fn a_token_may_what_its_scopes_say() {
         let caller = Caller { port: desk.provider, id: who.into(), secret: "s3cret".into() };
         let token = caller.token(&format!("grant_type=client_credentials&scope={scope}"));
         let token = token["access_token"].as_str().unwrap();
-        let status = |method, path, body| ask(desk.port, token, method, path, body).status;
-        assert_eq!(status("GET", "/v1/key-managers", &Value::Null), reads, "{who}");
-        assert_eq!(status("POST", clients, &json!({ "clientName": who })), makes, "{who}");
-        assert_eq!(status("POST", &issue.0, &issue.1), issues, "{who}");
+        let status = |method: &str, path: &str, body: Value| ask(desk.port, token, method, path, &body).status;
+        assert_eq!(status("GET", "/v1/key-managers", Value::Null), reads, "{who}");
+        assert_eq!(status("POST", clients, json!({ "clientName": who })), makes, "{who}");
+        assert_eq!(status("POST", &issue.0, issue.1.clone()), issues, "{who}");
     }
     let refused = ask(desk.port, "no.such.token", "GET", "/v1/key-managers", &Value::Null);
     assert_eq!((refused.status, &refused.json()["code"]), (401, &json!("900901")));
