@@ -63,6 +63,13 @@ pub(super) fn with_stored(settings: &Settings, record: Option<&Record>, wiring: 
         None => return all,
     };
     for manager in stored {
+        let manager = match manager {
+            Ok(manager) => manager,
+            Err(error) => {
+                tracing::error!(%error, "a stored key manager cannot be read");
+                continue;
+            }
+        };
         if all.key_managers.iter().any(|other| other.name == manager.name) {
             tracing::warn!(key_manager = manager.name, "is stored and declared in the file: the file's counts");
         } else if let Err(problems) = wiring.check(&manager) {

@@ -43,9 +43,9 @@ pub struct Loaded {
 }
 
 /// The configurations that are stored, in the order of their names; of one that cannot be read, why.
-pub fn stored(record: &Record) -> Result<Vec<KeyManagerSettings>> {
+pub fn stored(record: &Record) -> Result<Vec<Result<KeyManagerSettings>>> {
     let rows = record.view().and_then(|view| view.rows(&STORED, &[], MOST_STORED)).map_err(unkept)?;
-    rows.into_iter().map(|(_, row)| settings(row)).collect()
+    Ok(rows.into_iter().map(|(_, row)| settings(row)).collect())
 }
 
 impl Engine {

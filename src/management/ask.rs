@@ -1,6 +1,6 @@
 //! What is asked: a request taken apart, each part judged before any handler sees it.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use axum::{
     RequestExt,
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::{
     Door,
@@ -150,7 +150,10 @@ async fn read_body(request: Request, route: &Route) -> Result<Bytes, Problem> {
     if most == 0 {
         return Err(too_large());
     }
-    let body = to_bytes(Body::new(body), MOST_BODY).await.map_err(|_| too_large())?;
+    let Ok(body) = timeout(BODY_TIMEOUT, to_bytes(Body::new(body), MOST_BODY)).await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    let body = body.map_err(|_| too_large())?;
     if route.body.is_none() {
         return match body.is_empty() {
             true => Ok(body),
@@ -183,5 +186,6 @@ pub(super) fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Res
 }
 
 const MOST_BODY: usize = 256 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_LIMIT: usize = 100;
 const MOST_LIMIT: usize = 1000;
