@@ -34,9 +34,14 @@ pub(super) fn scope(key: &str, roles: &[&str]) -> ScopeInfo {
     ScopeInfo { key: key.into(), roles: roles.iter().map(|role| (*role).to_owned()).collect(), ..ScopeInfo::default() }
 }
 
+fn chosen(secret: &str) -> NewSecret {
+    NewSecret { secret: Some(secret.to_owned().into()), ..NewSecret::default() }
+}
+
 impl Server {
     pub(super) async fn made(&self, spec: ClientSpec) -> (String, String) {
-        let (client, secret) = self.provider.create_client(spec, None, None).await.expect("a good client");
+        let (client, secret) =
+            self.provider.create_client(spec, None, NewSecret::default()).await.expect("a good client");
         (client.id, secret.to_string())
     }
 
@@ -123,11 +128,18 @@ async fn a_client_has_a_bounded_number_of_secrets() {
     }
     let full = server.provider.add_secret(&me.0, NewSecret::default()).await.expect_err("no room");
     assert!(matches!(&full, ManageError::Conflict(why) if why.contains('8')), "{full:?}");
-    let own = NewSecret { secret: Some("too-short".to_owned().into()), ..NewSecret::default() };
-    let short = server.provider.add_secret(&me.0, own).await.expect_err("too short");
-    assert!(
-        matches!(short, ManageError::Invalid { field: "clientSecret", .. }) && !short.to_string().contains("too-s")
-    );
+    let other = server.made(ClientSpec::default()).await.0;
+    for bad in [
+        "too-short",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "long enough but with spaces in it",
+        &"xyz0123456789".repeat(20),
+    ] {
+        let refused =
+            server.provider.add_secret(&other, chosen(bad)).await.expect_err("it can be guessed, or not sent");
+        assert!(matches!(refused, ManageError::Invalid { field: "clientSecret", .. }), "{bad}");
+        assert!(!refused.to_string().contains(bad));
+    }
 }
 
 #[tokio::test]
@@ -211,7 +223,7 @@ async fn a_client_that_is_gone_is_gone_at_every_door() {
     let server = Server::start(&[]).await;
     let spec = ClientSpec::default();
     let secret = "a-secret-of-our-own-choosing";
-    let made = server.provider.create_client(spec.clone(), Some("shop/eu 1"), Some(secret)).await.expect("free");
+    let made = server.provider.create_client(spec.clone(), Some("shop/eu 1"), chosen(secret)).await.expect("free");
     let me = (made.0.id, made.1.to_string());
     assert_eq!(me, ("shop/eu 1".to_owned(), secret.to_owned()));
     let token = server.gets(&(me.0.replace(' ', "%20").replace('/', "%2F"), me.1.clone()), GRANT).await;
@@ -221,7 +233,7 @@ async fn a_client_that_is_gone_is_gone_at_every_door() {
     assert_eq!(server.provider.said_of(&token), Ok(None));
     assert_eq!(server.provider.delete_client(&me.0).await, Err(ManageError::NotFound("client")));
     assert_eq!(server.provider.live_tokens(&me.0), Err(ManageError::NotFound("client")));
-    let again = server.provider.create_client(spec, Some(&me.0), None).await.expect_err("too soon");
+    let again = server.provider.create_client(spec, Some(&me.0), NewSecret::default()).await.expect_err("too soon");
     assert!(matches!(&again, ManageError::Conflict(why) if why.contains("a moment ago")), "{again:?}");
 }
 
@@ -229,7 +241,7 @@ async fn a_client_that_is_gone_is_gone_at_every_door() {
 async fn there_is_a_most_of_clients_and_whoever_goes_makes_room() {
     let server = Server::start(&[]).await;
     let most = usize::try_from(server.provider.state().expect("open").limits.clients).expect("few");
-    let make = || server.provider.create_client(ClientSpec::default(), None, None);
+    let make = || server.provider.create_client(ClientSpec::default(), None, NewSecret::default());
     let all = futures_util::future::join_all((0..most / 2).map(|_| make())).await;
     let more = futures_util::future::join_all((most / 2..most).map(|_| make())).await;
     assert!(all.iter().chain(&more).all(Result::is_ok));
@@ -243,12 +255,16 @@ async fn there_is_a_most_of_clients_and_whoever_goes_makes_room() {
 async fn ids_that_mean_somebody_else_are_not_given() {
     let server = Server::with(with_users("jwt")).await;
     for (id, conflict) in [("shop", true), ("ada", true), ("", false), (" x", false), ("a\nb", false)] {
-        let refused = server.provider.create_client(ClientSpec::default(), Some(id), None).await.expect_err("refused");
+        let refused = server
+            .provider
+            .create_client(ClientSpec::default(), Some(id), NewSecret::default())
+            .await
+            .expect_err("refused");
         assert_eq!(matches!(refused, ManageError::Conflict(_)), conflict, "{id:?}: {refused:?}");
     }
     // Who was there before the user loses out, rather than being taken for the user.
     let secret = "a-secret-of-our-own-choosing";
-    server.provider.create_client(ClientSpec::default(), Some("eve"), Some(secret)).await.expect("free");
+    server.provider.create_client(ClientSpec::default(), Some("eve"), chosen(secret)).await.expect("free");
     assert_eq!(server.token(Some(("eve", secret)), GRANT).await.status, 200);
     let mut more = with_users("jwt");
     more["users"].as_array_mut().expect("users").push(json!({ "name": "eve", "password": "x" }));
@@ -342,7 +358,7 @@ async fn lifetimes_are_the_least_of_what_is_said() {
     let bad = "grant_type=client_credentials&validity_period=-1";
     server.token(Some((&me.0, &me.1)), bad).await.assert_refused(400, "invalid_request", bad);
     let longer = ClientSpec { lifetimes: Lifetimes { user: Some(3601), ..lifetimes }, ..all_grants() };
-    let refused = server.provider.create_client(longer, None, None).await.expect_err("too long");
+    let refused = server.provider.create_client(longer, None, NewSecret::default()).await.expect_err("too long");
     assert!(refused.to_string().contains("user_access_token_expiry_time must be 1 to 3600"), "{refused}");
 }
 
@@ -392,7 +408,7 @@ async fn another_process_knows_all_of_it_and_the_file_no_secret() {
     let server = start().await;
     let own = "a-secret-of-our-own-choosing";
     let spec = ClientSpec { name: Some("Shop".into()), owner: Some("ada".into()), ..all_grants() };
-    server.provider.create_client(spec, Some("shop/eu"), Some(own)).await.expect("free");
+    server.provider.create_client(spec, Some("shop/eu"), chosen(own)).await.expect("free");
     let (_, second) = server.provider.add_secret("shop/eu", NewSecret::default()).await.expect("room");
     server.provider.register_scope(scope("edit", &["editor"])).await.expect("new");
     let api = ResourceInfo { api_id: "api".into(), scopes: vec!["edit".into()], ..ResourceInfo::default() };

@@ -58,7 +58,8 @@ async fn what_a_role_no_longer_gives_is_not_refreshed() {
 async fn scopes_of_a_client_go_with_their_registration() {
     let server = Server::start(&[]).await;
     let wanted = ClientSpec { scopes: Some(vec!["a".into()]), ..ClientSpec::default() };
-    let early = server.provider.create_client(wanted.clone(), None, None).await.expect_err("not registered");
+    let early =
+        server.provider.create_client(wanted.clone(), None, NewSecret::default()).await.expect_err("not registered");
     assert!(
         matches!(&early, ManageError::Invalid { field: "parameters.scope", why } if why.contains('a')),
         "{early:?}"

@@ -116,7 +116,9 @@ async fn only_what_does_no_harm_is_tried_again_and_only_once() {
             let server = Server::start(move |_, _| status(code)).await;
             let outcome = api(json!({})).send(Call::new(method.clone(), &server.place("/x"))).await;
             assert!(matches!(outcome, Err(Error::Refused { status, .. }) if status == code), "{outcome:?}");
-            assert_eq!(server.asked().len(), tries, "{method} {code}");
+            let asked = server.asked();
+            assert_eq!(asked.len(), tries, "{method} {code}");
+            assert!(asked.iter().all(|asked| asked.method == method), "{asked:?}");
         }
     }
     for code in [400, 404, 429, 500, 501] {

@@ -109,25 +109,29 @@ impl Auth0 {
         self.send(Call::get(&place), CLIENT).await?.json()
     }
 
-    /// Lets the client ask for tokens of the APIs that it names, and no others that it named before.
-    async fn grant(&self, consumer_key: &str, application: &OAuthApplicationInfo) -> Result<()> {
-        let wanted = auth0_rows::audiences(application, self.audience.as_deref());
-        let scopes = application.list("scope");
+    /// Lets a client with these grant types ask for tokens of the APIs that it names. Of those it may ask for from
+    /// before, the key manager's own is taken away where it is not wanted, and no other: people grant those by hand.
+    async fn grant(&self, consumer_key: &str, application: &OAuthApplicationInfo, types: &[String]) -> Result<()> {
+        let wanted = auth0_rows::audiences(application, types, self.audience.as_deref());
+        let scopes = application.parameters.contains_key("scope").then(|| application.list("scope"));
         let there = self.grants(consumer_key).await?;
         for audience in &wanted {
-            let body = json!({ "scope": scopes });
-            match there.iter().find(|grant| grant.audience == *audience) {
-                Some(grant) => {
+            match (there.iter().find(|grant| grant.audience == *audience), &scopes) {
+                (Some(grant), Some(scopes)) => {
                     let place = self.at(["client-grants", &grant.id]);
-                    self.send(Call::new(Method::PATCH, &place).json(&body), GRANT).await?;
+                    let call = Call::new(Method::PATCH, &place).json(&json!({ "scope": scopes }));
+                    self.send(call, GRANT).await?;
                 }
-                None => {
+                (Some(_), None) => {}
+                (None, scopes) => {
+                    let scopes = scopes.clone().unwrap_or_default();
                     let body = json!({ "client_id": consumer_key, "audience": audience, "scope": scopes });
-                    self.send(Call::post(&self.at(["client-grants"])).json(&body), "API of that audience").await?;
+                    self.send(Call::post(&self.at(["client-grants"])).json(&body), API).await?;
                 }
             }
         }
-        for grant in there.iter().filter(|grant| !wanted.contains(&grant.audience)) {
+        let own = self.audience.as_ref().filter(|own| !wanted.contains(own));
+        for grant in there.iter().filter(|grant| Some(&grant.audience) == own) {
             self.send(Call::delete(&self.at(["client-grants", &grant.id])), GRANT).await?;
         }
         Ok(())
@@ -140,7 +144,7 @@ impl Auth0 {
             #[serde(default)]
             scopes: Vec<Map<String, Value>>,
         }
-        let body: Body = self.send(Call::get(&self.server()?), "API of that audience").await?.json()?;
+        let body: Body = self.send(Call::get(&self.server()?), API).await?.json()?;
         Ok(body.scopes)
     }
 
@@ -154,7 +158,7 @@ impl Auth0 {
         let outcome = change(&mut scopes)?;
         let place = self.server()?;
         let call = Call::new(Method::PATCH, &place).json(&json!({ "scopes": scopes }));
-        self.send(call, "API of that audience").await?;
+        self.send(call, API).await?;
         Ok(outcome)
     }
 
@@ -252,7 +256,8 @@ impl KeyManager for Auth0 {
             left: "a client whose id is not known".into(),
         })?;
         let id = client.client_id.clone();
-        let Err(error) = self.grant(&id, application).await else { return Ok(client.told(true)) };
+        let types = auth0_rows::grant_types(application, None);
+        let Err(error) = self.grant(&id, application, &types).await else { return Ok(client.told(true)) };
         // A client that may ask for nothing is not what was asked for.
         match self.delete_application(&id).await {
             Ok(()) => Err(error),
@@ -270,7 +275,8 @@ impl KeyManager for Auth0 {
         let body = auth0_rows::body(application, Some(&before))?;
         let place = self.client_at(consumer_key);
         let client: Client = self.send(Call::new(Method::PATCH, &place).json(&body), CLIENT).await?.json()?;
-        self.grant(consumer_key, application).await.map_err(|error| Error::HalfDone {
+        let types = auth0_rows::grant_types(application, Some(&before));
+        self.grant(consumer_key, application, &types).await.map_err(|error| Error::HalfDone {
             what: error.to_string(),
             left: format!("client {consumer_key}, changed but for the APIs it may ask for"),
         })?;
@@ -400,6 +406,7 @@ fn at(mut issuer: Url, path: &str) -> Url {
 
 const CLIENT: &str = "client";
 const GRANT: &str = "client grant";
+const API: &str = "API of that audience";
 const SCOPE: &str = "scope";
 const USER: &str = "user";
 const NO_API: &str = "audience is not set, whose first is the API that scopes belong to";

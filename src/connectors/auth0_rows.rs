@@ -63,22 +63,30 @@ pub(super) fn check_wishes(application: &OAuthApplicationInfo) -> Result<()> {
     }
 }
 
-/// The client as it is to be sent, where it was `before`.
+/// The client as it is to be sent, where it was `before`. What the application does not say stays as it was.
 pub(super) fn body(application: &OAuthApplicationInfo, before: Option<&Client>) -> Result<Value> {
-    let before_name = before.and_then(|client| client.name.as_deref());
-    let name = application.client_name.as_deref().or(before_name);
-    let name = name.ok_or_else(|| Error::invalid("clientName", "is needed by Auth0"))?;
-    if name.contains(['<', '>']) {
-        return Err(Error::invalid("clientName", "must hold no < and no > at Auth0"));
+    let mut body = Map::new();
+    match &application.client_name {
+        Some(name) if name.contains(['<', '>']) => {
+            return Err(Error::invalid("clientName", "must hold no < and no > at Auth0"));
+        }
+        Some(name) => drop(body.insert("name".into(), json!(name))),
+        None if before.is_none() => return Err(Error::invalid("clientName", "is needed by Auth0")),
+        None => {}
     }
-    let grants = match application.list("grant_types") {
-        grants if grants.is_empty() => vec!["client_credentials"],
-        grants => grants,
-    };
-    let machine = grants.iter().all(|grant| *grant == "client_credentials");
-    let kind = setting(application, "app_type").or_else(|| before.and_then(|client| client.app_type.clone()));
-    let kind = kind.unwrap_or_else(|| if machine { "non_interactive" } else { "regular_web" }.into());
-    let method = setting(application, "token_endpoint_auth_method").unwrap_or_else(|| "client_secret_post".into());
+    if application.call_back_url.is_some() {
+        body.insert("callbacks".into(), json!(application.redirect_uris()));
+    }
+    let grants = grant_types(application, before);
+    let machine = grants.iter().all(|grant| grant == "client_credentials");
+    for (name, usual) in [
+        ("app_type", if machine { "non_interactive" } else { "regular_web" }),
+        ("token_endpoint_auth_method", "client_secret_post"),
+    ] {
+        let text = setting(application, name).or_else(|| before.is_none().then(|| usual.to_owned()));
+        body.extend(text.map(|text| (name.to_owned(), text.into())));
+    }
+    body.insert("grant_types".into(), json!(grants));
     let mut kept = Map::new();
     for (member, field, text) in [
         ("owner", "appOwner", &application.app_owner),
@@ -86,20 +94,22 @@ pub(super) fn body(application: &OAuthApplicationInfo, before: Option<&Client>) 
     ] {
         if let Some(text) = text {
             check_metadata(field, text)?;
-        }
-        // A member that is null is taken away.
-        if text.is_some() || before.is_some() {
             kept.insert(member.into(), json!(text));
         }
     }
-    Ok(json!({
-        "name": name,
-        "app_type": kind,
-        "callbacks": application.redirect_uris(),
-        "grant_types": grants,
-        "token_endpoint_auth_method": method,
-        "client_metadata": kept,
-    }))
+    body.insert("client_metadata".into(), kept.into());
+    Ok(body.into())
+}
+
+/// Those that the application names; else those from before, or what a machine needs.
+pub(super) fn grant_types(application: &OAuthApplicationInfo, before: Option<&Client>) -> Vec<String> {
+    let named = application.list("grant_types");
+    let known = before.and_then(|client| client.grant_types.clone());
+    match known.filter(|_| named.is_empty()) {
+        Some(before) => before,
+        None if named.is_empty() => vec!["client_credentials".into()],
+        None => named.into_iter().map(str::to_owned).collect(),
+    }
 }
 
 /// What is kept as metadata of a client is bounded.
@@ -110,11 +120,9 @@ pub(super) fn check_metadata(field: &'static str, text: &str) -> Result<()> {
     }
 }
 
-/// The APIs whose tokens the client may ask for: those it names, or else the key manager's own. None without a grant
-/// that needs it.
-pub(super) fn audiences(application: &OAuthApplicationInfo, own: Option<&str>) -> Vec<String> {
-    let grants = application.list("grant_types");
-    if !grants.is_empty() && !grants.contains(&"client_credentials") {
+/// The APIs whose tokens a client with these grants may ask for: those it names, or else the key manager's own.
+pub(super) fn audiences(application: &OAuthApplicationInfo, grants: &[String], own: Option<&str>) -> Vec<String> {
+    if !grants.iter().any(|grant| grant == "client_credentials") {
         return Vec::new();
     }
     match setting(application, "audience_of_api") {

@@ -454,28 +454,5 @@ const MOST_CHARACTERS: usize = 500;
 const BELIEVED: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn opaque_tokens_are_asked_about_below_the_endpoint() {
-        let of = |more: &str| -> KeyManagerSettings {
-            let text = format!(r#"{{"name":"a","issuer":"https://a.example","token":"s3cret",{more}}}"#);
-            serde_json::from_str(&text).expect("good settings")
-        };
-        for base in ["https://a.example/base", "https://a.example/base/"] {
-            let own = of(&format!(r#""connector":"http","endpoint":"{base}""#));
-            let asked = introspected(&own);
-            assert_eq!(asked.introspection_endpoint.as_deref(), Some("https://a.example/base/introspect"));
-            assert_eq!(asked.client_auth, ClientAuth::Bearer);
-            assert_eq!(asked.client_secret, own.token);
-        }
-        for other in [
-            r#""connector":"http","endpoint":"https://a.example","introspection_endpoint":"https://b.example/""#,
-            r#""connector":"okta","endpoint":"https://a.example""#,
-        ] {
-            let other = of(other);
-            assert_eq!(*introspected(&other), other);
-        }
-    }
-}
+#[path = "http_tests.rs"]
+mod tests;

@@ -8,7 +8,6 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -18,6 +17,7 @@ use super::{
     client_auth::same,
     directory::Endpoint,
     endpoint, keycloak_client as client,
+    keycloak_rows::{User, claims, description, read_scope, write_scope},
     oauth::{ClientSecret, OAuth, issued_to},
     oidc::Place,
     uma::{self, RESOURCE, Resources},
@@ -58,21 +58,6 @@ struct Secret {
 #[derive(Debug, Deserialize)]
 struct Named {
     id: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct User {
-    id: String,
-    username: Option<String>,
-    email: Option<String>,
-    #[serde(rename = "emailVerified")]
-    email_verified: Option<bool>,
-    #[serde(rename = "firstName")]
-    first_name: Option<String>,
-    #[serde(rename = "lastName")]
-    last_name: Option<String>,
-    #[serde(default)]
-    attributes: BTreeMap<String, Vec<String>>,
 }
 
 /// The connector of the key manager at `field`.
@@ -119,16 +104,16 @@ impl KeyManager for Keycloak {
         let mut body = Map::new();
         client::write(&mut body, application)?;
         client::address(&mut body, &self.audiences);
-        let mark = random(16)?;
+        let mark = client::random(16)?;
         client::mark(&mut body, &mark);
         // Both are made here, so that they are known whatever becomes of the answer.
-        let id = application.client_id.clone().map_or_else(|| random(16), Ok)?;
+        let id = application.client_id.clone().map_or_else(|| client::random(16), Ok)?;
         body.insert("clientId".into(), json!(id));
         let is_public = body.get("publicClient") == Some(&json!(true));
         let secret = match &application.client_secret {
             _ if is_public => None,
             Some(secret) => Some(secret.clone()),
-            None => Some(Sensitive::from(random(32)?)),
+            None => Some(Sensitive::from(client::random(32)?)),
         };
         if let Some(secret) = &secret {
             body.insert("secret".into(), json!(secret.reveal()));
@@ -490,68 +475,6 @@ impl Keycloak {
     }
 }
 
-/// A resource is found by its name, which is the API's id.
-fn description(resource: &ApiResource) -> Map<String, Value> {
-    Map::from_iter([
-        ("name".into(), json!(resource.api_id)),
-        ("displayName".into(), json!(resource.name)),
-        ("uris".into(), json!(resource.uris)),
-        ("resource_scopes".into(), json!(resource.scopes)),
-    ])
-}
-
-fn write_scope(body: &mut Map<String, Value>, scope: &Scope) {
-    body.insert("description".into(), json!(scope.description.as_deref().unwrap_or_default()));
-    let attributes = body.entry("attributes").or_insert_with(|| json!({}));
-    for (name, value) in [
-        ("include.in.token.scope", "true"),
-        ("consent.screen.text", scope.name.as_deref().unwrap_or_default()),
-        (ROLES, scope.roles.as_deref().unwrap_or_default()),
-    ] {
-        attributes[name] = json!(value);
-    }
-}
-
-fn read_scope(scope: &Map<String, Value>) -> Scope {
-    let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let text = |name: &str| scope.get(name).and_then(Value::as_str).and_then(filled);
-    let attribute = |name: &str| scope.get("attributes").and_then(|kept| kept.get(name)?.as_str()).and_then(filled);
-    Scope {
-        key: text("name").unwrap_or_default(),
-        name: attribute("consent.screen.text"),
-        roles: attribute(ROLES),
-        description: text("description"),
-        id: text("id"),
-    }
-}
-
-/// A user's claims by their names in OpenID Connect; attributes under their own.
-fn claims(user: User) -> BTreeMap<String, String> {
-    let name = [user.first_name.as_deref(), user.last_name.as_deref()].into_iter().flatten().collect::<Vec<_>>();
-    let name = (!name.is_empty()).then(|| name.join(" "));
-    let mut claims: BTreeMap<_, _> =
-        user.attributes.into_iter().map(|(name, values)| (name, values.join(","))).collect();
-    let verified = user.email.as_ref().and(user.email_verified).map(|verified| verified.to_string());
-    let known = [
-        ("sub", Some(user.id)),
-        ("preferred_username", user.username),
-        ("email", user.email),
-        ("email_verified", verified),
-        ("given_name", user.first_name),
-        ("family_name", user.last_name),
-        ("name", name),
-    ];
-    claims.extend(known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    claims
-}
-
-/// So many random bytes, as text.
-fn random(bytes: usize) -> Result<String> {
-    let mut random = vec![0; bytes];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Record("the system gives no random numbers".into()))?;
-    Ok(URL_SAFE_NO_PAD.encode(random))
-}
-
 /// Operations for which the provider is asked as ourselves.
 fn is_remote(operation: Operation) -> bool {
     use Operation as Op;
@@ -571,7 +494,6 @@ fn is_remote(operation: Operation) -> bool {
 
 const CLIENT: &str = "client";
 const SCOPE: &str = "scope";
-const ROLES: &str = "tollgate.roles";
 const MASK: &str = "********";
 const MOST_SESSIONS: &str = "1000";
 const NOBODY: &str = "the configuration does not say who we are there: client_id, client_secret";

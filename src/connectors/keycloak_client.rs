@@ -1,5 +1,6 @@
 //! A client in Keycloak's words (`ClientRepresentation` of its admin API), and in WSO2's.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use crate::keymanager::{Error, OAuthApplicationInfo, Result};
@@ -122,6 +123,13 @@ pub(super) fn read(client: &Map<String, Value>) -> Result<OAuthApplicationInfo> 
             .collect(),
         ..OAuthApplicationInfo::default()
     })
+}
+
+/// So many random bytes, as text.
+pub(super) fn random(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Record("the system gives no random numbers".into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 /// What Keycloak has no place for is kept in attributes of ours.

@@ -41,6 +41,7 @@ mod introspection;
 mod introspection_tests;
 mod keycloak;
 mod keycloak_client;
+mod keycloak_rows;
 mod oauth;
 mod oidc;
 mod okta;

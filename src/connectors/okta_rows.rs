@@ -83,50 +83,62 @@ pub(super) fn check_wishes(application: &OAuthApplicationInfo) -> Result<()> {
     }
 }
 
-/// The client as it is to be sent, where it was `before`.
+/// The client as it is to be sent, where it was `before`. What the application does not say stays as it was.
 pub(super) fn metadata(application: &OAuthApplicationInfo, before: &Map<String, Value>) -> Result<Map<String, Value>> {
     let mut body = before.clone();
     for ours in ["client_id_issued_at", "client_secret", "client_secret_expires_at"] {
         body.remove(ours);
     }
-    match (&application.client_name, before.get("client_name")) {
-        (Some(name), _) => drop(body.insert("client_name".into(), json!(name))),
-        (None, Some(_)) => {}
-        (None, None) => return Err(Error::invalid("clientName", "is needed by Okta")),
+    if let Some(name) = &application.client_name {
+        body.insert("client_name".into(), json!(name));
+    } else if !body.contains_key("client_name") {
+        return Err(Error::invalid("clientName", "is needed by Okta"));
     }
-    let grants = match application.list("grant_types") {
-        grants if grants.is_empty() => vec!["client_credentials"],
-        grants => grants,
-    };
-    let service = grants.iter().all(|grant| *grant == "client_credentials");
-    let kind = setting(application, "application_type").unwrap_or_else(|| match before.get("application_type") {
-        Some(Value::String(before)) => before.clone(),
-        _ => if service { "service" } else { "web" }.into(),
-    });
-    let responses = match setting(application, "response_types") {
-        Some(list) => split_list(&list).into_iter().map(str::to_owned).collect(),
-        None => response_types(&grants),
-    };
-    let method = setting(application, "token_endpoint_auth_method").unwrap_or_else(|| "client_secret_basic".into());
-    body.insert("application_type".into(), kind.into());
-    body.insert("response_types".into(), responses.into());
-    body.insert("redirect_uris".into(), json!(application.redirect_uris()));
+    if application.call_back_url.is_some() || !body.contains_key("redirect_uris") {
+        body.insert("redirect_uris".into(), json!(application.redirect_uris()));
+    }
+    let mut grants: Vec<String> = application.list("grant_types").into_iter().map(str::to_owned).collect();
+    let changed = !grants.is_empty();
+    if !changed {
+        let before = before.get("grant_types").and_then(Value::as_array).cloned();
+        grants = before.map_or_else(
+            || vec!["client_credentials".to_owned()],
+            |before| before.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        );
+    }
+    match setting(application, "response_types") {
+        Some(list) => drop(body.insert("response_types".into(), json!(split_list(&list)))),
+        None if changed || !body.contains_key("response_types") => {
+            body.insert("response_types".into(), json!(response_types(&grants)));
+        }
+        None => {}
+    }
+    let service = grants.iter().all(|grant| grant == "client_credentials");
+    for (name, usual) in [
+        ("application_type", if service { "service" } else { "web" }),
+        ("token_endpoint_auth_method", "client_secret_basic"),
+    ] {
+        match setting(application, name) {
+            Some(text) => drop(body.insert(name.into(), text.into())),
+            None => drop(body.entry(name).or_insert_with(|| usual.into())),
+        }
+    }
     body.insert("grant_types".into(), json!(grants));
-    body.insert("token_endpoint_auth_method".into(), method.into());
     Ok(body)
 }
 
 /// Those that the grants need; a client always has one.
-fn response_types(grants: &[&str]) -> Vec<String> {
+fn response_types(grants: &[String]) -> Vec<&'static str> {
     let mut types = Vec::new();
-    if grants.contains(&"authorization_code") {
-        types.push("code".to_owned());
+    let has = |wanted: &str| grants.iter().any(|grant| grant == wanted);
+    if has("authorization_code") {
+        types.push("code");
     }
-    if grants.contains(&"implicit") {
-        types.extend(["token".to_owned(), "id_token".to_owned()]);
+    if has("implicit") {
+        types.extend(["token", "id_token"]);
     }
     if types.is_empty() {
-        types.push("token".to_owned());
+        types.push("token");
     }
     types
 }

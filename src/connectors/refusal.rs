@@ -126,7 +126,6 @@ fn words(body: &Value, secrets: &Secrets) -> Option<String> {
 }
 
 /// RFC 6749 and RFC 7591, Keycloak, Okta, WSO2 and Auth0, RFC 9457.
-const MEMBERS: [&str; 7] =
-    ["error_description", "errorMessage", "errorSummary", "message", "detail", "description", "error"];
+const MEMBERS: [&str; 6] = ["error_description", "errorMessage", "errorSummary", "message", "detail", "description"];
 const NO_WORDS: &str = "no reason given";
 const MOST_CHARACTERS: usize = 500;

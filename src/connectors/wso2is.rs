@@ -299,12 +299,8 @@ impl KeyManager for IdentityServer {
         let said = self.token_meta_data(token).await?;
         let (true, Some(id)) = (said.is_token_valid, said.consumer_key) else { return Ok(()) };
         let told = self.told(&id).await?;
-        let secret = own_secret(&told).ok_or(Error::Unsupported {
-            operation: Operation::RevokeToken,
-            reason:
-                "the client has several secrets, none of which the server tells, and it revokes for the client alone"
-                    .into(),
-        })?;
+        let secret = own_secret(&told)
+            .ok_or(Error::Unsupported { operation: Operation::RevokeToken, reason: Cow::Borrowed(NO_SECRET) })?;
         self.oauth.revoke_by(token, &id, ClientSecret::Post(secret), Operation::RevokeToken).await
     }
 
@@ -450,6 +446,8 @@ fn encoded(id: &str) -> String {
     URL_SAFE.encode(id)
 }
 
+const NO_SECRET: &str =
+    "the client has several secrets, none of which the server tells, and it revokes for the client alone";
 const TENANT: HeaderName = HeaderName::from_static("x-wso2-tenant");
 const SUPER_TENANT: &str = "carbon.super";
 const DIALECT: &str = "http://wso2.org/claims";

@@ -87,10 +87,16 @@ fn a_client_may_ask_for_tokens_of_the_apis_it_names() {
         // Without a secret, the provider's own knowledge of it counts.
         let token = AccessTokenRequest { client_id: Some(id.clone()), ..AccessTokenRequest::default() };
         assert!(manager.new_access_token(&token).await.unwrap().access_token.is_some());
+        // What is not said stays as it was, and so does what people have granted by hand.
+        let by_hand = json!({ "id": "cgr0", "client_id": id, "audience": "https://other.example", "scope": [] });
+        auth0.with(|domain| domain.grants.push(by_hand.clone()));
+        let told = manager.update_application(&id, &named("shop 2")).await.unwrap();
+        assert_eq!(told.parameters["grant_types"], "client_credentials");
+        auth0.with(|domain| assert_eq!(domain.grants[0]["scope"], json!(["there:before"])));
         // No more client credentials, no more grant.
         asked.parameters.insert("grant_types".into(), json!("authorization_code"));
         manager.update_application(&id, &asked).await.unwrap();
-        auth0.with(|domain| assert!(domain.grants.is_empty()));
+        auth0.with(|domain| assert_eq!(domain.grants, [by_hand]));
         // An API that there is not: the client is not left behind.
         let mut wrong = named("other");
         wrong.parameters.insert("additionalProperties".into(), json!({ "audience_of_api": "https://none.example" }));

@@ -50,6 +50,19 @@ fn the_standards_connector_conforms_at_the_embedded_providers_endpoints() {
     });
 }
 
+/// A real `oidc-provider`, where there is one: with registration by an initial access token, its management,
+/// introspection and revocation on.
+#[test]
+#[ignore = "needs an oidc-provider, named by TOLLGATE_OIDC_PROVIDER"]
+fn the_standards_connector_conforms_at_a_real_provider() {
+    let issuer = std::env::var("TOLLGATE_OIDC_PROVIDER").expect("TOLLGATE_OIDC_PROVIDER: its issuer");
+    let settings =
+        json!({"client_id": "tollgate", "client_secret": "tollgate-secret", "registration_token": "initial-token"});
+    let memory: Arc<dyn Memory> = Arc::new(Passing::default());
+    let world = World { tells_all: true, ..World::default() };
+    block_on(conforms(manager_with(&issuer, &memory, settings), &world));
+}
+
 #[test]
 fn a_client_mapped_by_hand_is_let_in_and_cannot_be_managed() {
     block_on(async {
@@ -174,11 +187,14 @@ async fn embedded(form: &str) -> (String, watch::Sender<bool>) {
 }
 
 fn manager(issuer: &str, memory: &Arc<dyn Memory>) -> Arc<dyn KeyManager> {
-    let settings: KeyManagerSettings = serde_json::from_value(json!({
-        "name": "idp", "connector": "oidc", "issuer": issuer, "client_id": "declared",
-        "client_secret": "a secret of the file", "registration_token": INITIAL,
-    }))
-    .unwrap();
+    let own = json!({"client_id": "declared", "client_secret": "a secret of the file", "registration_token": INITIAL});
+    manager_with(issuer, memory, own)
+}
+
+fn manager_with(issuer: &str, memory: &Arc<dyn Memory>, own: Value) -> Arc<dyn KeyManager> {
+    let mut settings = json!({"name": "idp", "connector": "oidc", "issuer": issuer});
+    settings.as_object_mut().unwrap().extend(own.as_object().cloned().unwrap());
+    let settings: KeyManagerSettings = serde_json::from_value(settings).unwrap();
     let (client, clock) = (Client::new().unwrap(), Arc::new(Clock::new()));
     connectors::key_manager(&settings, "key_managers[0]", Means { client: &client, clock: &clock, memory }).unwrap()
 }

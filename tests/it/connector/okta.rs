@@ -103,6 +103,13 @@ fn a_client_keeps_what_the_key_manager_knows_nothing_of() {
             assert_eq!(org.clients[&id]["logo_uri"], "https://a.example/logo");
             assert_eq!(org.clients[&id]["redirect_uris"], json!(["https://a.example/cb"]));
         });
+        // What is not said stays as it was.
+        let told = manager.update_application(&id, &named("shop 2")).await.unwrap();
+        assert_eq!(
+            (&*told.list("grant_types"), told.redirect_uris().len()),
+            (&["authorization_code", "refresh_token"][..], 1)
+        );
+        assert_eq!(told.parameters["response_types"], "code");
         let twice = manager.create_application(&named("shop 2")).await.unwrap_err();
         assert!(matches!(&twice, Error::Conflict(why) if why.contains("already exists")), "{twice:?}");
     });
