@@ -4,6 +4,7 @@
 //! check` is simply that. Only this module starts tasks that live as long as the process.
 
 mod explain;
+mod operators;
 mod reload;
 mod run;
 mod watch;
@@ -16,7 +17,7 @@ use crate::{
     authserver::{self, Provider},
     authz::Authorizer,
     config::{Settings, TableFiles, TableFindings},
-    connectors,
+    connectors, keymanager,
     net::{Address, Clock, Now, client::Client, tls},
     problem::Problem,
     store::{Revocations, Snapshot, Store, record},
@@ -42,6 +43,7 @@ pub struct App {
     providers: Vec<Embedded>,
     client: Client,
     tls: Option<tls::Acceptor>,
+    management_tls: Option<tls::Acceptor>,
     assertions: Option<Assertions>,
     sharer: Option<Sharer>,
 }
@@ -101,6 +103,9 @@ pub enum Error {
     /// An embedded provider cannot begin.
     #[error("{0}")]
     Provider(#[source] authserver::Error),
+    /// What the operations of key managers have kept cannot be read.
+    #[error("store.path: {0}")]
+    Operations(#[source] keymanager::Error),
     /// Logging was started before.
     #[error("logging cannot be started: {0}")]
     Logs(String),
@@ -116,6 +121,7 @@ impl App {
         let tokens = Authenticator::new(&settings.cache, &metrics.registry);
         let tokens = keep(&mut problems, tokens.map_err(|error| system("the cache of tokens", &error)));
         let tls = keep(&mut problems, listener_tls(&settings));
+        let management_tls = keep(&mut problems, operators::management_tls(&settings));
         let assertions = keep(&mut problems, assertions(&settings, None, clock.now()));
         let tables = keep(&mut problems, tables(&settings, 1));
         let revocations = keep(&mut problems, revocations(&settings, &metrics));
@@ -127,11 +133,18 @@ impl App {
             .as_ref()
             .zip(providers.as_ref())
             .and_then(|(client, providers)| keep(&mut problems, key_managers(&settings, client, &clock, providers)));
-        let parts = (client, tokens, tls, assertions, tables, revocations, sharer, providers, key_managers);
+        if let (Some(client), Some(providers), true) = (&client, &providers, settings.management.is_some()) {
+            // Built anew with those that are stored, once the record is open; what is wrong is told now.
+            let declared = settings.key_managers.len();
+            keep(&mut problems, operators::operators(&settings, declared, (client, &clock), providers, None));
+        }
+        let parts =
+            (client, tokens, tls, management_tls, assertions, tables, revocations, sharer, providers, key_managers);
         let (
             Some(client),
             Some(tokens),
             Some(tls),
+            Some(management_tls),
             Some(assertions),
             Some((tables, findings)),
             Some(revocations),
@@ -163,6 +176,7 @@ impl App {
             providers,
             client,
             tls,
+            management_tls,
             assertions,
             sharer,
         })

@@ -8,15 +8,20 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Embedded, assertions, embedded, keep, key_managers, limit_tokens, longest_leeway_s, tables};
+use super::{
+    Embedded, assertions, embedded, keep, key_managers, limit_tokens, longest_leeway_s,
+    operators::{Wiring, operators, with_stored},
+    tables,
+};
 use crate::{
     authserver::{Provider, Terms},
     authz::Authorizer,
     config::{self, Document, Settings, Stamps, TableFindings, TablesSettings},
+    keymanager::Engine,
     net::{Clock, client::Client, tls},
     problem::Problem,
     proxy,
-    store::Snapshot,
+    store::{Snapshot, record::Record},
     telemetry::{AccessLog, Logs, Metrics},
     token::{Issuer, KeyManagers, settings::KeyManagerSettings},
 };
@@ -61,6 +66,10 @@ pub(super) struct Reloader {
     pub(super) client: Client,
     pub(super) clock: Arc<Clock>,
     pub(super) providers: Vec<Embedded>,
+    pub(super) record: Option<Record>,
+    pub(super) wiring: Arc<Wiring>,
+    /// None: there is no management door.
+    pub(super) engine: Option<Arc<Engine>>,
     pub(super) tls: Option<tls::Acceptor>,
     /// None: it is not configured.
     pub(super) proxy: Option<proxy::Shared>,
@@ -90,6 +99,11 @@ impl Reloader {
         }
     }
 
+    /// Why the newest reload failed; none: it did not.
+    pub(super) fn outcome(&self) -> Result<(), String> {
+        self.status.lock().last_error.clone().map_or(Ok(()), Err)
+    }
+
     /// What [`prepare`] is to read, and the generation of what it reads.
     pub(super) fn next(&self) -> (PathBuf, u64) {
         (self.file.clone(), self.status.lock().generation + 1)
@@ -99,7 +113,16 @@ impl Reloader {
         let Prepared { settings, document, tables } = prepared;
         let mut problems = settings.problems();
         let tables = keep(&mut problems, tables);
-        let managers = keep(&mut problems, self.key_managers(&settings));
+        let declared = settings.key_managers.len();
+        let all = with_stored(&settings, self.record.as_ref(), &self.wiring);
+        let managers = keep(&mut problems, self.key_managers(&all));
+        let operators = match &self.engine {
+            Some(_) => {
+                let (means, record) = ((&self.client, &self.clock), self.record.as_ref());
+                keep(&mut problems, operators(&all, declared, means, &self.providers, record))
+            }
+            None => None,
+        };
         let signing = self.proxy.as_ref().and_then(|proxy| proxy.assertions.load_full());
         let minting = keep(&mut problems, assertions(&settings, signing.as_deref(), self.clock.now()));
         let (Some((tables, _)), Some(managers), Some(minting)) = (tables, managers, minting) else {
@@ -120,7 +143,10 @@ impl Reloader {
         self.metrics.set_api_count(tables.apis.len());
         limit_tokens(&self.authorizer.tokens, &settings);
         let started = self.authorizer.tokens.replace(managers);
-        self.authorizer.store.revocations.outlast(longest_leeway_s(&settings));
+        if let (Some(engine), Some(operators)) = (&self.engine, operators) {
+            engine.registry.replace(operators);
+        }
+        self.authorizer.store.revocations.outlast(longest_leeway_s(&all));
         self.authorizer.store.replace(tables);
         self.metrics.tables_replaced();
         self.logs.apply(&settings.log);

@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     App, Error,
+    operators::{self, Wiring, Wish},
     reload::{self, ConfigStatus, Prepared, Reloader},
     watch::FileWatch,
 };
@@ -48,6 +49,7 @@ use crate::{
 /// What is bound, before anything runs.
 struct Bound {
     admin: Option<Listener>,
+    management: Option<Listener>,
     providers: Vec<Listener>,
     proxy: Vec<Listener>,
 }
@@ -87,6 +89,9 @@ impl App {
             let revocations = Arc::clone(&self.authorizer.store.revocations);
             embedded.provider.open(record, revocations).map_err(Error::Provider)?;
         }
+        if let Some(record) = &record {
+            operators::restore(record, &self.authorizer.store)?;
+        }
         if let Some(path) = path {
             let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
             tracing::info!(path = %path.display(), duration_ms, "the record is open");
@@ -107,12 +112,16 @@ impl App {
             Some(proxy) => bind("proxy.listen".into(), &proxy.listen, self.workers())?,
             None => Vec::new(),
         };
+        let management = match &self.settings.management {
+            Some(management) => one("management.listen".into(), &management.listen)?,
+            None => None,
+        };
         // Last, so that whoever finds the admin door finds the others too.
         let admin = match &self.settings.admin {
             Some(admin) => one("admin.listen".into(), &admin.listen)?,
             None => None,
         };
-        Ok(Bound { admin, providers, proxy })
+        Ok(Bound { admin, management, providers, proxy })
     }
 
     fn workers(&self) -> usize {
@@ -137,7 +146,11 @@ impl App {
 
         self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
+        let (wishes, mut wished) = mpsc::channel(MOST_WISHES);
+        let wiring = Arc::new(Wiring { client: self.client.clone(), clock: Arc::clone(&self.clock), wishes });
+        let managed = self.take_stored(record.as_ref(), &wiring)?;
         let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
+        let engine = self.start_management(doors.management, managed, record.as_ref(), &wiring, &stopped)?;
         start_issuers(issuers, &self.clock, record.as_ref());
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
@@ -161,6 +174,9 @@ impl App {
             client: self.client,
             clock: Arc::clone(&self.clock),
             providers: self.providers,
+            record: record.clone(),
+            wiring,
+            engine,
             tls: self.tls,
             proxy: proxy.clone(),
             logs,
@@ -172,9 +188,13 @@ impl App {
                 .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
                 .ok()
         });
-        let mut preparing = Preparing::default();
+        let (mut preparing, mut wishers) = (Preparing::default(), Vec::new());
         loop {
             tokio::select! {
+                Some(wish) = wished.recv() => {
+                    preparing.start(&reloader);
+                    wishers.push(wish);
+                }
                 () = changed(&mut watch) => preparing.start(&reloader),
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
@@ -185,6 +205,8 @@ impl App {
                         watch.follow(prepared.files());
                     }
                     let issuers = reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
+                    let outcome = reloader.as_ref().map_or(Ok(()), Reloader::outcome);
+                    wishers.drain(..).for_each(|wish: Wish| drop(wish.send(outcome.clone())));
                     start_issuers(issuers, &self.clock, record.as_ref());
                     tokio::spawn(give_back());
                     preparing.go_on(&reloader);
@@ -453,6 +475,8 @@ async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
     }
 }
 
+/// Changes of stored key managers that wait to be taken over.
+const MOST_WISHES: usize = 64;
 /// The allocator itself waits a second.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -1,12 +1,10 @@
 //! Sections of the contract whose parts are not built yet: known, listed by `schema`, and refused
 //! when present, so that no file is silently obeyed in half.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::net::{Address, TlsSettings};
+use crate::net::Address;
 
 /// `[decision]`: doors that answer another gateway's question with the verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -16,19 +14,4 @@ pub struct DecisionSettings {
     pub http: Option<Address>,
     /// Where it answers over gRPC: Envoy ext_authz v3.
     pub grpc: Option<Address>,
-}
-
-/// `[management]`: the management API.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ManagementSettings {
-    /// Where it listens.
-    pub listen: Address,
-    /// Serve TLS; with `client_ca`, client certificates may call.
-    pub tls: Option<TlsSettings>,
-    /// Key managers whose bearer tokens may call.
-    #[serde(default)]
-    pub key_managers: Vec<String>,
-    /// File of the key that may call from loopback and Unix sockets; made at first start, beside the store by default.
-    pub bootstrap_key_file: Option<PathBuf>,
 }

@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
+    management::ManagementSettings,
     net::Address,
     proxy,
     store::{
@@ -49,7 +50,7 @@ pub use reload::restart_only;
 pub use schema::schema;
 pub use table_files::{Stamps, TableFiles, TableFindings, TablesSettings, folder_of};
 
-use later::{DecisionSettings, ManagementSettings};
+use later::DecisionSettings;
 
 /// The configuration of Tollgate. A door that it does not mention is not opened.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

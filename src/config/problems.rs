@@ -30,6 +30,10 @@ impl Settings {
         self.check_headers(&mut found);
         self.check_backend_jwt(&mut found);
         self.check_doors(&mut found);
+        if let Some(management) = &self.management {
+            let store = self.store.as_ref().and_then(|store| store.path.as_deref());
+            found.0.extend(management.problems(store, &self.key_manager_names()));
+        }
         if let Some(proxy) = &self.proxy {
             check_proxy(proxy, &mut found);
         }
@@ -269,7 +273,14 @@ mod tests {
             ("store = {}", "store.path: is needed: the file, in a folder that exists"),
             ("store.url = 'postgres://a'", "store.url: not in this build"),
             ("decision = {}", "decision: not in this build"),
-            ("management.listen = '127.0.0.1:9443'", "management: not in this build"),
+            (
+                "management.listen = '127.0.0.1:9443'",
+                "management.bootstrap_key_file: is needed where there is no [store] beside which it could be",
+            ),
+            (
+                "management = { listen = '127.0.0.1:9443', bootstrap_key_file = '/a', key_managers = ['a', 'b'] }",
+                "management.key_managers[1]: there is no key manager of this name",
+            ),
             ("shared = { redis = 'redis://h', mode = 'lease' }", "shared.mode: not in this build"),
             ("shared = { redis = 'redis://h', interval = '1s' }", "shared.interval: not in this build"),
             ("shared = { redis = 'redis://h', on_outage = 'deny' }", "shared.on_outage: not in this build"),

@@ -221,6 +221,9 @@ mod tests {
         key_managers.client_certificate.cert
         key_managers.client_certificate.key
         key_managers.introspection_response = "json"
+        key_managers.allow_create = true
+        key_managers.validate_mapped = true
+        key_managers.token_generation = true
         key_managers.endpoint
         key_managers.token
         key_managers.listen

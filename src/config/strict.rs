@@ -20,6 +20,8 @@ impl Settings {
             let field = format!("trusted_proxies[{index}]");
             found.refuse(network.is_everyone(), field, "everyone's forwarded headers are believed");
         }
+        let in_clear = self.management.as_ref().is_some_and(|door| !door.listen.is_local() && door.tls.is_none());
+        found.refuse(in_clear, "management.listen", "credentials and secrets pass without TLS");
         for (index, manager) in self.key_managers.iter().enumerate() {
             let at = |field: &str| format!("key_managers[{index}].{field}");
             let (audience, leeway) = (manager.audience.is_empty(), manager.leeway > MAX_LEEWAY);

@@ -16,7 +16,6 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         }
     };
     refuse(settings.decision.is_some(), "decision".into());
-    refuse(settings.management.is_some(), "management".into());
     refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
     if let Some(shared) = &settings.shared {
         refuse(shared.mode != SharedMode::default(), "shared.mode".into());

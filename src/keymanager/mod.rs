@@ -6,22 +6,48 @@
 //!
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
+mod check;
+mod clients;
+mod configuration;
+mod engine;
 mod error;
+mod fanout;
+mod handling;
 mod memory;
+mod metrics;
 mod model;
 mod operation;
+mod parse;
+mod pending;
+mod registry;
+mod rows;
+mod scopes;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 
 use async_trait::async_trait;
 
+pub use clients::MapRequest;
+pub use configuration::{KeyManagerConfiguration, Loaded, stored};
+pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
 pub use error::Error;
+pub use fanout::{Everywhere, Outcome};
 pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
     Scope, Sensitive, split_list,
 };
 pub use operation::Operation;
+pub use parse::fault;
+pub use pending::Pending;
+pub use registry::{Managed, Origin, Registry};
+pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
+pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -39,6 +65,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// Why the provider cannot do this; none: it can. Asked before each call, and for `capabilities`. What holds only
     /// for this configuration counts too: no endpoint, no credentials.
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
+
+    /// Members of `parameters.additionalProperties` without which no client is made.
+    fn required_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// `createApplication`. The answer has the consumer key, and the secret where there is one.
     async fn create_application(&self, _application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {

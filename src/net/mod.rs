@@ -6,6 +6,7 @@ pub mod client;
 mod clock;
 pub mod connection;
 pub mod cpu;
+pub mod door;
 pub mod drain;
 mod freshness;
 mod gather;

@@ -39,17 +39,34 @@ pub enum Error {
 
 /// A listener's certificates. They can be replaced while it serves; clones share them.
 #[derive(Clone)]
-pub struct Acceptor(Arc<ArcSwap<ServerConfig>>);
+pub struct Acceptor(Arc<ArcSwap<ServerConfig>>, Clients);
+
+/// Whether clients must bring a certificate, where `client_ca` asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    Must,
+    May,
+}
 
 impl Acceptor {
     /// Reads the files.
     pub fn new(settings: &TlsSettings) -> Result<Self, Error> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(server_config(settings)?))))
+        Self::with(settings, Clients::Must)
+    }
+
+    /// Reads the files, for a listener whose clients may come without a certificate: they have other ways to say who
+    /// they are. One that comes with a bad certificate is refused.
+    pub fn optional(settings: &TlsSettings) -> Result<Self, Error> {
+        Self::with(settings, Clients::May)
+    }
+
+    fn with(settings: &TlsSettings, clients: Clients) -> Result<Self, Error> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(server_config(settings, clients)?)), clients))
     }
 
     /// Reads the files anew, for handshakes from now on. When that fails the present ones stay.
     pub fn reload(&self, settings: &TlsSettings) -> Result<(), Error> {
-        self.0.store(Arc::new(server_config(settings)?));
+        self.0.store(Arc::new(server_config(settings, self.1)?));
         Ok(())
     }
 
@@ -93,7 +110,7 @@ pub(super) fn identity(cert: &Path, key: &Path) -> Result<Identity, Error> {
     Ok((chain, key))
 }
 
-fn server_config(settings: &TlsSettings) -> Result<ServerConfig, Error> {
+fn server_config(settings: &TlsSettings, clients: Clients) -> Result<ServerConfig, Error> {
     let chain = certificates("cert", &settings.cert)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|problem| file("key", &problem))?;
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -101,9 +118,12 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, Error> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let roots = Arc::new(roots("client_ca", path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-                .build()
-                .map_err(|problem| file("client_ca", &problem))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = match clients {
+                Clients::Must => verifier,
+                Clients::May => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|problem| file("client_ca", &problem))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

@@ -215,7 +215,7 @@ impl Changes<'_> {
 
     /// At most `most` rows whose keys begin with `prefix`, in the order of their keys.
     pub fn rows<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], most: usize) -> Rows<V> {
-        rows(table, &self.0.open_table(table.definition()).map_err(storage)?, prefix, most)
+        rows(table, &self.0.open_table(table.definition()).map_err(storage)?, prefix, prefix, most)
     }
 
     /// How many rows the table has.
@@ -249,8 +249,18 @@ impl View {
 
     /// At most `most` rows whose keys begin with `prefix`, in the order of their keys.
     pub fn rows<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], most: usize) -> Rows<V> {
+        self.rows_from(table, prefix, prefix, most)
+    }
+
+    /// Like [`Self::rows`], those that come after the key `after`: the next page.
+    pub fn page<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], after: &[u8], most: usize) -> Rows<V> {
+        // No key lies between a key and itself with a 0 behind it.
+        self.rows_from(table, prefix, &[after, &[0]].concat(), most)
+    }
+
+    fn rows_from<V: DeserializeOwned>(&self, table: &Table<V>, prefix: &[u8], from: &[u8], most: usize) -> Rows<V> {
         match self.0.open_table(table.definition()) {
-            Ok(found) => rows(table, &found, prefix, most),
+            Ok(found) => rows(table, &found, prefix, from, most),
             Err(TableError::TableDoesNotExist(_)) => Ok(Vec::new()),
             Err(error) => Err(storage(error)),
         }
@@ -275,10 +285,11 @@ fn rows<V: DeserializeOwned>(
     table: &Table<V>,
     rows: &impl ReadableTable<Bytes, Bytes>,
     prefix: &[u8],
+    from: &[u8],
     most: usize,
 ) -> Rows<V> {
     let mut found = Vec::new();
-    for row in rows.range(prefix..).map_err(storage)?.take(most) {
+    for row in rows.range(from.max(prefix)..).map_err(storage)?.take(most) {
         let (key, row) = row.map_err(storage)?;
         if !key.value().starts_with(prefix) {
             break;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// `[[key_managers]]`: an OAuth provider whose tokens count.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyManagerSettings {
     /// Name, as APIs and applications refer to it.
@@ -129,6 +129,16 @@ pub struct KeyManagerSettings {
     /// In which form answers about tokens are asked for; both are understood.
     #[serde(default)]
     pub introspection_response: ResponseForm,
+    /// Whether clients may be created there (WSO2's `enable_oauth_app_creation`).
+    #[serde(default = "yes")]
+    pub allow_create: bool,
+    /// Whether a client that is mapped is looked up there, and its secret compared (WSO2's
+    /// `enable_provisioned_app_validation`); else the caller is believed.
+    #[serde(default = "yes")]
+    pub validate_mapped: bool,
+    /// Whether tokens may be obtained for its clients (WSO2's `enable_token_generation`).
+    #[serde(default = "yes")]
+    pub token_generation: bool,
     /// Connector `http`: where it answers. Connector `okta`: the organization's address, the issuer's unless it is
     /// another. Connector `auth0`: its Management API, whose address is its audience too; `/api/v2/` of the issuer unless
     /// that is a domain of one's own.
@@ -170,7 +180,7 @@ pub struct KeyManagerSettings {
 }
 
 /// `{ file = "…" }`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
     /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
@@ -178,7 +188,7 @@ pub struct JwksFile {
 }
 
 /// `{ file = "…" }`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaFile {
     /// Path of certificates in PEM.
@@ -186,7 +196,7 @@ pub struct CaFile {
 }
 
 /// A symmetric key shared with a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretKeySettings {
     /// `kid`, where its tokens name one.
@@ -212,7 +222,7 @@ pub enum SecretEncoding {
 }
 
 /// A client of the embedded provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSettings {
     /// Client id.
@@ -225,7 +235,7 @@ pub struct ClientSettings {
 }
 
 /// A user of the embedded provider.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserSettings {
     /// User name, and `sub` of its tokens.
@@ -427,7 +437,7 @@ pub enum ClientAuth {
 }
 
 /// A private key that signs our assertions (RFC 7523).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientKey {
     /// PEM file: RSA, P-256, P-384 (PKCS#8) or Ed25519.
@@ -439,7 +449,7 @@ pub struct ClientKey {
 }
 
 /// A certificate and its key, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
     /// The certificate, and those between it and the authority.

@@ -20,6 +20,7 @@ mod jwe;
 mod jwks;
 mod layers;
 mod limits;
+mod management;
 mod provider;
 mod provider_kill;
 mod proxy;

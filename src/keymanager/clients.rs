@@ -1,0 +1,317 @@
+//! Operations on clients, and which of the platform's applications they belong to.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
+    Result, Sensitive, check,
+    engine::{Asked, Effect, told},
+    rows::{APPLICATIONS, Mapping, Mode, RowChange, joined, taken_application, taken_client},
+};
+
+/// A client that the provider has, and whose it is to be.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MapRequest {
+    /// The consumer key.
+    pub client_id: String,
+    /// Its secret, compared with the provider's; needless where that cannot be asked.
+    #[serde(default)]
+    pub client_secret: Option<Sensitive>,
+    /// The application of the platform that it is for.
+    #[serde(rename = "applicationUUID", default)]
+    pub application_uuid: Option<String>,
+    /// `PRODUCTION`, as without it, or `SANDBOX`.
+    #[serde(default)]
+    pub key_type: Option<String>,
+    /// Who owns it.
+    #[serde(default)]
+    pub app_owner: Option<String>,
+}
+
+impl Engine {
+    /// `createApplication`. The answer has the secret, this once.
+    pub async fn create_application(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        app: OAuthApplicationInfo,
+    ) -> Result<Done<OAuthApplicationInfo>> {
+        let named = app.client_id.as_deref().or(app.client_name.as_deref()).unwrap_or_default();
+        let asked = Asked::new(caller, key_manager, Operation::CreateApplication, named).with(&app);
+        let app = self.checked(key_manager, app);
+        let free = app.as_ref().map_or(Ok(()), |app| self.require_free(key_manager, app));
+        let checked = app.as_ref().map(drop).map_err(Clone::clone).and(free);
+        let app = app.unwrap_or_default();
+        self.perform(asked, checked, |managed| async move {
+            let mut made = managed.connector.create_application(&app).await?;
+            let Some(consumer_key) = made.client_id.clone() else {
+                return Err(Error::Answer("a client was made, and its id is not told".into()));
+            };
+            made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
+            made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
+            let mapping = mapping_of(&managed, &consumer_key, &app, Mode::Created)?;
+            let mut effect = Effect::of(made).row(RowChange::Map(mapping));
+            effect.after = told(&effect.gave);
+            effect.subject = Some(consumer_key.clone());
+            effect.made = Some(consumer_key);
+            Ok(effect)
+        })
+        .await
+    }
+
+    /// `updateApplication`.
+    pub async fn update_application(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        consumer_key: &str,
+        app: OAuthApplicationInfo,
+    ) -> Result<Done<OAuthApplicationInfo>> {
+        let asked = Asked::new(caller, key_manager, Operation::UpdateApplication, consumer_key).with(&app);
+        let app = self.checked(key_manager, app).and_then(|app| match &app.client_id {
+            Some(id) if id != consumer_key => Err(Error::invalid("clientId", "is not the client of the path")),
+            _ => Ok(app),
+        });
+        let checked = check::name("clientId", consumer_key).and_then(|()| app.as_ref().map(drop).map_err(Clone::clone));
+        let app = app.unwrap_or_default();
+        self.perform(asked, checked, |managed| async move {
+            let before = known(&managed, consumer_key).await;
+            let after = managed.connector.update_application(consumer_key, &app).await?;
+            Ok(Effect::of(after.clone()).before(before).after(&after))
+        })
+        .await
+        .map(|done| done.map(without_secret))
+    }
+
+    /// `retrieveApplication`.
+    pub async fn retrieve_application(&self, key_manager: &str, consumer_key: &str) -> Result<OAuthApplicationInfo> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::RetrieveApplication, consumer_key);
+        let found = self
+            .perform(asked, check::name("clientId", consumer_key), |managed| async move {
+                managed.connector.retrieve_application(consumer_key).await.map(Effect::of)
+            })
+            .await?;
+        let mut app = without_secret(found.did()?);
+        if let Some(mapping) = self.mapping(key_manager, consumer_key)? {
+            app.application_uuid = app.application_uuid.or(mapping.application_uuid);
+            app.app_owner = mapping.owner.or(app.app_owner);
+        }
+        Ok(app)
+    }
+
+    /// `deleteApplication`: its tokens are refused from now on.
+    pub async fn delete_application(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
+        let asked = Asked::new(caller, key_manager, Operation::DeleteApplication, consumer_key);
+        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+            let before = known(&managed, consumer_key).await;
+            managed.connector.delete_application(consumer_key).await?;
+            let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
+            let mut effect = Effect::of(()).before(before).row(unmap);
+            effect.revoked.push(self.client_revoked(&managed, consumer_key));
+            Ok(effect)
+        })
+        .await
+    }
+
+    /// `updateApplicationOwner`.
+    pub async fn update_application_owner(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        consumer_key: &str,
+        owner: &str,
+    ) -> Result<Done<OAuthApplicationInfo>> {
+        let asked = Asked::new(caller, key_manager, Operation::UpdateApplicationOwner, consumer_key)
+            .with(&json!({ "owner": owner }));
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
+        let before = self.mapping(key_manager, consumer_key)?.and_then(|row| row.owner);
+        self.perform(asked, checked, |managed| async move {
+            let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
+            after.app_owner.get_or_insert_with(|| owner.to_owned());
+            let row = RowChange::Owner {
+                key_manager: managed.name().into(),
+                consumer_key: consumer_key.into(),
+                owner: owner.into(),
+            };
+            let effect = Effect::of(without_secret(after)).before(json!({ "owner": before }));
+            Ok(effect.after(&json!({ "owner": owner })).row(row))
+        })
+        .await
+    }
+
+    /// `mapOAuthApplication`: the provider looks after it, unless it cannot, or is not to be asked.
+    pub async fn map_application(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        request: MapRequest,
+    ) -> Result<Done<OAuthApplicationInfo>> {
+        let MapRequest { client_id, client_secret, application_uuid, key_type, app_owner } = request;
+        let asked = Asked::new(caller, key_manager, Operation::MapOAuthApplication, &client_id)
+            .with(&json!({ "clientId": client_id, "applicationUUID": application_uuid, "keyType": key_type }));
+        let mut app = OAuthApplicationInfo {
+            client_id: Some(client_id.clone()),
+            application_uuid,
+            app_owner,
+            ..OAuthApplicationInfo::default()
+        };
+        if let Some(key_type) = key_type {
+            app.parameters.insert("key_type".into(), Value::String(key_type));
+        }
+        let checked = check::client_secret(client_secret.as_ref())
+            .and_then(|()| check::name("clientId", &client_id))
+            .and_then(|()| check::application(app.clone(), &[]).map(drop))
+            .and_then(|()| self.require_free(key_manager, &app));
+        self.perform(asked, checked, |managed| async move {
+            let found = adopted(&managed, &client_id, client_secret.as_ref()).await?;
+            let mapping = mapping_of(&managed, &client_id, &app, Mode::Mapped)?;
+            let mut found = without_secret(found);
+            found.application_uuid = app.application_uuid.or(found.application_uuid);
+            found.app_owner = app.app_owner.or(found.app_owner);
+            Ok(Effect::of(found).after(&mapping).row(RowChange::Map(mapping)))
+        })
+        .await
+    }
+
+    /// `deleteMappedApplication`: the provider keeps the client.
+    pub async fn delete_mapping(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
+        let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
+        let mapping = self.mapping(key_manager, consumer_key)?;
+        let checked = check::name("clientId", consumer_key).and_then(|()| match mapping.as_ref().map(|row| row.mode) {
+            None => Err(Error::NotFound("mapping")),
+            Some(Mode::Created) => Err(Error::Conflict("the client was created here: delete it instead".into())),
+            Some(Mode::Mapped) => Ok(()),
+        });
+        self.perform(asked, checked, |managed| async move {
+            let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
+            Ok(Effect::of(()).before(json!(mapping)).row(unmap))
+        })
+        .await
+    }
+
+    /// `getNewApplicationConsumerSecret`: tokens obtained with the secrets before are refused from now on.
+    pub async fn new_secret(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<Sensitive>> {
+        let asked = Asked::new(caller, key_manager, Operation::NewApplicationConsumerSecret, consumer_key);
+        let done = self
+            .perform(asked, check::name("clientId", consumer_key), |managed| async move {
+                let secret = managed.connector.new_secret(consumer_key).await?;
+                let mut effect = Effect::of(secret);
+                effect.revoked.push(self.client_revoked(&managed, consumer_key));
+                Ok(effect)
+            })
+            .await?;
+        if matches!(done, Done::Did(_)) {
+            self.next_second().await;
+        }
+        Ok(done)
+    }
+
+    /// `generateNewApplicationConsumerSecret`.
+    pub async fn add_secret(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        consumer_key: &str,
+        request: ConsumerSecretRequest,
+    ) -> Result<Done<ConsumerSecretInfo>> {
+        let asked = Asked::new(caller, key_manager, Operation::GenerateConsumerSecret, consumer_key).with(&request);
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::secret_request(&request));
+        self.perform(asked, checked, |managed| async move {
+            let made = managed.connector.add_secret(consumer_key, &request).await?;
+            Ok(Effect::of(made.clone()).after(&made))
+        })
+        .await
+    }
+
+    /// `retrieveApplicationConsumerSecrets`.
+    pub async fn secrets(&self, key_manager: &str, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::RetrieveConsumerSecrets, consumer_key);
+        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+            managed.connector.secrets(consumer_key).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+
+    /// `deleteApplicationConsumerSecret`.
+    pub async fn delete_secret(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        consumer_key: &str,
+        secret_id: &str,
+    ) -> Result<Done<()>> {
+        let asked = Asked::new(caller, key_manager, Operation::DeleteConsumerSecret, consumer_key);
+        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("secretId", secret_id));
+        self.perform(asked, checked, |managed| async move {
+            managed.connector.delete_secret(consumer_key, secret_id).await?;
+            Ok(Effect::of(()).before(json!({ "secretId": secret_id })))
+        })
+        .await
+    }
+
+    fn checked(&self, key_manager: &str, app: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+        let managed = self.registry.find(key_manager)?;
+        check::application(app, managed.connector.required_fields())
+    }
+
+    /// Refuses a client, or an application and key type, that is mapped. Asked again when the row is written.
+    fn require_free(&self, key_manager: &str, app: &OAuthApplicationInfo) -> Result<()> {
+        if let Some(id) = &app.client_id
+            && self.mapping(key_manager, id)?.is_some()
+        {
+            return Err(taken_client());
+        }
+        let (Some(record), Some(uuid)) = (self.store(), &app.application_uuid) else { return Ok(()) };
+        let key = joined(&[uuid, key_manager, &check::key_type(app.parameter("key_type"))?]);
+        match record.get(&APPLICATIONS, &key).map_err(super::engine::unkept)? {
+            Some(_) => Err(taken_application()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The client as the provider has it, by what can be asked of it.
+async fn adopted(managed: &Managed, client_id: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
+    if managed.settings.validate_mapped {
+        match managed.connector.cannot(Operation::MapOAuthApplication) {
+            None => return managed.connector.map_application(client_id, secret).await,
+            Some(_) if secret.is_some() => {
+                return Err(Error::invalid(
+                    "clientSecret",
+                    "cannot be compared by this key manager: leave it out, or set validate_mapped = false",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(OAuthApplicationInfo { client_id: Some(client_id.to_owned()), ..OAuthApplicationInfo::default() })
+}
+
+/// What the provider has now, for the audit; a provider that does not tell is no reason not to go on.
+async fn known(managed: &Managed, consumer_key: &str) -> Value {
+    match managed.cannot(Operation::RetrieveApplication) {
+        None => managed.connector.retrieve_application(consumer_key).await.map_or(Value::Null, |app| told(&app)),
+        Some(_) => Value::Null,
+    }
+}
+
+fn mapping_of(managed: &Managed, consumer_key: &str, app: &OAuthApplicationInfo, mode: Mode) -> Result<Mapping> {
+    Ok(Mapping {
+        key_mapping_id: super::tokens::random_id()?,
+        key_manager: managed.name().to_owned(),
+        consumer_key: consumer_key.to_owned(),
+        application_uuid: app.application_uuid.clone(),
+        owner: app.app_owner.clone(),
+        key_type: check::key_type(app.parameter("key_type"))?,
+        mode,
+    })
+}
+
+/// Shown once, when it is made.
+fn without_secret(app: OAuthApplicationInfo) -> OAuthApplicationInfo {
+    OAuthApplicationInfo { client_secret: None, ..app }
+}

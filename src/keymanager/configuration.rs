@@ -1,0 +1,164 @@
+//! Configurations of key managers: told without secrets, and those that are kept in the record.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    Caller, Done, Engine, Error, Managed, Operation, Origin, Result, check,
+    engine::{Asked, Effect, plan, unkept},
+    rows::{AuditEntry, RowChange, STORED},
+};
+use crate::{store::record::Record, token::settings::KeyManagerSettings};
+
+/// A key manager's configuration, without secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyManagerConfiguration {
+    /// Its name.
+    pub name: String,
+    /// Its connector (`getType`).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Always true: one that is not enabled is not configured.
+    pub enabled: bool,
+    /// Always `DIRECT`: its tokens are used as they are.
+    pub token_type: String,
+    /// `file` or `store`: where it can be changed.
+    pub declared_in: String,
+    /// In the configuration's field names; secrets are redacted.
+    #[schema(value_type = Object)]
+    pub configuration: Value,
+}
+
+/// What became of a configuration that was put.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// Whether there was none of the name.
+    pub new: bool,
+    /// As it is now.
+    pub configuration: KeyManagerConfiguration,
+}
+
+/// The configurations that are stored, in the order of their names; of one that cannot be read, why.
+pub fn stored(record: &Record) -> Result<Vec<Result<KeyManagerSettings>>> {
+    let rows = record.view().and_then(|view| view.rows(&STORED, &[], MOST_STORED)).map_err(unkept)?;
+    Ok(rows.into_iter().map(|(_, row)| settings(row)).collect())
+}
+
+impl Engine {
+    /// `getKeyManagerConfiguration`, and `getType` with it.
+    pub fn configuration(&self, key_manager: &str) -> Result<KeyManagerConfiguration> {
+        self.registry.find(key_manager).map(|managed| shown(&managed))
+    }
+
+    /// What each operation can do with it: true, or why not.
+    pub fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
+        let managed = self.registry.find(key_manager)?;
+        let can =
+            |operation| managed.cannot(operation).map_or(Value::Bool(true), |why| Value::String(why.into_owned()));
+        Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).collect())
+    }
+
+    /// `loadConfiguration`: keeps it in the record, and puts it in force.
+    pub async fn load_configuration(
+        &self,
+        caller: &Caller,
+        name: &str,
+        body: Map<String, Value>,
+    ) -> Result<Done<Loaded>> {
+        let record = self.record(Operation::LoadConfiguration)?;
+        let assembly = self.assembly.as_ref().ok_or_else(|| Error::Unsupported {
+            operation: Operation::LoadConfiguration,
+            reason: "nothing here can take it over".into(),
+        })?;
+        check::name("name", name)?;
+        if self.registry.find(name).is_ok_and(|managed| managed.origin == Origin::Declared) {
+            return Err(Error::Conflict("declared in the file".into()));
+        }
+        let row = named(name, body)?;
+        let parsed = settings(row.clone())?;
+        assembly.check(&parsed).map_err(|problems| match problems.into_iter().next() {
+            Some(problem) => Error::invalid(below(&problem.field), problem.message),
+            None => Error::invalid("configuration", "cannot be used"),
+        })?;
+        let before: Option<Value> = record.get(&STORED, name.as_bytes()).map_err(unkept)?;
+        if before.is_none() && stored(record)?.len() >= MOST_STORED {
+            return Err(Error::Conflict(format!("at most {MOST_STORED} key managers are stored").into()));
+        }
+        let asked = Asked::new(caller, name, Operation::LoadConfiguration, name).with(&parsed);
+        if caller.dry_run {
+            return Ok(Done::Would(plan(&asked)));
+        }
+        let entry = AuditEntry {
+            before: before.as_ref().and_then(|row| settings(row.clone()).ok()).map_or(Value::Null, |old| json!(old)),
+            after: json!(parsed),
+            outcome: "done".into(),
+            ..self.entry(&asked)
+        };
+        let configure = RowChange::Configure { name: name.to_owned(), settings: row };
+        self.change(vec![configure, RowChange::Audit(entry)]).await?;
+        assembly.take_over().await.map_err(|why| Error::HalfDone {
+            what: format!("it is stored, and not yet in force: {why}"),
+            left: "it is taken over with the next reload that succeeds".into(),
+        })?;
+        Ok(Done::Did(Loaded { new: before.is_none(), configuration: self.configuration(name)? }))
+    }
+
+    /// `canHandleToken`: by the token's form alone; it may be bad all the same.
+    pub async fn can_handle_token(&self, key_manager: &str, token: &str) -> Result<bool> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::CanHandleToken, "");
+        self.perform(asked, check::token("token", token), |managed| async move {
+            Ok(Effect::of(super::handling::handles(&managed, &self.registry.all(), token)))
+        })
+        .await?
+        .did()
+    }
+}
+
+fn shown(managed: &Managed) -> KeyManagerConfiguration {
+    KeyManagerConfiguration {
+        name: managed.name().to_owned(),
+        kind: managed.connector.connector().to_owned(),
+        enabled: true,
+        token_type: "DIRECT".into(),
+        declared_in: if managed.origin == Origin::Declared { "file" } else { "store" }.into(),
+        configuration: json!(managed.settings),
+    }
+}
+
+/// The body with its name, which the path has too.
+fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
+    match body.insert("name".into(), Value::String(name.to_owned())) {
+        Some(given) if given != name => return Err(Error::invalid("name", "is not the key manager of the path")),
+        _ => {}
+    }
+    for secret in SECRETS {
+        if body.get(secret).is_some_and(|value| !value.is_string() && !value.is_null()) {
+            return Err(Error::invalid(secret, "must be a text: files and variables are the configuration file's"));
+        }
+    }
+    if body.get("connector").is_some_and(|connector| connector == "embedded") {
+        return Err(Error::invalid("connector", "\"embedded\" opens a door of its own: declare it in the file"));
+    }
+    Ok(Value::Object(body))
+}
+
+fn settings(row: Value) -> Result<KeyManagerSettings> {
+    serde_path_to_error::deserialize(row).map_err(|error| {
+        let path = error.path().to_string();
+        let (field, why) = super::parse::fault(&path, &error.into_inner().to_string());
+        Error::invalid(field, why)
+    })
+}
+
+/// The field as the body has it.
+fn below(field: &str) -> String {
+    field.split_once("].").map_or(field, |(_, rest)| rest).to_owned()
+}
+
+const SECRETS: [&str; 3] = ["client_secret", "token", "registration_token"];
+/// Each has tasks and caches of its own.
+const MOST_STORED: usize = 100;

@@ -1,0 +1,449 @@
+//! The one path of every operation: the key manager, whether it can, whether the request is good, then the provider,
+//! then the record with the audit in one change, then what must be felt at once, then the metrics.
+//!
+//! Called on the control runtime, by a task of its own that no client can end by going away.
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use prometheus::Registry as Prometheus;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    Error, Managed, Operation, Registry, Result,
+    metrics::Metrics,
+    pending::Task,
+    rows::{AUDIT, AuditEntry, Mapping, PendingRow, RevokedRow, RowChange},
+};
+use crate::{
+    net::Clock,
+    problem::Problem,
+    store::{
+        Revocations,
+        record::{self, Record},
+    },
+    token::settings::KeyManagerSettings,
+};
+
+/// The operations, over all key managers.
+#[derive(Debug)]
+pub struct Engine {
+    /// The key managers in force.
+    pub registry: Registry,
+    pub(super) clock: Arc<Clock>,
+    pub(super) metrics: Metrics,
+    pub(super) assembly: Option<Arc<dyn Assembly>>,
+    record: Option<Record>,
+    revocations: Arc<Revocations>,
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// How a stored key manager comes to life: the assembly's affair.
+#[async_trait::async_trait]
+pub trait Assembly: std::fmt::Debug + Send + Sync {
+    /// What is wrong with these settings of a key manager; fields are below `key_managers[0]`.
+    fn check(&self, settings: &KeyManagerSettings) -> std::result::Result<(), Vec<Problem>>;
+
+    /// Takes over what is stored, as a changed file is taken over; or tells why not.
+    async fn take_over(&self) -> std::result::Result<(), String>;
+}
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// As the audit names it; never a credential.
+    pub who: String,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) key_manager: String,
+    pub(super) operation: Operation,
+    /// What it is about: a consumer key, a scope, an API.
+    pub(super) subject: String,
+    /// The request without its secrets.
+    pub(super) request: Value,
+}
+
+impl Asked {
+    pub(super) fn new(caller: &Caller, key_manager: &str, operation: Operation, subject: &str) -> Self {
+        Self {
+            caller: caller.clone(),
+            key_manager: key_manager.to_owned(),
+            operation,
+            subject: subject.to_owned(),
+            request: Value::Null,
+        }
+    }
+
+    pub(super) fn with(self, request: &impl Serialize) -> Self {
+        Self { request: told(request), ..self }
+    }
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done<T> {
+    /// It is done, and this is what it gave.
+    Did(T),
+    /// It was a dry run: this would be done.
+    Would(Plan),
+}
+
+impl<T> Done<T> {
+    /// The same with what it gave in another form.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Done<U> {
+        match self {
+            Self::Did(gave) => Done::Did(form(gave)),
+            Self::Would(plan) => Done::Would(plan),
+        }
+    }
+
+    /// What a reading operation gave: there is no dry run of those.
+    pub(super) fn did(self) -> Result<T> {
+        match self {
+            Self::Did(gave) => Ok(gave),
+            Self::Would(_) => Err(Error::Conflict("nothing was done: it was a dry run".into())),
+        }
+    }
+}
+
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Always true.
+    pub dry_run: bool,
+    /// The operation.
+    pub operation: String,
+    /// At which key manager.
+    pub key_manager: String,
+    /// About what.
+    pub subject: String,
+    /// With what, secrets aside.
+    #[schema(value_type = Object)]
+    pub request: Value,
+}
+
+/// What a provider's answer leads to here.
+#[derive(Debug)]
+pub(super) struct Effect<T> {
+    pub(super) gave: T,
+    pub(super) subject: Option<String>,
+    pub(super) before: Value,
+    pub(super) after: Value,
+    pub(super) rows: Vec<RowChange>,
+    pub(super) revoked: Vec<RevokedRow>,
+    /// The client that must not stay at the provider if the record cannot be written.
+    pub(super) made: Option<String>,
+}
+
+impl<T> Effect<T> {
+    pub(super) const fn of(gave: T) -> Self {
+        Self {
+            gave,
+            subject: None,
+            before: Value::Null,
+            after: Value::Null,
+            rows: Vec::new(),
+            revoked: Vec::new(),
+            made: None,
+        }
+    }
+
+    pub(super) fn after(self, after: &impl Serialize) -> Self {
+        Self { after: told(after), ..self }
+    }
+
+    pub(super) fn before(self, before: Value) -> Self {
+        Self { before, ..self }
+    }
+
+    pub(super) fn row(mut self, row: RowChange) -> Self {
+        self.rows.push(row);
+        self
+    }
+}
+
+impl Engine {
+    /// An engine without key managers; without a record it changes nothing. Fails where its metrics are registered already.
+    pub fn new(
+        record: Option<Record>,
+        revocations: Arc<Revocations>,
+        clock: Arc<Clock>,
+        prometheus: &Prometheus,
+        assembly: Option<Arc<dyn Assembly>>,
+    ) -> std::result::Result<Self, prometheus::Error> {
+        Ok(Self {
+            registry: Registry::default(),
+            clock,
+            metrics: Metrics::register(prometheus)?,
+            assembly,
+            record,
+            revocations,
+            turns: Mutex::default(),
+        })
+    }
+
+    /// Does what was asked, along the one path.
+    pub(super) async fn perform<T, F>(
+        &self,
+        asked: Asked,
+        checked: Result<()>,
+        work: impl FnOnce(Arc<Managed>) -> F,
+    ) -> Result<Done<T>>
+    where
+        F: Future<Output = Result<Effect<T>>>,
+    {
+        let begun = Instant::now();
+        let managed = self.registry.find(&asked.key_manager)?;
+        let connector = managed.connector.connector();
+        let outcome = self.attempt(&asked, checked, managed, work).await;
+        let label = match &outcome {
+            Ok(Done::Did(_)) => "done",
+            Ok(Done::Would(_)) => "dry_run",
+            Err(error) => error.label(),
+        };
+        self.metrics.count(asked.operation, connector, label, begun.elapsed());
+        outcome
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        asked: &Asked,
+        checked: Result<()>,
+        managed: Arc<Managed>,
+        work: impl FnOnce(Arc<Managed>) -> F,
+    ) -> Result<Done<T>>
+    where
+        F: Future<Output = Result<Effect<T>>>,
+    {
+        let changes = changes(asked.operation);
+        managed.require(asked.operation)?;
+        if changes {
+            self.record(asked.operation)?;
+        }
+        checked?;
+        if changes && asked.caller.dry_run {
+            return Ok(Done::Would(plan(asked)));
+        }
+        let effect = match work(Arc::clone(&managed)).await {
+            Ok(effect) => effect,
+            Err(error) => {
+                if changes {
+                    self.note_failure(asked, &error).await;
+                }
+                return Err(error);
+            }
+        };
+        if changes {
+            self.keep(asked, &managed, &effect).await?;
+        }
+        Ok(Done::Did(effect.gave))
+    }
+
+    /// The record and the audit in one change; then what must be felt at once.
+    async fn keep<T>(&self, asked: &Asked, managed: &Managed, effect: &Effect<T>) -> Result<()> {
+        let entry = AuditEntry {
+            subject: effect.subject.clone().unwrap_or_else(|| asked.subject.clone()),
+            before: effect.before.clone(),
+            after: effect.after.clone(),
+            outcome: "done".into(),
+            ..self.entry(asked)
+        };
+        let mut rows = effect.rows.clone();
+        rows.extend(effect.revoked.iter().cloned().map(RowChange::Revoke));
+        rows.push(RowChange::Audit(entry));
+        // What the provider has done counts, whether or not it can be noted.
+        self.put_in_force(&effect.revoked);
+        match (self.change(rows).await, &effect.made) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(client)) => Err(self.undo(asked, managed, client, error).await),
+        }
+    }
+
+    /// Takes a client back that the provider has made and that cannot be kept here.
+    async fn undo(&self, asked: &Asked, managed: &Managed, client: &str, error: Error) -> Error {
+        let undone = match managed.cannot(Operation::DeleteApplication) {
+            Some(reason) => Err(reason.into_owned()),
+            None => managed.connector.delete_application(client).await.map_err(|error| error.to_string()),
+        };
+        let Err(why) = undone else { return error };
+        let half = Error::HalfDone { what: error.to_string(), left: format!("the client {client}: {why}") };
+        self.note_left(asked, &half, Task::DeleteClient { consumer_key: client.to_owned() }).await;
+        half
+    }
+
+    /// An operation that failed may have changed something: then that is noted, and what is left.
+    async fn note_failure(&self, asked: &Asked, error: &Error) {
+        let left = match error {
+            Error::HalfDone { left, .. } => left.clone(),
+            Error::TimedOut(_) => format!("{} of {} may have been done", asked.operation.name(), asked.subject),
+            _ => return,
+        };
+        self.note_left(asked, error, Task::Left { left }).await;
+    }
+
+    async fn note_left(&self, asked: &Asked, error: &Error, task: Task) {
+        let entry = AuditEntry {
+            after: asked.request.clone(),
+            outcome: error.label().into(),
+            detail: Some(error.to_string()),
+            ..self.entry(asked)
+        };
+        let row = self.waiting(asked, task, error);
+        if let Err(unkept) = self.change(vec![RowChange::Wait(row), RowChange::Audit(entry)]).await {
+            tracing::error!(error = %unkept, left = %error, "what is left at a provider cannot be recorded");
+        }
+    }
+
+    pub(super) fn waiting(&self, asked: &Asked, task: Task, error: &Error) -> PendingRow {
+        let now = self.clock.now().unix_ms;
+        PendingRow {
+            id: 0,
+            key_manager: asked.key_manager.clone(),
+            who: asked.caller.who.clone(),
+            task,
+            since: now,
+            attempts: 1,
+            next_attempt: now.saturating_add(super::pending::FIRST_WAIT_MS),
+            last_error: error.to_string(),
+        }
+    }
+
+    pub(super) fn entry(&self, asked: &Asked) -> AuditEntry {
+        AuditEntry {
+            time: self.clock.now().unix_ms,
+            who: asked.caller.who.clone(),
+            operation: asked.operation.name().to_owned(),
+            key_manager: Some(asked.key_manager.clone()),
+            subject: asked.subject.clone(),
+            ..AuditEntry::default()
+        }
+    }
+
+    /// Makes these changes, all or none.
+    pub(super) async fn change(&self, rows: Vec<RowChange>) -> Result<()> {
+        let record = self.record(Operation::LoadConfiguration)?;
+        let waits = rows.iter().any(|row| matches!(row, RowChange::Wait(_) | RowChange::Settle(_)));
+        let made = record.change(move |changes| {
+            for row in &rows {
+                if let Err(refused) = row.check(changes)? {
+                    return Ok(Err(refused));
+                }
+            }
+            rows.iter().try_for_each(|row| row.apply(changes)).map(Ok)
+        });
+        let made = made.await.map_err(unkept)?;
+        if waits {
+            self.count_pending();
+        }
+        made
+    }
+
+    pub(super) fn put_in_force(&self, rows: &[RevokedRow]) {
+        rows.iter().filter_map(RevokedRow::revocation).for_each(|row| self.revocations.revoke(row));
+    }
+
+    /// The record, without which nothing is changed.
+    pub(super) fn record(&self, operation: Operation) -> Result<&Record> {
+        let reason = "changes need a [store], and the configuration has none";
+        self.record.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: reason.into() })
+    }
+
+    /// The present Unix second.
+    pub fn now(&self) -> u64 {
+        self.clock.now().unix()
+    }
+
+    /// The record, if there is one.
+    pub fn store(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// The mapping of a client, if it has one.
+    pub fn mapping(&self, key_manager: &str, consumer_key: &str) -> Result<Option<Mapping>> {
+        let Some(record) = &self.record else { return Ok(None) };
+        record.get(&super::rows::MAPPINGS, &super::rows::joined(&[key_manager, consumer_key])).map_err(unkept)
+    }
+
+    /// Lines of the audit after the line `after`, in their order.
+    pub fn audit(&self, after: u64, most: usize) -> Result<Vec<AuditEntry>> {
+        let Some(record) = &self.record else { return Ok(Vec::new()) };
+        let rows = record.view().and_then(|view| view.page(&AUDIT, &[], &after.to_be_bytes(), most));
+        Ok(rows.map_err(unkept)?.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Waits until nobody else changes this subject: a condition that is judged holds until it is acted on.
+    pub async fn turn(&self, subject: String) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock();
+            if turns.len() > MOST_TURNS {
+                turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
+            Arc::clone(turns.entry(subject).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// Whether it changes something, here or there.
+pub const fn changes(operation: Operation) -> bool {
+    operation.writes()
+        || matches!(
+            operation,
+            Operation::MapOAuthApplication | Operation::DeleteMappedApplication | Operation::LoadConfiguration
+        )
+}
+
+pub(super) fn plan(asked: &Asked) -> Plan {
+    Plan {
+        dry_run: true,
+        operation: asked.operation.name().to_owned(),
+        key_manager: asked.key_manager.clone(),
+        subject: asked.subject.clone(),
+        request: asked.request.clone(),
+    }
+}
+
+pub(super) fn unkept(error: record::Error) -> Error {
+    Error::Record(error.to_string())
+}
+
+/// A value as JSON, without what is secret in it.
+pub(super) fn told(value: &impl Serialize) -> Value {
+    let mut value = json!(value);
+    redact(&mut value);
+    value
+}
+
+/// Takes the place of every member that may be a secret by its name.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                let name = name.to_ascii_lowercase();
+                let secret = SECRET_NAMES.iter().any(|part| name.contains(part)) && !NO_SECRETS.contains(&&*name);
+                match member {
+                    Value::String(text) if secret => *text = "[redacted]".into(),
+                    member => redact(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
+/// Named like secrets, and none.
+const NO_SECRETS: [&str; 6] =
+    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "token_pattern"];
+const MOST_TURNS: usize = 1024;

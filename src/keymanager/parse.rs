@@ -1,0 +1,163 @@
+//! WSO2's readers of loose JSON (facts, sections 1, 5 and 6), their traps avoided: id and secret stay apart, and a
+//! secret does not end up among the parameters.
+
+use serde_json::{Map, Value};
+
+use super::{AccessTokenRequest, Engine, Error, OAuthApplicationInfo, Result, Sensitive, check};
+
+impl Engine {
+    /// `buildFromJSON`: `callbackUrl`, `client_id`, `client_secret` become fields, and everything but the secret stays
+    /// a parameter too.
+    pub fn build_from_json(&self, key_manager: &str, json: Map<String, Value>) -> Result<OAuthApplicationInfo> {
+        let managed = self.registry.find(key_manager)?;
+        let mut app = OAuthApplicationInfo {
+            client_id: text(&json, "client_id")?,
+            client_name: text(&json, "client_name")?,
+            client_secret: text(&json, "client_secret")?.map(Sensitive::from),
+            call_back_url: match text(&json, "callbackUrl")? {
+                None => text(&json, "callback_url")?,
+                url => url,
+            },
+            ..OAuthApplicationInfo::default()
+        };
+        app.parameters = json;
+        app.parameters.remove("client_secret");
+        check::application(app, managed.connector.required_fields())
+    }
+
+    /// `buildAccessTokenRequestFromJSON`.
+    pub fn request_from_json(&self, key_manager: &str, json: &Map<String, Value>) -> Result<AccessTokenRequest> {
+        self.registry.find(key_manager)?;
+        let mut request = AccessTokenRequest {
+            client_id: text(json, "client_id")?,
+            client_secret: text(json, "client_secret")?.map(Sensitive::from),
+            grant_type: text(json, "grant_type")?,
+            validity_period: seconds(json, "validityPeriod")?,
+            ..AccessTokenRequest::default()
+        };
+        if request.grant_type.as_deref() == Some(TOKEN_EXCHANGE)
+            && let Some(token) = text(json, "subject_token")?
+        {
+            check::token("subject_token", &token)?;
+            request.request_parameters.insert("subject_token".into(), token);
+        }
+        let Some(client_id) = request.client_id.clone() else { return Ok(request) };
+        check::name("client_id", &client_id)?;
+        check::token_request(request, &client_id)
+    }
+
+    /// `buildAccessTokenRequestFromOAuthApp`; an empty application leaves the request as it is.
+    pub fn request_from_application(
+        &self,
+        key_manager: &str,
+        consumer_key: &str,
+        app: &OAuthApplicationInfo,
+    ) -> Result<AccessTokenRequest> {
+        self.registry.find(key_manager)?;
+        check::name("clientId", consumer_key)?;
+        let request = AccessTokenRequest { client_id: Some(consumer_key.to_owned()), ..AccessTokenRequest::default() };
+        if *app == OAuthApplicationInfo::default() {
+            return Ok(request);
+        }
+        if app.client_id.as_deref().is_some_and(|id| id != consumer_key) {
+            return Err(Error::invalid("clientId", "is not the client of the path"));
+        }
+        if app.client_secret.is_none() {
+            return Err(Error::invalid("clientSecret", "is needed"));
+        }
+        let request = AccessTokenRequest {
+            client_secret: app.client_secret.clone(),
+            scope: scopes(&app.parameters)?,
+            validity_period: seconds(&app.parameters, "validityPeriod")?,
+            ..request
+        };
+        check::token_request(request, consumer_key)
+    }
+}
+
+fn text(json: &Map<String, Value>, field: &'static str) -> Result<Option<String>> {
+    match json.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Error::invalid(field, "must be a text")),
+    }
+}
+
+/// A number, also in a text.
+fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>> {
+    match json.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) if number.as_i64().is_some() => Ok(number.as_i64()),
+        Some(Value::String(text)) if text.is_empty() || text == "N/A" => Ok(None),
+        Some(Value::String(text)) => match text.trim().parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(Error::invalid(field, "must be whole seconds")),
+        },
+        Some(_) => Err(Error::invalid(field, "must be whole seconds")),
+    }
+}
+
+fn scopes(parameters: &Map<String, Value>) -> Result<Vec<String>> {
+    let wrong = || Error::invalid("parameters.tokenScope", "must be a list of texts, or one with spaces");
+    match parameters.get("tokenScope") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        }
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// Which field serde found wrong, below `path`, and why; without the value that it quotes, which may be a secret.
+pub fn fault(path: &str, message: &str) -> (String, String) {
+    let why = unquoted(message);
+    let path = if path == "." { "" } else { path };
+    let named = why.strip_prefix("unknown field `").or_else(|| why.strip_prefix("missing field `"));
+    let field = match (named.and_then(|rest| rest.split('`').next()), path) {
+        (Some(field), "") => field.to_owned(),
+        (Some(field), path) if path != field && !path.ends_with(&format!(".{field}")) => format!("{path}.{field}"),
+        (None, "") => "body".to_owned(),
+        (_, path) => path.to_owned(),
+    };
+    (field, why)
+}
+
+fn unquoted(message: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or_default();
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => {
+            format!("expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_is_named() {
+        for (path, message, field) in [
+            (".", "missing field `issuer`", "issuer"),
+            ("a", "unknown field `b`, expected `c`", "a.b"),
+            ("a.b", "unknown field `b`, expected `c`", "a.b"),
+            ("a[1]", "invalid type: null, expected a string", "a[1]"),
+            (".", "invalid type: null, expected a map", "body"),
+        ] {
+            assert_eq!(fault(path, message).0, field, "{message}");
+        }
+    }
+
+    #[test]
+    fn no_value_is_quoted() {
+        assert_eq!(
+            unquoted("invalid type: string \"s3cret, expected x\", expected u64 at line 1 column 2"),
+            "expected u64"
+        );
+        assert_eq!(unquoted("unknown field `a`, expected one of `b`"), "unknown field `a`, expected one of `b`");
+    }
+}

@@ -1,0 +1,291 @@
+//! What is out of step: changes that a provider has not taken, tried again with growing pauses, and what only a human
+//! can clear up. All of it stands in the record, so that a restart forgets none.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::time;
+use utoipa::ToSchema;
+
+use super::{
+    ApiResource, Engine, Error, Managed, Operation, Result, Scope,
+    engine::{Asked, Caller, unkept},
+    rows::{AuditEntry, MOST_PENDING, PENDING, PendingRow, RowChange},
+};
+
+/// What is to be done at a provider. Each says what is wanted in the end, so that it may be done twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Task {
+    Scope(Scope),
+    NoScope {
+        key: String,
+    },
+    Resource(ApiResource),
+    NoResource {
+        api_id: String,
+    },
+    Attach {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    Replace {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    Detach {
+        api_id: String,
+        scopes: Vec<String>,
+    },
+    DeleteClient {
+        consumer_key: String,
+    },
+    /// Nothing that we know how to do.
+    Left {
+        left: String,
+    },
+}
+
+/// Something that is not done yet.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// Its number.
+    pub id: u64,
+    /// The key manager.
+    pub key_manager: String,
+    /// What is to be done; `none`: it is for a human, who clears it by `DELETE`.
+    pub operation: String,
+    /// What it is about.
+    pub subject: String,
+    /// Who asked for it.
+    pub who: String,
+    /// Since when, in milliseconds since the epoch.
+    pub since: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next, in milliseconds since the epoch; none: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<u64>,
+    /// Why it failed last.
+    pub last_error: String,
+}
+
+impl Task {
+    pub(super) const fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::Scope(_) => Operation::RegisterScope,
+            Self::NoScope { .. } => Operation::DeleteScope,
+            Self::Resource(_) => Operation::RegisterNewResource,
+            Self::NoResource { .. } => Operation::DeleteRegisteredResourceByApiId,
+            Self::Attach { .. } => Operation::AttachResourceScopes,
+            Self::Replace { .. } => Operation::UpdateResourceScopes,
+            Self::Detach { .. } => Operation::DetachResourceScopes,
+            Self::DeleteClient { .. } => Operation::DeleteApplication,
+            Self::Left { .. } => return None,
+        })
+    }
+
+    pub(super) fn subject(&self) -> &str {
+        match self {
+            Self::Scope(scope) => &scope.key,
+            Self::NoScope { key } => key,
+            Self::Resource(resource) => &resource.api_id,
+            Self::NoResource { api_id }
+            | Self::Attach { api_id, .. }
+            | Self::Replace { api_id, .. }
+            | Self::Detach { api_id, .. } => api_id,
+            Self::DeleteClient { consumer_key } => consumer_key,
+            Self::Left { left } => left,
+        }
+    }
+
+    /// What it settles as a whole, so that what was wanted of it before counts no more.
+    pub(super) fn whole_of(&self) -> Option<(u8, &str)> {
+        match self {
+            Self::Scope(_) | Self::NoScope { .. } => Some((b's', self.subject())),
+            Self::Resource(_) | Self::NoResource { .. } => Some((b'r', self.subject())),
+            Self::DeleteClient { .. } => Some((b'c', self.subject())),
+            _ => None,
+        }
+    }
+
+    /// Does it, whatever has been done of it already.
+    async fn run(&self, managed: &Managed) -> Result<()> {
+        let provider = &managed.connector;
+        match self {
+            Self::Scope(scope) => match provider.register_scope(scope).await {
+                Err(Error::Conflict(_)) => provider.update_scope(scope).await.map(drop),
+                outcome => outcome.map(drop),
+            },
+            Self::NoScope { key } => gone(provider.delete_scope(key).await),
+            Self::Resource(resource) => match provider.update_resource(resource).await {
+                Err(Error::NotFound(_) | Error::Unsupported { .. }) => {
+                    provider.register_resource(resource).await.map(drop)
+                }
+                outcome => outcome.map(drop),
+            },
+            Self::NoResource { api_id } => gone(provider.delete_resource(api_id).await),
+            Self::Attach { api_id, scopes } => provider.attach_scopes(api_id, scopes).await.map(drop),
+            Self::Replace { api_id, scopes } => provider.replace_scopes(api_id, scopes).await.map(drop),
+            Self::Detach { api_id, scopes } => gone(provider.detach_scopes(api_id, scopes).await),
+            Self::DeleteClient { consumer_key } => gone(provider.delete_application(consumer_key).await),
+            Self::Left { .. } => Ok(()),
+        }
+    }
+}
+
+fn gone(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(Error::NotFound(_)) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+impl Engine {
+    /// What waits at a key manager, in the order it came, after the number `after`.
+    pub fn pending(&self, key_manager: &str, after: u64, most: usize) -> Result<Vec<Pending>> {
+        self.registry.find(key_manager)?;
+        let rows = self.pending_rows(after)?;
+        Ok(rows.into_iter().filter(|row| row.key_manager == key_manager).take(most).map(shown).collect())
+    }
+
+    /// Forgets what waits: someone has cleared it up.
+    pub async fn forget_pending(&self, caller: &Caller, key_manager: &str, id: u64) -> Result<()> {
+        self.registry.find(key_manager)?;
+        let record = self.record(Operation::LoadConfiguration)?;
+        let row = record.get(&PENDING, &id.to_be_bytes()).map_err(unkept)?;
+        let row = row.filter(|row| row.key_manager == key_manager).ok_or(Error::NotFound("pending change"))?;
+        let asked = Asked::new(caller, key_manager, Operation::LoadConfiguration, row.task.subject());
+        let entry = AuditEntry {
+            operation: "forgetPending".into(),
+            before: serde_json::json!(shown(row)),
+            outcome: "done".into(),
+            ..self.entry(&asked)
+        };
+        self.change(vec![RowChange::Settle(id), RowChange::Audit(entry)]).await
+    }
+
+    fn pending_rows(&self, after: u64) -> Result<Vec<PendingRow>> {
+        let Some(record) = self.store() else { return Ok(Vec::new()) };
+        let rows = record.view().and_then(|view| view.page(&PENDING, &[], &after.to_be_bytes(), MOST_PENDING));
+        Ok(rows.map_err(unkept)?.into_iter().map(|(_, row)| row).collect())
+    }
+
+    pub(super) fn count_pending(&self) {
+        if let Ok(rows) = self.pending_rows(0) {
+            self.metrics.pending.set(rows.len().try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Whether more can be put off.
+    pub(super) fn has_room_to_wait(&self) -> bool {
+        self.metrics.pending.get() < MOST_PENDING as i64
+    }
+
+    /// Tries what waits, and lets revocations go that have expired, for as long as it is polled.
+    pub async fn tend(self: Arc<Self>) {
+        self.count_pending();
+        let mut ticks = time::interval(TEND_EVERY);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        for tick in 0_u64.. {
+            ticks.tick().await;
+            if let Err(error) = self.retry().await {
+                tracing::warn!(%error, "what waits to be done at providers cannot be read or written");
+                time::sleep(TEND_AGAIN).await;
+            }
+            if tick.is_multiple_of(SWEEP_EVERY)
+                && let Err(error) = self.sweep_revoked().await
+            {
+                tracing::warn!(%error, "expired revocations cannot be removed");
+            }
+        }
+    }
+
+    /// Tries what is due, in order; of what is about one thing only the oldest.
+    async fn retry(&self) -> Result<()> {
+        if self.metrics.pending.get() == 0 {
+            return Ok(());
+        }
+        let now = self.clock.now().unix_ms;
+        let mut met: Vec<(String, String)> = Vec::new();
+        for row in self.pending_rows(0)? {
+            let about = (row.key_manager.clone(), row.task.subject().to_owned());
+            let first = !met.contains(&about);
+            met.push(about);
+            if first && row.next_attempt <= now && row.task.operation().is_some() {
+                self.retry_one(row).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn retry_one(&self, row: PendingRow) -> Result<()> {
+        let Some(operation) = row.task.operation() else { return Ok(()) };
+        // Its key manager may have left the configuration, and may come back.
+        let outcome = match self.registry.find(&row.key_manager) {
+            Ok(managed) => row.task.run(&managed).await,
+            Err(error) => Err(error),
+        };
+        let asked = Asked::new(
+            &Caller { who: row.who.clone(), dry_run: false },
+            &row.key_manager,
+            operation,
+            row.task.subject(),
+        );
+        match outcome {
+            Ok(()) => {
+                let entry =
+                    AuditEntry { outcome: "done".into(), detail: Some("tried again".into()), ..self.entry(&asked) };
+                self.change(vec![RowChange::Settle(row.id), RowChange::Audit(entry)]).await
+            }
+            Err(error) => {
+                let attempts = row.attempts.saturating_add(1);
+                let next_attempt = self.clock.now().unix_ms.saturating_add(pause_ms(attempts));
+                self.change(vec![RowChange::Later(PendingRow {
+                    attempts,
+                    next_attempt,
+                    last_error: error.to_string(),
+                    ..row
+                })])
+                .await
+            }
+        }
+    }
+}
+
+fn shown(row: PendingRow) -> Pending {
+    let operation = row.task.operation();
+    Pending {
+        id: row.id,
+        key_manager: row.key_manager,
+        operation: operation.map_or("none", Operation::name).to_owned(),
+        subject: row.task.subject().to_owned(),
+        who: row.who,
+        since: row.since,
+        attempts: row.attempts,
+        next_attempt: operation.map(|_| row.next_attempt),
+        last_error: row.last_error,
+    }
+}
+
+/// Twice as long each time, up to five minutes.
+fn pause_ms(attempts: u32) -> u64 {
+    FIRST_WAIT_MS.saturating_mul(1 << attempts.saturating_sub(1).min(12)).min(LONGEST_WAIT_MS)
+}
+
+pub(super) const FIRST_WAIT_MS: u64 = 1000;
+const LONGEST_WAIT_MS: u64 = 300_000;
+const TEND_EVERY: Duration = Duration::from_millis(500);
+/// In ticks: half an hour.
+const SWEEP_EVERY: u64 = 3600;
+const TEND_AGAIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end_somewhere() {
+        assert_eq!([1, 2, 3, 9, 40].map(pause_ms), [1000, 2000, 4000, 256_000, 300_000]);
+    }
+}

@@ -1,0 +1,295 @@
+//! What the engine keeps in the record, and how one change of it is made.
+//!
+//! Keys are names parted by a NUL, which no name holds; numbered rows have their number, big-endian, as key.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Error, pending::Task};
+use crate::store::{
+    Revocation, Revoked,
+    record::{self, Changes, Table},
+};
+
+/// Which client of a provider is whose on the platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mapping {
+    /// Its own id.
+    pub key_mapping_id: String,
+    /// The key manager's name.
+    pub key_manager: String,
+    /// The consumer key.
+    pub consumer_key: String,
+    /// The application of the platform that it is for.
+    #[serde(rename = "applicationUUID", skip_serializing_if = "Option::is_none", default)]
+    pub application_uuid: Option<String>,
+    /// Who owns it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<String>,
+    /// `PRODUCTION` or `SANDBOX`.
+    pub key_type: String,
+    /// Whether it was made here or adopted.
+    pub mode: Mode,
+}
+
+/// How a client came here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Mode {
+    /// It was created here.
+    #[default]
+    Created,
+    /// The provider had it.
+    Mapped,
+}
+
+/// One line of the audit: what was changed, by whom. Never holds a secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    /// Its number; they count up.
+    pub id: u64,
+    /// When, in milliseconds since the epoch.
+    pub time: u64,
+    /// Who asked for it.
+    pub who: String,
+    /// The operation.
+    pub operation: String,
+    /// The key manager, where it was one's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_manager: Option<String>,
+    /// What was changed: a consumer key, a scope, an API.
+    pub subject: String,
+    /// What there was before, as far as it is known.
+    #[serde(skip_serializing_if = "Value::is_null", default)]
+    #[schema(value_type = Object)]
+    pub before: Value,
+    /// What there is since.
+    #[serde(skip_serializing_if = "Value::is_null", default)]
+    #[schema(value_type = Object)]
+    pub after: Value,
+    /// `done`, or why it failed when something may have changed all the same.
+    pub outcome: String,
+    /// More of that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+/// A revocation that outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedRow {
+    /// Which tokens: `jti`, `token`, `client` or `subject`.
+    pub kind: String,
+    /// The `jti`, SHA-256 of the token in hex, consumer key or `sub`.
+    pub value: String,
+    /// `iss` of the tokens.
+    pub issuer: String,
+    /// Of clients and subjects: tokens issued until this Unix second.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub before: Option<u64>,
+    /// Unix second after which no such token is alive; none: for ever.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<u64>,
+}
+
+/// What is left to be done at a provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PendingRow {
+    pub(super) id: u64,
+    pub(super) key_manager: String,
+    pub(super) who: String,
+    pub(super) task: Task,
+    pub(super) since: u64,
+    pub(super) attempts: u32,
+    /// Milliseconds since the epoch.
+    pub(super) next_attempt: u64,
+    pub(super) last_error: String,
+}
+
+/// One thing that a change of the record does. Run again where another change of the same commit failed.
+#[derive(Debug, Clone)]
+pub(super) enum RowChange {
+    Map(Mapping),
+    Unmap {
+        key_manager: String,
+        consumer_key: String,
+    },
+    Owner {
+        key_manager: String,
+        consumer_key: String,
+        owner: String,
+    },
+    Revoke(RevokedRow),
+    Configure {
+        name: String,
+        settings: Value,
+    },
+    /// Something is to be done later; its id is given by the change.
+    Wait(PendingRow),
+    /// What waited is done, or no longer wanted.
+    Settle(u64),
+    Later(PendingRow),
+    Audit(AuditEntry),
+}
+
+impl RowChange {
+    /// Whether nothing stands against it. Asked of all before any is made.
+    pub(super) fn check(&self, changes: &Changes<'_>) -> Result<Result<(), Error>, record::Error> {
+        let Self::Map(row) = self else { return Ok(Ok(())) };
+        if changes.get(&MAPPINGS, &row.key())?.is_some() {
+            return Ok(Err(taken_client()));
+        }
+        match row.application_key() {
+            Some(key) if changes.get(&APPLICATIONS, &key)?.is_some() => Ok(Err(taken_application())),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    pub(super) fn apply(&self, changes: &Changes<'_>) -> Result<(), record::Error> {
+        match self {
+            Self::Map(row) => {
+                if let Some(key) = row.application_key() {
+                    changes.put(&APPLICATIONS, &key, &row.consumer_key)?;
+                }
+                changes.put(&MAPPINGS, &row.key(), row)
+            }
+            Self::Unmap { key_manager, consumer_key } => unmap(changes, &joined(&[key_manager, consumer_key])),
+            Self::Owner { key_manager, consumer_key, owner } => {
+                let key = joined(&[key_manager, consumer_key]);
+                let Some(mut row) = changes.get(&MAPPINGS, &key)? else { return Ok(()) };
+                row.owner = Some(owner.clone());
+                changes.put(&MAPPINGS, &key, &row)
+            }
+            Self::Revoke(row) => changes.put(&REVOKED, &row.key(), row),
+            Self::Configure { name, settings } => changes.put(&STORED, name.as_bytes(), settings),
+            Self::Wait(row) => {
+                supersede(changes, row)?;
+                let id = next(changes, b"pending")?;
+                changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
+            }
+            Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
+            Self::Later(row) => changes.put(&PENDING, &row.id.to_be_bytes(), row),
+            Self::Audit(entry) => {
+                let id = next(changes, b"audit")?;
+                changes.put(&AUDIT, &id.to_be_bytes(), &AuditEntry { id, ..entry.clone() })
+            }
+        }
+    }
+}
+
+/// What is wanted of a scope or a resource takes the place of what was wanted before.
+fn supersede(changes: &Changes<'_>, row: &PendingRow) -> Result<(), record::Error> {
+    let Some(subject) = row.task.whole_of() else { return Ok(()) };
+    for (key, old) in changes.rows(&PENDING, &[], MOST_PENDING)? {
+        if old.key_manager == row.key_manager && old.task.whole_of().as_ref() == Some(&subject) {
+            changes.remove(&PENDING, &key)?;
+        }
+    }
+    Ok(())
+}
+
+fn unmap(changes: &Changes<'_>, key: &[u8]) -> Result<(), record::Error> {
+    let Some(row) = changes.get(&MAPPINGS, key)? else { return Ok(()) };
+    changes.remove(&MAPPINGS, key)?;
+    if let Some(key) = row.application_key() {
+        changes.remove(&APPLICATIONS, &key)?;
+    }
+    Ok(())
+}
+
+fn next(changes: &Changes<'_>, counter: &[u8]) -> Result<u64, record::Error> {
+    let next = changes.get(&COUNTERS, counter)?.unwrap_or(0).saturating_add(1);
+    changes.put(&COUNTERS, counter, &next)?;
+    Ok(next)
+}
+
+impl Mapping {
+    pub(super) fn key(&self) -> Vec<u8> {
+        joined(&[&self.key_manager, &self.consumer_key])
+    }
+
+    /// By which one application has one client of a kind at a key manager.
+    pub(super) fn application_key(&self) -> Option<Vec<u8>> {
+        self.application_uuid.as_ref().map(|uuid| joined(&[uuid, &self.key_manager, &self.key_type]))
+    }
+}
+
+impl RevokedRow {
+    pub(super) fn key(&self) -> Vec<u8> {
+        joined(&[&self.kind, &self.issuer, &self.value])
+    }
+
+    /// As the table of revocations has it; none where the row is not what we write.
+    pub(super) fn revocation(&self) -> Option<Revocation> {
+        let (value, before) = (self.value.as_str(), self.before.unwrap_or(0));
+        let what = match self.kind.as_str() {
+            "jti" => Revoked::Jti(value.into()),
+            "token" => Revoked::Token(from_hex(value)?),
+            "client" => Revoked::ConsumerKey { consumer_key: value.into(), before },
+            "subject" => Revoked::Subject { subject: value.into(), before },
+            _ => return None,
+        };
+        Some(Revocation { issuer: self.issuer.as_str().into(), what, until: self.until })
+    }
+}
+
+pub(super) fn taken_client() -> Error {
+    Error::Conflict("clientId: this client is mapped already".into())
+}
+
+pub(super) fn taken_application() -> Error {
+    Error::Conflict("applicationUUID: the application has a client of this key type at this key manager already".into())
+}
+
+pub(super) fn joined(parts: &[&str]) -> Vec<u8> {
+    parts.join("\0").into_bytes()
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'))
+        .collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+pub(super) const MAPPINGS: Table<Mapping> = Table::new("keymanager.mappings");
+pub(super) const APPLICATIONS: Table<String> = Table::new("keymanager.applications");
+pub(super) const REVOKED: Table<RevokedRow> = Table::new("keymanager.revoked");
+pub(super) const STORED: Table<Value> = Table::new("keymanager.stored");
+pub(super) const PENDING: Table<PendingRow> = Table::new("keymanager.pending");
+pub(super) const AUDIT: Table<AuditEntry> = Table::new("keymanager.audit");
+const COUNTERS: Table<u64> = Table::new("keymanager.counters");
+
+/// Beyond it nothing more is put off: the operation fails instead.
+pub(super) const MOST_PENDING: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_written_and_read() {
+        let digest: [u8; 32] = std::array::from_fn(|i| (i * 7) as u8);
+        assert_eq!(from_hex(&hex(&digest)), Some(digest));
+        assert_eq!(hex(&[0, 15, 255]), "000fff");
+        for bad in ["", "zz", &"é".repeat(32), &"g0".repeat(32)] {
+            assert_eq!(from_hex(bad), None, "{bad}");
+        }
+    }
+}

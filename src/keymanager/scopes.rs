@@ -1,0 +1,213 @@
+//! Operations on scopes, on what is registered of APIs, and on users' claims.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    ApiResource, Caller, Done, Engine, Error, Managed, Operation, Result, Scope, check,
+    engine::{Asked, Effect, told},
+};
+
+impl Engine {
+    /// `registerScope`.
+    pub async fn register_scope(&self, caller: &Caller, key_manager: &str, scope: Scope) -> Result<Done<Scope>> {
+        let asked = Asked::new(caller, key_manager, Operation::RegisterScope, &scope.key).with(&scope);
+        self.perform(asked, check::scope(&scope), |managed| async move {
+            let made = managed.connector.register_scope(&scope).await?;
+            Ok(Effect::of(made.clone()).after(&made))
+        })
+        .await
+    }
+
+    /// `getScopeByName`.
+    pub async fn scope(&self, key_manager: &str, key: &str) -> Result<Scope> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::ScopeByName, key);
+        self.perform(asked, check::scope_key("name", key), |managed| async move {
+            managed.connector.scope(key).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+
+    /// `getAllScopes`.
+    pub async fn scopes(&self, key_manager: &str) -> Result<Vec<Scope>> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::AllScopes, "");
+        self.perform(asked, Ok(()), |managed| async move { managed.connector.scopes().await.map(Effect::of) })
+            .await?
+            .did()
+    }
+
+    /// `isScopeExists`.
+    pub async fn scope_exists(&self, key_manager: &str, key: &str) -> Result<bool> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::IsScopeExists, key);
+        self.perform(asked, check::scope_key("name", key), |managed| async move {
+            managed.connector.scope_exists(key).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+
+    /// `updateScope`.
+    pub async fn update_scope(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        key: &str,
+        mut scope: Scope,
+    ) -> Result<Done<Scope>> {
+        let same = scope.key.is_empty() || scope.key == key;
+        scope.key = key.to_owned();
+        let asked = Asked::new(caller, key_manager, Operation::UpdateScope, key).with(&scope);
+        let same = if same { Ok(()) } else { Err(Error::invalid("key", "is not the scope of the path")) };
+        self.perform(asked, same.and_then(|()| check::scope(&scope)), |managed| async move {
+            let before = scope_before(&managed, &scope.key).await;
+            let after = managed.connector.update_scope(&scope).await?;
+            Ok(Effect::of(after.clone()).before(before).after(&after))
+        })
+        .await
+    }
+
+    /// `deleteScope`.
+    pub async fn delete_scope(&self, caller: &Caller, key_manager: &str, key: &str) -> Result<Done<()>> {
+        let asked = Asked::new(caller, key_manager, Operation::DeleteScope, key);
+        self.perform(asked, check::scope_key("name", key), |managed| async move {
+            let before = scope_before(&managed, key).await;
+            managed.connector.delete_scope(key).await?;
+            Ok(Effect::of(()).before(before))
+        })
+        .await
+    }
+
+    /// `validateScopes`.
+    pub async fn validate_scopes(&self, key_manager: &str, keys: Vec<String>) -> Result<Vec<Scope>> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::ValidateScopes, "");
+        self.perform(asked, check::bound_scopes(&keys, true), |managed| async move {
+            managed.connector.validate_scopes(&keys).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+
+    /// `getScopesForAPIS`.
+    pub async fn scopes_for_apis(&self, key_manager: &str, ids: Vec<String>) -> Result<BTreeMap<String, Vec<Scope>>> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::ScopesForApis, "");
+        let checked = ids.iter().try_for_each(|id| check::name("api", id));
+        self.perform(
+            asked,
+            checked,
+            |managed| async move { managed.connector.scopes_for_apis(&ids).await.map(Effect::of) },
+        )
+        .await?
+        .did()
+    }
+
+    /// `registerNewResource`.
+    pub async fn register_resource(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        resource: ApiResource,
+    ) -> Result<Done<ApiResource>> {
+        let asked = Asked::new(caller, key_manager, Operation::RegisterNewResource, &resource.api_id).with(&resource);
+        self.perform(asked, check::resource(&resource), |managed| async move {
+            let made = managed.connector.register_resource(&resource).await?;
+            Ok(Effect::of(made.clone()).after(&made))
+        })
+        .await
+    }
+
+    /// `getResourceByApiId`.
+    pub async fn resource(&self, key_manager: &str, api_id: &str) -> Result<ApiResource> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::ResourceByApiId, api_id);
+        self.perform(asked, check::name("apiId", api_id), |managed| async move {
+            managed.connector.resource(api_id).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+
+    /// `updateRegisteredResource`.
+    pub async fn update_resource(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        api_id: &str,
+        mut resource: ApiResource,
+    ) -> Result<Done<ApiResource>> {
+        let same = resource.api_id.is_empty() || resource.api_id == api_id;
+        resource.api_id = api_id.to_owned();
+        let asked = Asked::new(caller, key_manager, Operation::UpdateRegisteredResource, api_id).with(&resource);
+        let same = if same { Ok(()) } else { Err(Error::invalid("apiId", "is not the API of the path")) };
+        self.perform(asked, same.and_then(|()| check::resource(&resource)), |managed| async move {
+            let before = resource_before(&managed, &resource.api_id).await;
+            let after = managed.connector.update_resource(&resource).await?;
+            Ok(Effect::of(after.clone()).before(before).after(&after))
+        })
+        .await
+    }
+
+    /// `deleteRegisteredResourceByAPIId`.
+    pub async fn delete_resource(&self, caller: &Caller, key_manager: &str, api_id: &str) -> Result<Done<()>> {
+        let asked = Asked::new(caller, key_manager, Operation::DeleteRegisteredResourceByApiId, api_id);
+        self.perform(asked, check::name("apiId", api_id), |managed| async move {
+            let before = resource_before(&managed, api_id).await;
+            managed.connector.delete_resource(api_id).await?;
+            Ok(Effect::of(()).before(before))
+        })
+        .await
+    }
+
+    /// `attachResourceScopes`, `updateResourceScopes` or `detachResourceScopes`: which one `operation` says.
+    pub async fn bind_scopes(
+        &self,
+        caller: &Caller,
+        key_manager: &str,
+        operation: Operation,
+        api_id: &str,
+        keys: Vec<String>,
+    ) -> Result<Done<ApiResource>> {
+        let asked = Asked::new(caller, key_manager, operation, api_id).with(&json!({ "scopes": keys }));
+        let needed = operation == Operation::AttachResourceScopes;
+        let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(&keys, needed));
+        self.perform(asked, checked, |managed| async move {
+            let before = resource_before(&managed, api_id).await;
+            let provider = &managed.connector;
+            let after = match operation {
+                Operation::AttachResourceScopes => provider.attach_scopes(api_id, &keys).await?,
+                Operation::UpdateResourceScopes => provider.replace_scopes(api_id, &keys).await?,
+                _ => {
+                    provider.detach_scopes(api_id, &keys).await?;
+                    ApiResource { api_id: api_id.to_owned(), ..ApiResource::default() }
+                }
+            };
+            Ok(Effect::of(after).before(before).after(&json!({ "scopes": keys })))
+        })
+        .await
+    }
+
+    /// `getUserClaims`.
+    pub async fn user_claims(&self, key_manager: &str, username: &str) -> Result<BTreeMap<String, String>> {
+        let asked = Asked::new(&Caller::default(), key_manager, Operation::UserClaims, username);
+        self.perform(asked, check::name("name", username), |managed| async move {
+            managed.connector.user_claims(username).await.map(Effect::of)
+        })
+        .await?
+        .did()
+    }
+}
+
+/// What there is now, for the audit, where the provider tells.
+async fn scope_before(managed: &Managed, key: &str) -> Value {
+    match managed.cannot(Operation::ScopeByName) {
+        None => managed.connector.scope(key).await.map_or(Value::Null, |scope| told(&scope)),
+        Some(_) => Value::Null,
+    }
+}
+
+async fn resource_before(managed: &Managed, api_id: &str) -> Value {
+    match managed.cannot(Operation::ResourceByApiId) {
+        None => managed.connector.resource(api_id).await.map_or(Value::Null, |resource| told(&resource)),
+        Some(_) => Value::Null,
+    }
+}

@@ -1,0 +1,179 @@
+//! What is answered: JSON, or a problem (RFC 9457). The only place where an error of the engine becomes a status.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::keymanager::{Done, Error, Operation, hex};
+
+/// Problem details (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what kind it is.
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    pub kind: Blank,
+    /// The status in words.
+    #[schema(value_type = String)]
+    pub title: &'static str,
+    /// The status.
+    pub status: u16,
+    /// What is wrong this time.
+    pub detail: String,
+    /// WSO2's code where it has one, else the status.
+    pub code: String,
+    /// The field that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// How soon it may be tried again, and what to bring.
+    #[serde(skip)]
+    pub headers: Vec<(header::HeaderName, String)>,
+}
+
+/// `about:blank`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blank;
+
+impl Serialize for Blank {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("about:blank")
+    }
+}
+
+/// An answer that is no problem.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    /// None: no body.
+    pub(super) body: Option<Value>,
+    pub(super) tagged: bool,
+}
+
+pub(super) type Answer = Result<Reply, Problem>;
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: Blank,
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            code: status.as_str().into(),
+            field: None,
+            headers: Vec::new(),
+        }
+    }
+
+    pub(super) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        let (field, why) = (field.into(), why.into());
+        Self { field: Some(field.clone()), ..Self::new(StatusCode::BAD_REQUEST, format!("{field}: {why}")) }
+    }
+
+    pub(super) fn code(self, code: &str) -> Self {
+        Self { code: code.into(), ..self }
+    }
+
+    pub(super) fn header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        let problem = |status| Self::new(status, detail.clone());
+        match &error {
+            Error::Unsupported { operation, reason } => {
+                let off = *operation == Operation::CreateApplication && reason.contains("allow_create");
+                problem(StatusCode::NOT_IMPLEMENTED).code(if off { "901405" } else { "901413" })
+            }
+            Error::Invalid { field, why } => {
+                let code = if why.contains("901407") { "901407" } else { "400" };
+                Self::field(field.clone(), why.clone()).code(code)
+            }
+            Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
+            Error::Conflict(_) => problem(StatusCode::CONFLICT),
+            Error::Refused { status, .. } => match StatusCode::from_u16(*status) {
+                Ok(status) if matches!(status.as_u16(), 400 | 404 | 409 | 422) => problem(status),
+                _ => problem(StatusCode::BAD_GATEWAY),
+            },
+            Error::Credentials(_) | Error::Answer(_) | Error::HalfDone { .. } => problem(StatusCode::BAD_GATEWAY),
+            Error::Unreachable(_) => problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "5"),
+            Error::TimedOut(_) => problem(StatusCode::GATEWAY_TIMEOUT),
+            Error::Record(_) => problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "1"),
+        }
+    }
+}
+
+impl Reply {
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        // Strings, numbers and maps of them are always JSON.
+        Self { status, body: serde_json::to_value(body).ok(), tagged: false }
+    }
+
+    pub(super) fn ok(body: &impl Serialize) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
+    pub(super) const fn empty(status: StatusCode) -> Self {
+        Self { status, body: None, tagged: false }
+    }
+
+    /// With an `ETag`, by which a change may be made to depend on what was read.
+    pub(super) fn tagged(self) -> Self {
+        Self { tagged: true, ..self }
+    }
+
+    /// What was done with `status`; a dry run's plan with 200.
+    pub(super) fn done<T: Serialize>(status: StatusCode, done: Done<T>) -> Self {
+        match done {
+            Done::Did(gave) if status == StatusCode::NO_CONTENT => {
+                drop(gave);
+                Self::empty(status)
+            }
+            Done::Did(gave) => Self::json(status, &gave),
+            Done::Would(plan) => Self::ok(&plan),
+        }
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let Some(body) = self.body else { return self.status.into_response() };
+        let tag = self.tagged.then(|| etag(&body));
+        let mut response = respond(self.status, "application/json", &body);
+        if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = respond(status, "application/problem+json", &self);
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, text).into_response()
+}
+
+/// A strong tag of what was read.
+pub(super) fn etag(body: &Value) -> String {
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
+    format!("\"{}\"", hex(digest.as_ref().get(..16).unwrap_or_default()))
+}

@@ -1,0 +1,191 @@
+//! What is asked: a request taken apart, each part judged before any handler sees it.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use axum::{
+    RequestExt,
+    body::{Body, to_bytes},
+    extract::{RawPathParams, Request},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
+
+use super::{
+    Door,
+    answer::{Problem, etag},
+    routes::Route,
+};
+use crate::keymanager::{Caller, Result as Outcome, fault};
+
+/// A request of someone who may ask it.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) caller: Caller,
+    pub(super) body: Bytes,
+    path: BTreeMap<String, String>,
+    query: BTreeMap<String, String>,
+    if_match: Option<String>,
+}
+
+impl Ask {
+    /// Reads what the route takes, and refuses everything else.
+    pub(super) async fn read(mut request: Request, route: &Route, mut caller: Caller) -> Result<Self, Problem> {
+        let path = request
+            .extract_parts::<RawPathParams>()
+            .await
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the path is not UTF-8 once it is percent-decoded"))?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let query = query(request.uri().query().unwrap_or_default(), route)?;
+        caller.dry_run = match query.get("dry_run").map(String::as_str) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Problem::field("dry_run", "must be true or false")),
+        };
+        let if_match = header_text(request.headers(), &header::IF_MATCH)?;
+        let body = read_body(request, route).await?;
+        Ok(Self { caller, body, path, query, if_match })
+    }
+
+    /// A part of the path; the route has it.
+    pub(super) fn path(&self, name: &str) -> &str {
+        self.path.get(name).map_or("", String::as_str)
+    }
+
+    pub(super) fn km(&self) -> &str {
+        self.path("km")
+    }
+
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+
+    /// The body as what the route takes; the first field that is wrong is named.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let mut text = serde_json::Deserializer::from_slice(&self.body);
+        let read = serde_path_to_error::deserialize(&mut text).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.into_inner();
+            let (field, why) = fault(&path, &inner.to_string());
+            match inner.classify() {
+                serde_json::error::Category::Data => Problem::field(field, why),
+                _ => {
+                    let place = format!("at line {} column {}", inner.line(), inner.column());
+                    Problem::field("body", format!("is no JSON: {why} {place}"))
+                }
+            }
+        })?;
+        text.end().map_err(|_| Problem::field("body", "holds more than one JSON value"))?;
+        Ok(read)
+    }
+
+    /// Like [`Self::json`]; no body is the default.
+    pub(super) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    /// How many of a list, and after which; the cursor is text of ours that tells the last one before.
+    pub(super) fn page(&self) -> Result<(usize, Option<&str>), Problem> {
+        let limit = match self.query("limit") {
+            None => DEFAULT_LIMIT,
+            Some(text) => match text.parse() {
+                Ok(limit) if (1..=MOST_LIMIT).contains(&limit) => limit,
+                _ => return Err(Problem::field("limit", format!("must be from 1 to {MOST_LIMIT}"))),
+            },
+        };
+        Ok((limit, self.query("cursor")))
+    }
+
+    /// The same where rows are numbered.
+    pub(super) fn numbered_page(&self) -> Result<(usize, u64), Problem> {
+        let (limit, cursor) = self.page()?;
+        let after = cursor.map_or(Ok(0), str::parse);
+        Ok((limit, after.map_err(|_| Problem::field("cursor", "is none of ours"))?))
+    }
+
+    /// Whoever changes `subject` has its turn until the guard is gone. Where the request depends on what was read, that
+    /// is what there must be now: else 412.
+    pub(super) async fn turn<T, F>(
+        &self,
+        door: &Door,
+        subject: &[&str],
+        now: impl FnOnce() -> F,
+    ) -> Result<OwnedMutexGuard<()>, Problem>
+    where
+        T: Serialize,
+        F: Future<Output = Outcome<T>>,
+    {
+        let turn = door.engine.turn(subject.join("\0")).await;
+        let Some(wanted) = &self.if_match else { return Ok(turn) };
+        let is = serde_json::to_value(now().await?).unwrap_or(Value::Null);
+        let is = etag(&is);
+        if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == is) {
+            return Ok(turn);
+        }
+        Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it has changed since it was read (If-Match)"))
+    }
+}
+
+fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem> {
+    let mut query = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        if !route.takes_query(&name) {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            return Err(Problem::field(name, "is no query parameter of this route"));
+        }
+        if query.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+            return Err(Problem::field(name, "is there twice"));
+        }
+    }
+    Ok(query)
+}
+
+async fn read_body(request: Request, route: &Route) -> Result<Bytes, Problem> {
+    let kind = header_text(request.headers(), &header::CONTENT_TYPE)?;
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let most = if announced.is_some_and(|length: u64| length > MOST_BODY as u64) { 0 } else { MOST_BODY };
+    if most == 0 {
+        return Err(too_large());
+    }
+    let Ok(body) = timeout(BODY_TIMEOUT, to_bytes(Body::new(body), MOST_BODY)).await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    let body = body.map_err(|_| too_large())?;
+    if route.body.is_none() {
+        return match body.is_empty() {
+            true => Ok(body),
+            false => Err(Problem::field("body", "is none of this route's")),
+        };
+    }
+    if body.is_empty() && route.body_optional {
+        return Ok(body);
+    }
+    let is_json =
+        |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    match kind {
+        Some(kind) if is_json(&kind) => Ok(body),
+        _ => Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")
+            .header(header::ACCEPT, "application/json")),
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must have at most {MOST_BODY} bytes"))
+}
+
+pub(super) fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match (value.to_str(), values.next()) {
+        (Ok(text), None) => Ok(Some(text.to_owned())),
+        _ => Err(Problem::field(name.as_str(), "must be there once, in visible ASCII characters")),
+    }
+}
+
+const MOST_BODY: usize = 256 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_LIMIT: usize = 100;
+const MOST_LIMIT: usize = 1000;

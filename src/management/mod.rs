@@ -1,0 +1,189 @@
+//! The management door: the operations of Key Managers over HTTP, on the control runtime.
+//!
+//! A request goes one way: who calls ([`Access`]) → the route, from one table (`routes`) → whether the caller may → what
+//! is asked (`ask`) → the handler, which calls one operation of [`keymanager::Engine`](crate::keymanager::Engine) → the
+//! answer, or a problem (RFC 9457). The same table makes `/openapi.json`, which the page at `/docs` reads.
+//!
+//! Once it is begun a change is finished, even where its caller goes away.
+
+mod access;
+mod answer;
+mod ask;
+mod clients;
+mod docs;
+mod idempotency;
+mod openapi;
+mod platform;
+mod routes;
+mod scopes;
+mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tls_tests;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, get, on},
+};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
+
+pub use access::{Access, Need};
+pub use answer::Problem;
+pub use settings::ManagementSettings;
+
+use access::Admitted;
+use answer::Answer;
+use ask::Ask;
+use idempotency::Begun;
+use routes::{Route, routes};
+
+use crate::{
+    keymanager::{Caller, Engine},
+    net::{
+        door::{self, Peer},
+        side::Listener,
+        tls::Acceptor,
+    },
+};
+
+/// The door.
+#[derive(Debug)]
+pub struct Door {
+    /// What it opens.
+    pub engine: Arc<Engine>,
+    /// Who may pass.
+    pub access: Access,
+    openapi: Bytes,
+}
+
+impl Door {
+    /// A door, not yet open.
+    pub fn new(engine: Arc<Engine>, access: Access) -> Arc<Self> {
+        let openapi = openapi::document(&routes());
+        Arc::new(Self { engine, access, openapi })
+    }
+
+    /// Serves until `stop` says so.
+    pub async fn serve(self: Arc<Self>, listener: Listener, tls: Option<Acceptor>, stop: watch::Receiver<bool>) {
+        door::serve(listener, tls, TowerToHyperService::new(self.router()), stop).await;
+    }
+
+    fn router(self: Arc<Self>) -> Router {
+        let mut router = Router::new();
+        for route in routes() {
+            // Every verb of the table is one that the router knows.
+            let Ok(verb) = MethodFilter::try_from(route.method.clone()) else { continue };
+            let (path, door, route) = (route.path, Arc::clone(&self), Arc::new(route));
+            let handler = move |request: Request| respond(Arc::clone(&door), Arc::clone(&route), request);
+            router = router.route(path, on(verb, handler));
+        }
+        router = router.method_not_allowed_fallback(|| async { wrong_method() }).fallback(|| async { nothing_here() });
+        let guarded = router.layer(middleware::from_fn_with_state(Arc::clone(&self), admit));
+        Router::new()
+            .route("/openapi.json", get(openapi))
+            .route("/docs", get(docs::page))
+            .route("/docs/docs.js", get(docs::script))
+            .route("/docs/docs.css", get(docs::style))
+            .method_not_allowed_fallback(|| async { wrong_method() })
+            .with_state(Arc::clone(&self))
+            .fallback_service(guarded)
+    }
+}
+
+async fn openapi(State(door): State<Arc<Door>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], door.openapi.clone()).into_response()
+}
+
+/// Before anything is told of what there is: who asks.
+async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned();
+    match door.access.admit(request.headers(), peer.as_ref()).await {
+        Ok(admitted) => {
+            request.extensions_mut().insert(admitted);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this route has no such method; Allow names those it has")
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such route; /openapi.json names them all")
+}
+
+async fn respond(door: Arc<Door>, route: Arc<Route>, request: Request) -> Response {
+    match answer(door, route, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<Response, Problem> {
+    let Some(admitted) = request.extensions().get::<Admitted>().cloned() else {
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "a credential is needed"));
+    };
+    admitted.require(route.need, door.access.realm())?;
+    let key = match route.changes && request.method() == Method::POST {
+        true => ask::header_text(request.headers(), &IDEMPOTENCY_KEY)?,
+        false => None,
+    };
+    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let caller = Caller { who: admitted.who, dry_run: false };
+    let ask = Ask::read(request, &route, caller).await?;
+    // A task of its own: whoever goes away ends nothing that is begun.
+    let task = tokio::spawn(async move {
+        match key {
+            Some(key) => once(&door, &route, ask, &key, &path).await,
+            None => (route.run)(&door, ask).await.map(IntoResponse::into_response),
+        }
+    });
+    let ended = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the operation ended without an answer");
+    task.await.map_err(ended)?
+}
+
+/// Runs the route, unless it has been run for this key: then its answer is given again.
+async fn once(door: &Door, route: &Route, ask: Ask, key: &str, path: &str) -> Result<Response, Problem> {
+    // Without a record nothing is changed either.
+    let Some(record) = door.engine.store().filter(|_| !ask.caller.dry_run) else {
+        return (route.run)(door, ask).await.map(IntoResponse::into_response);
+    };
+    let now = door.engine.now();
+    let reply = match idempotency::begin(record, &ask, key, path, now).await? {
+        Begun::Before(answer) => {
+            let mut response = given(answer);
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            return Ok(response);
+        }
+        Begun::New(ticket) => {
+            let answer = (route.run)(door, ask).await;
+            ticket.end(record, &answer).await;
+            answer
+        }
+    };
+    Ok(given(reply))
+}
+
+fn given(answer: Answer) -> Response {
+    match answer {
+        Ok(reply) => reply.into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

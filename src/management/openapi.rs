@@ -1,0 +1,192 @@
+//! `/openapi.json` (OpenAPI 3.1), from the table of routes and the schemas of the models.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    answer::Problem,
+    routes::{Route, Shape},
+};
+use crate::keymanager::Plan;
+
+/// The document.
+pub(super) fn document(routes: &[Route]) -> Bytes {
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    let mut schemas = BTreeMap::new();
+    for route in routes {
+        let shapes = route.body.iter().chain(route.gives.iter().filter_map(|(_, shape)| shape.as_ref()));
+        shapes.for_each(|shape| collect(*shape, &mut schemas));
+        paths.entry(route.path).or_default().insert(route.method.as_str().to_ascii_lowercase(), operation(route));
+    }
+    for shape in [
+        Shape { name: Problem::name, schema: <Problem as utoipa::PartialSchema>::schema, collect: Problem::schemas },
+        Shape { name: Plan::name, schema: <Plan as utoipa::PartialSchema>::schema, collect: Plan::schemas },
+    ] {
+        collect(shape, &mut schemas);
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tollgate management API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The operations of Key Managers, under WSO2's names. Errors are problems (RFC 9457).",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [{ "bearer": [] }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "A token with the scopes tollgate:read, tollgate:manage or tollgate:tokens; on this machine the bootstrap key. Where client_ca is set, a client certificate may stand in its place.",
+            } },
+        },
+    });
+    serde_json::to_vec(&document).unwrap_or_default().into()
+}
+
+fn collect(shape: Shape, schemas: &mut BTreeMap<String, Value>) {
+    let mut found = vec![((shape.name)().into_owned(), (shape.schema)())];
+    (shape.collect)(&mut found);
+    for (name, schema) in found {
+        schemas.entry(name).or_insert_with(|| json!(schema));
+    }
+}
+
+fn operation(route: &Route) -> Value {
+    let mut operation = json!({
+        "operationId": route.operation,
+        "summary": summary(route),
+        "tags": [tag(route.path)],
+        "parameters": parameters(route),
+        "responses": responses(route),
+    });
+    if let Some(body) = &route.body {
+        operation["requestBody"] = json!({ "required": !route.body_optional, "content": content(*body) });
+    }
+    operation
+}
+
+fn summary(route: &Route) -> String {
+    format!("{}; needs the scope {}", route.operation, route.need.scope())
+}
+
+/// What the path is about: its last part that is no parameter, above its own sub-routes.
+fn tag(path: &str) -> &'static str {
+    let has = |part: &str| path.split('/').any(|it| it == part);
+    if has("clients") {
+        "clients"
+    } else if has("tokens") || has("revocations") {
+        "tokens"
+    } else if has("resources") {
+        "resources"
+    } else if has("scopes") {
+        "scopes"
+    } else {
+        "platform"
+    }
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let of_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut all: Vec<Value> = of_path
+        .map(|name| {
+            let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
+            json!({ "name": name, "in": "path", "required": true, "description": about,
+                "schema": { "type": "string", "minLength": 1, "maxLength": 255 } })
+        })
+        .collect();
+    all.extend(route.query.iter().map(|name| {
+        let schema = match *name {
+            "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
+            "dry_run" => json!({ "type": "boolean", "default": false }),
+            _ => json!({ "type": "string" }),
+        };
+        json!({ "name": name, "in": "query", "required": false, "schema": schema })
+    }));
+    if route.conditional {
+        all.push(header("If-Match", "The ETag of what was read: 412 if it has changed since."));
+    }
+    if route.changes && route.method == http::Method::POST {
+        all.push(header("Idempotency-Key", "Sent again within a day, the request is done once."));
+    }
+    all
+}
+
+fn header(name: &str, about: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": false, "description": about,
+        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" } })
+}
+
+fn responses(route: &Route) -> Value {
+    let mut responses = Map::new();
+    for (status, shape) in &route.gives {
+        let mut response =
+            json!({ "description": if *status == 202 { "Some of it is tried again." } else { "Done." } });
+        if let Some(shape) = shape {
+            response["content"] = content(*shape);
+        }
+        responses.insert(status.to_string(), response);
+    }
+    if route.changes && !responses.contains_key("200") {
+        let plan = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Plan" } } });
+        responses.insert("200".into(), json!({ "description": "A dry run: what would be done.", "content": plan }));
+    } else if route.changes
+        && let Some(schema) =
+            responses.get_mut("200").and_then(|it| it.pointer_mut("/content/application~1json/schema"))
+    {
+        *schema = json!({ "anyOf": [schema.clone(), { "$ref": "#/components/schemas/Plan" }] });
+    }
+    let problem = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+    let about = match route.method {
+        http::Method::HEAD => json!({ "description": "There is none, or it cannot be told." }),
+        _ => json!({ "description": "A problem (RFC 9457).", "content": problem }),
+    };
+    responses.insert("default".into(), about);
+    Value::Object(responses)
+}
+
+fn content(shape: Shape) -> Value {
+    let schema = format!("#/components/schemas/{}", (shape.name)());
+    json!({ "application/json": { "schema": { "$ref": schema } } })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{super::routes::routes, *};
+
+    #[test]
+    fn every_reference_leads_somewhere_and_operations_have_names_of_their_own() {
+        let routes = routes();
+        let document: Value = serde_json::from_slice(&document(&routes)).unwrap();
+        let text = document.to_string();
+        let known = document["components"]["schemas"].as_object().unwrap();
+        for (at, _) in text.match_indices("#/components/schemas/") {
+            let name = text[at + "#/components/schemas/".len()..].split('"').next().unwrap();
+            assert!(known.contains_key(name), "{name}");
+        }
+        let names: HashSet<_> = routes.iter().map(|route| route.operation).collect();
+        assert_eq!(names.len(), routes.len());
+        let number: usize =
+            document["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
+        assert_eq!(number, routes.len(), "each route is told");
+    }
+
+    #[test]
+    fn all_operations_of_the_interface_have_a_route() {
+        use crate::keymanager::Operation;
+        // One request answers several of them.
+        let with_others = ["getType", "setTenantDomain", "getScopesForAPIS"];
+        let routes = routes();
+        for operation in Operation::ALL {
+            let name = operation.name();
+            assert!(with_others.contains(&name) || routes.iter().any(|route| route.operation == name), "{name}");
+        }
+    }
+}

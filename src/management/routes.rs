@@ -1,0 +1,383 @@
+//! The routes, as one table: from it come the router, who may call, and `/openapi.json`.
+
+use std::{borrow::Cow, future::Future, pin::Pin};
+
+use http::Method;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
+
+use super::{
+    Door,
+    access::Need,
+    answer::Answer,
+    ask::Ask,
+    clients::{self, NewSecret, Owner, Secrets},
+    platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
+    scopes::{self, Keys, Outcomes, Scopes, ToValidate},
+    tokens::{self, ActiveTokens, CanHandle, OneTimeToken, RevokedPage, Token},
+};
+use crate::keymanager::{
+    AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
+    KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, RevokedRow, Scope,
+};
+
+pub(super) type Running<'d> = Pin<Box<dyn Future<Output = Answer> + Send + 'd>>;
+pub(super) type Handler = for<'d> fn(&'d Door, Ask) -> Running<'d>;
+
+/// A route.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// The operation, by WSO2's name where it has one.
+    pub(super) operation: &'static str,
+    pub(super) need: Need,
+    pub(super) body: Option<Shape>,
+    pub(super) body_optional: bool,
+    /// Statuses of success, with what is answered.
+    pub(super) gives: Vec<(u16, Option<Shape>)>,
+    pub(super) query: Vec<&'static str>,
+    /// Whether it changes something: then `dry_run`, and on POST `Idempotency-Key`, are for it.
+    pub(super) changes: bool,
+    /// Whether `If-Match` is for it.
+    pub(super) conditional: bool,
+    pub(super) run: Handler,
+}
+
+/// A body, by its schema.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) name: fn() -> Cow<'static, str>,
+    pub(super) schema: fn() -> RefOr<Schema>,
+    pub(super) collect: fn(&mut Vec<(String, RefOr<Schema>)>),
+}
+
+/// Any JSON object: what a connector documents, or WSO2 leaves open.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub(super) struct AnyObject(serde_json::Map<String, serde_json::Value>);
+
+/// Claims by name.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub(super) struct Claims(std::collections::BTreeMap<String, String>);
+
+fn shape<T: ToSchema>() -> Shape {
+    Shape { name: T::name, schema: T::schema, collect: T::schemas }
+}
+
+impl Route {
+    fn new(method: Method, need: Need, path: &'static str, operation: &'static str, run: Handler) -> Self {
+        Self {
+            method,
+            path,
+            operation,
+            need,
+            body: None,
+            body_optional: false,
+            gives: Vec::new(),
+            query: Vec::new(),
+            changes: false,
+            conditional: false,
+            run,
+        }
+    }
+
+    fn takes<T: ToSchema>(self) -> Self {
+        Self { body: Some(shape::<T>()), ..self }
+    }
+
+    fn may_take<T: ToSchema>(self) -> Self {
+        Self { body_optional: true, ..self.takes::<T>() }
+    }
+
+    fn gives<T: ToSchema>(mut self, status: u16) -> Self {
+        self.gives.push((status, Some(shape::<T>())));
+        self
+    }
+
+    fn empty(mut self, status: u16) -> Self {
+        self.gives.push((status, None));
+        self
+    }
+
+    fn paged(mut self) -> Self {
+        self.query.extend(["limit", "cursor"]);
+        self
+    }
+
+    fn asks(mut self, query: &'static str) -> Self {
+        self.query.push(query);
+        self
+    }
+
+    fn changes(mut self) -> Self {
+        self.query.push("dry_run");
+        Self { changes: true, ..self }
+    }
+
+    fn conditional(self) -> Self {
+        Self { conditional: true, ..self }
+    }
+
+    pub(super) fn takes_query(&self, name: &str) -> bool {
+        self.query.contains(&name)
+    }
+}
+
+macro_rules! run {
+    ($handler:path) => {
+        |door, ask| Box::pin($handler(door, ask))
+    };
+}
+
+/// The table.
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = key_managers();
+    routes.extend(of_clients());
+    routes.extend(of_tokens());
+    routes.extend(of_scopes());
+    routes.extend(of_resources());
+    routes.extend(of_all());
+    routes
+}
+
+fn get(path: &'static str, operation: &'static str, run: Handler) -> Route {
+    Route::new(Method::GET, Need::Read, path, operation, run)
+}
+
+fn change(method: Method, path: &'static str, operation: &'static str, run: Handler) -> Route {
+    Route::new(method, Need::Manage, path, operation, run).changes()
+}
+
+/// A POST that reads.
+fn ask(path: &'static str, operation: &'static str, run: Handler) -> Route {
+    Route::new(Method::POST, Need::Read, path, operation, run)
+}
+
+fn key_managers() -> Vec<Route> {
+    vec![
+        get("/v1/key-managers", "listKeyManagers", run!(platform::list)).gives::<KeyManagers>(200),
+        get("/v1/key-managers/{km}", "getKeyManagerConfiguration", run!(platform::read))
+            .gives::<KeyManagerConfiguration>(200),
+        change(Method::PUT, "/v1/key-managers/{km}", "loadConfiguration", run!(platform::put))
+            .takes::<AnyObject>()
+            .gives::<KeyManagerConfiguration>(200)
+            .gives::<KeyManagerConfiguration>(201)
+            .conditional(),
+        get("/v1/key-managers/{km}/capabilities", "capabilities", run!(platform::capabilities))
+            .gives::<Capabilities>(200),
+        get("/v1/key-managers/{km}/pending", "listPending", run!(platform::pending)).gives::<PendingPage>(200).paged(),
+        Route::new(
+            Method::DELETE,
+            Need::Manage,
+            "/v1/key-managers/{km}/pending/{id}",
+            "forgetPending",
+            run!(platform::forget),
+        )
+        .empty(204),
+        get("/v1/key-managers/{km}/users/{name}/claims", "getUserClaims", run!(scopes::claims)).gives::<Claims>(200),
+    ]
+}
+
+fn of_clients() -> Vec<Route> {
+    const CLIENT: &str = "/v1/key-managers/{km}/clients/{ck}";
+    vec![
+        change(Method::POST, "/v1/key-managers/{km}/clients", "createApplication", run!(clients::create))
+            .takes::<OAuthApplicationInfo>()
+            .gives::<OAuthApplicationInfo>(201),
+        change(Method::POST, "/v1/key-managers/{km}/clients/map", "mapOAuthApplication", run!(clients::map))
+            .takes::<MapRequest>()
+            .gives::<OAuthApplicationInfo>(200),
+        ask("/v1/key-managers/{km}/clients/parse", "buildFromJSON", run!(clients::parse))
+            .takes::<AnyObject>()
+            .gives::<OAuthApplicationInfo>(200),
+        get(CLIENT, "retrieveApplication", run!(clients::read)).gives::<OAuthApplicationInfo>(200),
+        change(Method::PUT, CLIENT, "updateApplication", run!(clients::update))
+            .takes::<OAuthApplicationInfo>()
+            .gives::<OAuthApplicationInfo>(200)
+            .conditional(),
+        change(Method::DELETE, CLIENT, "deleteApplication", run!(clients::delete)).empty(204).conditional(),
+        change(Method::PUT, "/v1/key-managers/{km}/clients/{ck}/owner", "updateApplicationOwner", run!(clients::owner))
+            .takes::<Owner>()
+            .gives::<OAuthApplicationInfo>(200)
+            .conditional(),
+        change(
+            Method::DELETE,
+            "/v1/key-managers/{km}/clients/{ck}/mapping",
+            "deleteMappedApplication",
+            run!(clients::unmap),
+        )
+        .empty(204),
+        change(
+            Method::POST,
+            "/v1/key-managers/{km}/clients/{ck}/secret",
+            "getNewApplicationConsumerSecret",
+            run!(clients::new_secret),
+        )
+        .gives::<NewSecret>(200),
+        change(
+            Method::POST,
+            "/v1/key-managers/{km}/clients/{ck}/secrets",
+            "generateNewApplicationConsumerSecret",
+            run!(clients::add_secret),
+        )
+        .may_take::<ConsumerSecretRequest>()
+        .gives::<ConsumerSecretInfo>(201),
+        get("/v1/key-managers/{km}/clients/{ck}/secrets", "retrieveApplicationConsumerSecrets", run!(clients::secrets))
+            .gives::<Secrets>(200),
+        change(
+            Method::DELETE,
+            "/v1/key-managers/{km}/clients/{ck}/secrets/{id}",
+            "deleteApplicationConsumerSecret",
+            run!(clients::delete_secret),
+        )
+        .empty(204),
+    ]
+}
+
+fn of_tokens() -> Vec<Route> {
+    let tokens = |route: Route| Route { need: Need::Tokens, ..route };
+    vec![
+        tokens(change(
+            Method::POST,
+            "/v1/key-managers/{km}/clients/{ck}/tokens",
+            "getNewApplicationAccessToken",
+            run!(tokens::issue),
+        ))
+        .may_take::<AccessTokenRequest>()
+        .gives::<AccessTokenInfo>(201),
+        get("/v1/key-managers/{km}/clients/{ck}/tokens", "getActiveTokensByConsumerKey", run!(tokens::active))
+            .gives::<ActiveTokens>(200),
+        tokens(get("/v1/key-managers/{km}/clients/{ck}/token", "getAccessTokenByConsumerKey", run!(tokens::shown)))
+            .gives::<AccessTokenInfo>(200),
+        ask(
+            "/v1/key-managers/{km}/clients/{ck}/token-request",
+            "buildAccessTokenRequestFromOAuthApp",
+            run!(tokens::request_of),
+        )
+        .may_take::<OAuthApplicationInfo>()
+        .gives::<AccessTokenRequest>(200),
+        ask("/v1/key-managers/{km}/tokens/parse", "buildAccessTokenRequestFromJSON", run!(tokens::parse))
+            .may_take::<AnyObject>()
+            .gives::<AccessTokenRequest>(200),
+        tokens(ask("/v1/key-managers/{km}/tokens/introspect", "getTokenMetaData", run!(tokens::introspect)))
+            .takes::<Token>()
+            .gives::<AccessTokenInfo>(200),
+        tokens(change(Method::POST, "/v1/key-managers/{km}/tokens/revoke", "revokeToken", run!(tokens::revoke)))
+            .takes::<Token>()
+            .empty(204),
+        tokens(change(
+            Method::POST,
+            "/v1/key-managers/{km}/tokens/revoke-one-time",
+            "revokeOneTimeToken",
+            run!(tokens::revoke_one_time),
+        ))
+        .takes::<OneTimeToken>()
+        .empty(204),
+        ask("/v1/key-managers/{km}/tokens/can-handle", "canHandleToken", run!(tokens::can_handle))
+            .takes::<Token>()
+            .gives::<CanHandle>(200),
+    ]
+}
+
+fn of_scopes() -> Vec<Route> {
+    const SCOPES: &str = "/v1/key-managers/{km}/scopes";
+    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{name}";
+    vec![
+        change(Method::POST, SCOPES, "registerScope", run!(scopes::register)).takes::<Scope>().gives::<Scope>(201),
+        get(SCOPES, "getAllScopes", run!(scopes::list)).gives::<AnyObject>(200).paged().asks("api"),
+        ask("/v1/key-managers/{km}/scopes/validate", "validateScopes", run!(scopes::validate))
+            .takes::<ToValidate>()
+            .gives::<Scopes>(200),
+        get(SCOPE, "getScopeByName", run!(scopes::read)).gives::<Scope>(200),
+        Route::new(Method::HEAD, Need::Read, SCOPE, "isScopeExists", run!(scopes::exists)).empty(200),
+        change(Method::PUT, SCOPE, "updateScope", run!(scopes::update))
+            .takes::<Scope>()
+            .gives::<Scope>(200)
+            .conditional(),
+        change(Method::DELETE, SCOPE, "deleteScope", run!(scopes::delete)).empty(204).conditional(),
+    ]
+}
+
+fn of_resources() -> Vec<Route> {
+    const RESOURCE: &str = "/v1/key-managers/{km}/resources/{apiId}";
+    const BOUND: &str = "/v1/key-managers/{km}/resources/{apiId}/scopes";
+    vec![
+        change(Method::POST, "/v1/key-managers/{km}/resources", "registerNewResource", run!(scopes::register_resource))
+            .takes::<ApiResource>()
+            .gives::<ApiResource>(201),
+        get(RESOURCE, "getResourceByApiId", run!(scopes::resource)).gives::<ApiResource>(200),
+        change(Method::PUT, RESOURCE, "updateRegisteredResource", run!(scopes::update_resource))
+            .takes::<ApiResource>()
+            .gives::<ApiResource>(200)
+            .conditional(),
+        change(Method::DELETE, RESOURCE, "deleteRegisteredResourceByAPIId", run!(scopes::delete_resource))
+            .empty(204)
+            .conditional(),
+        change(Method::PUT, BOUND, "attachResourceScopes", run!(scopes::attach))
+            .takes::<Keys>()
+            .gives::<ApiResource>(200)
+            .conditional(),
+        change(Method::PATCH, BOUND, "updateResourceScopes", run!(scopes::replace))
+            .takes::<Keys>()
+            .gives::<ApiResource>(200)
+            .conditional(),
+        change(Method::DELETE, BOUND, "detachResourceScopes", run!(scopes::detach))
+            .may_take::<Keys>()
+            .empty(204)
+            .conditional(),
+    ]
+}
+
+fn of_all() -> Vec<Route> {
+    let everywhere = |method, path, operation, run| {
+        change(method, path, operation, run).gives::<Outcomes>(200).gives::<Outcomes>(202)
+    };
+    const SCOPE: &str = "/v1/scopes/{name}";
+    const RESOURCE: &str = "/v1/resources/{apiId}";
+    const BOUND: &str = "/v1/resources/{apiId}/scopes";
+    vec![
+        everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
+            .takes::<Scope>(),
+        get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere)).gives::<Outcomes>(200),
+        get(SCOPE, "getScopeByNameEverywhere", run!(scopes::read_everywhere)).gives::<Outcomes>(200),
+        everywhere(Method::PUT, SCOPE, "updateScopeEverywhere", run!(scopes::update_everywhere)).takes::<Scope>(),
+        everywhere(Method::DELETE, SCOPE, "deleteScopeEverywhere", run!(scopes::delete_everywhere)),
+        everywhere(
+            Method::POST,
+            "/v1/resources",
+            "registerNewResourceEverywhere",
+            run!(scopes::register_resource_everywhere),
+        )
+        .takes::<ApiResource>(),
+        get(RESOURCE, "getResourceByApiIdEverywhere", run!(scopes::resource_everywhere)).gives::<Outcomes>(200),
+        everywhere(
+            Method::PUT,
+            RESOURCE,
+            "updateRegisteredResourceEverywhere",
+            run!(scopes::update_resource_everywhere),
+        )
+        .takes::<ApiResource>(),
+        everywhere(
+            Method::DELETE,
+            RESOURCE,
+            "deleteRegisteredResourceByAPIIdEverywhere",
+            run!(scopes::delete_resource_everywhere),
+        ),
+        everywhere(Method::PUT, BOUND, "attachResourceScopesEverywhere", run!(scopes::attach_everywhere))
+            .takes::<Keys>(),
+        everywhere(Method::PATCH, BOUND, "updateResourceScopesEverywhere", run!(scopes::replace_everywhere))
+            .takes::<Keys>(),
+        everywhere(Method::DELETE, BOUND, "detachResourceScopesEverywhere", run!(scopes::detach_everywhere))
+            .may_take::<Keys>(),
+        get("/v1/revocations", "listRevocations", run!(tokens::refused)).gives::<RevokedPage>(200).paged(),
+        Route { need: Need::Tokens, ..change(Method::POST, "/v1/revocations", "revoke", run!(tokens::refuse)) }
+            .takes::<RevocationRequest>()
+            .gives::<RevokedRow>(201),
+        get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
+    ]
+}

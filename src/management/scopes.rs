@@ -1,0 +1,244 @@
+//! Handlers: scopes, resources, users; at one key manager and at all.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{
+    Door,
+    answer::{Answer, Problem, Reply},
+    ask::Ask,
+};
+use crate::keymanager::{ApiResource, Everywhere, Operation, Outcome, Scope};
+
+/// Keys of scopes.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    /// Each as it stands in tokens.
+    #[schema(max_items = 100)]
+    pub(super) scopes: Vec<String>,
+}
+
+/// Scopes to be looked up.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToValidate {
+    /// Each by its key.
+    #[schema(min_items = 1, max_items = 100)]
+    pub(super) scopes: Vec<Scope>,
+}
+
+/// Scopes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Scopes {
+    /// Each of them.
+    pub(super) items: Vec<Scope>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
+}
+
+/// The scopes of some APIs, by API.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ScopesByApi {
+    /// Those of each.
+    pub(super) items: BTreeMap<String, Vec<Scope>>,
+}
+
+/// What became of it at each key manager.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Outcomes {
+    /// In declared order.
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+pub(super) async fn register(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::done(StatusCode::CREATED, door.engine.register_scope(&ask.caller, ask.km(), ask.json()?).await?))
+}
+
+pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
+    if let Some(apis) = ask.query("api") {
+        let ids: Vec<String> = apis.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        if ids.is_empty() || ids.len() > MOST_APIS {
+            return Err(Problem::field("api", format!("must be 1 to {MOST_APIS} ids, parted by commas")));
+        }
+        return Ok(Reply::ok(&ScopesByApi { items: door.engine.scopes_for_apis(ask.km(), ids).await? }));
+    }
+    let (limit, after) = ask.page()?;
+    let mut scopes = door.engine.scopes(ask.km()).await?;
+    scopes.sort_by(|a, b| a.key.cmp(&b.key));
+    scopes.retain(|scope| after.is_none_or(|after| scope.key.as_str() > after));
+    let more = scopes.len() > limit;
+    scopes.truncate(limit);
+    let cursor = scopes.last().filter(|_| more).map(|scope| scope.key.clone());
+    Ok(Reply::ok(&Scopes { items: scopes, cursor }))
+}
+
+pub(super) async fn read(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::ok(&door.engine.scope(ask.km(), ask.path("name")).await?).tagged())
+}
+
+pub(super) async fn exists(door: &Door, ask: Ask) -> Answer {
+    match door.engine.scope_exists(ask.km(), ask.path("name")).await? {
+        true => Ok(Reply::empty(StatusCode::OK)),
+        false => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such scope")),
+    }
+}
+
+pub(super) async fn update(door: &Door, ask: Ask) -> Answer {
+    let (scope, (km, name)) = (ask.json()?, (ask.km(), ask.path("name")));
+    let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
+    Ok(Reply::done(StatusCode::OK, door.engine.update_scope(&ask.caller, km, name, scope).await?))
+}
+
+pub(super) async fn delete(door: &Door, ask: Ask) -> Answer {
+    let (km, name) = (ask.km(), ask.path("name"));
+    let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
+    Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.delete_scope(&ask.caller, km, name).await?))
+}
+
+pub(super) async fn validate(door: &Door, ask: Ask) -> Answer {
+    let ToValidate { scopes } = ask.json()?;
+    let keys = scopes.into_iter().map(|scope| scope.key).collect();
+    let items = door.engine.validate_scopes(ask.km(), keys).await?;
+    Ok(Reply::ok(&Scopes { items, cursor: None }))
+}
+
+pub(super) async fn claims(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::ok(&door.engine.user_claims(ask.km(), ask.path("name")).await?))
+}
+
+pub(super) async fn register_resource(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::done(StatusCode::CREATED, door.engine.register_resource(&ask.caller, ask.km(), ask.json()?).await?))
+}
+
+pub(super) async fn resource(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::ok(&door.engine.resource(ask.km(), ask.path("apiId")).await?).tagged())
+}
+
+pub(super) async fn update_resource(door: &Door, ask: Ask) -> Answer {
+    let (resource, (km, id)) = (ask.json()?, (ask.km(), ask.path("apiId")));
+    let _turn = ask.turn(door, &["resource", km, id], || door.engine.resource(km, id)).await?;
+    Ok(Reply::done(StatusCode::OK, door.engine.update_resource(&ask.caller, km, id, resource).await?))
+}
+
+pub(super) async fn delete_resource(door: &Door, ask: Ask) -> Answer {
+    let (km, id) = (ask.km(), ask.path("apiId"));
+    let _turn = ask.turn(door, &["resource", km, id], || door.engine.resource(km, id)).await?;
+    Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.delete_resource(&ask.caller, km, id).await?))
+}
+
+pub(super) async fn attach(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json()?;
+    bind(door, &ask, Operation::AttachResourceScopes, scopes, StatusCode::OK).await
+}
+
+pub(super) async fn replace(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json()?;
+    bind(door, &ask, Operation::UpdateResourceScopes, scopes, StatusCode::OK).await
+}
+
+pub(super) async fn detach(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json_or_default()?;
+    bind(door, &ask, Operation::DetachResourceScopes, scopes, StatusCode::NO_CONTENT).await
+}
+
+async fn bind(door: &Door, ask: &Ask, operation: Operation, keys: Vec<String>, status: StatusCode) -> Answer {
+    let (km, id) = (ask.km(), ask.path("apiId"));
+    let _turn = ask.turn(door, &["resource", km, id], || door.engine.resource(km, id)).await?;
+    Ok(Reply::done(status, door.engine.bind_scopes(&ask.caller, km, operation, id, keys).await?))
+}
+
+pub(super) async fn register_everywhere(door: &Door, ask: Ask) -> Answer {
+    everywhere(door, &ask, Everywhere::RegisterScope(ask.json()?)).await
+}
+
+pub(super) async fn list_everywhere(door: &Door, _ask: Ask) -> Answer {
+    let read = |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| async move {
+        engine.scopes(&name).await.map(|scopes| json!(scopes))
+    };
+    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+}
+
+pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
+    let key = ask.path("name").to_owned();
+    let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
+        let key = key.clone();
+        async move { engine.scope(&name, &key).await.map(|scope| json!(scope)) }
+    };
+    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+}
+
+pub(super) async fn update_everywhere(door: &Door, ask: Ask) -> Answer {
+    everywhere(door, &ask, Everywhere::UpdateScope(ask.path("name").to_owned(), ask.json::<Scope>()?)).await
+}
+
+pub(super) async fn delete_everywhere(door: &Door, ask: Ask) -> Answer {
+    everywhere(door, &ask, Everywhere::DeleteScope(ask.path("name").to_owned())).await
+}
+
+pub(super) async fn register_resource_everywhere(door: &Door, ask: Ask) -> Answer {
+    everywhere(door, &ask, Everywhere::RegisterResource(ask.json()?)).await
+}
+
+pub(super) async fn resource_everywhere(door: &Door, ask: Ask) -> Answer {
+    let id = ask.path("apiId").to_owned();
+    let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
+        let id = id.clone();
+        async move { engine.resource(&name, &id).await.map(|resource| json!(resource)) }
+    };
+    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+}
+
+pub(super) async fn update_resource_everywhere(door: &Door, ask: Ask) -> Answer {
+    let resource = ask.json::<ApiResource>()?;
+    everywhere(door, &ask, Everywhere::UpdateResource(ask.path("apiId").to_owned(), resource)).await
+}
+
+pub(super) async fn delete_resource_everywhere(door: &Door, ask: Ask) -> Answer {
+    everywhere(door, &ask, Everywhere::DeleteResource(ask.path("apiId").to_owned())).await
+}
+
+pub(super) async fn attach_everywhere(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json()?;
+    let id = ask.path("apiId").to_owned();
+    everywhere(door, &ask, Everywhere::BindScopes(Operation::AttachResourceScopes, id, scopes)).await
+}
+
+pub(super) async fn replace_everywhere(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json()?;
+    let id = ask.path("apiId").to_owned();
+    everywhere(door, &ask, Everywhere::BindScopes(Operation::UpdateResourceScopes, id, scopes)).await
+}
+
+pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
+    let Keys { scopes } = ask.json_or_default()?;
+    let id = ask.path("apiId").to_owned();
+    everywhere(door, &ask, Everywhere::BindScopes(Operation::DetachResourceScopes, id, scopes)).await
+}
+
+/// 200 where all is done that can be, 202 where some is tried again, 502 where it failed everywhere.
+async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
+    let outcomes = door.engine.everywhere(&ask.caller, change).await?;
+    let any = |what: &str| outcomes.iter().any(|outcome| outcome.outcome == what);
+    let status = if any("pending") {
+        StatusCode::ACCEPTED
+    } else if any("failed") && !any("done") && !any("dry_run") {
+        StatusCode::BAD_GATEWAY
+    } else {
+        StatusCode::OK
+    };
+    if status == StatusCode::BAD_GATEWAY {
+        let why = outcomes.iter().filter(|it| it.outcome == "failed");
+        let why: Vec<String> =
+            why.map(|it| format!("{}: {}", it.key_manager, it.detail.as_deref().unwrap_or_default())).collect();
+        return Err(Problem::new(status, why.join("; ")));
+    }
+    Ok(Reply::json(status, &Outcomes { outcomes }))
+}
+
+const MOST_APIS: usize = 100;

@@ -1,0 +1,356 @@
+//! The door as its callers see it, with providers in memory.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Value, json};
+
+use super::{
+    routes::routes,
+    testing::{Stand, access},
+};
+use crate::{
+    keymanager::Error,
+    net::{Clock, door::Peer},
+};
+
+#[tokio::test]
+async fn a_client_lives_and_dies() {
+    let stand = Stand::start().await;
+    let made = stand.ask("POST", "/v1/key-managers/one/clients", r#"{"clientId":"a/b","appOwner":"ada"}"#).await;
+    assert_eq!((made.status, &made.json()["clientSecret"]), (201, &json!("s3cret-of-a/b")), "{}", made.body);
+    let path = "/v1/key-managers/one/clients/a%2Fb";
+    let read = stand.ask("GET", path, "").await;
+    assert_eq!((read.status, &read.json()["clientId"], read.json().get("clientSecret")), (200, &json!("a/b"), None));
+    let changed = stand.ask("PUT", path, r#"{"clientName":"new"}"#).await;
+    assert_eq!((changed.status, &changed.json()["clientName"]), (200, &json!("new")));
+    let secret = stand.ask("POST", &format!("{path}/secret"), "").await;
+    assert_eq!((secret.status, &secret.json()["clientSecret"]), (200, &json!("n3w-s3cret")));
+    let token = stand.ask("POST", &format!("{path}/tokens"), r#"{"scope":["a"]}"#).await;
+    assert_eq!((token.status, &token.json()["keyManager"]), (201, &json!("one")), "{}", token.body);
+    assert_eq!(stand.ask("DELETE", path, "").await.status, 204);
+    let gone = stand.ask("GET", path, "").await;
+    assert_eq!((gone.status, gone.field("content-type")), (404, Some("application/problem+json")));
+    let audit = stand.ask("GET", "/v1/audit?limit=3", "").await.json();
+    let told: Vec<_> = audit["items"].as_array().unwrap().iter().map(|entry| entry["operation"].clone()).collect();
+    assert_eq!(told, ["createApplication", "updateApplication", "getNewApplicationConsumerSecret"]);
+    let rest = stand.ask("GET", &format!("/v1/audit?cursor={}", audit["cursor"].as_str().unwrap()), "").await.json();
+    assert_eq!(rest["items"][1]["operation"], "deleteApplication");
+    assert!(!format!("{audit}{rest}").contains("s3cret"), "{audit}{rest}");
+}
+
+#[tokio::test]
+async fn only_whoever_may_call_may() {
+    let stand = Stand::start().await;
+    for (head, code, challenge) in [
+        (String::new(), "900902", "Bearer realm=\"tollgate\""),
+        ("Authorization: Bearer wrong\r\n".to_owned(), "900901", "Bearer realm=\"tollgate\", error=\"invalid_token\""),
+        ("Authorization: Basic YTpi\r\n".to_owned(), "900902", "Bearer realm=\"tollgate\""),
+    ] {
+        for path in ["/v1/key-managers", "/v1/nothing", "/"] {
+            let answer = stand.raw("GET", path, &head, "").await;
+            assert_eq!((answer.status, answer.field("www-authenticate")), (401, Some(challenge)), "{head}{path}");
+            assert_eq!(answer.json()["code"], code, "{head}");
+        }
+    }
+    let twice = format!("Authorization: Bearer {0}\r\nAuthorization: Bearer {0}\r\n", stand.key);
+    assert_eq!(stand.raw("GET", "/v1/key-managers", &twice, "").await.status, 400);
+    assert_eq!(stand.ask("GET", "/v1/key-managers", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_route_wants_a_credential_and_knows_its_verbs() {
+    let stand = Stand::start().await;
+    for route in routes() {
+        let path: String = route
+            .path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "x" } else { part })
+            .collect::<Vec<_>>()
+            .join("/");
+        let answer = stand.raw(route.method.as_str(), &path, "", "").await;
+        assert_eq!(answer.status, 401, "{} {path}", route.method);
+        // No such key manager, or what the body lacks: but the route is there.
+        let answer = stand.ask(route.method.as_str(), &path, "").await;
+        assert!(
+            !matches!(answer.status, 401 | 403 | 405 | 500),
+            "{} {path}: {} {}",
+            route.method,
+            answer.status,
+            answer.body
+        );
+        let answer = stand.ask("TRACE", &path, "").await;
+        assert_eq!(answer.status, 405, "{path}");
+        assert!(
+            answer.field("allow").is_some_and(|allow| allow.contains(route.method.as_str())),
+            "{path}: {}",
+            answer.head
+        );
+        assert_eq!(answer.json()["status"], 405);
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_named() {
+    let stand = Stand::start().await;
+    let clients = "/v1/key-managers/one/clients";
+    let large = format!(r#"{{"clientName":"{}"}}"#, "x".repeat(256 << 10));
+    for (method, path, body, status, field) in [
+        ("POST", clients, r#"{"clientID":"a"}"#, 400, Some("clientID")),
+        ("POST", clients, r#"{"clientId":7}"#, 400, Some("clientId")),
+        ("POST", clients, r#"{"clientId":"a","parameters":{"grant_types":"implicit"}}"#, 400, Some("callBackURL")),
+        ("POST", clients, r#"{"clientId":"#, 400, Some("body")),
+        ("POST", clients, r#"{} {}"#, 400, Some("body")),
+        ("POST", clients, &large, 413, None),
+        ("PUT", "/v1/key-managers/one/clients/a%00b", "{}", 400, Some("clientId")),
+        ("GET", "/v1/key-managers/one/clients/%FF", "", 400, None),
+        ("GET", "/v1/key-managers/none/clients/a", "", 404, None),
+        ("GET", "/v1/audit?limit=0", "", 400, Some("limit")),
+        ("GET", "/v1/audit?cursor=x", "", 400, Some("cursor")),
+        ("GET", "/v1/audit?pages=2", "", 400, Some("pages")),
+        ("GET", "/v1/audit?limit=1&limit=2", "", 400, Some("limit")),
+        ("GET", "/v1/audit", "{}", 400, Some("body")),
+        ("POST", "/v1/key-managers/one/clients?dry_run=1", "{}", 400, Some("dry_run")),
+        ("POST", "/v1/key-managers/one/scopes", r#"{"key":"a b"}"#, 400, Some("key")),
+        ("POST", "/v1/key-managers/one/resources", r#"{"apiId":""}"#, 400, Some("apiId")),
+        ("POST", "/v1/key-managers/one/tokens/introspect", r#"{"token":""}"#, 400, Some("token")),
+        ("POST", "/v1/revocations", r#"{"kind":"all","value":"x"}"#, 400, Some("kind")),
+        ("POST", "/v1/revocations", r#"{"kind":"jti","value":"x"}"#, 400, Some("issuer")),
+        ("POST", "/v1/key-managers/one/tokens/revoke-one-time", r#"{"token":"x","consumerKey":"a"}"#, 501, None),
+    ] {
+        let answer = stand.ask(method, path, body).await;
+        assert_eq!(answer.status, status, "{path} {}: {}", &body[..body.len().min(80)], answer.body);
+        let problem = answer.json();
+        assert_eq!(problem.get("field").and_then(Value::as_str), field, "{path}: {problem}");
+        assert_eq!(problem["status"], status, "{problem}");
+    }
+    let typed = format!("Authorization: Bearer {}\r\nContent-Type: text/plain\r\n", stand.key);
+    assert_eq!(stand.raw("POST", clients, &typed, "{}").await.status, 415);
+    let told = stand.ask("POST", clients, r#"{"clientSecret":{"x":"s3cret"}}"#).await;
+    assert!(told.status == 400 && !told.body.contains("s3cret"), "{}", told.body);
+}
+
+#[tokio::test]
+async fn of_two_who_change_one_thing_the_later_is_told() {
+    let stand = Stand::start().await;
+    stand.ask("POST", "/v1/key-managers/one/clients", r#"{"clientId":"a"}"#).await;
+    let path = "/v1/key-managers/one/clients/a";
+    let tag = stand.ask("GET", path, "").await.field("etag").unwrap().to_owned();
+    let condition = format!("If-Match: {tag}\r\n");
+    let (first, second) = tokio::join!(
+        stand.ask_with("PUT", path, &condition, r#"{"clientName":"first"}"#),
+        stand.ask_with("PUT", path, &condition, r#"{"clientName":"second"}"#)
+    );
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412], "{} {}", first.body, second.body);
+    assert_eq!(stand.ask_with("DELETE", path, &condition, "").await.status, 412);
+    assert_eq!(stand.ask_with("DELETE", path, "If-Match: *\r\n", "").await.status, 204);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_done_once() {
+    let stand = Stand::start().await;
+    let (path, key) = ("/v1/key-managers/one/clients", "Idempotency-Key: k1\r\n");
+    let first = stand.ask_with("POST", path, key, r#"{"clientName":"a"}"#).await;
+    let again = stand.ask_with("POST", path, key, r#"{"clientName":"a"}"#).await;
+    assert_eq!((first.status, again.status), (201, 201), "{}", again.body);
+    assert_eq!((first.json(), again.field("idempotency-replayed")), (again.json(), Some("true")));
+    assert_eq!(stand.one.clients.lock().len(), 1);
+    assert_eq!(stand.ask_with("POST", path, key, r#"{"clientName":"b"}"#).await.status, 422);
+    let record = stand.engine.store().unwrap();
+    let kept: Vec<(Vec<u8>, Value)> =
+        record.view().unwrap().rows(&crate::store::record::Table::new("management.idempotency"), &[], 10).unwrap();
+    assert!(kept.len() == 1 && !format!("{kept:?}").contains("s3cret"), "sealed: {kept:?}");
+    // Nothing was done: it may be sent again.
+    *stand.one.mood.lock() = Some(Error::Unreachable("gone".into()));
+    let key = "Idempotency-Key: k2\r\n";
+    let failed = stand.ask_with("POST", path, key, r#"{"clientName":"c"}"#).await;
+    assert_eq!((failed.status, failed.field("retry-after")), (503, Some("5")));
+    *stand.one.mood.lock() = None;
+    assert_eq!(stand.ask_with("POST", path, key, r#"{"clientName":"c"}"#).await.status, 201);
+    let bad = stand.ask_with("POST", path, "Idempotency-Key: \r\n", "{}").await;
+    assert_eq!((bad.status, &bad.json()["field"]), (400, &json!("idempotency-key")));
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_and_does_nothing() {
+    let stand = Stand::start().await;
+    let plan = stand.ask("POST", "/v1/key-managers/one/clients?dry_run=true", r#"{"clientId":"a"}"#).await;
+    assert_eq!((plan.status, &plan.json()["operation"]), (200, &json!("createApplication")), "{}", plan.body);
+    assert!(stand.one.clients.lock().is_empty());
+    assert_eq!(stand.ask("GET", "/v1/audit", "").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_providers_refusals_have_their_statuses() {
+    let stand = Stand::start().await;
+    let refused = |status| Error::Refused { status, detail: "their own words".into() };
+    for (error, status) in [
+        (refused(400), 400),
+        (refused(409), 409),
+        (refused(422), 422),
+        (refused(401), 502),
+        (refused(500), 502),
+        (Error::Credentials("no".into()), 502),
+        (Error::Answer("odd".into()), 502),
+        (Error::Unreachable("gone".into()), 503),
+        (Error::TimedOut("late".into()), 504),
+        (Error::HalfDone { what: "a".into(), left: "b".into() }, 502),
+        (Error::Record("full".into()), 503),
+    ] {
+        *stand.one.mood.lock() = Some(error.clone());
+        let answer = stand.ask("POST", "/v1/key-managers/one/scopes", r#"{"key":"a"}"#).await;
+        assert_eq!(answer.status, status, "{error}");
+        assert_eq!(answer.json()["detail"], error.to_string());
+    }
+    let pending = stand.ask("GET", "/v1/key-managers/one/pending?limit=1", "").await.json();
+    assert_eq!(pending["items"][0]["operation"], "none", "{pending}");
+    assert!(pending["cursor"].is_string(), "a time-out and a half: {pending}");
+    let id = &pending["items"][0]["id"];
+    assert_eq!(stand.ask("DELETE", &format!("/v1/key-managers/one/pending/{id}"), "").await.status, 204);
+    assert_eq!(stand.ask("DELETE", &format!("/v1/key-managers/one/pending/{id}"), "").await.status, 404);
+}
+
+#[tokio::test]
+async fn all_key_managers_are_told_and_each_outcome_is_listed() {
+    let stand = Stand::start().await;
+    let done = stand.ask("POST", "/v1/scopes", r#"{"key":"a"}"#).await;
+    assert_eq!(done.status, 200, "{}", done.body);
+    *stand.two.mood.lock() = Some(Error::Unreachable("gone".into()));
+    let waits = stand.ask("PUT", "/v1/scopes/a", r#"{"name":"A"}"#).await;
+    let outcomes = &waits.json()["outcomes"];
+    assert_eq!(
+        (waits.status, &outcomes[0]["outcome"], &outcomes[1]["outcome"]),
+        (202, &json!("done"), &json!("pending"))
+    );
+    let waiting = stand.ask("GET", "/v1/key-managers/two/pending", "").await.json();
+    assert_eq!(waiting["items"][0]["subject"], "a");
+    let read = stand.ask("GET", "/v1/scopes/a", "").await.json();
+    assert_eq!(
+        (&read["outcomes"][0]["result"]["name"], &read["outcomes"][1]["outcome"]),
+        (&json!("A"), &json!("failed"))
+    );
+    *stand.two.mood.lock() = None;
+    let api = r#"{"apiId":"orders","uris":["/orders"]}"#;
+    assert_eq!(stand.ask("POST", "/v1/resources", api).await.status, 200);
+    assert_eq!(stand.ask("PUT", "/v1/resources/orders/scopes", r#"{"scopes":["a"]}"#).await.status, 200);
+    assert_eq!(stand.two.resources.lock()["orders"].scopes, ["a"]);
+    assert_eq!(stand.ask("DELETE", "/v1/resources/orders/scopes", "").await.status, 200);
+    assert!(stand.one.resources.lock()["orders"].scopes.is_empty());
+    let nowhere = stand.ask("DELETE", "/v1/scopes/never", "").await;
+    assert_eq!(nowhere.status, 502, "{}", nowhere.body);
+}
+
+#[tokio::test]
+async fn scopes_and_resources_are_kept_in_step_with_their_provider() {
+    let stand = Stand::start().await;
+    let scopes = "/v1/key-managers/one/scopes";
+    for key in ["a", "b", "c"] {
+        assert_eq!(stand.ask("POST", scopes, &format!(r#"{{"key":"{key}"}}"#)).await.status, 201);
+    }
+    assert_eq!(stand.ask("POST", scopes, r#"{"key":"a"}"#).await.status, 409);
+    let page = stand.ask("GET", &format!("{scopes}?limit=2"), "").await.json();
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["cursor"]), (2, &json!("b")));
+    let rest = stand.ask("GET", &format!("{scopes}?cursor=b"), "").await.json();
+    assert_eq!((&rest["items"][0]["key"], rest.get("cursor")), (&json!("c"), None));
+    assert_eq!(stand.ask("HEAD", &format!("{scopes}/a"), "").await.status, 200);
+    assert_eq!(stand.ask("HEAD", &format!("{scopes}/z"), "").await.status, 404);
+    let lacking = stand.ask("POST", &format!("{scopes}/validate"), r#"{"scopes":[{"key":"a"},{"key":"z"}]}"#).await;
+    assert!(lacking.status == 400 && lacking.body.contains(" z"), "{}", lacking.body);
+    assert_eq!(stand.ask("PUT", &format!("{scopes}/a"), r#"{"key":"b"}"#).await.status, 400);
+    let api = stand.ask("POST", "/v1/key-managers/one/resources", r#"{"apiId":"x/y","uris":["/a"]}"#).await;
+    assert_eq!(api.status, 201, "{}", api.body);
+    let path = "/v1/key-managers/one/resources/x%2Fy";
+    assert_eq!(stand.ask("PUT", path, r#"{"uris":["/b"]}"#).await.json()["uris"], json!(["/b"]));
+    assert_eq!(
+        stand.ask("PATCH", &format!("{path}/scopes"), r#"{"scopes":["b"]}"#).await.json()["scopes"],
+        json!(["b"])
+    );
+    assert_eq!(stand.ask("DELETE", &format!("{path}/scopes"), r#"{"scopes":["b"]}"#).await.status, 204);
+    assert_eq!(stand.ask("DELETE", path, "").await.status, 204);
+    assert_eq!(stand.ask("DELETE", path, "").await.status, 404);
+}
+
+#[tokio::test]
+async fn revocations_are_listed_and_no_token_is_kept() {
+    let stand = Stand::start().await;
+    let body = r#"{"kind":"token","value":"t0ken","issuer":"https://one.example"}"#;
+    let made = stand.ask("POST", "/v1/revocations", body).await;
+    assert_eq!((made.status, made.json()["value"].as_str().map(str::len)), (201, Some(64)), "{}", made.body);
+    let client = r#"{"kind":"client","value":"c","issuer":"https://one.example","before":5}"#;
+    assert_eq!(stand.ask("POST", "/v1/revocations", client).await.json()["before"], 5);
+    let page = stand.ask("GET", "/v1/revocations?limit=1", "").await.json();
+    let rest =
+        stand.ask("GET", &format!("/v1/revocations?cursor={}", page["cursor"].as_str().unwrap()), "").await.json();
+    assert_eq!((&page["items"][0]["kind"], &rest["items"][0]["kind"]), (&json!("client"), &json!("token")));
+    assert!(!stand.ask("GET", "/v1/audit", "").await.body.contains("t0ken"));
+}
+
+#[tokio::test]
+async fn without_a_store_it_reads_and_answers_501_to_changes() {
+    let stand = Stand::with(None).await;
+    assert_eq!(stand.ask("GET", "/v1/key-managers/one/scopes", "").await.status, 200);
+    for (path, body) in [
+        ("/v1/key-managers/one/clients", "{}"),
+        ("/v1/scopes", r#"{"key":"a"}"#),
+        ("/v1/revocations", r#"{"kind":"jti","value":"x","issuer":"y"}"#),
+    ] {
+        let answer = stand.ask_with("POST", path, "Idempotency-Key: k\r\n", body).await;
+        assert!(answer.status == 501 && answer.body.contains("[store]"), "{path}: {}", answer.body);
+    }
+    assert!(stand.one.clients.lock().is_empty());
+}
+
+#[tokio::test]
+async fn the_documents_are_there_for_everyone_and_load_nothing_from_elsewhere() {
+    let stand = Stand::start().await;
+    let api = stand.raw("GET", "/openapi.json", "", "").await;
+    assert_eq!((api.status, &api.json()["openapi"]), (200, &json!("3.1.0")));
+    let page = stand.raw("GET", "/docs", "", "").await;
+    assert!(
+        page.status == 200 && page.field("content-security-policy").is_some_and(|it| it.contains("default-src 'none'"))
+    );
+    for part in ["/docs/docs.js", "/docs/docs.css"] {
+        let part = stand.raw("GET", part, "", "").await;
+        assert!(part.status == 200 && !part.body.contains("http"), "{}", part.body);
+    }
+    assert!(page.body.contains("/docs/docs.js") && !page.body.contains("http"));
+}
+
+#[tokio::test]
+async fn the_bootstrap_key_is_of_no_use_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (access, key) = access(folder.path(), &Arc::new(Clock::new()), Arc::default());
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}")).unwrap());
+    for (address, may) in [
+        (Some("127.0.0.1"), true),
+        (Some("::1"), true),
+        (Some("::ffff:127.0.0.1"), true),
+        (None, true),
+        (Some("192.0.2.1"), false),
+        (Some("2001:db8::1"), false),
+    ] {
+        let peer = Peer { address: address.map(|address| address.parse().unwrap()), certificate: None };
+        assert_eq!(access.admit(&headers, Some(&peer)).await.is_ok(), may, "{address:?}");
+    }
+    assert!(access.admit(&headers, None).await.is_err(), "nobody knows who it is");
+}
+
+#[tokio::test]
+async fn many_callers_share_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = crate::store::record::Record::open(&folder.path().join("r.redb")).unwrap();
+    let stand = Arc::new(Stand::with(Some(record)).await);
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..64 {
+        let stand = Arc::clone(&stand);
+        callers.spawn(async move {
+            let body = format!(r#"{{"clientId":"c{caller}","applicationUUID":"u{caller}"}}"#);
+            stand.ask("POST", "/v1/key-managers/one/clients", &body).await.status
+        });
+    }
+    assert!(callers.join_all().await.into_iter().all(|status| status == 201));
+    assert_eq!(stand.engine.audit(0, 100).unwrap().len(), 64);
+}
