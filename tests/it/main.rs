@@ -31,4 +31,5 @@ mod streams;
 mod support;
 mod tables;
 mod throttle;
+mod tls;
 mod tokens;
