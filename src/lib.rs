@@ -8,9 +8,9 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
+//! | 5 assembly | [`app`] [`cli`] [`config`] [`health`] [`quickstart`] | read the settings, build every part once, bind, reload, drain; what the commands say |
 //! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
-//! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
+//! | 3 engines | [`authz`] [`authserver`] [`keymanager`] | the verdict; the embedded OAuth provider; what is asked of any provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
 //! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
 //! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
