@@ -8,7 +8,7 @@
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
-//! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
+//! | 5 assembly | [`app`] [`cli`] [`config`] [`health`] [`quickstart`] | read the settings, build every part once, bind, reload, drain; what the commands say |
 //! | 4 doors, feeders | [`proxy`] [`management`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
 //! | 3 engines | [`authz`] [`keymanager`] [`authserver`] | the verdict; the operations of Key Managers; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |

@@ -15,7 +15,7 @@ pub use explain::{ExplainError, Question};
 
 use crate::{
     authserver::{self, Provider},
-    authz::Authorizer,
+    authz::{Authorizer, Step},
     config::{Settings, TableFiles, TableFindings},
     connectors, keymanager,
     net::{Address, Clock, Now, client::Client, tls},
@@ -159,6 +159,7 @@ impl App {
             return Err(problems);
         }
         metrics.set_api_count(tables.apis.len());
+        Step::ALL.into_iter().for_each(|step| metrics.declare_step(step as usize, step.label()));
         limit_tokens(&tokens, &settings);
         let authorizer = Arc::new(Authorizer {
             store: Arc::new(Store::with_revocations(tables, revocations)),

@@ -256,7 +256,7 @@ fn problems(settings: &KeyManagerSettings, field: &str) -> Vec<Problem> {
         None => problem("listen", "is needed by the embedded provider"),
         Some(Err(form)) => problem("listen", form),
         Some(Ok(address)) if !address.is_local() && !settings.allow_remote => {
-            problem("listen", "is no loopback address; allow_remote = true allows it");
+            problem("listen", "must be a loopback address, unless allow_remote = true");
         }
         Some(Ok(_)) => {}
     }

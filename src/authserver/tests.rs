@@ -226,7 +226,7 @@ fn every_mistake_is_named() {
     for (change, expected) in [
         (json!({ "listen": null }), vec!["listen: is needed"]),
         (json!({ "listen": "here" }), vec!["listen: an address is"]),
-        (json!({ "listen": "0.0.0.0:0" }), vec!["listen: is no loopback address"]),
+        (json!({ "listen": "0.0.0.0:0" }), vec!["listen: must be a loopback address"]),
         (json!({ "listen": "0.0.0.0:0", "allow_remote": true }), vec![]),
         (json!({ "listen": "unix:/run/as.sock" }), vec![]),
         (json!({ "issuer": "http://127.0.0.1:9000/as" }), vec!["issuer: must be"]),

@@ -20,6 +20,19 @@ pub enum Step {
 }
 
 impl Step {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Path,
+        Self::Resolve,
+        Self::Credential,
+        Self::Authenticate,
+        Self::Revocation,
+        Self::Subscription,
+        Self::Scope,
+        Self::Throttle,
+        Self::Grant,
+    ];
+
     /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {

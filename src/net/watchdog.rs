@@ -231,11 +231,17 @@ fn reason(error: &hyper::Error, connection: &Connection) -> Option<ConnectionErr
     if error.is_parse() {
         return Some(ConnectionError::Parse);
     }
-    // Our side gave up on an answer whose upstream broke off, or the client had nothing left to ask.
-    if error.is_user() || error.is_canceled() || error.is_shutdown() || connection.doing().0 == Doing::Idle {
+    // Our side gave up on an answer whose upstream broke off.
+    if error.is_user() || error.is_canceled() || error.is_shutdown() {
         return None;
     }
-    if error.is_incomplete_message() || error.is_body_write_aborted() || is_io(error) {
+    let broken_off = error.is_incomplete_message() || error.is_body_write_aborted() || is_io(error);
+    // A client that has nothing left to ask may go as it likes. What is no HTTP/2 is that between requests, too.
+    let gone = broken_off || error.is_timeout() || !connection.is_opaque();
+    if gone && connection.doing().0 == Doing::Idle {
+        return None;
+    }
+    if broken_off {
         return Some(ConnectionError::Reset);
     }
     Some(if connection.is_opaque() { ConnectionError::Http2 } else { ConnectionError::Other })

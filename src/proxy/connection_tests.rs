@@ -95,6 +95,28 @@ async fn what_is_no_http_is_counted() {
 }
 
 #[tokio::test]
+async fn what_is_no_http2_is_counted_and_who_takes_leave_is_not() {
+    let upstream = echo().await;
+    let gate = Gate::before(&upstream);
+    let (goodbye, no_frame) = (b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0", b"");
+    let data_of_no_stream = b"\0\0\x01\0\0\0\0\0\0x";
+    let larger_than_any = b"\xff\xff\xff\0\0\0\0\0\x01";
+    let no_fields = b"\0\0\x02\x01\x04\0\0\0\x01\xff\xff";
+    for (frame, errors) in
+        [(&goodbye[..], 0), (no_frame, 0), (data_of_no_stream, 1), (larger_than_any, 2), (no_fields, 3), (goodbye, 3)]
+    {
+        let mut client = gate.connect().await;
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        let all = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], frame].concat();
+        client.write_all(&all).await.unwrap();
+        client.shutdown().await.unwrap();
+        let _ = within(client.read_to_end(&mut Vec::new())).await;
+        let text = gate.shared.metrics.render();
+        assert!(text.contains(&format!("_errors_total{{reason=\"http2\"}} {errors}\n")), "{frame:?} {text}");
+    }
+}
+
+#[tokio::test]
 async fn draining_answers_everything_and_says_so() {
     let go_on = Arc::new(Notify::new());
     let waiting = go_on.clone();

@@ -193,6 +193,14 @@ impl Metrics {
         }
     }
 
+    /// Shows a step before its first sample: only the engine knows what the steps are.
+    pub fn declare_step(&self, index: usize, label: &'static str) {
+        let step = self.step_duration.with_label_values(&[label]);
+        if let Some(place) = self.steps.get(index) {
+            place.get_or_init(|| step);
+        }
+    }
+
     /// Tells how many APIs there are, before their first request is counted. Above [`MAX_NAMED_APIS`]
     /// the label `api` stays empty, which to Prometheus is the same as a label left out: what matters
     /// then is in the access log. Series counted before keep their names.

@@ -1,11 +1,14 @@
 # Questions to the gate at port `gate`, and what is expected of its answers; the last one's head and body lie in `work`.
 # shellcheck shell=bash disable=SC2154
 
+# What further curl is given for each question.
+extra=()
+
 # ask METHOD PATH [TOKEN]: leaves `status`, and head and body in files.
 ask() {
   local bearer=()
   [[ -z ${3:-} ]] || bearer=(-H "Authorization: Bearer $3")
-  status=$(curl -s -m 20 -o "$work/body" -D "$work/head" -w '%{http_code}' -X "$1" "${bearer[@]}" "http://127.0.0.1:$gate$2") || true
+  status=$(curl -s -m 20 -o "$work/body" -D "$work/head" -w '%{http_code}' -X "$1" "${bearer[@]}" "${extra[@]}" "http://127.0.0.1:$gate$2") || true
 }
 
 # expect NAME STATUS METHOD PATH [TOKEN]

@@ -63,7 +63,7 @@ const numbers = Array.from({ length: newest - oldest + 1 }, (_, n) => newest - n
 
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: [
-    ...['shop-web', 'stranger', 'blocked', 'thrifty', 'tollgate'].map((name) => client(name)),
+    ...['shop-web', 'stranger', 'blocked', 'waiting', 'thrifty', 'tollgate'].map((name) => client(name)),
     client('tollgate-post', { token_endpoint_auth_method: 'client_secret_post' }),
     client('tollgate-key', {
       client_secret: undefined,

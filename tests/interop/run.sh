@@ -90,7 +90,7 @@ timed() {
 
 # Everything with tokens of oidc-provider.
 real_tokens() {
-  read -r gate admin provider upstream slow nobody prometheus < <(free_ports 7)
+  read -r gate admin provider upstream slow nobody mute prometheus < <(free_ports 8)
   parts && start_all || return 0
   passes
   refusals
@@ -139,7 +139,7 @@ start_provider() {
 
 start_gate() {
   fill "$here/tollgate.toml" "$work/tollgate.toml" "GATE=$gate" "ADMIN=$admin" "PROVIDER=$provider" \
-    "UPSTREAM=$upstream" "SLOW=$slow" "NOBODY=$nobody"
+    "UPSTREAM=$upstream" "SLOW=$slow" "NOBODY=$nobody" "MUTE=$mute"
   start "$work/tollgate.log" "$binary" serve --config "$work/tollgate.toml"
   gate_pid=$started
   await 20 curl -sf "http://127.0.0.1:$admin/readyz"
@@ -197,10 +197,41 @@ refusals() {
   refused "a blocked subscription is 401 900907" 401 900907 GET /orders/v1/items/1 "$(token blocked)"
   refused "an unknown API is 404" 404 404 GET /nowhere "$good"
   refused "an unknown verb is 403 900906" 403 900906 DELETE /orders/v1/items/1 "$good"
+  refused "an unknown template is 403 900906" 403 900906 GET /orders/v1/nothing "$good"
+  refused "a subscription on hold is 401 900909" 401 900909 GET /orders/v1/items/1 "$(token waiting)"
+  refused "an audience that the API lacks is 403 900914" 403 900914 GET /special/x "$good"
+  refused "an encoded slash is 400" 400 400 GET /orders/v1/items/a%2Fb "$good"
   refused "a dead upstream is 502 101503" 502 101503 GET /dead/x "$good"
+  mute_upstream "$good"
+  odd_requests "$good"
   tier_exceeded
   sleep 4
   refused "an expired token is 401 900901, cached or not" 401 900901 GET /orders/v1/items/1 "$short"
+}
+
+# mute_upstream TOKEN: it takes connections, and never answers.
+mute_upstream() {
+  start "$work/mute.log" python3 -c 'import socket, sys, time
+held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(600)' "$mute"
+  local pid=$started
+  await 10 listens "$mute"
+  refused "an upstream that does not answer is 504 101504" 504 101504 GET /mute/x "$1"
+  stop "$pid"
+}
+
+# odd_requests TOKEN: what is refused for its form, however good its token.
+odd_requests() {
+  extra=(-H "Authorization: Bearer $1")
+  refused "two credentials are 400" 400 400 GET /orders/v1/items/1 "$1"
+  says "two credentials: invalid_request" head '^www-authenticate: .*error="invalid_request"'
+  head -c 100000 /dev/zero | tr '\0' x >"$work/large"
+  extra=(--data-binary "@$work/large")
+  refused "a body beyond max_body is 413" 413 413 POST /orders/v1/items "$1"
+  extra=(-H "X-Large: $(<"$work/large")")
+  expect "a head beyond max_header_bytes is 431" 431 GET /orders/v1/items/1 "$1"
+  extra=()
+  refused "a target beyond max_uri is 414" 414 414 GET "/orders/v1/items/1?$(head -c 9000 "$work/large")" "$1"
 }
 
 tier_exceeded() {

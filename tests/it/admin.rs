@@ -1,6 +1,6 @@
 //! The admin door: metrics, liveness, readiness, and nothing else.
 
-use crate::support::{Form, Request, Via, block_on, world};
+use crate::support::{Config, Form, Gate, Idp, Request, Via, block_on, world};
 
 #[test]
 fn only_its_own_paths() {
@@ -71,6 +71,32 @@ fn metrics_are_named_counted_and_bounded() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
     }
     assert!(text.contains("api=\"_none\""), "requests without an API are counted");
+}
+
+#[test]
+fn what_nobody_has_done_yet_is_0_and_not_absent() {
+    let (idp, steps) = (
+        Idp::start(),
+        ["path", "resolve", "credential", "authenticate", "revocation", "subscription", "scope", "throttle", "grant"],
+    );
+    let gate = Gate::start(|ports| Config::orders(&idp, "echo:").text(ports));
+    let text = gate.metrics();
+    let at_0 = |series: &str| text.lines().any(|line| line.strip_prefix(series) == Some(" 0"));
+    for step in steps {
+        assert!(at_0(&format!("tollgate_step_duration_seconds_count{{step=\"{step}\"}}")), "{step}");
+    }
+    assert_eq!(gate.metric("tollgate_step_duration_seconds_count", &[]), 0.0);
+    for series in [
+        "tollgate_check_duration_seconds_count",
+        "tollgate_cache_lookups_total{cache=\"tokens\",outcome=\"hit\"}",
+        "tollgate_config_reloads_total{outcome=\"failed\"}",
+        "tollgate_connection_errors_total{reason=\"parse\"}",
+        "tollgate_upstream_errors_total{reason=\"connect\"}",
+        "tollgate_jwks_fetches_total{key_manager=\"main\",outcome=\"unreachable\"}",
+        "tollgate_access_lines_dropped_total",
+    ] {
+        assert!(at_0(series), "{series}");
+    }
 }
 
 #[test]

@@ -242,6 +242,15 @@ fn health_asks_the_admin_door() {
     gate.signal("KILL");
     gate.wait_for("its end", || gate.admin("/livez").status == 0);
     assert_ne!(health(&gate).status.code(), Some(0));
+
+    let away = Idp::start();
+    away.stop();
+    let gate = Gate::launch(|ports| Config::orders(&away, "echo:").text(ports));
+    let address = format!("127.0.0.1:{}", gate.ports.admin);
+    for output in [health(&gate), run(&["health", "--address", &address])] {
+        assert_eq!(output.status.code(), Some(1), "alive, and not ready: {}", told(&output));
+        assert!(told(&output).contains("not ready: main"), "{}", told(&output));
+    }
 }
 
 #[test]

@@ -32,4 +32,5 @@ mod streams;
 mod support;
 mod tables;
 mod throttle;
+mod tls;
 mod tokens;

@@ -72,6 +72,30 @@ fn a_changed_file_is_taken_up_with_and_without_signal() {
     assert_eq!(place.status(ITEM), 200);
 }
 
+/// As the kubelet does it: the file is a link through a link to a folder, and that link is replaced.
+#[test]
+fn a_config_map_that_is_swapped_by_a_link_is_taken_up() {
+    let place = place("");
+    let (file, texts) = (place.gate.config_file(), [place.config.clone(), place.config.clone().with(&extra())]);
+    let dir = file.parent().unwrap();
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, dir.join("..link")).unwrap();
+        std::fs::rename(dir.join("..link"), dir.join(name)).unwrap();
+    };
+    for n in 0..4 {
+        let version = format!("..version-{n}");
+        std::fs::create_dir(dir.join(&version)).unwrap();
+        std::fs::write(dir.join(&version).join("tollgate.toml"), texts[n % 2].text(place.ports())).unwrap();
+        link(&version, "..data");
+        if n == 0 {
+            link("..data/tollgate.toml", "tollgate.toml");
+        }
+        let expected = [404, 200][n % 2];
+        place.gate.wait_for("the swap", || place.status("/extra/a/{m}") == expected);
+        assert_eq!(place.status(ITEM), 200);
+    }
+}
+
 #[test]
 fn a_bad_file_keeps_the_old_configuration() {
     let place = place("");

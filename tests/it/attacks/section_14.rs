@@ -16,6 +16,7 @@ pub(super) const SECTION: Section = Section {
         ("G13", "drain::every_request_whose_head_was_read_is_answered"),
         ("M01", "admin::only_its_own_paths"),
         ("M02", "log_lines_cannot_be_forged"),
+        ("M03", "every table: support::table looks for its tokens in access lines, metrics and logs of level trace"),
         ("M09", "nothing_in_a_request_is_expanded"),
     ],
     waits: &[

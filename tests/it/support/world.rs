@@ -89,7 +89,7 @@ fn config(form: Form, idps: [&Idp; 5], upstream: &Backend, sandbox: &Backend, gr
     let other = if form == Form::Problem { "wso2" } else { "problem" };
     let url = upstream.url();
     let mut rest =
-        String::from("[log]\nlevel = \"debug\"\n[identity_headers]\nclaims = { email = \"X-Auth-Email\" }\n");
+        String::from("[log]\nlevel = \"trace\"\n[identity_headers]\nclaims = { email = \"X-Auth-Email\" }\n");
     rest.push_str(&key_manager("main", idp, "audience = [\"orders-api\"]"));
     rest.push_str(&key_manager("second", second, "audience = [\"orders-api\"]"));
     let profile =
