@@ -134,9 +134,9 @@ pub(super) fn is_for_access(claims: &Object<'_>) -> Result<(), Flaw> {
 }
 
 /// Whose the token is. WSO2 says so in `aut`. Where that is absent, a token is an application's own if there is no
-/// subject, or the subject is the client (RFC 9068 section 2.2), or as Entra, Auth0 and Keycloak show it; else
-/// a user's.
-pub(super) fn kind(claims: &Object<'_>, consumer_key: Option<&str>) -> TokenKind {
+/// subject (`sub`, or the claim that is mapped to it), or the subject is the client (RFC 9068 section 2.2), or as Entra,
+/// Auth0 and Keycloak show it; else a user's.
+pub(super) fn kind(claims: &Object<'_>, subject: Option<&str>, consumer_key: Option<&str>) -> TokenKind {
     if let Some(aut) = claims.get("aut") {
         return match aut.as_text() {
             Some(text) if text.eq_ignore_ascii_case("APPLICATION") => TokenKind::Application,
@@ -148,7 +148,7 @@ pub(super) fn kind(claims: &Object<'_>, consumer_key: Option<&str>) -> TokenKind
     let own = text("idtyp").is_some_and(|kind| kind == "app")
         || text("gty").is_some_and(|grant| grant == "client-credentials")
         || text("preferred_username").is_some_and(|name| name.starts_with("service-account-"));
-    match text("sub") {
+    match subject {
         None => TokenKind::Application,
         Some(subject) if own || Some(subject) == consumer_key => TokenKind::Application,
         Some(_) => TokenKind::User,
@@ -314,7 +314,18 @@ mod tests {
             (r#"{"sub":"f1","idtyp":"user"}"#, TokenKind::User),
             (r#"{"sub":"shop@clients","gty":"client-credentials"}"#, TokenKind::Application),
         ] {
-            assert_eq!(kind(&object(claims), Some("shop")), expected, "{claims}");
+            let claims = object(claims);
+            let subject = claims.get("sub").and_then(Json::as_text);
+            assert_eq!(kind(&claims, subject, Some("shop")), expected, "{claims:?}");
+        }
+        // Another claim may be the subject.
+        for (claims, subject, expected) in [
+            ("{}", Some("ada"), TokenKind::User),
+            (r#"{"sub":"shop"}"#, Some("ada"), TokenKind::User),
+            (r#"{"sub":"ada"}"#, Some("shop"), TokenKind::Application),
+            (r#"{"sub":"ada"}"#, None, TokenKind::Application),
+        ] {
+            assert_eq!(kind(&object(claims), subject, Some("shop")), expected, "{claims} {subject:?}");
         }
     }
 }
