@@ -254,11 +254,19 @@ impl Case<'_> {
                 format!("have the provider issue it for {}", self.audience(glance)),
             ),
             Flaw::Type => (
-                format!("typ {} is no access token's", glance.typ.as_deref().unwrap_or("(none)")),
+                format!(
+                    "typ {}{} is no access token's",
+                    glance.typ.as_deref().unwrap_or("(none)"),
+                    glance.telltale.as_deref().map_or_else(String::new, |claim| format!(" with the claim {claim}"))
+                ),
                 "bring an access token (typ at+jwt), not an ID token or another kind".into(),
             ),
             Flaw::Lifetime => (
-                "lives longer than allowed".into(),
+                match (glance.issued_at, glance.expires_at) {
+                    (Some(_), Some(_)) => "lives longer than allowed",
+                    _ => "has no iat or no exp, so that nobody can tell how long it lives",
+                }
+                .into(),
                 format!(
                     "have the provider issue tokens of {} s at most, or raise max_lifetime of {manager}",
                     glance.managers.first().map_or(0, |wants| wants.max_lifetime_s)
@@ -269,10 +277,7 @@ impl Case<'_> {
             }
             Flaw::Revoked => ("revoked".into(), "bring a token issued since".into()),
             Flaw::Inactive => ("the provider says that it is not active".into(), "bring a fresh token".into()),
-            Flaw::Claim => (
-                format!("a claim is not as {manager} asks (required_claims, token_match, or a kind of token)"),
-                format!("compare the token's claims with what {manager} requires"),
-            ),
+            Flaw::Claim => unmet(&manager, glance),
             Flaw::Encrypted => (
                 "encrypted, and no decryption_keys open it".into(),
                 "give its key manager the key, or bring a token that is only signed".into(),
@@ -317,6 +322,23 @@ impl Case<'_> {
         let all: Vec<&str> = glance.managers.iter().flat_map(|wants| &wants.audience).map(String::as_str).collect();
         all.join(" or ")
     }
+}
+
+/// Claims that are not as a key manager asks.
+fn unmet(manager: &str, glance: &Glance) -> (String, String) {
+    let mut names: Vec<&str> =
+        glance.managers.iter().flat_map(|wants| &wants.unmet).map(String::as_str).take(MOST_NAMED).collect();
+    names.dedup();
+    let which = match names.as_slice() {
+        // What the provider has said of an opaque token is not at hand.
+        [] => "a claim is".to_owned(),
+        [one] => format!("the claim {one} is"),
+        all => format!("the claims {} are", all.join(", ")),
+    };
+    (
+        format!("{which} not as {manager} asks (required_claims, token_match)"),
+        format!("bring a token that has what {manager} requires, or change its required_claims or token_match"),
+    )
 }
 
 fn throttled_at(level: Level, burst: bool, usage: &Usage) -> (String, String) {

@@ -270,25 +270,38 @@ impl Keys {
         Ok(Self { ring: ArcSwap::from_pointee(ring), turning: Mutex::new(()) })
     }
 
-    /// The key to sign with; the next one, once the present one has signed for `rotation` seconds.
+    /// The key to sign with; the next one, once the present one has signed for `rotation` seconds. Old keys go once
+    /// nothing that they signed is alive.
     fn current(&self, now: u64, rotation: u64) -> Result<Arc<SigningKey>, SigningError> {
         let ring = self.ring.load();
-        if now < ring.since.saturating_add(rotation) {
+        if ring.is_settled(now, rotation) {
             return Ok(Arc::clone(&ring.current));
         }
         let _one_at_a_time = self.turning.lock();
         let ring = self.ring.load();
-        if now >= ring.since.saturating_add(rotation) {
-            let mut old: Vec<_> = ring.old.iter().filter(|(_, until)| *until >= now).cloned().collect();
-            old.insert(0, (Arc::clone(&ring.current), now.saturating_add(STAYS_S)));
-            let next = Arc::new(SigningKey::generate()?.0);
-            self.ring.store(Arc::new(Ring::of(next, Arc::clone(&ring.next), now, old)));
+        if !ring.is_settled(now, rotation) {
+            self.ring.store(Arc::new(ring.turned(now, rotation)?));
         }
         Ok(Arc::clone(&self.ring.load().current))
     }
 }
 
 impl Ring {
+    /// Whether there is nothing to turn, and nothing to take away.
+    fn is_settled(&self, now: u64, rotation: u64) -> bool {
+        now < self.since.saturating_add(rotation) && self.old.iter().all(|(_, until)| *until >= now)
+    }
+
+    /// The keys as they are to be from now on.
+    fn turned(&self, now: u64, rotation: u64) -> Result<Self, SigningError> {
+        let mut old: Vec<_> = self.old.iter().filter(|(_, until)| *until >= now).cloned().collect();
+        if now < self.since.saturating_add(rotation) {
+            return Ok(Self::of(Arc::clone(&self.next), Arc::clone(&self.current), self.since, old));
+        }
+        old.insert(0, (Arc::clone(&self.current), now.saturating_add(STAYS_S)));
+        Ok(Self::of(Arc::new(SigningKey::generate()?.0), Arc::clone(&self.next), now, old))
+    }
+
     fn of(next: Arc<SigningKey>, current: Arc<SigningKey>, since: u64, old: Vec<(Arc<SigningKey>, u64)>) -> Self {
         let all = [&current, &next].into_iter().chain(old.iter().map(|(key, _)| key));
         let jwks = json!({ "keys": all.map(|key| key.public()).collect::<Vec<_>>() }).to_string().into();
@@ -330,6 +343,18 @@ mod tests {
         keys.current(2201, 600).expect("a key");
         assert!(!ids(&keys).iter().any(|id| id == first.id()), "its last assertion has expired");
         assert!(ids(&keys).iter().any(|id| id == second.id()));
+    }
+
+    #[test]
+    fn an_old_key_does_not_stay_as_long_as_the_new_one_signs() {
+        let keys = Keys::new(1000).expect("random numbers");
+        let first = keys.current(1000, 86_400).expect("a key");
+        let second = keys.current(90_000, 86_400).expect("a key");
+        keys.current(90_600, 86_400).expect("a key");
+        assert!(ids(&keys).iter().any(|id| id == first.id()) && ids(&keys).len() == 3);
+        let still = keys.current(90_601, 86_400).expect("a key");
+        assert_eq!(still.id(), second.id(), "nothing has turned");
+        assert!(!ids(&keys).iter().any(|id| id == first.id()) && ids(&keys).len() == 2);
     }
 
     #[test]

@@ -79,14 +79,16 @@ pub(super) fn judge(
     }
     conditions::is_for_access(claims)?;
     conditions::required(claims, &rules.settings)?;
-    let subject = match subject(claims, rules)? {
-        None if bearer.introspected => optional_text(claims, "username")?,
-        subject => subject,
-    };
     let consumer_key = consumer_key(claims, rules);
+    let told = subject(claims, rules)?;
+    let kind = conditions::kind(claims, told, consumer_key);
+    let subject = match told {
+        None if bearer.introspected => optional_text(claims, "username")?,
+        told => told,
+    };
     // Who has a name of their own is a user, though the answer has no `sub`.
     let named = bearer.introspected && subject.is_some() && subject != consumer_key;
-    let kind = match conditions::kind(claims, consumer_key) {
+    let kind = match kind {
         TokenKind::Application if named && !claims.has("sub") && !claims.has("aut") => TokenKind::User,
         kind => kind,
     };

@@ -39,17 +39,27 @@ impl Patterns {
 
     /// Whether every one of the claims is a text that its pattern matches whole.
     pub(super) fn all_match(&self, claims: &Object<'_>) -> bool {
-        let matches = |(claim, pattern): &(Box<str>, Regex)| {
+        self.unmatched(claims).next().is_none()
+    }
+
+    /// Names of the claims that their patterns do not match.
+    pub(super) fn unmatched(&self, claims: &Object<'_>) -> impl Iterator<Item = &str> {
+        let matches = |claim: &str, pattern: &Regex| {
             claims.at(claim).and_then(Json::as_text).is_some_and(|text| pattern.is_match(text))
         };
-        self.0.iter().all(matches)
+        self.0.iter().filter(move |(claim, pattern)| !matches(claim, pattern)).map(|(claim, _)| &**claim)
     }
 }
 
 /// The claims that the settings require.
 pub(super) fn required(claims: &Object<'_>, settings: &KeyManagerSettings) -> Result<(), Flaw> {
-    let holds = |(name, rule): (&String, &ClaimRule)| claims.at(name).is_some_and(|value| accepts(rule, value));
-    if settings.required_claims.iter().all(holds) { Ok(()) } else { Err(Flaw::Claim) }
+    if unmet(claims, settings).next().is_none() { Ok(()) } else { Err(Flaw::Claim) }
+}
+
+/// Names of the required claims that are not as they must be.
+pub(super) fn unmet<'s>(claims: &Object<'_>, settings: &'s KeyManagerSettings) -> impl Iterator<Item = &'s str> {
+    let holds = |name: &str, rule: &ClaimRule| claims.at(name).is_some_and(|value| accepts(rule, value));
+    settings.required_claims.iter().filter(move |(name, rule)| !holds(name, rule)).map(|(name, _)| name.as_str())
 }
 
 /// A list in the token counts by its members, each compared whole.
@@ -121,22 +131,27 @@ pub(super) fn source(settings: &KeyManagerSettings, local: &str) -> Option<Box<s
 /// token (OpenID Connect Core section 3.3.2.11), a security event (RFC 8417), and what WSO2 and Keycloak name so
 /// in a claim.
 pub(super) fn is_for_access(claims: &Object<'_>) -> Result<(), Flaw> {
+    if telltale(claims).is_some() { Err(Flaw::Type) } else { Ok(()) }
+}
+
+/// The claim by which it is another kind of token.
+pub(super) fn telltale<'c>(claims: &'c Object<'_>) -> Option<&'c str> {
     let says = |value: &Json<'_>, others: &[&str]| {
         value.as_text().is_some_and(|text| others.iter().any(|other| other.eq_ignore_ascii_case(text)))
     };
-    let other = |(name, value): (&str, &Json<'_>)| match name {
+    let other = |(name, value): &(&str, &Json<'_>)| match *name {
         "at_hash" | "c_hash" | "s_hash" | "events" => true,
         "typ" => says(value, &["ID", "Refresh", "Offline", "Logout"]),
         "token_type" => says(value, &["refresh_token", "Refresh"]),
         _ => false,
     };
-    if claims.members().any(other) { Err(Flaw::Type) } else { Ok(()) }
+    claims.members().find(other).map(|(name, _)| name)
 }
 
 /// Whose the token is. WSO2 says so in `aut`. Where that is absent, a token is an application's own if there is no
-/// subject, or the subject is the client (RFC 9068 section 2.2), or as Entra, Auth0 and Keycloak show it; else
-/// a user's.
-pub(super) fn kind(claims: &Object<'_>, consumer_key: Option<&str>) -> TokenKind {
+/// subject (`sub`, or the claim that is mapped to it), or the subject is the client (RFC 9068 section 2.2), or as Entra,
+/// Auth0 and Keycloak show it; else a user's.
+pub(super) fn kind(claims: &Object<'_>, subject: Option<&str>, consumer_key: Option<&str>) -> TokenKind {
     if let Some(aut) = claims.get("aut") {
         return match aut.as_text() {
             Some(text) if text.eq_ignore_ascii_case("APPLICATION") => TokenKind::Application,
@@ -148,7 +163,7 @@ pub(super) fn kind(claims: &Object<'_>, consumer_key: Option<&str>) -> TokenKind
     let own = text("idtyp").is_some_and(|kind| kind == "app")
         || text("gty").is_some_and(|grant| grant == "client-credentials")
         || text("preferred_username").is_some_and(|name| name.starts_with("service-account-"));
-    match text("sub") {
+    match subject {
         None => TokenKind::Application,
         Some(subject) if own || Some(subject) == consumer_key => TokenKind::Application,
         Some(_) => TokenKind::User,
@@ -314,7 +329,18 @@ mod tests {
             (r#"{"sub":"f1","idtyp":"user"}"#, TokenKind::User),
             (r#"{"sub":"shop@clients","gty":"client-credentials"}"#, TokenKind::Application),
         ] {
-            assert_eq!(kind(&object(claims), Some("shop")), expected, "{claims}");
+            let claims = object(claims);
+            let subject = claims.get("sub").and_then(Json::as_text);
+            assert_eq!(kind(&claims, subject, Some("shop")), expected, "{claims:?}");
+        }
+        // Another claim may be the subject.
+        for (claims, subject, expected) in [
+            ("{}", Some("ada"), TokenKind::User),
+            (r#"{"sub":"shop"}"#, Some("ada"), TokenKind::User),
+            (r#"{"sub":"ada"}"#, Some("shop"), TokenKind::Application),
+            (r#"{"sub":"ada"}"#, None, TokenKind::Application),
+        ] {
+            assert_eq!(kind(&object(claims), subject, Some("shop")), expected, "{claims} {subject:?}");
         }
     }
 }

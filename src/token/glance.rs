@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{
     Authenticator, Flaw, Issuer,
     claims::audience,
+    conditions,
     jose::Compact,
     json::{Json, Object},
 };
@@ -24,6 +25,8 @@ pub struct Glance {
     pub key_id: Option<String>,
     /// `typ` of its header.
     pub typ: Option<String>,
+    /// The claim by which it is another kind of token than an access token.
+    pub telltale: Option<String>,
     /// `iss`
     pub issuer: Option<String>,
     /// `aud`
@@ -63,6 +66,8 @@ pub struct Wants {
     pub algorithms: Vec<String>,
     /// The longest life that it lets a token have, in seconds; 0 for any.
     pub max_lifetime_s: u64,
+    /// Names of the claims that are not as `required_claims` and `token_match` ask.
+    pub unmet: Vec<String>,
 }
 
 impl Authenticator {
@@ -89,7 +94,8 @@ impl Authenticator {
             expires_at: seconds(&claims, "exp"),
             not_before: seconds(&claims, "nbf"),
             issued_at: seconds(&claims, "iat"),
-            managers: managers.issuers().iter().filter(of_issuer).map(|issuer| wants(issuer)).collect(),
+            telltale: conditions::telltale(&claims).map(shown),
+            managers: managers.issuers().iter().filter(of_issuer).map(|issuer| wants(issuer, &claims)).collect(),
             issuer: issuer.map(shown),
         }
     }
@@ -106,13 +112,15 @@ impl Authenticator {
     }
 }
 
-fn wants(issuer: &Issuer) -> Wants {
+fn wants(issuer: &Issuer, claims: &Object<'_>) -> Wants {
     let settings = &issuer.rules.settings;
+    let unmet = conditions::unmet(claims, settings).chain(issuer.rules.patterns.unmatched(claims));
     Wants {
         name: settings.name.clone(),
         audience: settings.audience.clone(),
         algorithms: settings.algorithms.iter().map(|algorithm| algorithm.name().to_owned()).collect(),
         max_lifetime_s: settings.max_lifetime.0.as_secs(),
+        unmet: unmet.map(str::to_owned).collect(),
     }
 }
 

@@ -354,6 +354,12 @@ async fn under_introspect_a_jwt_is_asked_about_and_not_verified() {
     let foreign = json!({ "iss": "https://evil.example.com", "exp": NOW.unix() + 300 });
     assert_eq!(flaw(ask(&tokens, &ours.token(&foreign), NOW).await), Some(Flaw::UnknownIssuer));
     assert_eq!(oracle.calls(), 3, "another's is none of its business");
+    for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "id_token"] {
+        let header = format!(r#"{{"alg":"ES256","kid":"e","typ":"{typ}"}}"#);
+        let token = ours.sign(&header, claims.to_string().as_bytes());
+        assert_eq!(flaw(ask(&tokens, &token, NOW).await), Some(Flaw::Type), "{typ}");
+    }
+    assert_eq!(oracle.calls(), 3, "nor is what says that it is no access token");
     assert_eq!(flaw(ask(&tokens, "a.b.c.d.e", NOW).await), Some(Flaw::Inactive), "a JWE is for the provider to say");
     let no_keys =
         with(vec![(changed("a", |s| s.validation = Validation::Introspect), asked(KeySource::NONE, &oracle))]);

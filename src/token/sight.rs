@@ -103,11 +103,12 @@ impl Authenticator {
         if key.is_some_and(|key| !rules.decryption.all().contains(key)) {
             return Err(Flaw::Encrypted.into());
         }
-        if rules.settings.validation == Validation::Introspect {
-            return Err(Refused::Ask(issuer, None));
-        }
+        // A provider may well call its logout token active: what a token says to be is not for it to excuse.
         if !header.is_access_token(rules.settings.typ) {
             return Err(Flaw::Type.into());
+        }
+        if rules.settings.validation == Validation::Introspect {
+            return Err(Refused::Ask(issuer, None));
         }
         if !rules.settings.algorithms.contains(&header.algorithm) {
             return Err(Flaw::Algorithm.into());

@@ -154,6 +154,33 @@ fn mapped_claims_are_known_by_their_local_names() {
     assert_eq!(fields(&token.without("upn")), ["", "", "Ada", ""]);
 }
 
+/// Whose a token is follows from the subject that it is known by.
+#[test]
+fn a_mapped_subject_tells_an_applications_token_from_a_users() {
+    let (idp, upstream) = (Idp::start(), Backend::start("production"));
+    let mut api = String::from("\n[[apis]]\nname = \"Levels\"\ncontext = \"/levels\"\nsubscription = \"none\"\n");
+    let _ = writeln!(api, "upstream = \"{}\"", upstream.url());
+    api.push_str(&resource("/app/{id}", "auth_level = \"application\""));
+    api.push_str(&resource("/user/{id}", "auth_level = \"application_user\""));
+    let gate = gate(&idp, &upstream, "claim_mappings = { upn = \"sub\" }", &api);
+    let token = Token::of(&idp, "shop-web");
+    let mut cases = Vec::new();
+    for (name, token, is_user) in [
+        ("a user without sub", token.clone().without("sub").claim("upn", "ada@corp"), true),
+        ("a user whose sub is the client", token.clone().claim("sub", "shop-web").claim("upn", "ada@corp"), true),
+        ("the client", token.clone().claim("upn", "shop-web"), false),
+        ("nobody", token, false),
+    ] {
+        let token = token.sign();
+        for (path, good) in [("app", !is_user), ("user", is_user)] {
+            let (token, target) = (token.clone(), format!("/levels/{path}/{{m}}"));
+            let expect = if good { Expect::Pass } else { Expect::WRONG_LEVEL };
+            cases.push(Case::new(format!("{name} at {path}"), expect, move || Request::get(&target).bearer(&token)));
+        }
+    }
+    check_all(&gate, &[&upstream], Form::Wso2, &cases);
+}
+
 #[test]
 fn a_resource_may_ask_for_an_applications_token_or_a_users() {
     let (idp, upstream) = (Idp::start(), Backend::start("production"));

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -23,7 +23,7 @@ impl Desk {
         let to = "upstream = \"http://127.0.0.1:3000\"";
         let bare = format!("{to}\nsubscription = \"none\"\n");
         let config = Config::orders(&desk.idp, "http://127.0.0.1:3000")
-            .with(&key_manager("second", &desk.second, "audience = [\"orders-api\"]"))
+            .with(&key_manager("second", &desk.second, SECOND))
             .with(&api("Special", "/special", None, &format!("{bare}audience = [\"special-api\"]")))
             .with(&resource("/*", ""))
             .with(&api("Second", "/second", None, &format!("{bare}key_managers = [\"second\"]")))
@@ -73,6 +73,9 @@ impl Desk {
     }
 }
 
+const SECOND: &str = "audience = [\"orders-api\"]\nrequired_claims = { tenant = \"one\", \"staff.group\" = \"ops\" }\n\
+    token_match = { kind = \"[a-z]+\" }";
+
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -102,7 +105,7 @@ fn a_granted_request_tells_every_step() {
     assert_eq!(steps, all);
     assert_eq!(json["found"]["application"], "shop-web");
     assert_eq!(json["found"]["subscription_state"], "UNBLOCKED");
-    assert_eq!(json["found"]["scopes"], serde_json::json!(["orders:read", "orders:write"]));
+    assert_eq!(json["found"]["scopes"], json!(["orders:read", "orders:write"]));
     assert!(json.get("refusal").is_none() && json.get("remedy").is_none(), "{json:#}");
 }
 
@@ -116,6 +119,11 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
     let item = "/orders/v1/items/1";
     let of = |client: &str| Some(Token::of(&desk.idp, client).sign());
     let with = |name: &str, value: Value| Some(desk.token().claim(name, value).sign());
+    let of_second = |more: Value| {
+        let token = Token::of(&desk.second, "shop-web").claim("staff", json!({ "group": "ops" }));
+        let more = more.as_object().unwrap().clone();
+        Some(more.into_iter().fold(token, |token, (name, value)| token.claim(&name, value)).sign())
+    };
     let rows: Vec<Row<'_>> = vec![
         ("/orders/v1/../x", None, "path", "bad_path", "", "dot segments"),
         ("/nowhere", None, "resolve", "no_api", "no API", "Orders:v1"),
@@ -149,6 +157,16 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
             "as its provider issued it",
         ),
         (item, Some(desk.token().header("typ", "logout+jwt").sign()), "authenticate", "typ", "logout+jwt", "at+jwt"),
+        (item, with("at_hash", "x".into()), "authenticate", "typ", "with the claim at_hash", "not an ID token"),
+        ("/second/x", of_second(json!({})), "authenticate", "claim", "the claims tenant, kind are not", "token_match"),
+        (
+            "/second/x",
+            of_second(json!({ "tenant": "two", "kind": "abc" })),
+            "authenticate",
+            "claim",
+            "the claim tenant is not as second asks",
+            "required_claims",
+        ),
         (item, Some("an-opaque-token-of-nobody".into()), "authenticate", "opaque", "nobody is asked", "client_id"),
         (item, Some("garbage-garbage.garbage-garbage.x".into()), "authenticate", "malformed", "well-formed", "whole"),
         ("/second/x", of("shop-web"), "authenticate", "key_manager_not_allowed", "main", "second"),

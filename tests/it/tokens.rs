@@ -41,11 +41,14 @@ fn a_cached_token_ends_at_exp() {
     let gate = Gate::start(|ports| config.text(ports));
     let end = now() + 3;
     let token = Token::of(&idp, "shop-web").claim("exp", end).sign();
-    let call = || block_on(gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token))).status;
-    let (first, second, before) = (call(), call(), now());
-    assert!(before >= end || (first, second) == (200, 200), "{first} {second}");
+    let call = || {
+        [Via::H1, Via::H2, Via::H1]
+            .map(|via| block_on(gate.send(via, &Request::get("/orders/v1/items/{m}").bearer(&token))).status)
+    };
+    let (statuses, before) = (call(), now());
+    assert!(before >= end || statuses == [200; 3], "{statuses:?}");
     gate.wait_for("the end of the token", || now() > end);
-    assert_eq!(call(), 401);
+    assert_eq!(call(), [401; 3]);
 }
 
 #[test]

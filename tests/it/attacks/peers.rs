@@ -4,7 +4,7 @@
 //! `tests/interop/run.sh peers` runs it, with the programs it installs, and compares with `tests/interop/peers.md`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     fmt::Write as _,
     fs,
@@ -27,9 +27,7 @@ use crate::support::{
 fn the_same_rows_before_peers() {
     let programs = Programs::find();
     let world = world(Form::Wso2);
-    let sections =
-        [section_01::SECTION, section_02::SECTION, section_06::SECTION, section_07::SECTION, section_15::SECTION];
-    let cases = sections.iter().flat_map(|section| (section.cases)(world)).collect::<Vec<_>>();
+    let cases = rows(world);
     let dir = tempfile::tempdir().unwrap();
     let idps = [&world.idp, &world.second, &world.strict];
     let envoy = programs.envoy(dir.path(), idps, &world.upstream);
@@ -58,6 +56,31 @@ fn the_same_rows_before_peers() {
     let wrong = table.rows.iter().filter(|(_, row)| !row[0].contains_key("either") && cell(&row[0]) != cell(&row[1]));
     let wrong: Vec<_> = wrong.map(|(name, _)| name).collect();
     assert!(wrong.is_empty(), "not as required: {wrong:?}");
+}
+
+/// Whoever adds a row, or takes one away, has the peers judged anew.
+#[test]
+fn the_table_of_peers_has_every_row_and_no_other() {
+    let world = world(Form::Wso2);
+    let (unsafe_keys, key_rules) = (section_01::unsafe_keys(), section_01::key_rules());
+    let cases = rows(world).into_iter().chain(unsafe_keys.1).chain(key_rules.1).map(|case| case.name);
+    let probes = identities(world).into_iter().map(|(name, ..)| name.to_owned());
+    let judged: BTreeSet<String> = cases.chain(probes).map(|name| name.trim_end().to_owned()).collect();
+    let cells = |line: &str| {
+        let (id, what) = line.strip_prefix("| ")?.split_once(" | ")?;
+        Some(format!("{id} {}", what.split(" | ").next()?))
+    };
+    let table = include_str!("../../interop/peers.md").lines().filter_map(cells);
+    let told: BTreeSet<String> = table.filter(|row| row.as_bytes()[1].is_ascii_digit()).collect();
+    let differ: Vec<&String> = judged.symmetric_difference(&told).collect();
+    assert!(differ.is_empty(), "tests/interop/run.sh peers: {differ:?}");
+}
+
+/// The cases of the sections about tokens, their places, identity headers and protected resources.
+fn rows(world: &'static World) -> Vec<Case> {
+    let sections =
+        [section_01::SECTION, section_02::SECTION, section_06::SECTION, section_07::SECTION, section_15::SECTION];
+    sections.iter().flat_map(|section| (section.cases)(world)).collect()
 }
 
 const NO_KEY_SETS: &str = "n/a: no key sets";

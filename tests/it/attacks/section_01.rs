@@ -19,6 +19,7 @@ pub(super) const SECTION: Section = Section {
         ("T17", "unsafe_keys_are_not_taken_and_good_ones_are"),
         ("T25", "no_outbound_request_for_header_urls"),
         ("T29", "keys_do_only_what_they_say"),
+        ("T30", "without_a_kid_few_keys_are_tried_and_none_fetched"),
         ("T37", "jwe::encrypted_tokens"),
         ("T38", "jwe::encrypted_tokens"),
         ("T39", "jwe::encrypted_tokens"),
@@ -56,6 +57,28 @@ fn unsafe_keys_are_not_taken_and_good_ones_are() {
 #[test]
 fn keys_do_only_what_they_say() {
     run_own(key_rules());
+}
+
+/// Of more keys than are tried, the first ones are; a token that names none is no reason to fetch.
+#[test]
+fn without_a_kid_few_keys_are_tried_and_none_fetched() {
+    let all = keys();
+    let mut published: Vec<Value> = ["a", "b", "c"].map(|kid| all.es256_other.jwk(kid)).into();
+    published.extend([all.es256.jwk("fourth"), all.rsa.jwk("fifth"), all.rsa.jwk("sixth"), all.rsa.jwk("seventh")]);
+    published.extend([all.rsa.jwk("eighth"), all.rsa_other.jwk("ninth")]);
+    let (idp, upstream) = (Idp::with_keys(published), Backend::start("production"));
+    let gate = orders_gate(&idp, &upstream);
+    let unnamed = |key| Token::of(&idp, "shop-web").key(key, "").header("kid", Value::Null).sign();
+    let cases = [
+        bring("T30 by the fourth key of its kind", Expect::Pass, unnamed(&all.es256)),
+        bring("T30 by the first", Expect::Pass, unnamed(&all.rsa)),
+        refused("T30 by the fifth", unnamed(&all.rsa_other)),
+        bring("T30 by the fifth, named", Expect::Pass, Token::of(&idp, "shop-web").key(&all.rsa_other, "ninth").sign()),
+        refused("T30 of a kind that there is not", unnamed(&all.ed)),
+    ];
+    let before = idp.key_fetches();
+    crate::support::check_all(&gate, &[&upstream], crate::support::Form::Wso2, &cases);
+    assert_eq!(idp.key_fetches(), before);
 }
 
 /// Runs cases before a provider of their own.
