@@ -121,7 +121,8 @@ issuer = \"http://127.0.0.1:$connector\"
 endpoint = \"http://127.0.0.1:$connector\"
 token = \"$connector_secret\"
 discovery = false
-validation = \"introspect\"" \
+validation = \"introspect\"
+token_pattern = \"^[A-Za-z0-9_-]{43}$\"" \
     '"create": {}, "request": {}, "map": {"clientId": "kept", "clientSecret": "kept-secret-of-the-file"},
  "user": {"name": "ada", "claims": {"email": "ada@example.com"}}'
   stop "$connector_pid"
@@ -134,7 +135,7 @@ issuer = \"http://127.0.0.1:$provider\"
 client_id = \"tollgate\"
 client_secret = \"tollgate-secret\"
 registration_token = \"initial-secret\"
-validation = \"auto\"" \
+token_pattern = \"^[A-Za-z0-9_-]{43}$\"" \
     '"create": {}, "request": {}, "map": {"clientId": "shop-web", "clientSecret": "shop-web-secret"},
  "user": {"name": "ada", "claims": {}}'
 }

@@ -9,6 +9,7 @@ A cell is ✓ where the operation was done, or a number: the reason, below the t
 
 import json
 import os
+import re
 import sys
 import urllib.request
 
@@ -44,7 +45,8 @@ def load(path):
 def table(work):
     told = {name: load(f"{work}/managed-{name}.json") for name in RUN} | load(f"{work}/recorded.json")
     paths = routes(load(f"{work}/openapi.json"))
-    names = list(told["wso2is"])
+    here = os.path.dirname(os.path.abspath(__file__))
+    names = re.findall(r' = "(\w+)",', open(f"{here}/../../src/keymanager/operation.rs", encoding="utf-8").read())
     reasons, rows = [], []
     for name in names:
         cells = []
