@@ -63,6 +63,7 @@ pub mod connectors;
 mod explain;
 pub mod health;
 pub mod keymanager;
+mod km;
 pub mod management;
 pub mod net;
 pub mod problem;
