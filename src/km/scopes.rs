@@ -237,7 +237,6 @@ impl ResourceCommand {
 
 /// The same at every key manager; each outcome is told.
 #[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "each is the command of that name, everywhere")]
 pub(super) enum EverywhereCommand {
     /// Make a scope.
     RegisterScope {

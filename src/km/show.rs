@@ -1,5 +1,7 @@
 //! Answers as people read them: lists as tables, everything else as names and values.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde_json::{Map, Value};
 
 use crate::explain::clean;
@@ -41,7 +43,7 @@ fn columns(operation: &str) -> &'static [&'static str] {
 
 fn table(rows: &[Value], columns: &[&str]) -> String {
     let head = columns.iter().map(|name| name.rsplit('.').next().unwrap_or(name).to_uppercase()).collect();
-    let cells = |row: &Value| columns.iter().map(|name| cell(at(row, name))).collect();
+    let cells = |row: &Value| columns.iter().map(|name| cell(name, at(row, name))).collect();
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
     aligned(&lines)
 }
@@ -51,9 +53,23 @@ fn at<'v>(row: &'v Value, name: &str) -> Option<&'v Value> {
     name.split('.').try_fold(row, |value, part| value.get(part))
 }
 
-fn cell(value: Option<&Value>) -> String {
-    let text = value.map(line).unwrap_or_default();
+fn cell(name: &str, value: Option<&Value>) -> String {
+    let text = value.map(|value| moment(name, value).unwrap_or_else(|| line(value))).unwrap_or_default();
     if text.is_empty() { "-".into() } else { text }
+}
+
+/// A moment in UTC, by the names that the door gives moments.
+fn moment(name: &str, value: &Value) -> Option<String> {
+    let number = value.as_u64()?;
+    let seconds = match name.rsplit('.').next()? {
+        "time" | "since" | "nextAttempt" | "issuedTime" => number / 1000,
+        "expiresAt" if number == 0 => return Some("never".into()),
+        "expiresAt" | "before" | "until" => number,
+        _ => return None,
+    };
+    // What is later has no such form.
+    let moment = (seconds < YEAR_10000).then(|| UNIX_EPOCH + Duration::from_secs(seconds))?;
+    Some(httpdate::fmt_http_date(moment))
 }
 
 fn named((name, value): (&String, &Value)) -> Vec<String> {
@@ -75,7 +91,10 @@ fn flatten(prefix: &str, object: &Map<String, Value>, lines: &mut Vec<Vec<String
         match value {
             Value::Object(inner) => flatten(&format!("{name}."), inner, lines),
             Value::Null => {}
-            value => lines.push(vec![name, cell(Some(value))]),
+            value => {
+                let cell = cell(&name, Some(value));
+                lines.push(vec![name, cell]);
+            }
         }
     }
 }
@@ -105,6 +124,8 @@ fn aligned(lines: &[Vec<String>]) -> String {
     out
 }
 
+/// Seconds since the epoch.
+const YEAR_10000: u64 = 253_402_300_800;
 const OUTCOMES: &[&str] = &["keyManager", "outcome", "detail", "result"];
 
 #[cfg(test)]
@@ -133,6 +154,16 @@ mod tests {
         );
         let can = json!({ "createApplication": true, "setTenantDomain": "has no meaning" });
         assert_eq!(text("capabilities", &can), "createApplication  yes\nsetTenantDomain    has no meaning\n");
+    }
+
+    #[test]
+    fn moments_are_read_by_people() {
+        let told = |name: &str, number: u64| cell(name, Some(&json!(number)));
+        assert_eq!(told("time", 1_700_000_000_123), "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert_eq!(told("parameters.expiresAt", 1_700_000_000), "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert_eq!(told("parameters.expiresAt", 0), "never");
+        assert_eq!(told("until", u64::MAX), u64::MAX.to_string());
+        assert_eq!(told("attempts", 3), "3");
     }
 
     #[test]

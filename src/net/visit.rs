@@ -82,7 +82,7 @@ impl Visitor {
     pub fn new(trust: Trust<'_>, socket: Option<PathBuf>, timeout: Duration) -> Result<Self, Error> {
         let files = |error: &dyn ToString| Error::Files(error.to_string());
         let roots = match trust.ca {
-            Some(path) => authorities(path)?,
+            Some(path) => Arc::new(authorities(path)?),
             None => client::root_store().map_err(|error| files(&error))?,
         };
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

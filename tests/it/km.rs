@@ -7,9 +7,10 @@ use std::{
     process::{Output, Stdio},
 };
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
-use crate::support::{Gate, Ports, run, tollgate};
+use crate::support::{Gate, Ports, free_ports, run, tollgate};
 
 /// A gate with an embedded provider and a management door on a Unix socket.
 struct Stand {
@@ -22,10 +23,13 @@ impl Stand {
         Self::with("")
     }
 
-    fn with(tls: &str) -> Self {
+    fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap().to_owned();
-        let gate = Gate::start(|ports| config(ports, &path, tls));
+        let door = format!(
+            "[store]\npath = \"{path}/tollgate.redb\"\n[management]\nlisten = \"unix:{path}/door.sock\"\n{more}\n"
+        );
+        let gate = Gate::start(|ports| config(ports, &door));
         Self { gate, folder }
     }
 
@@ -71,11 +75,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn config(ports: &Ports, folder: &str, tls: &str) -> String {
+fn config(ports: &Ports, door: &str) -> String {
     let Ports { proxy, admin, provider } = ports;
     format!(
         "workers = 1\n[proxy]\nlisten = \"127.0.0.1:{proxy}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-         [store]\npath = \"{folder}/tollgate.redb\"\n[management]\nlisten = \"unix:{folder}/door.sock\"\n{tls}\n\
+         {door}\
          [[key_managers]]\nname = \"own\"\nconnector = \"embedded\"\nlisten = \"127.0.0.1:{provider}\"\n\
          issuer = \"http://127.0.0.1:{provider}\"\naudience = [\"orders\"]\n\
          clients = [{{ id = \"shop\", secret = \"s3cret-of-shop\", scopes = [\"orders:read\"] }}]\n\
@@ -107,7 +111,7 @@ fn key_managers_and_what_they_can_do_are_told() {
     let settings = stand.file("settings.json", r#"{"connector":"oidc"}"#);
     assert!(stand.ends(&format!("load own --from {settings}"), 65).1.contains("declared in the file"));
     let (_, err) = stand.ends(&format!("load second --from {settings}"), 65);
-    assert!(err.contains("field issuer"), "{err}");
+    assert!(err.starts_with("400 ") && err.contains("issuer") && err.contains("(field "), "{err}");
 }
 
 #[test]
@@ -187,11 +191,7 @@ fn a_token_may_come_on_standard_input() {
     let stand = Stand::start();
     let (url, key) = (format!("unix:{}", stand.path("door.sock")), stand.key());
     let words = ["km", "--url", &url, "--bootstrap-key", &key, "token", "introspect", "own", "-"];
-    let mut child = tollgate(&words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = tollgate(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"not-a-token\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(value(&text(&output.stdout), "isTokenValid"), "no");
@@ -209,6 +209,7 @@ fn scopes_and_resources_are_kept() {
     stand.ends("scope exists nobody never", 66);
     let list = stand.good("scope list own");
     assert!(list.starts_with("KEY") && list.contains("editor,chief"), "{list}");
+    stand.good("scope register own orders:zap");
     let more = stand.ends("scope list own --limit 1", 0).1;
     assert!(more.contains("--cursor "), "{more}");
     assert_eq!(value(&stand.good("scope update own orders:write --display-name W"), "name"), "W");
@@ -273,7 +274,8 @@ fn a_change_may_be_tried_tied_to_what_was_read_and_repeated() {
     assert!(err.starts_with("412 "), "{err}");
     let create = "client create own --name once --grant-type client_credentials --idempotency-key k1 --json";
     assert_eq!(stand.good(create), stand.good(create));
-    for words in ["list --dry-run", "list --if-match x", "client delete own web --idempotency-key x", "scope get own .."]
+    for words in
+        ["list --dry-run", "list --if-match x", "client delete own web --idempotency-key x", "scope get own .."]
     {
         stand.ends(words, 64);
     }
@@ -319,4 +321,64 @@ fn variables_name_the_door_and_the_token() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_a_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let door =
+        format!("[management]\nlisten = \"unix:{path}/door.sock\"\nbootstrap_key_file = \"{path}/bootstrap.key\"\n");
+    let gate = Gate::start(|ports| config(ports, &door));
+    let stand = Stand { gate, folder };
+    stand.good("list");
+    let (_, err) = stand.ends("scope register own a:b", 3);
+    assert!(err.starts_with("501 ") && err.contains("[store]"), "{err}");
+}
+
+#[test]
+fn a_certificate_calls_over_tls_and_only_a_known_authority_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let file = |name: &str, text: String| {
+        fs::write(folder.path().join(name), text).unwrap();
+        format!("{path}/{name}")
+    };
+    let authority = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let made = params.self_signed(&key).unwrap();
+        (file(&format!("{name}.ca"), made.pem()), Issuer::new(params, key))
+    };
+    let ((ca, issuer), (other, _)) = (authority("ours"), authority("others"));
+    let signed = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let made = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        (file(&format!("{name}.pem"), made.pem()), file(&format!("{name}.key"), key.serialize_pem()))
+    };
+    let (server, client) = (signed("server"), signed("client"));
+    let port = std::cell::Cell::new(0);
+    let gate = Gate::start(|ports| {
+        port.set(free_ports().proxy);
+        let door = format!(
+            "[management]\nlisten = \"127.0.0.1:{}\"\nbootstrap_key_file = \"{path}/bootstrap.key\"\n\
+             tls = {{ cert = \"{}\", key = \"{}\", client_ca = \"{ca}\" }}\n",
+            port.get(),
+            server.0,
+            server.1,
+        );
+        config(ports, &door)
+    });
+    let url = format!("https://localhost:{}", port.get());
+    let ends = |words: &[&str], code: i32| {
+        let output = run(&[&["km", "--url", &url], words, &["list"]].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output.stderr));
+    };
+    ends(&["--ca", &ca, "--cert", &client.0, "--key", &client.1], 0);
+    ends(&["--ca", &ca, "--bootstrap-key", &format!("{path}/bootstrap.key")], 0);
+    ends(&["--ca", &ca], 77);
+    ends(&["--ca", &other, "--cert", &client.0, "--key", &client.1], 69);
+    ends(&["--cert", &client.0, "--key", &client.1], 69);
+    assert!(gate.alive());
 }
