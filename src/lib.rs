@@ -9,8 +9,8 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 5 assembly | [`app`] [`cli`] [`config`] | read the settings, build every part once, bind, reload, drain |
-//! | 4 doors, feeders | [`proxy`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
-//! | 3 engines | [`authz`] [`authserver`] | the verdict; the embedded OAuth provider |
+//! | 4 doors, feeders | [`proxy`] [`management`] [`admin`] [`connectors`] [`sync`] | let requests in; fetch what the engine needs to know |
+//! | 3 engines | [`authz`] [`keymanager`] [`authserver`] | the verdict; the operations of Key Managers; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
 //! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
 //! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
@@ -44,7 +44,18 @@
 //! runtime, through what `connectors` implements ([`token::Introspect`]), and `token::answer` reads what
 //! comes back. What is remembered is only facts about the token; scopes, subscription and quota are judged anew for every request.
 //!
-//! # Walkthrough 3: a start, a reload, an end
+//! # Walkthrough 3: an operation of a Key Manager
+//!
+//! ```text
+//! management::access → management::routes → keymanager::Engine → dyn KeyManager (connectors) → the record → store::Revocations
+//! ```
+//!
+//! The management door finds out who asks, and by one table of routes what is asked. The operation of
+//! [`keymanager::Engine`] goes one path: whether the key manager can, whether the request is good, then the provider through its
+//! connector, then the record, with a line of the audit in the same change; what is revoked by it is in force before it
+//! is answered. All of it runs on the control runtime: no worker waits for a provider.
+//!
+//! # Walkthrough 4: a start, a reload, an end
 //!
 //! `main` → [`cli`] → [`config::load`] → [`app::App::build`], which constructs every part and binds
 //! nothing (that is all of `tollgate check`; `tollgate explain` asks the engine once and ends) → [`app::App::run`], which binds, starts the workers and the

@@ -9,7 +9,7 @@ use super::{App, Embedded, Error, key_managers, longest_leeway_s, sources_of};
 use crate::{
     config::Settings,
     connectors::{self, Means},
-    keymanager::{self, Assembly, Engine, Managed, Origin},
+    keymanager::{self, Assembly, Engine, Kept, Managed, Memory, Origin, Passing},
     management::{Access, Door},
     net::{Clock, client::Client, listener::Listener, tls::Acceptor},
     problem::Problem,
@@ -38,7 +38,9 @@ impl Assembly for Wiring {
             return Err(problems);
         }
         sources_of(&alone, |manager, field| connectors::sources(manager, field, &self.client, &self.clock))?;
-        connectors::key_manager(settings, FIELD, Means { client: &self.client, clock: &self.clock }).map(drop)
+        let memory = memory_of(None, settings);
+        let means = Means { client: &self.client, clock: &self.clock, memory: &memory };
+        connectors::key_manager(settings, FIELD, means).map(drop)
     }
 
     async fn take_over(&self) -> Result<(), String> {
@@ -61,6 +63,13 @@ pub(super) fn with_stored(settings: &Settings, record: Option<&Record>, wiring: 
         None => return all,
     };
     for manager in stored {
+        let manager = match manager {
+            Ok(manager) => manager,
+            Err(error) => {
+                tracing::error!(%error, "a stored key manager cannot be read");
+                continue;
+            }
+        };
         if all.key_managers.iter().any(|other| other.name == manager.name) {
             tracing::warn!(key_manager = manager.name, "is stored and declared in the file: the file's counts");
         } else if let Err(problems) = wiring.check(&manager) {
@@ -77,16 +86,20 @@ pub(super) fn with_stored(settings: &Settings, record: Option<&Record>, wiring: 
 pub(super) fn operators(
     settings: &Settings,
     declared: usize,
-    client: &Client,
-    clock: &Arc<Clock>,
+    (client, clock): (&Client, &Arc<Clock>),
     providers: &[Embedded],
+    record: Option<&Record>,
 ) -> Result<Vec<Managed>, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let connector = match own {
             Some(embedded) => Ok(connectors::embedded(Arc::clone(&embedded.provider))),
-            None => connectors::key_manager(manager, &format!("key_managers[{index}]"), Means { client, clock }),
+            None => {
+                let memory = memory_of(record, manager);
+                let means = Means { client, clock, memory: &memory };
+                connectors::key_manager(manager, &format!("key_managers[{index}]"), means)
+            }
         };
         let origin = if index < declared { Origin::Declared } else { Origin::Stored };
         match connector {
@@ -95,6 +108,14 @@ pub(super) fn operators(
         }
     }
     if problems.is_empty() { Ok(managers) } else { Err(problems) }
+}
+
+/// What a connector remembers outlives the process where the record does.
+fn memory_of(record: Option<&Record>, settings: &KeyManagerSettings) -> Arc<dyn Memory> {
+    match record {
+        Some(record) => Arc::new(Kept::new(record.clone(), &settings.name)),
+        None => Arc::new(Passing::default()),
+    }
 }
 
 impl App {
@@ -111,7 +132,10 @@ impl App {
             self.authorizer.store.revocations.outlast(longest_leeway_s(&all));
         }
         match self.settings.management {
-            Some(_) => operators(&all, declared, &self.client, &self.clock, &self.providers).map_err(failed),
+            Some(_) => {
+                let means = (&self.client, &self.clock);
+                operators(&all, declared, means, &self.providers, record).map_err(failed)
+            }
             None => Ok(Vec::new()),
         }
     }

@@ -117,7 +117,10 @@ impl Reloader {
         let all = with_stored(&settings, self.record.as_ref(), &self.wiring);
         let managers = keep(&mut problems, self.key_managers(&all));
         let operators = match &self.engine {
-            Some(_) => keep(&mut problems, operators(&all, declared, &self.client, &self.clock, &self.providers)),
+            Some(_) => {
+                let (means, record) = ((&self.client, &self.clock), self.record.as_ref());
+                keep(&mut problems, operators(&all, declared, means, &self.providers, record))
+            }
             None => None,
         };
         let signing = self.proxy.as_ref().and_then(|proxy| proxy.assertions.load_full());

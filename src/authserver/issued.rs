@@ -4,10 +4,7 @@
 //! record with the next tidying-up: issuing waits for no commit. A process that is killed in between does not know
 //! those last names again, which takes nothing from the tokens and nothing from revocations.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    mem,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -56,16 +53,23 @@ impl Names {
         self.0.lock().get(client).cloned().unwrap_or_default()
     }
 
-    /// What was taken out and could not be recorded comes before what was noted since.
-    fn put_back(&self, taken: HashMap<String, Vec<Named>>) {
+    /// Some of them, for one commit: what others write is not to wait for long.
+    fn some(&self) -> Vec<(String, Vec<Named>)> {
+        let all = self.0.lock();
+        all.iter().take(RECORDED_AT_ONCE).map(|(client, names)| (client.clone(), names.clone())).collect()
+    }
+
+    /// These are in the record. Until now they were here: no moment sees them in neither place.
+    fn settle(&self, recorded: &[(String, Vec<Named>)]) {
         let mut all = self.0.lock();
-        for (client, mut names) in taken {
-            match all.entry(client) {
-                Entry::Vacant(entry) => drop(entry.insert(names)),
-                Entry::Occupied(mut entry) => {
-                    mem::take(entry.get_mut()).into_iter().for_each(|named| push(&mut names, named));
-                    entry.insert(names);
-                }
+        for (client, recorded) in recorded {
+            let Some(names) = all.get_mut(client) else { continue };
+            // The oldest may have given way meanwhile, and newer ones have come behind.
+            let first = names.first().and_then(|first| recorded.iter().position(|named| named == first));
+            let settled = first.map_or(0, |at| recorded.len() - at);
+            names.drain(..settled.min(names.len()));
+            if names.is_empty() {
+                all.remove(client);
             }
         }
     }
@@ -80,27 +84,25 @@ fn push(names: &mut Vec<Named>, named: Named) {
 }
 
 impl Provider {
-    /// Writes down the names that were noted since the last time.
+    /// Writes down names that were noted since the last time.
     pub(super) async fn record_names(&self, state: &State, now: u64) -> Result<(), record::Error> {
-        let noted = mem::take(&mut *self.names.0.lock());
+        let noted = Arc::new(self.names.some());
         if noted.is_empty() {
             return Ok(());
         }
-        let (rows, written) = (state.rows(), noted.clone());
+        let (rows, written) = (state.rows(), Arc::clone(&noted));
         let change = move |changes: &Changes<'_>| {
             written.iter().try_for_each(|(client, names)| append(&rows, changes, client, names, now))
         };
-        let outcome = state.record.change(change).await;
-        if outcome.is_err() {
-            self.names.put_back(noted);
-        }
-        outcome
+        state.record.change(change).await?;
+        self.names.settle(&noted);
+        Ok(())
     }
 
     /// The tokens of a client that are good now, oldest first.
     pub(super) fn live_names(&self, client: &str, now: u64) -> Result<Vec<Named>, super::Refused> {
         let state = self.state()?;
-        // The noted ones first: in between they may go to the record, and are then seen twice rather than never.
+        // The noted ones first: if they go to the record just then, they are seen twice rather than never.
         let noted = self.names.of(client);
         let mut all = state.record.get(&ISSUED, &state.key(client))?.unwrap_or_default();
         for named in noted {
@@ -109,6 +111,7 @@ impl Provider {
             }
         }
         all.retain(|named| now < named.expires_at && !is_revoked(state, client, named));
+        all.drain(..all.len().saturating_sub(MOST_NAMES));
         Ok(all)
     }
 }
@@ -157,4 +160,6 @@ pub(super) const ISSUED: Table<Vec<Named>> = Table::new("provider.issued");
 
 /// Names kept of one client.
 pub(super) const MOST_NAMES: usize = 100;
+/// Clients whose names go to the record in one commit.
+const RECORDED_AT_ONCE: usize = 200;
 const ENDS_APART_S: u64 = 600;

@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 
 use super::{
     Provider, Refused,
-    clients::{CLIENTS, Client, ClientSecret, GrantType, Lifetimes, PROOFS, Platform, Proof},
+    clients::{CLIENTS, Client, GrantType, Lifetimes, PROOFS, Platform, Proof},
     random,
     registration::{MOST_NAME, MOST_URI, MOST_URIS, is_redirect_uri},
     rows::{REVOKED, What},
     scopes::{check_scopes, is_registered},
-    secrets::{check_secret, hash},
+    secrets::NewSecret,
     terms::Terms,
 };
 use crate::store::record::{self, Changes};
@@ -98,29 +98,20 @@ pub struct ClientInfo {
 }
 
 impl Provider {
-    /// Makes a client, with this id and secret where they are given, and tells its secret.
+    /// Makes a client, with this id where one is given, and tells its secret.
     pub async fn create_client(
         &self,
         spec: ClientSpec,
         id: Option<&str>,
-        secret: Option<&str>,
+        secret: NewSecret,
     ) -> Result<(ClientInfo, Zeroizing<String>)> {
         let (state, terms, now) = (self.state()?, self.terms.load_full(), self.clock.now().unix());
         let id = match id {
             Some(id) => self.preset_id(&terms, id)?,
             None => random::id().map_err(Refused::from)?,
         };
-        let secret = Zeroizing::new(match secret {
-            Some(secret) => check_secret("clientSecret", secret)?,
-            None => random::secret(random::CLIENT_SECRET).map_err(Refused::from)?,
-        });
+        let (only, secret) = secret.made(now)?;
         let client = self.client_of(spec, &terms, id, now)?;
-        let only = ClientSecret {
-            id: random::id().map_err(Refused::from)?,
-            hash: hash(&secret),
-            description: None,
-            expires_at: 0,
-        };
         let (proof, told) = (Proof::new(vec![only], None), client.told());
         let (key, most) = (state.key(&client.client_id), state.limits.clients);
         let revocation = state.key(["c", &client.client_id].concat());

@@ -292,6 +292,8 @@ mod flows;
 #[cfg(test)]
 mod managed;
 #[cfg(test)]
+mod managed_scopes;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Texts that nobody guesses, and the digests that are kept of them.
 //!
-//! Every text here has 256 random bits, so that its plain SHA-256 may be stored: it cannot be searched for.
+//! Every text here has 256 random bits, so that its plain SHA-256 may be stored: it cannot be searched for. The one
+//! exception are secrets that the Key Manager brings for a client: `secrets` demands random ones, of 22 characters.
 //! What people choose (passwords, secrets of the configuration) never goes this way; see `terms`.
 
 use aws_lc_rs::{constant_time, digest, rand};

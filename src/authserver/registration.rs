@@ -85,7 +85,7 @@ pub(super) async fn replace(
         let metadata = Metadata::parse(&body)?;
         metadata.assert_replaces(&provider, &id)?;
         let client = metadata.client(&provider.terms.load(), id, before.client_id_issued_at)?;
-        provider.put_client(client.clone()).await?;
+        let client = provider.put_client(client).await?;
         Ok(Json(provider.told(&client, None, bearer(&headers).unwrap_or_default())))
     };
     unkept(replaced.await)
@@ -135,17 +135,23 @@ impl Provider {
         self.state()?.registered(id, bearer(headers).unwrap_or_default())?.ok_or(Error::InvalidToken)
     }
 
-    async fn put_client(&self, client: Client) -> Result<(), Error> {
+    /// Puts this in place of what the client said before, and gives what it is now. What the Key Manager decided on is
+    /// not the client's to change: its scopes, its grants, what the platform says of it.
+    async fn put_client(&self, client: Client) -> Result<Client, Error> {
         let state = self.state()?;
         let key = state.key(&client.client_id);
         let change = move |changes: &record::Changes<'_>| {
-            let Some(before) = changes.get(&CLIENTS, &key)? else { return Ok(false) };
-            // What the platform says of it is not the client's to change.
-            changes.put(&CLIENTS, &key, &Client { platform: before.platform, ..client.clone() })?;
-            Ok(true)
+            let Some(before) = changes.get(&CLIENTS, &key)? else { return Ok(None) };
+            let mut next = client.clone();
+            if before.platform.managed {
+                (next.scope, next.grant_types) = (before.scope, before.grant_types);
+            }
+            next.platform = before.platform;
+            changes.put(&CLIENTS, &key, &next)?;
+            Ok(Some(next))
         };
         // It may have been removed meanwhile.
-        state.record.change(change).await?.then_some(()).ok_or(Error::InvalidToken)
+        state.record.change(change).await?.ok_or(Error::InvalidToken)
     }
 
     /// What was issued to it is revoked: durably, and at every door, before the answer goes out. False: there is none.

@@ -58,19 +58,7 @@ impl Provider {
     /// Gives a client one more secret, and tells it.
     pub async fn add_secret(&self, id: &str, new: NewSecret) -> Result<(SecretInfo, Zeroizing<String>)> {
         self.assert_changeable(&self.terms.load(), id)?;
-        check_text("parameters.description", new.description.as_deref())?;
-        let now = self.clock.now().unix();
-        let expires_at = match new.expires_in {
-            None => 0,
-            Some(0) => return Err(Error::invalid("parameters.expiresIn", "must be at least 1 second")),
-            Some(seconds) => now.saturating_add(seconds),
-        };
-        let secret = match new.secret {
-            Some(secret) => Zeroizing::new(check_secret("clientSecret", &secret)?),
-            None => Zeroizing::new(random::secret(random::CLIENT_SECRET).map_err(Refused::from)?),
-        };
-        let (id_of_it, hash) = (random::id().map_err(Refused::from)?, hash(&secret));
-        let one = ClientSecret { id: id_of_it, hash, description: new.description, expires_at };
+        let (one, secret) = new.made(self.clock.now().unix())?;
         let (state, told) = (self.state()?, one.told());
         let key = state.key(id);
         let change = move |changes: &Changes<'_>| {
@@ -114,15 +102,9 @@ impl Provider {
     pub async fn new_secret(&self, id: &str) -> Result<Zeroizing<String>> {
         self.assert_changeable(&self.terms.load(), id)?;
         let state = self.state()?;
-        let secret = Zeroizing::new(random::secret(random::CLIENT_SECRET).map_err(Refused::from)?);
-        let only = ClientSecret {
-            id: random::id().map_err(Refused::from)?,
-            hash: hash(&secret),
-            description: None,
-            expires_at: 0,
-        };
-        let (key, rows, longest) = (state.key(id), state.rows(), state.longest()?);
         let now = self.clock.now().unix();
+        let (only, secret) = NewSecret::default().made(now)?;
+        let (key, rows, longest) = (state.key(id), state.rows(), state.longest()?);
         let until = now.saturating_add(longest.access.max(longest.refresh));
         let name = id.to_owned();
         let change = move |changes: &Changes<'_>| {
@@ -164,6 +146,27 @@ impl Provider {
     }
 }
 
+impl NewSecret {
+    /// What is kept of it, and the secret.
+    pub(super) fn made(self, now: u64) -> Result<(ClientSecret, Zeroizing<String>)> {
+        check_text("parameters.description", self.description.as_deref())?;
+        let expires_at = match self.expires_in {
+            None => 0,
+            Some(0) => return Err(Error::invalid("parameters.expiresIn", "must be at least 1 second")),
+            Some(seconds) => now.saturating_add(seconds),
+        };
+        let secret = match self.secret {
+            Some(secret) => {
+                check_secret(&secret)?;
+                secret
+            }
+            None => Zeroizing::new(random::secret(random::CLIENT_SECRET).map_err(Refused::from)?),
+        };
+        let id = random::id().map_err(Refused::from)?;
+        Ok((ClientSecret { id, hash: hash(&secret), description: self.description, expires_at }, secret))
+    }
+}
+
 impl ClientSecret {
     fn told(&self) -> SecretInfo {
         SecretInfo { id: self.id.clone(), description: self.description.clone(), expires_at: self.expires_at }
@@ -176,13 +179,18 @@ pub(super) fn hash(secret: &str) -> Hash {
 }
 
 /// A secret that somebody wishes for. Only a plain digest of it is kept, so it must be one that nobody can search for.
-pub(super) fn check_secret(field: &'static str, secret: &str) -> Result<String> {
+fn check_secret(secret: &str) -> Result<()> {
+    let mut seen = [false; 256];
+    secret.bytes().for_each(|b| seen[usize::from(b)] = true);
+    let varied = seen.iter().filter(|seen| **seen).count() >= LEAST_VARIED;
     let fits = (LEAST_SECRET..=MOST_SECRET).contains(&secret.len()) && secret.bytes().all(|b| matches!(b, 0x21..=0x7e));
-    if !fits {
-        let why = format!("must be {LEAST_SECRET} to {MOST_SECRET} visible ASCII characters, drawn at random");
-        return Err(Error::invalid(field, why));
+    match varied && fits {
+        true => Ok(()),
+        false => {
+            let why = format!("must be {LEAST_SECRET} to {MOST_SECRET} visible ASCII characters, drawn at random");
+            Err(Error::invalid("clientSecret", why))
+        }
     }
-    Ok(secret.to_owned())
 }
 
 /// Id of the one secret of a client of the configuration.
@@ -190,3 +198,5 @@ const DECLARED: &str = "declared";
 /// As many base64 characters as 128 random bits have.
 const LEAST_SECRET: usize = 22;
 const MOST_SECRET: usize = 256;
+/// Different characters in it.
+const LEAST_VARIED: usize = 8;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use url::{Host, Url};
 
 use crate::{
+    connectors,
     net::Address,
     token::settings::{
         Algorithm, ConnectorKind, KeyManagerSettings, Registration, ResponseForm, TokenForm, Validation,
@@ -59,6 +60,9 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
         at("secret_keys"),
         "are of no use: the embedded provider signs by ES256",
     );
+    for (set, field) in [(manager.ca.is_some(), "ca"), (manager.proxy.is_some(), "proxy")] {
+        found.refuse(set, at(field), "is of no use: the embedded provider is in this process");
+    }
     check_tokens(manager, at, found);
     check_people(manager, at, found);
 }
@@ -150,10 +154,15 @@ fn check_remote(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
         (!manager.clients.is_empty(), "clients"),
         (!manager.users.is_empty(), "users"),
         (manager.registration != Registration::Off, "registration"),
-        (manager.registration_token.is_some(), "registration_token"),
         (!manager.registration_scopes.is_empty(), "registration_scopes"),
     ] {
         found.refuse(set, at(field), "is only for connector \"embedded\"");
+    }
+    let registers = manager.connector == ConnectorKind::Oidc;
+    let token = manager.registration_token.is_some() && !registers;
+    found.refuse(token, at("registration_token"), "is only for connectors \"embedded\" and \"oidc\"");
+    if let Some(Err(why)) = manager.proxy.as_deref().map(connectors::proxy) {
+        found.add(at("proxy"), why);
     }
 }
 
@@ -188,11 +197,27 @@ fn check_endpoints(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fo
             None => {}
         }
     }
-    let http = manager.connector == ConnectorKind::Http;
-    found.refuse(http && manager.endpoint.is_none(), at("endpoint"), "is needed by connector \"http\"");
+    check_management(manager, at, found);
+}
+
+/// Where the provider is managed, and with which secret of its own kind.
+fn check_management(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
+    let kind = manager.connector;
+    let http = kind == ConnectorKind::Http;
     for (set, field) in [(manager.endpoint.is_some(), "endpoint"), (manager.token.is_some(), "token")] {
-        found.refuse(set && !http, at(field), "is only for connector \"http\"");
+        found.refuse(http && !set, at(field), "is needed by connector \"http\"");
     }
+    let elsewhere = http || matches!(kind, ConnectorKind::Okta | ConnectorKind::Auth0);
+    let (endpoint, token) = (manager.endpoint.as_deref(), manager.token.is_some());
+    found.refuse(
+        endpoint.is_some() && !elsewhere,
+        at("endpoint"),
+        "is only for connectors \"http\", \"okta\" and \"auth0\"",
+    );
+    let queried = endpoint.and_then(|text| Url::parse(text).ok()).is_some_and(|url| url.query().is_some());
+    found.refuse(queried, at("endpoint"), "must have no query");
+    let keyed = http || kind == ConnectorKind::Okta;
+    found.refuse(token && !keyed, at("token"), "is only for connectors \"http\" and \"okta\"");
 }
 
 /// What a token is judged by.

@@ -367,11 +367,11 @@ mod tests {
             ("clients = [{ id = 'a', secret = 'b' }]", "clients: is only for connector \"embedded\""),
             ("users = [{ name = 'a', password = 'b' }]", "users: is only for connector \"embedded\""),
             ("registration = 'open'", "registration: is only for connector \"embedded\""),
-            ("registration_token = 'x'", "registration_token: is only for connector \"embedded\""),
             ("registration_scopes = ['x']", "registration_scopes: is only for connector \"embedded\""),
             ("refresh_lifetime = '1m'", "refresh_lifetime: is only for connector \"embedded\""),
             ("key_rotation = '1m'", "key_rotation: is only for connector \"embedded\""),
-            ("token = 'x'", "token: is only for connector \"http\""),
+            ("token = 'x'", "token: is only for connectors \"http\" and \"okta\""),
+            ("endpoint = 'https://a.example'", "endpoint: is only for connectors \"http\", \"okta\" and \"auth0\""),
             ("concurrency = 0", "concurrency: must be at least 1"),
             (
                 "introspection_endpoint = 'http://idp.example.com/introspect'",
@@ -392,8 +392,27 @@ mod tests {
             assert_eq!(problems(&format!("{GOOD}{harmless}")), Vec::<String>::new(), "{harmless}");
         }
         assert_eq!(problems(&GOOD.replace("'oidc'", "'keycloak'")), Vec::<String>::new());
-        let okta = GOOD.replace("'oidc'", "'okta'");
-        assert_eq!(problems(&okta), ["key_managers[0].connector: not in this build"]);
+        let of = |connector: &str, more: &str| problems(&format!("{}{more}", GOOD.replace("oidc", connector)));
+        assert_eq!(of("okta", "endpoint = 'https://a.example'\ntoken = 'x'"), Vec::<String>::new());
+        assert_eq!(of("auth0", "endpoint = 'https://a.example/api/v2/'"), Vec::<String>::new());
+        assert_eq!(of("oidc", "registration_token = 'x'"), Vec::<String>::new());
+        assert_eq!(
+            of("okta", "registration_token = 'x'"),
+            ["key_managers[0].registration_token: is only for connectors \"embedded\" and \"oidc\""]
+        );
+        assert_eq!(of("auth0", "token = 'x'"), ["key_managers[0].token: is only for connectors \"http\" and \"okta\""]);
+        assert_eq!(of("http", "endpoint = 'https://a.example'\ntoken = 'x'"), Vec::<String>::new());
+        assert_eq!(
+            of("http", ""),
+            [
+                "key_managers[0].endpoint: is needed by connector \"http\"",
+                "key_managers[0].token: is needed by connector \"http\"",
+            ]
+        );
+        assert_eq!(
+            of("http", "endpoint = 'https://a.example/?x'\ntoken = 'x'"),
+            ["key_managers[0].endpoint: must have no query"]
+        );
     }
 
     #[test]

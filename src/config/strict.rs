@@ -6,7 +6,7 @@ use crate::{
     problem::Problem,
     store::{AuthLevel, AuthRule, SubscriptionRule, TokenPlace, settings::ApiSettings},
     sync::OutageRule,
-    token::settings::{KeyManagerSettings, Registration},
+    token::settings::{ConnectorKind, KeyManagerSettings, Registration},
     units::Span,
 };
 
@@ -107,6 +107,12 @@ impl Settings {
         for (index, api) in self.apis.iter().enumerate() {
             self.warnings_of_api(&format!("apis[{index}]"), api, &mut found);
         }
+        for (index, manager) in self.key_managers.iter().enumerate() {
+            let names = manager.consumer_key_claim.as_slice();
+            let blind = manager.connector == ConnectorKind::Okta && !names.iter().any(|name| name == "cid");
+            let field = format!("key_managers[{index}].consumer_key_claim");
+            found.refuse(blind, field, "does not name \"cid\", where Okta's tokens have their client");
+        }
         found.0
     }
 
@@ -181,6 +187,10 @@ mod tests {
     fn what_refuses_everyone_is_a_warning_and_no_trap() {
         let nobody = "apis = [{ name = 'A', context = '/a', resources = [{ path = '/*' }] }]";
         assert_eq!(fields(nobody), (vec![], vec!["apis[0]".into()]));
+        let okta = GOOD.replacen("oidc", "okta", 1);
+        assert_eq!(fields(&okta), (vec![], vec!["key_managers[0].consumer_key_claim".into()]));
+        let named = okta.replacen("audience", "consumer_key_claim = 'cid', audience", 1);
+        assert_eq!(fields(&named), (vec![], vec![]));
         let nothing = "apis = [{ name = 'A', context = '/a' }]";
         assert_eq!(fields(nothing), (vec![], vec!["apis[0].resources".into()]));
     }

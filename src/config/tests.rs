@@ -289,6 +289,9 @@ fn the_files_of_the_repository_are_good() {
     let mut seen = 0;
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap() {
         let path = entry.unwrap().path();
+        if path.ends_with("connector-openapi.yaml") {
+            continue;
+        }
         let (settings, document) = load(&path).unwrap_or_else(|error| panic!("{error}"));
         let problems = settings.problems();
         assert!(problems.is_empty(), "{}", document.explain(problems));

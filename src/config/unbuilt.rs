@@ -4,7 +4,6 @@
 use crate::{
     problem::Problem,
     sync::{OutageRule, SharedMode, SharedSettings},
-    token::settings::ConnectorKind,
 };
 
 use super::{Settings, problems::Findings};
@@ -22,11 +21,5 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
         refuse(shared.mode != SharedMode::default(), "shared.mode".into());
         refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
         refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
-    }
-
-    for (index, manager) in settings.key_managers.iter().enumerate() {
-        let at = |field: &str| format!("key_managers[{index}].{field}");
-        let built = [ConnectorKind::Oidc, ConnectorKind::Keycloak, ConnectorKind::Embedded];
-        refuse(!built.contains(&manager.connector), at("connector"));
     }
 }

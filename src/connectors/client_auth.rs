@@ -5,23 +5,30 @@
 
 use std::{fmt, fs, sync::Arc};
 
+use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use jsonwebtoken::{Algorithm as Alg, EncodingKey, Header};
 use serde_json::json;
-use url::form_urlencoded::{self, Serializer};
+use url::{
+    Url,
+    form_urlencoded::{self, Serializer},
+};
 use zeroize::Zeroizing;
 
 use crate::{
-    net::{Clock, client::Client},
+    net::{
+        Clock,
+        client::{Client, Own},
+    },
     problem::Problem,
     token::settings::{Algorithm, ClientAuth, ClientKey, KeyManagerSettings},
 };
 
 /// Who we are to one provider.
 pub(super) enum Credential {
-    /// A ready `Authorization` field.
-    Field(HeaderValue),
+    /// A ready `Authorization` field, and the secret in it, which is left out of what is told.
+    Field { field: HeaderValue, secret: Zeroizing<String> },
     /// `client_id` and `client_secret` in the form.
     Post { id: Box<str>, secret: Zeroizing<String> },
     /// A signed assertion, new for each call.
@@ -68,14 +75,16 @@ impl Credential {
             }
         };
         let credential = match settings.client_auth {
-            ClientAuth::Basic => secret().and_then(|secret| basic(id, &secret)).map(Self::Field),
-            ClientAuth::Bearer => match secret().map(|secret| sensitive(&format!("Bearer {}", *secret))) {
-                Some(None) => {
+            ClientAuth::Basic => {
+                secret().and_then(|secret| basic(id, &secret).map(|field| Self::Field { field, secret }))
+            }
+            ClientAuth::Bearer => secret().and_then(|secret| {
+                let field = sensitive(&format!("Bearer {}", *secret));
+                if field.is_none() {
                     wrong("client_secret", "must be visible ASCII characters".into());
-                    None
                 }
-                field => field.flatten().map(Self::Field),
-            },
+                field.map(|field| Self::Field { field, secret })
+            }),
             ClientAuth::Post => secret().map(|secret| Self::Post { id: id.into(), secret }),
             ClientAuth::PrivateKeyJwt => match settings.client_key.as_ref().map(signing_key) {
                 Some(Ok((header, key))) => {
@@ -104,7 +113,7 @@ impl Credential {
     /// Adds what says who we are to a call.
     pub(super) fn sign(&self, headers: &mut HeaderMap, form: &mut Serializer<'_, String>) -> Result<(), Unsigned> {
         match self {
-            Self::Field(field) => {
+            Self::Field { field, .. } => {
                 headers.insert(AUTHORIZATION, field.clone());
             }
             Self::Post { id, secret } => {
@@ -124,14 +133,30 @@ impl Credential {
     }
 }
 
-/// The client of a key manager: with its certificate, where it has one.
+/// The client of a key manager: with its authorities, its proxy, and our certificate there, as far as it has any.
 pub(super) fn client(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<Client, Problem> {
-    match (&settings.client_certificate, settings.client_auth) {
-        (Some(own), ClientAuth::Mtls) => client
-            .with_certificate(&own.cert, &own.key)
-            .map_err(|error| Problem::new(format!("{field}.client_certificate"), error.to_string())),
-        _ => Ok(client.clone()),
-    }
+    let at = |name: &str, why: String| Problem::new(format!("{field}.{name}"), why);
+    let proxy = settings.proxy.as_deref().map(proxy).transpose().map_err(|why| at("proxy", why.into()))?;
+    let client = client
+        .with(Own { ca: settings.ca.as_ref().map(|ca| &*ca.file), certificate: None, proxy: proxy.as_ref() })
+        .map_err(|error| at("ca", error.to_string()))?;
+    let Some(own) = settings.client_certificate.as_ref().filter(|_| settings.client_auth == ClientAuth::Mtls) else {
+        return Ok(client);
+    };
+    client
+        .with(Own {
+            ca: settings.ca.as_ref().map(|ca| &*ca.file),
+            certificate: Some((&own.cert, &own.key)),
+            proxy: proxy.as_ref(),
+        })
+        .map_err(|error| at("client_certificate", error.to_string()))
+}
+
+/// The address of an HTTP proxy.
+pub(crate) fn proxy(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host()).ok_or(PROXY)?;
+    let bare = url.username().is_empty() && url.password().is_none() && url.path() == "/" && url.query().is_none();
+    if bare && url.fragment().is_none() { Ok(url) } else { Err(PROXY) }
 }
 
 impl Signer {
@@ -150,6 +175,16 @@ impl Signer {
     }
 }
 
+impl Credential {
+    /// What must stand in nothing that is told.
+    pub(super) fn secret(&self) -> Option<&str> {
+        match self {
+            Self::Field { secret, .. } | Self::Post { secret, .. } => Some(secret),
+            Self::Assertion(_) | Self::Certificate { .. } => None,
+        }
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
@@ -157,16 +192,34 @@ impl fmt::Debug for Credential {
 }
 
 /// Id and secret are encoded before they are joined: either may hold a colon (RFC 6749 section 2.3.1).
-fn basic(id: &str, secret: &str) -> Option<HeaderValue> {
+pub(super) fn basic(id: &str, secret: &str) -> Option<HeaderValue> {
     let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
     let pair = Zeroizing::new(format!("{}:{}", *encode(id), *encode(secret)));
     sensitive(&format!("Basic {}", STANDARD.encode(pair.as_bytes())))
 }
 
-fn sensitive(field: &str) -> Option<HeaderValue> {
+/// A header field that is not shown.
+pub(super) fn sensitive(field: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(field).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+/// Whether two secrets are the same, without telling how far.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    let digest = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
+    constant_time::verify_slices_are_equal(digest(one).as_ref(), digest(other).as_ref()).is_ok()
+}
+
+/// Whether all is there that tells the provider who we are.
+pub(super) fn says_who_we_are(settings: &KeyManagerSettings) -> bool {
+    let credential = match settings.client_auth {
+        ClientAuth::Basic | ClientAuth::Post => settings.client_secret.is_some(),
+        ClientAuth::Bearer => return settings.client_secret.is_some(),
+        ClientAuth::PrivateKeyJwt => settings.client_key.is_some(),
+        ClientAuth::Mtls => settings.client_certificate.is_some(),
+    };
+    credential && settings.client_id.is_some()
 }
 
 type Reader = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
@@ -225,5 +278,6 @@ fn name(auth: ClientAuth) -> &'static str {
     }
 }
 
+const PROXY: &str = "must be http://host:port, without user, password, path and query";
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ASSERTION_LIFETIME_S: u64 = 60;

@@ -2,8 +2,8 @@
 //!
 //! It can do all of them. Clients and users of the configuration are seen, and changed in the file alone.
 //!
-//! In a client's `parameters`, these mean something: `grant_types`, `response_types` (none), `scope` or `tokenScope`,
-//! `token_endpoint_auth_method`, and in `additionalProperties` the three lifetimes
+//! In a client's `parameters`, these mean something: `grant_types`, `response_types` (none), `scope`,
+//! `token_endpoint_auth_method`, `client_secret_description` and `client_secret_expires_in` (of a new client), and in `additionalProperties` the three lifetimes
 //! `application_access_token_expiry_time`, `user_access_token_expiry_time` and `refresh_token_expiry_time` (seconds, at
 //! most the provider's own; `N/A`: those). What would ask for more than there is here (ID tokens, PKCE) is refused.
 //! Everything else is kept as it is, and told again.
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::embedded_client::{spec, told};
+use super::embedded_client::{assert_no_secret_wished, first_secret, spec, told};
 use crate::{
     authserver::{Asked, Bind, LiveToken, ManageError, NewSecret, Provider, ResourceInfo, ScopeInfo, SecretInfo},
     keymanager::{
@@ -51,8 +51,8 @@ impl KeyManager for Embedded {
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let spec = spec(application, &self.provider)?;
-        let preset = application.client_secret.as_ref().map(Sensitive::reveal);
-        let (client, secret) = self.provider.create_client(spec, application.client_id.as_deref(), preset).await?;
+        let (id, first) = (application.client_id.as_deref(), first_secret(application)?);
+        let (client, secret) = self.provider.create_client(spec, id, first).await?;
         Ok(OAuthApplicationInfo { client_secret: Some(secret.as_str().into()), ..told(client) })
     }
 
@@ -64,6 +64,7 @@ impl KeyManager for Embedded {
         if application.client_id.as_deref().is_some_and(|id| id != consumer_key) {
             return Err(Error::invalid("clientId", "must be the client's own, or be left out"));
         }
+        assert_no_secret_wished(application)?;
         let spec = spec(application, &self.provider)?;
         if let Some(secret) = &application.client_secret
             && !self.provider.is_secret(consumer_key, secret.reveal())?

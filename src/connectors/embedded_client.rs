@@ -1,9 +1,10 @@
 //! A client of the embedded provider, from and to WSO2's model.
 
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::{
-    authserver::{ClientInfo, ClientSpec, Lifetimes, Provider},
+    authserver::{ClientInfo, ClientSpec, Lifetimes, NewSecret, Provider},
     keymanager::{Error, OAuthApplicationInfo, Result, split_list},
 };
 
@@ -21,10 +22,7 @@ pub(super) fn spec(application: &OAuthApplicationInfo, provider: &Provider) -> R
     let properties = additional_properties(parameters)?;
     let scopes = match list(parameters, "scope")? {
         Some(scopes) => Some(scopes),
-        None => match list(parameters, "tokenScope")? {
-            Some(scopes) => Some(scopes),
-            None => list(&properties, "application_scopes")?,
-        },
+        None => list(&properties, "application_scopes")?,
     };
     let method = match parameters.get("token_endpoint_auth_method") {
         None | Some(Value::Null) => None,
@@ -47,6 +45,40 @@ pub(super) fn spec(application: &OAuthApplicationInfo, provider: &Provider) -> R
         parameters: kept,
         lifetimes: lifetimes(&properties)?,
     })
+}
+
+/// The secret that a new client is to have.
+pub(super) fn first_secret(application: &OAuthApplicationInfo) -> Result<NewSecret> {
+    let parameters = &application.parameters;
+    let description = match parameters.get(SECRET_DESCRIPTION) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(_) => return Err(Error::invalid("parameters.client_secret_description", "must be a text")),
+    };
+    let seconds =
+        |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).filter(|seconds| *seconds > 0);
+    let expires_in = match parameters.get(SECRET_EXPIRES_IN) {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let wrong = || Error::invalid("parameters.client_secret_expires_in", NOT_SECONDS);
+            Some(seconds(value).ok_or_else(wrong)?)
+        }
+    };
+    let secret = application.client_secret.as_ref().map(|secret| Zeroizing::new(secret.reveal().to_owned()));
+    Ok(NewSecret { secret, description, expires_in })
+}
+
+/// What is asked of a secret is for a new client alone.
+pub(super) fn assert_no_secret_wished(application: &OAuthApplicationInfo) -> Result<()> {
+    for (name, field) in [
+        (SECRET_DESCRIPTION, "parameters.client_secret_description"),
+        (SECRET_EXPIRES_IN, "parameters.client_secret_expires_in"),
+    ] {
+        if application.parameters.get(name).is_some_and(|value| !value.is_null()) {
+            return Err(Error::invalid(field, "is for a new client; a change leaves its secrets alone"));
+        }
+    }
+    Ok(())
 }
 
 /// What is told of a client; never its secret.
@@ -143,9 +175,13 @@ fn list(parameters: &Map<String, Value>, name: &'static str) -> Result<Option<Ve
     }
 }
 
+const NOT_SECONDS: &str = "must be a whole number of seconds, at least 1";
 const PROPERTIES: &str = "parameters.additionalProperties";
 /// Parameters that stand in fields of their own.
-const READ: [&str; 4] = ["grant_types", "response_types", "scope", "token_endpoint_auth_method"];
+const READ: [&str; 6] =
+    ["grant_types", "response_types", "scope", "token_endpoint_auth_method", SECRET_DESCRIPTION, SECRET_EXPIRES_IN];
+const SECRET_DESCRIPTION: &str = "client_secret_description";
+const SECRET_EXPIRES_IN: &str = "client_secret_expires_in";
 /// Properties that promise what there is not.
 const NOT_HERE: [(&str, &str); 4] = [
     ("id_token_expiry_time", "no ID tokens are issued"),

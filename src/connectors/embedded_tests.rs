@@ -95,6 +95,12 @@ async fn what_a_client_cannot_be_is_refused_by_name() {
             "parameters.token_endpoint_auth_method",
             "client_secret_post",
         ),
+        (
+            &jwt,
+            json!({ "parameters": { "client_secret_expires_in": 0 } }),
+            "parameters.client_secret_expires_in",
+            "at least 1",
+        ),
         (&jwt, json!({ "parameters": { "x": "y".repeat(20_000) } }), "parameters", "16384"),
         (&jwt, properties("pkceMandatory", json!(true)), PROPERTIES, "authorization"),
         (&jwt, properties("id_token_expiry_time", json!(60)), PROPERTIES, "ID tokens"),
@@ -179,6 +185,22 @@ async fn claims_are_texts() {
         ("sub", "ada"),
     ];
     assert_eq!(told, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+}
+
+#[tokio::test]
+async fn the_first_secret_has_an_end_and_a_description_where_they_are_asked_for() {
+    let manager = manager("jwt");
+    let parameters = json!({ "client_secret_expires_in": "60", "client_secret_description": "the first" });
+    let asked = application(json!({ "parameters": parameters }));
+    let id = manager.create_application(&asked).await.expect("a client").client_id.expect("an id");
+    let secrets = manager.secrets(&id).await.expect("it is there");
+    assert_eq!(secrets[0].parameters["description"], "the first");
+    let left = secrets[0].parameters["expiresAt"].as_u64().expect("an end").saturating_sub(manager.provider.now());
+    assert!((58..=60).contains(&left), "{left}");
+    let error = manager.update_application(&id, &asked).await.expect_err("it is for a new client");
+    assert!(matches!(&error, Error::Invalid { field, .. } if field.starts_with("parameters.client_secret_")));
+    let read = manager.retrieve_application(&id).await.expect("it is there");
+    assert_eq!(manager.update_application(&id, &read).await, Ok(read));
 }
 
 #[tokio::test]

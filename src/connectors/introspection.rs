@@ -36,7 +36,7 @@ use crate::{
     problem::Problem,
     token::{
         AnswerForm, Circuit, FetchError, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer,
-        settings::{ClientAuth, KeyManagerSettings, ResponseForm, Validation},
+        settings::{KeyManagerSettings, ResponseForm, Validation},
     },
 };
 
@@ -94,7 +94,7 @@ pub(super) fn introspection(
         || settings.introspection_endpoint.is_some();
     let by_hand = settings.introspection_endpoint.as_deref();
     let nowhere = by_hand.is_none() && !settings.discovery;
-    if settings.validation == Validation::Jwt || (!wanted && (nowhere || !says_who_we_are(settings))) {
+    if settings.validation == Validation::Jwt || (!wanted && (nowhere || !client_auth::says_who_we_are(settings))) {
         return Ok(None);
     }
     let at = |name: &str| format!("{field}.{name}");
@@ -130,17 +130,6 @@ pub(super) fn introspection(
         present: AtomicUsize::new(0),
         breaker: Breaker::new(&settings.name),
     })))
-}
-
-/// Whether all is there that tells the provider who we are.
-fn says_who_we_are(settings: &KeyManagerSettings) -> bool {
-    let credential = match settings.client_auth {
-        ClientAuth::Basic | ClientAuth::Post => settings.client_secret.is_some(),
-        ClientAuth::Bearer => return settings.client_secret.is_some(),
-        ClientAuth::PrivateKeyJwt => settings.client_key.is_some(),
-        ClientAuth::Mtls => settings.client_certificate.is_some(),
-    };
-    credential && settings.client_id.is_some()
 }
 
 impl Introspect for Introspector {

@@ -23,27 +23,50 @@
 //! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
 //!    everything else must be done.
 
+mod api;
+#[cfg(test)]
+mod api_tests;
+mod auth0;
+mod auth0_rows;
 mod breaker;
 mod client_auth;
+mod client_metadata;
+mod common;
+mod directory;
 mod embedded;
 mod embedded_client;
+mod http;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
+mod keycloak;
+mod keycloak_client;
+mod keycloak_rows;
+mod oauth;
 mod oidc;
+mod okta;
+mod okta_rows;
+mod own_token;
 #[cfg(test)]
 mod reach_tests;
+mod refusal;
+mod standard;
 #[cfg(test)]
 mod tests;
+mod uma;
+mod wso2_client;
+mod wso2is;
 
 use std::{fs::File, io::Read, sync::Arc};
 
 use bytes::Bytes;
 use url::Url;
 
+pub(crate) use client_auth::proxy;
+
 use crate::{
     authserver::Provider,
-    keymanager::KeyManager,
+    keymanager::{KeyManager, Memory},
     net::{
         Clock,
         client::{Client, is_loopback},
@@ -63,7 +86,7 @@ pub fn sources(
     clock: &Arc<Clock>,
 ) -> Result<Sources, Vec<Problem>> {
     let keys = key_source(settings, field, client);
-    let introspection = introspection::introspection(settings, field, client, clock);
+    let introspection = introspection::introspection(&http::introspected(settings), field, client, clock);
     match (keys, introspection) {
         (Ok(keys), Ok(introspection)) => Ok(Sources { keys, introspection }),
         (keys, introspection) => {
@@ -80,18 +103,25 @@ pub struct Means<'a> {
     pub client: &'a Client,
     /// The time.
     pub clock: &'a Arc<Clock>,
+    /// What the connector may remember of this key manager.
+    pub memory: &'a Arc<dyn Memory>,
 }
 
 /// Who does the operations of the key manager at `field`, or every mistake in its settings. Contacts nobody. The
-/// embedded provider is in our own process: see [`embedded`].
+/// embedded provider is in our own process: see [`embedded()`].
 pub fn key_manager(
     settings: &KeyManagerSettings,
     field: &str,
-    _means: Means<'_>,
+    means: Means<'_>,
 ) -> Result<Arc<dyn KeyManager>, Vec<Problem>> {
     match settings.connector {
         ConnectorKind::Embedded => Err(vec![not_asked(field)]),
-        _ => Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
+        ConnectorKind::Okta => Ok(Arc::new(okta::Okta::new(settings, field, means)?)),
+        ConnectorKind::Auth0 => Ok(Arc::new(auth0::Auth0::new(settings, field, means)?)),
+        ConnectorKind::Http => Ok(Arc::new(http::Http::new(settings, field, means)?)),
+        ConnectorKind::Oidc => standard::key_manager(settings, field, means),
+        ConnectorKind::Keycloak => keycloak::key_manager(settings, field, means),
+        ConnectorKind::Wso2is => wso2is::key_manager(settings, field, means),
     }
 }
 
@@ -109,15 +139,15 @@ fn not_asked(field: &str) -> Problem {
 /// our own process: its keys are a [`KeySource::fixed`] that `app` makes.
 pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -> Result<KeySource, Vec<Problem>> {
     match settings.connector {
-        // As far as tokens go, Keycloak is what OpenID Connect and RFC 7662 say.
-        ConnectorKind::Oidc | ConnectorKind::Keycloak => {}
+        // As far as tokens go, they are what OpenID Connect and RFC 7662 say.
+        ConnectorKind::Oidc | ConnectorKind::Keycloak | ConnectorKind::Wso2is => {}
+        ConnectorKind::Okta | ConnectorKind::Auth0 | ConnectorKind::Http => {}
         ConnectorKind::Embedded => {
             return Err(vec![Problem::new(
                 format!("{field}.connector"),
                 "the embedded provider hands its keys over itself",
             )]);
         }
-        _ => return Err(vec![Problem::not_in_this_build(format!("{field}.connector"))]),
     }
     if let Some(file) = &settings.jwks {
         return read_keys(file).map(KeySource::Fixed).map_err(|why| vec![Problem::new(format!("{field}.jwks"), why)]);
@@ -133,7 +163,8 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
     if verifies_nothing && settings.jwks_uri.is_none() {
         return Ok(KeySource::NONE);
     }
-    oidc::key_source(settings, field, client)
+    let client = client_auth::client(settings, field, client).map_err(|problem| vec![problem])?;
+    oidc::key_source(settings, field, &client)
 }
 
 fn read_keys(JwksFile { file }: &JwksFile) -> Result<Bytes, String> {

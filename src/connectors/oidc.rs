@@ -112,10 +112,7 @@ fn metadata_urls(issuer: &Url) -> [Url; 2] {
         url.set_path(&path);
         url
     };
-    [
-        at(format!("{path}/.well-known/openid-configuration")),
-        at(format!("/.well-known/oauth-authorization-server{path}")),
-    ]
+    [at(format!("{path}{OPENID}")), at(format!("/.well-known/oauth-authorization-server{path}"))]
 }
 
 impl FetchKeys for Provider {
@@ -149,17 +146,26 @@ impl Provider {
         self.discover(Member::IntrospectionEndpoint).await
     }
 
-    /// The address of a member, from the first place that has metadata; none where it lacks the member.
+    /// The address of a member; none where the metadata lacks it.
     async fn discover(&self, member: Member) -> Result<Option<Place>, FetchError> {
+        let answer = self.described().await?;
+        let url = self.read(&answer.body, member)?;
+        // It may lead as far as it comes from.
+        Ok(url.map(|url| Place { url, reach: answer.from }))
+    }
+
+    /// The same with another limit for each document.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The metadata as it stands, from the first place that has any. Whose it is has not been looked at.
+    pub(super) async fn described(&self) -> Result<Answer, FetchError> {
         let mut first = None;
         for url in &self.metadata {
             let place = Place { url: url.clone(), reach: Reach::Local };
             match self.document(&place, "application/json", MAX_METADATA).await {
-                // It may lead as far as it comes from.
-                Ok(answer) => {
-                    let url = self.read(&answer.body, member)?;
-                    return Ok(url.map(|url| Place { url, reach: answer.from }));
-                }
+                Ok(answer) => return Ok(answer),
                 // Nobody there: nobody at the other path either.
                 Err(error @ FetchError::Unreachable(_)) => return Err(first.unwrap_or(error)),
                 Err(error) => first = first.or(Some(error)),
@@ -172,19 +178,42 @@ impl Provider {
         let refuse = |why: &str| FetchError::Metadata(why.to_owned());
         let metadata: Metadata = serde_json::from_slice(text).map_err(|_| refuse(NOT_OURS))?;
         if metadata.issuer != self.issuer {
-            return Err(refuse("the metadata is for another issuer than the one configured"));
+            return Err(refuse(OTHERS));
         }
         let (name, named) = match member {
             Member::JwksUri => ("jwks_uri", metadata.jwks_uri),
             Member::IntrospectionEndpoint => ("introspection_endpoint", metadata.introspection_endpoint),
         };
-        let Some(named) = named else { return Ok(None) };
-        let url = endpoint(&named, self.allow_http)
+        named.map(|named| self.led_to(name, &named)).transpose()
+    }
+
+    /// Whether the metadata is for our issuer.
+    pub(super) fn is_for_us(&self, issuer: &str) -> Result<(), FetchError> {
+        (issuer == self.issuer).then_some(()).ok_or_else(|| FetchError::Metadata(OTHERS.to_owned()))
+    }
+
+    /// The address that the member `name` of the provider's own words leads to, if it may.
+    pub(super) fn led_to(&self, name: &str, named: &str) -> Result<Url, FetchError> {
+        let url = endpoint(named, self.allow_http)
             .map_err(|why| FetchError::Metadata(format!("the metadata's {name} {why}")))?;
         if url.scheme() == "http" && self.issuer.starts_with("https:") && !self.allow_http {
             return Err(FetchError::Metadata(format!("the metadata's {name} leads from https to http")));
         }
-        Ok(Some(url))
+        Ok(url)
+    }
+
+    /// A document of the provider below its issuer's path, which not every provider has.
+    pub(super) async fn beside(&self, well_known: &str) -> Result<Option<Answer>, FetchError> {
+        let Some(first) = self.metadata.first() else { return Ok(None) };
+        let mut url = first.clone();
+        let path = url.path().trim_end_matches(OPENID).to_owned();
+        url.set_path(&format!("{path}{well_known}"));
+        let place = Place { url, reach: Reach::Local };
+        match self.document(&place, "application/json", MAX_METADATA).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(FetchError::Answer(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn document(&self, place: &Place, accept: &str, limit: usize) -> Result<Answer, FetchError> {
@@ -202,6 +231,8 @@ impl Provider {
     }
 }
 
+const OPENID: &str = "/.well-known/openid-configuration";
+const OTHERS: &str = "the metadata is for another issuer than the one configured";
 const NOT_OURS: &str = "the metadata is not JSON with issuer and jwks_uri";
 const JWKS_TYPES: &str = "application/jwk-set+json, application/json";
 const MAX_METADATA: usize = 256 << 10;

@@ -101,6 +101,16 @@ fn source(settings: &KeyManagerSettings) -> Arc<dyn FetchKeys> {
     }
 }
 
+/// As far as tokens go, a provider is what the standards say, whichever connector manages it.
+#[test]
+fn every_kind_of_provider_has_its_keys_where_discovery_says() {
+    for kind in ["oidc", "keycloak", "wso2is", "okta", "auth0", "http"] {
+        let text = format!(r#"{{"name":"idp","connector":"{kind}","issuer":"https://idp.example.com"}}"#);
+        let settings: KeyManagerSettings = serde_json::from_str(&text).expect("good settings");
+        source(&settings);
+    }
+}
+
 fn problems(settings: &KeyManagerSettings) -> Vec<String> {
     let client = Client::new().expect("roots");
     let problems = key_source(settings, "key_managers[0]", &client).err().unwrap_or_default();
@@ -276,6 +286,49 @@ async fn a_certificate_counts_only_from_a_trusted_root() {
 }
 
 #[tokio::test]
+async fn a_provider_may_have_authorities_of_its_own_and_then_no_others() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let made = |name: &str| {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let file = dir.path().join(name);
+        std::fs::write(&file, key.cert.pem()).expect("written");
+        (key, file)
+    };
+    let ((key, right), (_, wrong)) = (made("right.pem"), made("wrong.pem"));
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider's own")
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().expect("a key"))
+        .expect("they fit");
+    let server =
+        Server::start(|_| Box::new(|_| reply("200 OK", KEYS)), Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let with = |ca: &std::path::Path| {
+        let port = server.address.port();
+        let more = format!(r#","jwks_uri":"https://localhost:{port}/keys","ca":{{"file":"{}"}}"#, ca.display());
+        settings("https://idp.example.com", &more)
+    };
+    assert_eq!(text(source(&with(&right)).fetch(false).await), KEYS);
+    assert!(matches!(source(&with(&wrong)).fetch(false).await, Err(FetchError::Unreachable(_))), "another's");
+    assert_eq!(problems(&with(&dir.path().join("none.pem"))), ["key_managers[0].ca"]);
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_and_looks_names_up_itself() {
+    let proxy = Server::start(|_| Box::new(|_| reply("200 OK", KEYS)), None).await;
+    let by_proxy = |proxy: &str| {
+        let more = r#","allow_http":true,"jwks_uri":"http://nowhere.invalid/keys","proxy":""#;
+        settings("http://nowhere.invalid", &format!("{more}{proxy}\""))
+    };
+    let source = source(&by_proxy(&format!("http://{}", proxy.address)));
+    assert_eq!(text(source.fetch(false).await), KEYS);
+    assert_eq!(proxy.asked(), ["http://nowhere.invalid/keys"], "the whole address");
+    for bad in ["socks5://127.0.0.1:1", "http://user:pw@127.0.0.1:1", "http://127.0.0.1:1/path", "nothing"] {
+        assert_eq!(problems(&by_proxy(bad)), ["key_managers[0].proxy"], "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_once() {
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
     let outcome = source(&settings(&format!("http://{gone}"), "")).fetch(false).await;
@@ -306,7 +359,7 @@ fn addresses_in_settings_are_checked() {
         assert_eq!(problems(&settings(issuer, more)), [format!("key_managers[0].{field}")], "{issuer} {more}");
     }
     let mut other = settings("https://idp.example.com", "");
-    other.connector = crate::token::settings::ConnectorKind::Okta;
+    other.connector = crate::token::settings::ConnectorKind::Embedded;
     assert_eq!(problems(&other), ["key_managers[0].connector"]);
 }
 

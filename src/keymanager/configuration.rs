@@ -43,9 +43,9 @@ pub struct Loaded {
 }
 
 /// The configurations that are stored, in the order of their names; of one that cannot be read, why.
-pub fn stored(record: &Record) -> Result<Vec<KeyManagerSettings>> {
+pub fn stored(record: &Record) -> Result<Vec<Result<KeyManagerSettings>>> {
     let rows = record.view().and_then(|view| view.rows(&STORED, &[], MOST_STORED)).map_err(unkept)?;
-    rows.into_iter().map(|(_, row)| settings(row)).collect()
+    Ok(rows.into_iter().map(|(_, row)| settings(row)).collect())
 }
 
 impl Engine {
@@ -148,9 +148,9 @@ fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
 
 fn settings(row: Value) -> Result<KeyManagerSettings> {
     serde_path_to_error::deserialize(row).map_err(|error| {
-        let field = error.path().to_string();
-        let field = if field == "." { "configuration".to_owned() } else { field };
-        Error::invalid(field, super::parse::unquoted(&error.into_inner().to_string()))
+        let path = error.path().to_string();
+        let (field, why) = super::parse::fault(&path, &error.into_inner().to_string());
+        Error::invalid(field, why)
     })
 }
 

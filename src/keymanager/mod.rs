@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod fanout;
 mod handling;
+mod memory;
 mod metrics;
 mod model;
 mod operation;
@@ -36,12 +37,13 @@ pub use configuration::{KeyManagerConfiguration, Loaded, stored};
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
 pub use error::Error;
 pub use fanout::{Everywhere, Outcome};
+pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
     Scope, Sensitive, split_list,
 };
 pub use operation::Operation;
-pub use parse::unquoted;
+pub use parse::fault;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Registry};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
@@ -192,6 +194,9 @@ pub trait KeyManager: Debug + Send + Sync {
 
     /// `isScopeExists`.
     async fn scope_exists(&self, key: &str) -> Result<bool> {
+        if self.cannot(Operation::IsScopeExists).is_some() {
+            return unsupported(self, Operation::IsScopeExists);
+        }
         match self.scope(key).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound(_)) => Ok(false),
@@ -211,6 +216,9 @@ pub trait KeyManager: Debug + Send + Sync {
 
     /// `validateScopes`: each as the provider has it; [`Error::Invalid`] names those that it lacks.
     async fn validate_scopes(&self, keys: &[String]) -> Result<Vec<Scope>> {
+        if self.cannot(Operation::ValidateScopes).is_some() {
+            return unsupported(self, Operation::ValidateScopes);
+        }
         let (mut found, mut lacking) = (Vec::with_capacity(keys.len()), Vec::new());
         for key in keys {
             match self.scope(key).await {

@@ -109,8 +109,21 @@ fn scopes(parameters: &Map<String, Value>) -> Result<Vec<String>> {
     }
 }
 
-/// serde's words without the value that they quote, which may be a secret.
-pub fn unquoted(message: &str) -> String {
+/// Which field serde found wrong, below `path`, and why; without the value that it quotes, which may be a secret.
+pub fn fault(path: &str, message: &str) -> (String, String) {
+    let why = unquoted(message);
+    let path = if path == "." { "" } else { path };
+    let named = why.strip_prefix("unknown field `").or_else(|| why.strip_prefix("missing field `"));
+    let field = match (named.and_then(|rest| rest.split('`').next()), path) {
+        (Some(field), "") => field.to_owned(),
+        (Some(field), path) if path != field && !path.ends_with(&format!(".{field}")) => format!("{path}.{field}"),
+        (None, "") => "body".to_owned(),
+        (_, path) => path.to_owned(),
+    };
+    (field, why)
+}
+
+fn unquoted(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.rsplit_once(", expected ") {
         Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => {
@@ -125,6 +138,19 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_field_is_named() {
+        for (path, message, field) in [
+            (".", "missing field `issuer`", "issuer"),
+            ("a", "unknown field `b`, expected `c`", "a.b"),
+            ("a.b", "unknown field `b`, expected `c`", "a.b"),
+            ("a[1]", "invalid type: null, expected a string", "a[1]"),
+            (".", "invalid type: null, expected a map", "body"),
+        ] {
+            assert_eq!(fault(path, message).0, field, "{message}");
+        }
+    }
 
     #[test]
     fn no_value_is_quoted() {

@@ -146,8 +146,8 @@ async fn an_adopted_client_is_compared_unless_nobody_can_or_shall() {
         client_secret: secret.map(Sensitive::from),
         ..MapRequest::default()
     };
-    let run = |request| stand.engine.map_application(&Caller { who: "tester".into(), dry_run: false }, "one", request);
-    let run = async |request| run(request).await;
+    let who = caller();
+    let run = |request| stand.engine.map_application(&who, "one", request);
     assert!(matches!(run(map("a", None)).await, Err(Error::Conflict(_))), "it is mapped by its creation");
     stand.one.clients.lock().insert("theirs".into(), app(json!({"clientId": "theirs", "clientSecret": "right"})));
     assert!(

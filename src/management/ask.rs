@@ -1,6 +1,6 @@
 //! What is asked: a request taken apart, each part judged before any handler sees it.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use axum::{
     RequestExt,
@@ -11,14 +11,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::{
     Door,
     answer::{Problem, etag},
     routes::Route,
 };
-use crate::keymanager::{Caller, Result as Outcome, unquoted};
+use crate::keymanager::{Caller, Result as Outcome, fault};
 
 /// A request of someone who may ask it.
 #[derive(Debug)]
@@ -66,18 +66,15 @@ impl Ask {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let mut text = serde_json::Deserializer::from_slice(&self.body);
         let read = serde_path_to_error::deserialize(&mut text).map_err(|error| {
-            let field = error.path().to_string();
+            let path = error.path().to_string();
             let inner = error.into_inner();
-            let why = unquoted(&inner.to_string());
-            match (inner.classify(), field.as_str()) {
-                (serde_json::error::Category::Data, ".") => {
-                    Problem::field(field_in(&why).unwrap_or("body"), why.clone())
+            let (field, why) = fault(&path, &inner.to_string());
+            match inner.classify() {
+                serde_json::error::Category::Data => Problem::field(field, why),
+                _ => {
+                    let place = format!("at line {} column {}", inner.line(), inner.column());
+                    Problem::field("body", format!("is no JSON: {why} {place}"))
                 }
-                (serde_json::error::Category::Data, _) => Problem::field(field_of(&field, &why), why.clone()),
-                _ => Problem::field(
-                    "body",
-                    format!("is no JSON: {why} at line {} column {}", inner.line(), inner.column()),
-                ),
             }
         })?;
         text.end().map_err(|_| Problem::field("body", "holds more than one JSON value"))?;
@@ -153,7 +150,10 @@ async fn read_body(request: Request, route: &Route) -> Result<Bytes, Problem> {
     if most == 0 {
         return Err(too_large());
     }
-    let body = to_bytes(Body::new(body), MOST_BODY).await.map_err(|_| too_large())?;
+    let Ok(body) = timeout(BODY_TIMEOUT, to_bytes(Body::new(body), MOST_BODY)).await else {
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    let body = body.map_err(|_| too_large())?;
     if route.body.is_none() {
         return match body.is_empty() {
             true => Ok(body),
@@ -185,19 +185,7 @@ pub(super) fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> Res
     }
 }
 
-/// An unknown field is named in the message alone.
-fn field_in(why: &str) -> Option<&str> {
-    let rest = why.strip_prefix("unknown field `").or_else(|| why.strip_prefix("missing field `"))?;
-    rest.split('`').next()
-}
-
-fn field_of(path: &str, why: &str) -> String {
-    match field_in(why) {
-        Some(field) if !path.ends_with(field) => format!("{path}.{field}"),
-        _ => path.to_owned(),
-    }
-}
-
 const MOST_BODY: usize = 256 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_LIMIT: usize = 100;
 const MOST_LIMIT: usize = 1000;

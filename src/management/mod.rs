@@ -22,6 +22,8 @@ mod settings;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 mod tokens;
 
 use std::sync::Arc;

@@ -12,8 +12,12 @@ use tokio::{
 use super::{Access, Door};
 use crate::{
     keymanager::{Engine, testing::Memory},
-    net::Clock,
-    store::{Revocations, Snapshot, Store, record::Record, settings::GateSettings},
+    net::{Clock, tls::Acceptor},
+    store::{
+        FaultFormat, Revocations, Snapshot, Store,
+        record::Record,
+        settings::{GateSettings, TableSettings},
+    },
     token::{Authenticator, settings::CacheSettings},
 };
 
@@ -52,6 +56,14 @@ impl Stand {
     }
 
     pub(super) async fn with(record: Option<Record>) -> Self {
+        Self::build(record, None).await
+    }
+
+    pub(super) async fn over(tls: Option<Acceptor>) -> Self {
+        Self::build(Some(Record::in_memory().unwrap()), tls).await
+    }
+
+    async fn build(record: Option<Record>, tls: Option<Acceptor>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (Arc::new(Memory::default()), Arc::new(Memory::default()));
         let (clock, registry) = (Arc::new(Clock::new()), prometheus::Registry::new());
@@ -64,7 +76,7 @@ impl Stand {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(door.serve(listener.into(), None, stopped));
+        tokio::spawn(door.serve(listener.into(), tls, stopped));
         Self { address, one, two, engine, key, _stop: stop, _folder: folder }
     }
 
@@ -96,11 +108,18 @@ impl Stand {
     }
 }
 
-fn access(folder: &Path, clock: &Arc<Clock>, revocations: Arc<Revocations>) -> (Access, String) {
+pub(super) fn access(folder: &Path, clock: &Arc<Clock>, revocations: Arc<Revocations>) -> (Access, String) {
     let path = folder.join("bootstrap.key");
     let tokens = Authenticator::new(&CacheSettings::default(), &prometheus::Registry::new()).unwrap();
-    let gate = GateSettings::default();
-    let tables = crate::store::settings::TableSettings {
+    let gate = GateSettings {
+        trusted_proxies: Vec::new(),
+        fault_format: FaultFormat::Wso2,
+        realm: "tollgate".into(),
+        strip_headers: Vec::new(),
+        identity_headers: Default::default(),
+        rate_limit_headers: false,
+    };
+    let tables = TableSettings {
         gate: &gate,
         key_managers: &[],
         issuers: Vec::new(),

@@ -1,9 +1,18 @@
 //! The door as its callers see it, with providers in memory.
 
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
-use super::{routes::routes, testing::Stand};
-use crate::keymanager::Error;
+use super::{
+    routes::routes,
+    testing::{Stand, access},
+};
+use crate::{
+    keymanager::Error,
+    net::{Clock, door::Peer},
+};
 
 #[tokio::test]
 async fn a_client_lives_and_dies() {
@@ -307,4 +316,41 @@ async fn the_documents_are_there_for_everyone_and_load_nothing_from_elsewhere() 
         assert!(part.status == 200 && !part.body.contains("http"), "{}", part.body);
     }
     assert!(page.body.contains("/docs/docs.js") && !page.body.contains("http"));
+}
+
+#[tokio::test]
+async fn the_bootstrap_key_is_of_no_use_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (access, key) = access(folder.path(), &Arc::new(Clock::new()), Arc::default());
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}")).unwrap());
+    for (address, may) in [
+        (Some("127.0.0.1"), true),
+        (Some("::1"), true),
+        (Some("::ffff:127.0.0.1"), true),
+        (None, true),
+        (Some("192.0.2.1"), false),
+        (Some("2001:db8::1"), false),
+    ] {
+        let peer = Peer { address: address.map(|address| address.parse().unwrap()), certificate: None };
+        assert_eq!(access.admit(&headers, Some(&peer)).await.is_ok(), may, "{address:?}");
+    }
+    assert!(access.admit(&headers, None).await.is_err(), "nobody knows who it is");
+}
+
+#[tokio::test]
+async fn many_callers_share_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = crate::store::record::Record::open(&folder.path().join("r.redb")).unwrap();
+    let stand = Arc::new(Stand::with(Some(record)).await);
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..64 {
+        let stand = Arc::clone(&stand);
+        callers.spawn(async move {
+            let body = format!(r#"{{"clientId":"c{caller}","applicationUUID":"u{caller}"}}"#);
+            stand.ask("POST", "/v1/key-managers/one/clients", &body).await.status
+        });
+    }
+    assert!(callers.join_all().await.into_iter().all(|status| status == 201));
+    assert_eq!(stand.engine.audit(0, 100).unwrap().len(), 64);
 }

@@ -17,9 +17,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{
-    RequestBuilder,
+    Proxy, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
@@ -43,6 +43,37 @@ pub struct Client {
     kind: fn(IpAddr) -> Kind,
     lookup: Lookup,
     roots: Arc<RootCertStore>,
+    proxied: bool,
+}
+
+/// What one provider is reached with, where it is not what all others are. Nothing: like all others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Own<'a> {
+    /// PEM file of the authorities that it alone is trusted by, and no others.
+    pub ca: Option<&'a Path>,
+    /// Certificate and key of ours (RFC 8705), PEM files.
+    pub certificate: Option<(&'a Path, &'a Path)>,
+    /// The HTTP proxy on the way to it. It looks names up itself: what they lead to is for it to allow.
+    pub proxy: Option<&'a Url>,
+}
+
+/// Any request.
+#[derive(Debug)]
+pub struct Request<'r> {
+    /// Method.
+    pub method: Method,
+    /// Where to.
+    pub url: &'r Url,
+    /// How far it may go.
+    pub reach: Reach,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// Body; its type stands in the headers.
+    pub body: Option<Zeroizing<String>>,
+    /// Longest body of the answer, in bytes.
+    pub limit: usize,
+    /// For the whole exchange.
+    pub timeout: Duration,
 }
 
 /// A form to send (RFC 6749 appendix B), with what goes beside it.
@@ -67,6 +98,8 @@ pub struct Answer {
     pub max_age: Option<Duration>,
     /// Its media type in lower case, without parameters; empty where it has none.
     pub media_type: Box<str>,
+    /// All header fields.
+    pub headers: HeaderMap,
 }
 
 /// Why there is no answer. Names the address asked, never a body.
@@ -107,19 +140,26 @@ impl Client {
 
     /// A client that trusts `roots` alone.
     pub fn with_roots(roots: Arc<RootCertStore>) -> Result<Self, ClientError> {
-        Self::build(roots, system_lookup, reach::kind, None)
+        Self::build(roots, system_lookup, reach::kind, None, None)
     }
 
-    /// The same with a certificate of our own (RFC 8705), on connections of its own.
-    pub fn with_certificate(&self, cert: &Path, key: &Path) -> Result<Self, tls::Error> {
-        let identity = tls::identity(cert, key)?;
-        Ok(Self::build(Arc::clone(&self.roots), self.lookup, self.kind, Some(identity))?)
+    /// The same for one provider, on connections of its own; a clone where it has nothing of its own.
+    pub fn with(&self, own: Own<'_>) -> Result<Self, tls::Error> {
+        if own.ca.is_none() && own.certificate.is_none() && own.proxy.is_none() {
+            return Ok(self.clone());
+        }
+        let roots = match own.ca {
+            Some(file) => Arc::new(tls::authorities(file)?),
+            None => Arc::clone(&self.roots),
+        };
+        let identity = own.certificate.map(|(cert, key)| tls::identity(cert, key)).transpose()?;
+        Ok(Self::build(roots, self.lookup, self.kind, identity, own.proxy)?)
     }
 
     /// A client in a world of its own, for tests.
     #[cfg(test)]
     pub(crate) fn imagined(lookup: Lookup, kind: fn(IpAddr) -> Kind) -> Result<Self, ClientError> {
-        Self::build(root_store()?, lookup, kind, None)
+        Self::build(root_store()?, lookup, kind, None, None)
     }
 
     fn build(
@@ -127,6 +167,7 @@ impl Client {
         lookup: Lookup,
         kind: fn(IpAddr) -> Kind,
         identity: Option<tls::Identity>,
+        proxy: Option<&Url>,
     ) -> Result<Self, ClientError> {
         let broken = |error: &dyn ToString| ClientError::Roots(error.to_string());
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -137,8 +178,13 @@ impl Client {
             None => tls.with_no_client_auth(),
             Some((chain, key)) => tls.with_client_auth_cert(chain, key).map_err(|error| broken(&error))?,
         };
-        let client = |reach| plain(tls.clone(), Resolver { reach, lookup, kind }).map_err(|error| broken(&error));
-        Ok(Self { public: client(Reach::Public)?, local: client(Reach::Local)?, kind, lookup, roots })
+        // Only the proxy's own name is looked up then, and the configuration names it.
+        let client = |reach| {
+            let reach = if proxy.is_some() { Reach::Local } else { reach };
+            plain(tls.clone(), Resolver { reach, lookup, kind }, proxy).map_err(|error| broken(&error))
+        };
+        let (public, local) = (client(Reach::Public)?, client(Reach::Local)?);
+        Ok(Self { public, local, kind, lookup, roots, proxied: proxy.is_some() })
     }
 
     /// Gets a document of at most `limit` bytes; the whole of it within `timeout`.
@@ -150,8 +196,9 @@ impl Client {
         limit: usize,
         timeout: Duration,
     ) -> Result<Answer, ClientError> {
-        let request = self.towards(url, reach)?.get(url.clone()).header(header::ACCEPT, accept);
-        self.receive(url, request.timeout(timeout), limit).await
+        let accept = HeaderValue::from_str(accept).map_err(|_| ClientError::Forbidden(shown(url)))?;
+        let headers = HeaderMap::from_iter([(header::ACCEPT, accept)]);
+        self.send(Request { method: Method::GET, url, reach, headers, body: None, limit, timeout }).await
     }
 
     /// Sends a form and gets an answer of at most `limit` bytes; the whole of it within `timeout`.
@@ -163,9 +210,19 @@ impl Client {
         limit: usize,
         timeout: Duration,
     ) -> Result<Answer, ClientError> {
-        let request = self.towards(url, reach)?.post(url.clone()).headers(form.headers);
-        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        self.receive(url, request.body(form.body.as_str().to_owned()).timeout(timeout), limit).await
+        let Form { mut headers, body } = form;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        self.send(Request { method: Method::POST, url, reach, headers, body: Some(body), limit, timeout }).await
+    }
+
+    /// Sends a request and gets its whole answer.
+    pub async fn send(&self, request: Request<'_>) -> Result<Answer, ClientError> {
+        let Request { method, url, reach, headers, body, limit, timeout } = request;
+        let mut sent = self.towards(url, reach)?.request(method, url.clone()).headers(headers).timeout(timeout);
+        if let Some(body) = body {
+            sent = sent.body(body.as_str().to_owned());
+        }
+        self.receive(url, sent, limit).await
     }
 
     async fn receive(&self, url: &Url, request: RequestBuilder, limit: usize) -> Result<Answer, ClientError> {
@@ -181,11 +238,20 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        let from = response.remote_addr().map_or(Kind::Public, |address| (self.kind)(address.ip()));
-        let from = if from == Kind::Public { Reach::Public } else { Reach::Local };
-        let max_age = freshness::max_age(response.headers());
-        let media_type = media_type(response.headers());
-        Ok(Answer { status: response.status(), body: body.freeze(), from, max_age, media_type })
+        let status = response.status();
+        let from = self.origin(url, response.remote_addr());
+        let headers = std::mem::take(response.headers_mut());
+        let (max_age, media_type) = (freshness::max_age(&headers), media_type(&headers));
+        Ok(Answer { status, body: body.freeze(), from, max_age, media_type, headers })
+    }
+
+    /// Who answered. Behind a proxy only an address in the URL itself is known to be near.
+    fn origin(&self, url: &Url, peer: Option<SocketAddr>) -> Reach {
+        let address = if self.proxied { host_address(url) } else { peer.map(|peer| peer.ip()) };
+        match address.map_or(Kind::Public, self.kind) {
+            Kind::Public => Reach::Public,
+            _ => Reach::Local,
+        }
     }
 
     /// The client that may ask `url`. Names are looked at once they are resolved.
@@ -201,8 +267,8 @@ impl Client {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that builds a client")]
-fn plain(tls: ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
+fn plain(tls: ClientConfig, resolver: Resolver, proxy: Option<&Url>) -> reqwest::Result<reqwest::Client> {
+    let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .no_proxy()
@@ -210,8 +276,11 @@ fn plain(tls: ClientConfig, resolver: Resolver) -> reqwest::Result<reqwest::Clie
         .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE)
-        .dns_resolver(Arc::new(resolver))
-        .build()
+        .dns_resolver(Arc::new(resolver));
+    match proxy {
+        Some(proxy) => client.proxy(Proxy::all(proxy.clone())?).build(),
+        None => client.build(),
+    }
 }
 
 /// The roots we trust: the system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or Mozilla's where

@@ -117,11 +117,8 @@ fn server_config(settings: &TlsSettings, clients: Clients) -> Result<ServerConfi
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("client_ca", path)? {
-                roots.add(certificate)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            let roots = Arc::new(roots("client_ca", path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
             let verifier = match clients {
                 Clients::Must => verifier,
                 Clients::May => verifier.allow_unauthenticated(),
@@ -133,6 +130,19 @@ fn server_config(settings: &TlsSettings, clients: Clients) -> Result<ServerConfi
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The authorities in a PEM file, for when we call out and trust no others.
+pub(super) fn authorities(path: &Path) -> Result<RootCertStore, Error> {
+    roots("ca", path)
+}
+
+fn roots(field: &'static str, path: &Path) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(field, path)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
 }
 
 /// Every certificate of a PEM file; none is a mistake, never "accept any".

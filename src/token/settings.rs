@@ -122,6 +122,10 @@ pub struct KeyManagerSettings {
     pub client_key: Option<ClientKey>,
     /// Our own certificate there, for `client_auth = "mtls"`.
     pub client_certificate: Option<ClientCertificate>,
+    /// The authorities that its certificate must come from; the system's do not count then.
+    pub ca: Option<CaFile>,
+    /// HTTP proxy on the way to it: `http://host:port`. Never taken from the environment.
+    pub proxy: Option<String>,
     /// In which form answers about tokens are asked for; both are understood.
     #[serde(default)]
     pub introspection_response: ResponseForm,
@@ -135,9 +139,11 @@ pub struct KeyManagerSettings {
     /// Whether tokens may be obtained for its clients (WSO2's `enable_token_generation`).
     #[serde(default = "yes")]
     pub token_generation: bool,
-    /// Connector `http`: where it answers.
+    /// Connector `http`: where it answers. Connector `okta`: the organization's address, the issuer's unless it is
+    /// another. Connector `auth0`: its Management API, whose address is its audience too; `/api/v2/` of the issuer unless
+    /// that is a domain of one's own.
     pub endpoint: Option<String>,
-    /// Connector `http`: its bearer secret.
+    /// Connector `http`: its bearer secret. Connector `okta`: the API token that manages clients, scopes and users.
     pub token: Option<Secret>,
     /// Connector `embedded`: where it listens.
     pub listen: Option<String>,
@@ -165,7 +171,8 @@ pub struct KeyManagerSettings {
     /// Connector `embedded`: who may register clients (RFC 7591).
     #[serde(default)]
     pub registration: Registration,
-    /// Connector `embedded`: the bearer secret that may register clients, with `registration = "token"`.
+    /// The bearer secret that may register clients: connector `embedded`'s own, with `registration = "token"`; the
+    /// initial access token (RFC 7591 section 3) of connector `oidc`.
     pub registration_token: Option<Secret>,
     /// Connector `embedded`: scopes that a registered client may ask for.
     #[serde(default)]
@@ -177,6 +184,14 @@ pub struct KeyManagerSettings {
 #[serde(deny_unknown_fields)]
 pub struct JwksFile {
     /// Path of a JWK set (RFC 7517), or of a JWK where that is allowed.
+    pub file: PathBuf,
+}
+
+/// `{ file = "…" }`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaFile {
+    /// Path of certificates in PEM.
     pub file: PathBuf,
 }
 

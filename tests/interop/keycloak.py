@@ -2,6 +2,7 @@
 
   keycloak.py realm PORT        the realm `gw`, its clients, and the audiences that their tokens name
   keycloak.py rotate PORT NAME  a new RSA key of that name signs from now on
+  keycloak.py manage PORT       the client `tollgate` may do what the Key Manager does; a user `ada`
   keycloak.py retire PORT       no key but those that `rotate` made signs or verifies any more
 """
 
@@ -74,6 +75,19 @@ def realm(admin):
         admin("POST", "/gw/clients", made)
 
 
+def manage(admin):
+    found = {made["clientId"]: made["id"] for made in admin("GET", "/gw/clients")}
+    own, realm_management = found["tollgate"], found["realm-management"]
+    admin("PUT", f"/gw/clients/{own}", admin("GET", f"/gw/clients/{own}") | {"authorizationServicesEnabled": True})
+    wanted = {"manage-clients", "view-users", "query-users"}
+    roles = [role for role in admin("GET", f"/gw/clients/{realm_management}/roles") if role["name"] in wanted]
+    account = admin("GET", f"/gw/clients/{own}/service-account-user")["id"]
+    admin("POST", f"/gw/users/{account}/role-mappings/clients/{realm_management}", roles)
+    password = {"type": "password", "value": "l0velace-and-more", "temporary": False}
+    person = {"username": "ada", "email": "ada@example.com", "firstName": "Ada", "lastName": "Lovelace"}
+    admin("POST", "/gw/users", person | {"enabled": True, "emailVerified": True, "credentials": [password]})
+
+
 KEYS = "org.keycloak.keys.KeyProvider"
 
 
@@ -97,6 +111,8 @@ if __name__ == "__main__":
             realm(Admin(port))
         case ["rotate", port, name]:
             rotate(Admin(port), name)
+        case ["manage", port]:
+            manage(Admin(port))
         case ["retire", port]:
             retire(Admin(port))
         case _:

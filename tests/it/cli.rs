@@ -82,7 +82,7 @@ fn every_mistake_is_refused_without_quoting_values() {
     let rows = [
         ("listen = \"127.0.0.1:", "listen = \"s3cr3t-value:", "listen"),
         ("connector = \"oidc\"", "connector = \"s3cr3t-value\"", "connector"),
-        ("connector = \"oidc\"", "connector = \"okta\"", "not in this build"),
+        ("connector = \"oidc\"", "connector = \"http\"", "endpoint"),
         ("connector = \"oidc\"", "connector = \"oidc\"\nvalidation = \"introspect\"", "client_secret"),
         (
             "connector = \"oidc\"",

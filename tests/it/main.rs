@@ -21,6 +21,7 @@ mod jwks;
 mod km;
 mod layers;
 mod limits;
+mod management;
 mod provider;
 mod provider_kill;
 mod proxy;

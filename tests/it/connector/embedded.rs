@@ -18,7 +18,7 @@ fn the_embedded_provider_conforms_in_both_forms() {
     }
 }
 
-fn provider(form: &str) -> Arc<Provider> {
+pub(super) fn provider(form: &str) -> Arc<Provider> {
     let settings: KeyManagerSettings = serde_json::from_value(json!({
         "name": "local", "connector": "embedded", "issuer": "http://127.0.0.1:9000", "listen": "127.0.0.1:9000",
         "tokens": form,
@@ -34,7 +34,7 @@ fn provider(form: &str) -> Arc<Provider> {
     provider
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let claims = [("email", "ada@example.com"), ("roles", "buyer,editor"), ("sub", "ada")];
     World {
         client: Some(("declared".into(), "a secret of the file".into())),

@@ -3,12 +3,25 @@
 //! What it says it cannot do it must refuse, with the reason it gave; everything else it must do, and what has been
 //! done must show. Nothing of a secret may stand in an error.
 
+mod auth0;
+mod auth0_tenant;
 mod clients;
 mod embedded;
+mod http;
+mod keycloak;
+mod liars;
+mod oidc;
+mod okta;
+mod okta_tenant;
+mod outside;
+mod outside_rows;
 mod refusals;
 mod resources;
 mod scopes;
+mod stand_in;
 mod tokens;
+mod wso2is;
+mod wso2is_server;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -16,6 +29,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tollgate::keymanager::{AccessTokenRequest, Error, KeyManager, OAuthApplicationInfo, Operation, Result, Sensitive};
 
+use self::resources::resource;
 use crate::support::{now, unique};
 
 /// What a connector's surroundings have.
@@ -33,6 +47,14 @@ pub(crate) struct World {
     pub(crate) tells_all: bool,
     /// Whether removing a client and rotating its secret void its tokens at the provider.
     pub(crate) voids_tokens: bool,
+    /// Whether only what users have begun is listed as alive, and no token of a client's own.
+    pub(crate) lists_users_alone: bool,
+    /// Whether a scope has no name but its key.
+    pub(crate) nameless_scopes: bool,
+    /// Whether a scope is bound to no roles.
+    pub(crate) roleless_scopes: bool,
+    /// Whether a further secret has neither description nor end.
+    pub(crate) plain_secrets: bool,
     /// Whether a client may ask for a scope that has just been registered.
     pub(crate) grants_scopes: bool,
 }

@@ -20,7 +20,7 @@ pub(super) async fn refuses_what_it_cannot(run: &Run<'_>) {
     }
 }
 
-/// The operation, on nothing in particular; none: it is no connector's.
+/// The operation, on nothing in particular; none: it is done by Tollgate itself.
 async fn attempt(run: &Run<'_>, operation: Operation) -> Option<Result<()>> {
     let (manager, none) = (run.manager, "no-such-thing");
     let (application, token) = (OAuthApplicationInfo::default(), Sensitive::from("x"));
@@ -57,8 +57,8 @@ async fn attempt(run: &Run<'_>, operation: Operation) -> Option<Result<()>> {
         Operation::DetachResourceScopes => void(manager.detach_scopes(none, &keys).await),
         Operation::ScopesForApis => void(manager.scopes_for_apis(&keys).await),
         Operation::UserClaims => void(manager.user_claims(none).await),
-        // Their own answers stand on reading a scope, and refuse as that does.
-        Operation::IsScopeExists | Operation::ValidateScopes => return None,
+        Operation::IsScopeExists => void(manager.scope_exists(none).await),
+        Operation::ValidateScopes => void(manager.validate_scopes(&keys).await),
         Operation::DeleteMappedApplication
         | Operation::KeyManagerConfiguration
         | Operation::LoadConfiguration

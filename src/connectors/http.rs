@@ -1,0 +1,458 @@
+//! A connector outside the process, in any language: the JSON over HTTP of `config/connector-openapi.yaml`.
+//!
+//! What it cannot do it says itself (`GET /capabilities`), and is believed for a minute. Before it has said so for the
+//! first time, nothing is asked of it.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    Means,
+    api::{self, Api, Call, Reply},
+    endpoint,
+    oidc::Place,
+    refusal::Refusal,
+};
+use crate::{
+    keymanager::{
+        AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
+        OAuthApplicationInfo, Operation, Result, Scope, Sensitive,
+    },
+    net::Reach,
+    problem::Problem,
+    token::settings::{ClientAuth, ConnectorKind, KeyManagerSettings},
+};
+
+/// A connector at an address.
+#[derive(Debug)]
+pub(super) struct Http {
+    api: Api,
+    base: Place,
+    secret: Sensitive,
+    said: ArcSwapOption<Capabilities>,
+}
+
+/// What it cannot do, as it has said.
+#[derive(Debug, Clone)]
+struct Capabilities {
+    cannot: BTreeMap<Operation, String>,
+    at: Instant,
+}
+
+/// One call.
+#[derive(Debug)]
+struct Ask<'a> {
+    operation: Operation,
+    method: Method,
+    /// The path's segments.
+    path: &'a [&'a str],
+    body: Option<Value>,
+    /// What a `not_found` says there is none of.
+    what: &'static str,
+}
+
+impl Http {
+    pub(super) fn new(
+        settings: &KeyManagerSettings,
+        field: &str,
+        means: Means<'_>,
+    ) -> std::result::Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut wrong = |name: &str, why: String| problems.push(Problem::new(format!("{field}.{name}"), why));
+        let base = settings.endpoint.as_deref().ok_or("is needed by connector \"http\"");
+        let base = base.and_then(|text| endpoint(text, settings.allow_http));
+        let base = base.map_err(|why| wrong("endpoint", why.into())).ok();
+        let secret = settings.token.as_ref().map(|token| token.read());
+        let secret = secret.unwrap_or_else(|| Ok(Zeroizing::default()));
+        let secret = secret.map_err(|error| wrong("token", error.to_string())).unwrap_or_default();
+        let api = Api::new(settings, field, means.client, means.clock).map_err(|found| problems.extend(found)).ok();
+        let (Some(api), Some(url), true) = (api, base, problems.is_empty()) else { return Err(problems) };
+        let base = Place { url, reach: Reach::Local };
+        Ok(Self { api, base, secret: secret.as_str().into(), said: ArcSwapOption::empty() })
+    }
+
+    /// What it cannot do; asked once a minute, and believed longer while it does not answer.
+    async fn capabilities(&self) -> Result<Arc<Capabilities>> {
+        let known = self.said.load_full();
+        match known {
+            Some(known) if known.at.elapsed() < BELIEVED => Ok(known),
+            Some(known) => {
+                // Whoever comes meanwhile takes what is known.
+                self.said.store(Some(Arc::new(Capabilities { at: Instant::now(), ..(*known).clone() })));
+                Ok(self.ask_capabilities().await.unwrap_or(known))
+            }
+            None => self.ask_capabilities().await.map_err(|error| match error {
+                Error::Credentials(_) | Error::TimedOut(_) | Error::Unreachable(_) => error,
+                other => Error::Unreachable(format!("it does not say what it cannot do: {other}")),
+            }),
+        }
+    }
+
+    async fn ask_capabilities(&self) -> Result<Arc<Capabilities>> {
+        #[derive(Deserialize)]
+        struct Body {
+            cannot: BTreeMap<String, String>,
+        }
+        let place = api::below(&self.base, ["capabilities"]);
+        let body: Body = self.send(Call::get(&place), |_| None).await?.json()?;
+        let asked = Operation::ALL.into_iter().filter(|operation| is_asked(*operation));
+        let cannot = asked.filter_map(|operation| {
+            let reason = body.cannot.get(source(operation).name())?;
+            Some((operation, told(reason)))
+        });
+        let said = Arc::new(Capabilities { cannot: cannot.collect(), at: Instant::now() });
+        self.said.store(Some(Arc::clone(&said)));
+        Ok(said)
+    }
+
+    async fn ask(&self, ask: Ask<'_>) -> Result<Reply> {
+        let place = api::below(&self.base, ask.path.iter().copied());
+        self.ask_at(&place, ask).await
+    }
+
+    async fn ask_at(&self, place: &Place, ask: Ask<'_>) -> Result<Reply> {
+        let Ask { operation, method, body, what, .. } = ask;
+        if let Some(reason) = self.capabilities().await?.cannot.get(&operation) {
+            return Err(Error::Unsupported { operation, reason: reason.clone().into() });
+        }
+        let call = Call::new(method, place);
+        let call = if let Some(body) = &body { call.json(body) } else { call };
+        self.send(call, |refusal| problem(operation, what, refusal)).await
+    }
+
+    async fn send(&self, call: Call<'_>, read: impl FnOnce(&Refusal<'_>) -> Option<Error> + Send) -> Result<Reply> {
+        let secret = self.secret.reveal();
+        let call = call.authorization(&format!("Bearer {secret}"), secret)?;
+        self.api
+            .send_reading(call, |refusal| match refusal.status {
+                StatusCode::UNAUTHORIZED => Some(Error::Credentials(refusal.words.clone())),
+                _ => read(refusal),
+            })
+            .await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, operation: Operation, path: &[&str], what: &'static str) -> Result<T> {
+        self.ask(Ask { operation, method: Method::GET, path, body: None, what }).await?.json()
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        path: &[&str],
+        body: &(impl Serialize + Sync),
+        what: &'static str,
+    ) -> Result<T> {
+        self.ask(Ask { operation, method: Method::POST, path, body: Some(written(body)?), what }).await?.json()
+    }
+
+    async fn put<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        path: &[&str],
+        body: &(impl Serialize + Sync),
+        what: &'static str,
+    ) -> Result<T> {
+        self.ask(Ask { operation, method: Method::PUT, path, body: Some(written(body)?), what }).await?.json()
+    }
+
+    async fn delete(&self, operation: Operation, path: &[&str], what: &'static str) -> Result<()> {
+        self.ask(Ask { operation, method: Method::DELETE, path, body: None, what }).await.map(drop)
+    }
+
+    /// What it has made, if its answer tells; else it is undone, where the id was ours to choose.
+    async fn made(&self, reply: &Reply, wished: Option<&str>) -> Result<OAuthApplicationInfo> {
+        let answer = reply.json::<OAuthApplicationInfo>().and_then(|made| match &made.client_id {
+            Some(id) if !id.is_empty() => Ok(made),
+            _ => Err(Error::Answer("there is no clientId in its answer".into())),
+        });
+        let Err(error) = answer else { return answer };
+        let what = error.to_string();
+        let Some(id) = wished else {
+            return Err(Error::HalfDone { what, left: "a client whose id it has not told".into() });
+        };
+        match self.delete_application(id).await {
+            Ok(()) => Err(error),
+            Err(_) => Err(Error::HalfDone { what, left: format!("client {id}") }),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyManager for Http {
+    fn connector(&self) -> &'static str {
+        "http"
+    }
+
+    fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
+        let said = self.said.load();
+        said.as_ref()?.cannot.get(&operation).map(|reason| reason.clone().into())
+    }
+
+    async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+        let body = Some(written(application)?);
+        let operation = Operation::CreateApplication;
+        let reply = self.ask(Ask { operation, method: Method::POST, path: &["clients"], body, what: CLIENT }).await?;
+        self.made(&reply, application.client_id.as_deref()).await
+    }
+
+    async fn update_application(
+        &self,
+        consumer_key: &str,
+        application: &OAuthApplicationInfo,
+    ) -> Result<OAuthApplicationInfo> {
+        let application = without_secret(application.clone());
+        let path = ["clients", consumer_key];
+        self.put(Operation::UpdateApplication, &path, &application, CLIENT).await.map(without_secret)
+    }
+
+    async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
+        self.get(Operation::RetrieveApplication, &["clients", consumer_key], CLIENT).await.map(without_secret)
+    }
+
+    async fn delete_application(&self, consumer_key: &str) -> Result<()> {
+        self.delete(Operation::DeleteApplication, &["clients", consumer_key], CLIENT).await
+    }
+
+    async fn update_application_owner(&self, consumer_key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
+        let path = ["clients", consumer_key, "owner"];
+        let body = json!({ "owner": owner });
+        self.put(Operation::UpdateApplicationOwner, &path, &body, CLIENT).await.map(without_secret)
+    }
+
+    async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
+        let body = secret.map_or_else(|| json!({}), |secret| json!({ "clientSecret": secret }));
+        let path = ["clients", consumer_key, "map"];
+        self.post(Operation::MapOAuthApplication, &path, &body, CLIENT).await.map(without_secret)
+    }
+
+    async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
+        let issued: AccessTokenInfo =
+            self.post(Operation::NewApplicationAccessToken, &["tokens"], request, CLIENT).await?;
+        match issued.access_token {
+            Some(_) => Ok(issued),
+            None => Err(Error::Answer("there is no accessToken in its answer".into())),
+        }
+    }
+
+    async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
+        let body = json!({ "token": token });
+        let known = self.post(Operation::TokenMetaData, &["tokens", "introspect"], &body, "token").await;
+        known.map(without_tokens)
+    }
+
+    async fn access_token(&self, consumer_key: &str) -> Result<AccessTokenInfo> {
+        let path = ["clients", consumer_key, "token"];
+        self.get(Operation::AccessTokenByConsumerKey, &path, "token").await
+    }
+
+    async fn active_tokens(&self, consumer_key: &str) -> Result<Vec<String>> {
+        self.get(Operation::ActiveTokensByConsumerKey, &["clients", consumer_key, "tokens"], CLIENT).await
+    }
+
+    async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Body {
+            client_secret: Sensitive,
+        }
+        let path = ["clients", consumer_key, "secret"];
+        let body: Body = self.post(Operation::NewApplicationConsumerSecret, &path, &json!({}), CLIENT).await?;
+        Ok(body.client_secret)
+    }
+
+    async fn add_secret(&self, consumer_key: &str, request: &ConsumerSecretRequest) -> Result<ConsumerSecretInfo> {
+        self.post(Operation::GenerateConsumerSecret, &["clients", consumer_key, "secrets"], request, CLIENT).await
+    }
+
+    async fn secrets(&self, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
+        let path = ["clients", consumer_key, "secrets"];
+        let mut secrets: Vec<ConsumerSecretInfo> = self.get(Operation::RetrieveConsumerSecrets, &path, CLIENT).await?;
+        for secret in &mut secrets {
+            // Whatever it thinks masked is.
+            secret.client_secret = Some(MASK.into());
+        }
+        Ok(secrets)
+    }
+
+    async fn delete_secret(&self, consumer_key: &str, secret_id: &str) -> Result<()> {
+        let path = ["clients", consumer_key, "secrets", secret_id];
+        self.delete(Operation::DeleteConsumerSecret, &path, "secret").await
+    }
+
+    async fn revoke_token(&self, token: &Sensitive) -> Result<()> {
+        let body = Some(json!({ "token": token }));
+        let path = &["tokens", "revoke"];
+        self.ask(Ask { operation: Operation::RevokeToken, method: Method::POST, path, body, what: "token" })
+            .await
+            .map(drop)
+    }
+
+    async fn revoke_one_time_token(&self, token: &Sensitive, consumer_key: &str) -> Result<()> {
+        let body = Some(json!({ "token": token, "consumerKey": consumer_key }));
+        let path = &["tokens", "revoke-one-time"];
+        self.ask(Ask { operation: Operation::RevokeOneTimeToken, method: Method::POST, path, body, what: "token" })
+            .await
+            .map(drop)
+    }
+
+    async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
+        self.post(Operation::RegisterNewResource, &["resources"], resource, RESOURCE).await
+    }
+
+    async fn resource(&self, api_id: &str) -> Result<ApiResource> {
+        self.get(Operation::ResourceByApiId, &["resources", api_id], RESOURCE).await
+    }
+
+    async fn update_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
+        let path = ["resources", &resource.api_id];
+        self.put(Operation::UpdateRegisteredResource, &path, resource, RESOURCE).await
+    }
+
+    async fn delete_resource(&self, api_id: &str) -> Result<()> {
+        self.delete(Operation::DeleteRegisteredResourceByApiId, &["resources", api_id], RESOURCE).await
+    }
+
+    async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.post(Operation::RegisterScope, &["scopes"], scope, SCOPE).await
+    }
+
+    async fn scope(&self, key: &str) -> Result<Scope> {
+        self.get(Operation::ScopeByName, &["scopes", key], SCOPE).await
+    }
+
+    async fn scopes(&self) -> Result<Vec<Scope>> {
+        self.get(Operation::AllScopes, &["scopes"], SCOPE).await
+    }
+
+    async fn update_scope(&self, scope: &Scope) -> Result<Scope> {
+        self.put(Operation::UpdateScope, &["scopes", &scope.key], scope, SCOPE).await
+    }
+
+    async fn delete_scope(&self, key: &str) -> Result<()> {
+        self.delete(Operation::DeleteScope, &["scopes", key], SCOPE).await
+    }
+
+    async fn attach_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
+        let path = ["resources", api_id, "scopes"];
+        self.put(Operation::AttachResourceScopes, &path, &json!({ "scopes": keys }), RESOURCE).await
+    }
+
+    async fn replace_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
+        let (operation, path) = (Operation::UpdateResourceScopes, &["resources", api_id, "scopes"]);
+        let body = Some(json!({ "scopes": keys }));
+        self.ask(Ask { operation, method: Method::PATCH, path, body, what: RESOURCE }).await?.json()
+    }
+
+    async fn detach_scopes(&self, api_id: &str, keys: &[String]) -> Result<()> {
+        let (operation, path) = (Operation::DetachResourceScopes, &["resources", api_id, "scopes"]);
+        let body = Some(json!({ "scopes": keys }));
+        self.ask(Ask { operation, method: Method::DELETE, path, body, what: RESOURCE }).await.map(drop)
+    }
+
+    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
+        let place = api::below(&self.base, ["resource-scopes"]);
+        let place = api::asking(&place, api_ids.iter().map(|id| ("api", id.as_str())));
+        let operation = Operation::ScopesForApis;
+        let ask = Ask { operation, method: Method::GET, path: &[], body: None, what: RESOURCE };
+        self.ask_at(&place, ask).await?.json()
+    }
+
+    async fn user_claims(&self, username: &str) -> Result<BTreeMap<String, String>> {
+        self.get(Operation::UserClaims, &["users", username, "claims"], "user").await
+    }
+}
+
+/// The settings by which its opaque tokens are asked about (RFC 7662): at `introspect` below `endpoint`, with the same
+/// bearer secret, unless they name another place.
+pub(super) fn introspected(settings: &KeyManagerSettings) -> Cow<'_, KeyManagerSettings> {
+    let own = settings.connector == ConnectorKind::Http && settings.introspection_endpoint.is_none();
+    let Some(base) = settings.endpoint.as_deref().filter(|_| own) else { return Cow::Borrowed(settings) };
+    Cow::Owned(KeyManagerSettings {
+        introspection_endpoint: Some(format!("{}/introspect", base.trim_end_matches('/'))),
+        client_auth: ClientAuth::Bearer,
+        client_secret: settings.token.clone(),
+        ..settings.clone()
+    })
+}
+
+/// What a problem says (RFC 9457); none: it is none of ours, and is what such a status is elsewhere.
+fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> Option<Error> {
+    let words = refusal.words.clone();
+    Some(match refusal.text("/code")?.as_str() {
+        "unsupported" => Error::Unsupported { operation, reason: words.into() },
+        "invalid" => {
+            let field = refusal.text("/field").unwrap_or_else(|| "request".into());
+            Error::Invalid { field: field.into(), why: words.into() }
+        }
+        "not_found" => Error::NotFound(what),
+        "conflict" => Error::Conflict(words.into()),
+        "refused" => Error::Refused { status: refusal.status.as_u16(), detail: words },
+        _ => return None,
+    })
+}
+
+/// Whether it is asked at all; the others are Tollgate's own.
+const fn is_asked(operation: Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::DeleteMappedApplication
+            | Operation::KeyManagerConfiguration
+            | Operation::LoadConfiguration
+            | Operation::BuildFromJson
+            | Operation::BuildAccessTokenRequestFromJson
+            | Operation::BuildAccessTokenRequestFromOAuthApp
+            | Operation::CanHandleToken
+            | Operation::Type
+            | Operation::SetTenantDomain
+    )
+}
+
+/// The operation that it is made of.
+const fn source(operation: Operation) -> Operation {
+    match operation {
+        Operation::IsScopeExists | Operation::ValidateScopes => Operation::ScopeByName,
+        itself => itself,
+    }
+}
+
+/// A reason as it may be told: bounded, and without control characters.
+fn told(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(MOST_CHARACTERS).collect()
+}
+
+fn written(body: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(body).map_err(|_| Error::invalid("request", "cannot be written as JSON"))
+}
+
+fn without_secret(mut application: OAuthApplicationInfo) -> OAuthApplicationInfo {
+    application.client_secret = None;
+    application
+}
+
+fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
+    (known.access_token, known.refresh_token) = (None, None);
+    known
+}
+
+const CLIENT: &str = "client";
+const RESOURCE: &str = "resource";
+const SCOPE: &str = "scope";
+const MASK: &str = "********";
+const MOST_CHARACTERS: usize = 500;
+/// How long what it says it cannot do is believed before it is asked again.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

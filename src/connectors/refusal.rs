@@ -1,0 +1,131 @@
+//! What a provider's refusal becomes: its own words, bounded, without control characters and without the secrets of the
+//! call.
+
+use http::{HeaderValue, StatusCode};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::{keymanager::Error, net::client::Answer};
+
+/// The secrets of one call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Secrets(Vec<Zeroizing<String>>);
+
+impl Secrets {
+    /// Notes one.
+    pub(super) fn note(&mut self, secret: &str) {
+        if !secret.is_empty() {
+            self.0.push(Zeroizing::new(secret.to_owned()));
+        }
+    }
+
+    /// Notes what stands in an `Authorization` field, behind its scheme.
+    pub(super) fn note_field(&mut self, field: &HeaderValue) {
+        let text = field.to_str().unwrap_or_default();
+        self.note(text.split_once(' ').map_or(text, |(_, secret)| secret));
+    }
+
+    /// Notes a value whose name says that it is one.
+    pub(super) fn note_named(&mut self, name: &str, value: &str) {
+        let name = name.to_ascii_lowercase();
+        let told = ["token_type", "token_endpoint", "_hint", "expires", "_alg", "auth_method", "lifetime"];
+        let secret = ["secret", "token", "assertion", "password", "credential", "api_key", "apikey"];
+        let is = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+        if name == "code" || name == "code_verifier" || (is(&secret) && !is(&told)) {
+            self.note(value);
+        }
+    }
+
+    /// Notes the texts in a body whose names say so, however deep.
+    pub(super) fn note_members(&mut self, body: &Value) {
+        match body {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match value {
+                        Value::String(text) => self.note_named(name, text),
+                        deeper => self.note_members(deeper),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.note_members(item)),
+            _ => {}
+        }
+    }
+
+    /// The text without them, and without control characters.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+        let mut secrets: Vec<&str> = self.0.iter().map(|secret| secret.as_str()).collect();
+        // One may stand in another.
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in secrets {
+            if text.contains(secret) {
+                text = text.replace(secret, "[redacted]");
+            }
+        }
+        text
+    }
+}
+
+/// An answer other than 2xx, for a connector to read.
+#[derive(Debug)]
+pub(super) struct Refusal<'s> {
+    pub(super) status: StatusCode,
+    /// What it says, as it may be told.
+    pub(super) words: String,
+    body: Value,
+    secrets: &'s Secrets,
+}
+
+impl<'s> Refusal<'s> {
+    pub(super) fn new(answer: &Answer, secrets: &'s Secrets) -> Self {
+        let status = answer.status;
+        let body = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let words = words(&body, secrets).unwrap_or_else(|| status.canonical_reason().unwrap_or(NO_WORDS).into());
+        Self { status, words, body, secrets }
+    }
+
+    /// A text of its body, by JSON pointer (RFC 6901), as it may be told.
+    pub(super) fn text(&self, pointer: &str) -> Option<String> {
+        let text = self.body.pointer(pointer)?.as_str()?;
+        Some(self.secrets.redact(text).chars().take(MOST_CHARACTERS).collect())
+    }
+}
+
+/// The error that an answer other than 2xx is. `absent`: what there is none of, where the status is 404; `ours`:
+/// whether the call was made as ourselves.
+pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, ours: bool, secrets: &Secrets) -> Error {
+    let status = answer.status;
+    let Refusal { words: detail, body, .. } = Refusal::new(answer, secrets);
+    let about_us =
+        ["invalid_client", "unauthorized_client"].into_iter().any(|code| body.get("error") == Some(&code.into()));
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if ours => {
+            Error::Credentials(format!("{from}: {}: {detail}", status.as_u16()))
+        }
+        StatusCode::BAD_REQUEST if ours && about_us => Error::Credentials(format!("{from}: 400: {detail}")),
+        StatusCode::NOT_FOUND => match absent {
+            Some(what) => Error::NotFound(what),
+            None => Error::Refused { status: 404, detail },
+        },
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Error::Conflict(detail.into()),
+        _ if status.is_client_error() || status.is_server_error() => Error::Refused { status: status.as_u16(), detail },
+        _ => Error::Answer(format!("{from}: answered {}", status.as_u16())),
+    }
+}
+
+/// What the provider says, in whichever dialect.
+fn words(body: &Value, secrets: &Secrets) -> Option<String> {
+    let text = |name: &str| body.get(name)?.as_str().filter(|said| !said.trim().is_empty());
+    let said = MEMBERS.iter().find_map(|name| text(name));
+    let told = match (text("error"), said) {
+        (Some(code), Some(said)) => secrets.redact(&format!("{code}: {said}")),
+        (code, said) => secrets.redact(said.or(code)?),
+    };
+    Some(told.chars().take(MOST_CHARACTERS).collect())
+}
+
+/// RFC 6749 and RFC 7591, Keycloak, Okta, WSO2 and Auth0, RFC 9457.
+const MEMBERS: [&str; 6] = ["error_description", "errorMessage", "errorSummary", "message", "detail", "description"];
+const NO_WORDS: &str = "no reason given";
+const MOST_CHARACTERS: usize = 500;

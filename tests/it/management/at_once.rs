@@ -1,0 +1,55 @@
+//! What is revoked, deleted or rotated at the management door is refused at the proxy with the next request.
+
+use serde_json::{Value, json};
+
+use super::Desk;
+
+#[test]
+fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
+    for tokens in ["jwt", "opaque"] {
+        let desk = Desk::start(&format!("tokens = \"{tokens}\""));
+        let own = "/v1/key-managers/own";
+        let (id, secret) = desk.client(json!({ "clientName": "shop" }));
+
+        let (first, second) = (desk.token(&id, &secret), desk.token(&id, &secret));
+        assert_eq!((desk.verdict(&first), desk.verdict(&second)), (200, 200), "{tokens}");
+        let told = desk.ask("POST", &format!("{own}/tokens/introspect"), &json!({ "token": first })).json();
+        assert_eq!((&told["isTokenValid"], &told["keyManager"]), (&json!(true), &json!("own")), "{told}");
+        let revoked = desk.ask("POST", &format!("{own}/tokens/revoke"), &json!({ "token": first }));
+        assert_eq!(revoked.status, 204, "{}", revoked.text());
+        assert_eq!((desk.verdict(&first), desk.verdict(&second)), (401, 200), "{tokens}");
+
+        let body = json!({ "kind": "token", "value": second, "issuer": format!("http://127.0.0.1:{}", desk.provider) });
+        assert_eq!(desk.ask("POST", "/v1/revocations", &body).status, 201);
+        assert_eq!(desk.verdict(&second), 401, "{tokens}");
+
+        let before = desk.token(&id, &secret);
+        assert_eq!(desk.verdict(&before), 200);
+        let rotated = desk.ask("POST", &format!("{own}/clients/{id}/secret"), &Value::Null);
+        assert_eq!(rotated.status, 200, "{}", rotated.text());
+        assert_eq!(desk.verdict(&before), 401, "obtained with the secret before ({tokens})");
+        let after = desk.token(&id, rotated.json()["clientSecret"].as_str().unwrap());
+        assert_eq!(desk.verdict(&after), 200, "{tokens}");
+
+        assert_eq!(desk.ask("DELETE", &format!("{own}/clients/{id}"), &Value::Null).status, 204);
+        assert_eq!(desk.verdict(&after), 401, "{tokens}");
+        assert_eq!(desk.ask("GET", &format!("{own}/clients/{id}"), &Value::Null).status, 404);
+    }
+}
+
+#[test]
+fn operations_are_counted_and_leave_their_trace() {
+    let desk = Desk::start("");
+    let (id, secret) = desk.client(json!({ "clientName": "shop", "appOwner": "ada" }));
+    let labels = ["operation=\"createApplication\"", "connector=\"embedded\"", "outcome=\"done\""];
+    assert_eq!(desk.gate.metric("tollgate_keymanager_operations_total", &labels), 1.0);
+    assert_eq!(desk.gate.metric("tollgate_keymanager_pending", &[]), 0.0);
+    let owner = desk.ask("PUT", &format!("/v1/key-managers/own/clients/{id}/owner"), &json!({ "owner": "bob" }));
+    assert_eq!((owner.status, &owner.json()["appOwner"]), (200, &json!("bob")), "{}", owner.text());
+    let audit = desk.ask("GET", "/v1/audit", &Value::Null);
+    let told = audit.json();
+    let last = told["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["before"]["owner"], &last["after"]["owner"]), (&json!("ada"), &json!("bob")), "{last}");
+    assert!(!audit.text().contains(&secret), "no secret in the audit");
+    assert_eq!(desk.gate.leaks(&[secret, desk.key.clone()]), Vec::<String>::new());
+}

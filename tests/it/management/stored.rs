@@ -1,0 +1,60 @@
+//! Key managers that are stored: they come to life as those of the file do, and after a restart too.
+
+use serde_json::{Value, json};
+
+use super::{Desk, Place, ask};
+use crate::support::{Gate, Idp, Request, Token, Via, block_on, send};
+
+fn verdict(gate: &Gate, token: &str) -> u16 {
+    block_on(send(gate.ports.proxy, Via::H1, &Request::get("/orders/items/1").bearer(token))).status
+}
+
+#[test]
+fn a_stored_key_managers_tokens_count_now_and_after_a_restart() {
+    let (idp, folder) = (Idp::start(), tempfile::tempdir().unwrap());
+    let place = Place::new(folder.path());
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    let token = Token::of(&idp, "shop-web").sign();
+    assert_eq!(verdict(&gate, &token), 401, "nobody knows its issuer");
+    let path = "/v1/key-managers/main";
+    let body = json!({ "connector": "oidc", "issuer": idp.issuer(), "audience": ["orders-api"],
+        "client_id": "tollgate", "client_secret": "s3cret-of-ours" });
+    let dry = ask(place.port, &place.key(), "PUT", &format!("{path}?dry_run=true"), &body);
+    assert_eq!((dry.status, &dry.json()["dryRun"]), (200, &json!(true)), "{}", dry.text());
+    let put = ask(place.port, &place.key(), "PUT", path, &body);
+    assert_eq!((put.status, &put.json()["declaredIn"]), (201, &json!("store")), "{}", put.text());
+    assert_eq!(put.json()["configuration"]["client_secret"], "[redacted]");
+    gate.wait_for("its keys", || verdict(&gate, &token) == 200);
+    assert_eq!(ask(place.port, &place.key(), "PUT", path, &body).status, 200, "it is there already");
+    let listed = ask(place.port, &place.key(), "GET", "/v1/key-managers", &Value::Null);
+    assert!(listed.text().contains("\"main\"") && !listed.text().contains("s3cret-of-ours"), "{}", listed.text());
+    assert!(!ask(place.port, &place.key(), "GET", "/v1/audit", &Value::Null).text().contains("s3cret-of-ours"));
+    drop(gate);
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    gate.wait_for("its keys", || verdict(&gate, &token) == 200);
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused_by_field() {
+    let desk = Desk::start("");
+    for (name, body, status, field) in [
+        ("own", json!({ "connector": "oidc", "issuer": "https://a.example" }), 409, None),
+        ("new", json!({ "connector": "oidc" }), 400, Some("issuer")),
+        ("new", json!({ "connector": "oidc", "issuer": "http://a.example" }), 400, Some("issuer")),
+        ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "isuer": 1 }), 400, Some("isuer")),
+        ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "leeway": 5 }), 400, Some("leeway")),
+        ("new", json!({ "connector": "embedded", "issuer": "http://127.0.0.1:1" }), 400, Some("connector")),
+        ("new", json!({ "name": "old", "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
+        (
+            "new",
+            json!({ "connector": "oidc", "issuer": "https://a.example", "client_id": "a", "client_secret": { "file": "/etc/passwd" } }),
+            400,
+            Some("client_secret"),
+        ),
+    ] {
+        let answer = desk.ask("PUT", &format!("/v1/key-managers/{name}"), &body);
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert_eq!(answer.json().get("field").and_then(Value::as_str), field, "{body}: {}", answer.text());
+    }
+    assert_eq!(desk.ask("GET", "/v1/key-managers/new", &Value::Null).status, 404);
+}
