@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::keymanager::{Sensitive, unquoted};
+use crate::keymanager::Sensitive;
 
 /// A request to the door. Not `Debug`: its body may hold secrets.
 pub(super) struct Call {
@@ -168,8 +168,7 @@ impl Inputs {
     fn object(&self, file: &Path) -> Result<Map<String, Value>, Error> {
         serde_json::from_str(&self.text(file)?).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            let why = if error.is_data() { "is no JSON object".into() } else { unquoted(&error.to_string()) };
-            Error::Unreadable(format!("{}: {why} at line {line} column {column}", file.display()))
+            Error::Unreadable(format!("{}: is no JSON object: line {line} column {column}", file.display()))
         })
     }
 }

@@ -120,7 +120,6 @@ fn what_cannot_be_read_is_told_without_its_content() {
     }
     let (code, text) = why("client create NAME --parameter hunter2");
     assert!(code == 64 && text.contains("--parameter") && !text.contains("hunter2"), "{text}");
-    assert_eq!(why("client create NAME --secret-file - --from -").0, 64);
 }
 
 #[test]

@@ -190,11 +190,18 @@ fn tokens_are_issued_looked_at_and_revoked() {
 fn a_token_may_come_on_standard_input() {
     let stand = Stand::start();
     let (url, key) = (format!("unix:{}", stand.path("door.sock")), stand.key());
-    let words = ["km", "--url", &url, "--bootstrap-key", &key, "token", "introspect", "own", "-"];
-    let mut child = tollgate(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"not-a-token\n").unwrap();
-    let output = child.wait_with_output().unwrap();
+    let given = |words: &[&str], input: &str| {
+        let mut command = tollgate(&[&["km", "--url", &url, "--bootstrap-key", &key], words].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = given(&["token", "introspect", "own", "-"], "not-a-token\n");
     assert_eq!(value(&text(&output.stdout), "isTokenValid"), "no");
+    let twice = ["token", "new", "own", "shop", "--secret-file", "-", "--password-file", "-"];
+    let output = given(&twice, "s3cret-of-shop\n");
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("s3cret"));
 }
 
 #[test]
