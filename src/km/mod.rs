@@ -30,8 +30,6 @@ use tokens::{Revoke, TokenCommand};
 #[derive(Debug, Args)]
 #[command(after_help = help::text())]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    connection: Connection,
     /// Print the answer as it is, JSON, not as a table.
     #[arg(long, global = true)]
     json: bool,
@@ -44,6 +42,8 @@ pub(crate) struct Arguments {
     /// Make a creation repeatable: the same key and body are done once.
     #[arg(long, global = true, value_name = "TEXT")]
     idempotency_key: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
