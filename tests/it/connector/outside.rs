@@ -154,7 +154,7 @@ async fn answer(State(state): State<Arc<Mutex<Shared>>>, request: Request) -> Re
     if head.headers.get(header::AUTHORIZATION).is_none_or(|field| *field != format!("Bearer {SECRET}")) {
         return problem(401, &json!({ "code": "refused", "detail": "the bearer secret is wrong" }));
     }
-    if let Some((status, body)) = shared.instead.take().or(shared.down.map(|status| (status, ""))) {
+    if let Some((status, body)) = shared.instead.take().or_else(|| shared.down.map(|status| (status, ""))) {
         return respond(status, "application/json", body.into());
     }
     if operation == "capabilities" {
