@@ -93,6 +93,12 @@ impl Door {
             None => variable(URL)?.unwrap_or_else(|| DEFAULT_URL.to_owned()),
         };
         let (base, socket) = place(&url)?;
+        let is_here = socket.is_some() || Url::parse(&base).is_ok_and(|base| is_loopback(&base));
+        if connection.bootstrap_key.is_some() && !is_here {
+            return Err(Error::Usage(
+                "--bootstrap-key: counts on loopback and Unix sockets only, and goes nowhere else".into(),
+            ));
+        }
         let certificate = match (&connection.cert, &connection.key) {
             (Some(cert), Some(key)) => Some((cert.as_path(), key.as_path())),
             (None, None) => None,

@@ -310,6 +310,8 @@ fn whoever_may_not_or_does_not_reach_it_is_told_so() {
     for url in ["ftp://a.example", "http://a.example", "https://u:p@a.example", "http://127.0.0.1/?a=b", "nonsense"] {
         assert!(ends(&["--url", url, "list"], 64).contains("--url"), "{url}");
     }
+    let said = ends(&["--url", "https://a.example", "--bootstrap-key", &stand.key(), "list"], 64);
+    assert!(said.contains("--bootstrap-key"), "{said}");
     ends(&["--url", &url, "--token-file", "/nowhere", "list"], 78);
     ends(&["--url", &url, "--ca", &stand.key(), "list"], 78);
     ends(&["--url", &url, "--cert", "a.pem", "list"], 64);
