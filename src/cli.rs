@@ -15,7 +15,7 @@ use crate::{
     app::{self, App, ExplainError},
     authz::Outcome,
     config::{self, Document, Settings},
-    explain, health, quickstart,
+    explain, health, km, quickstart,
 };
 
 /// Judges tokens for API gateways. Without a command: the quickstart, all on loopback.
@@ -45,6 +45,8 @@ enum Command {
     },
     /// Tell a request's verdict, step by step, and what would make it pass. Binds nothing and counts against no quota.
     Explain(explain::Arguments),
+    /// Do the Key Manager's operations, through a running process's management door.
+    Km(Box<km::Arguments>),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Ask the admin door whether it is ready: a container probe. Exit 0 when it is, else 1.
@@ -73,6 +75,8 @@ enum End {
     Config(String),
     /// A fault of ours: 70.
     Fault(anyhow::Error),
+    /// As `km` says: a code of its own, and what is told besides.
+    Km(String, u8),
 }
 
 /// Runs the program.
@@ -93,6 +97,7 @@ fn execute(command: Option<Command>) -> End {
         Some(Command::Serve { config }) => serve(&config),
         Some(Command::Check { config, strict }) => check(&config, strict),
         Some(Command::Explain(arguments)) => explain(&arguments),
+        Some(Command::Km(arguments)) => operate(*arguments),
         Some(Command::Schema) => print(format_args!("{:#}\n", config::schema())),
         Some(Command::Health { config, address }) => probe(config.as_deref(), &address),
     }
@@ -185,6 +190,16 @@ fn explain(arguments: &explain::Arguments) -> End {
     }
 }
 
+fn operate(arguments: km::Arguments) -> End {
+    match km::run(arguments) {
+        Ok(told) => match print(&told.text) {
+            End::Good => End::Km(told.note, told.code),
+            end => end,
+        },
+        Err(error) => End::Km(error.to_string(), error.code()),
+    }
+}
+
 fn probe(file: Option<&Path>, address: &str) -> End {
     let address = match file {
         None => match address.parse() {
@@ -227,6 +242,8 @@ impl End {
             Self::Usage(text) => (text, 64),
             Self::Fault(error) => (format!("{error:#}"), 70),
             Self::Config(text) => (text, 78),
+            Self::Km(text, code) if text.is_empty() => return ExitCode::from(code),
+            Self::Km(text, code) => (text, code),
         };
         eprintln!("{}", text.trim_end());
         ExitCode::from(code)

@@ -148,7 +148,7 @@ fn word(outcome: Outcome) -> &'static str {
 }
 
 /// Strangers' words never steer a terminal.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

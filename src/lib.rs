@@ -58,7 +58,8 @@
 //! # Walkthrough 4: a start, a reload, an end
 //!
 //! `main` → [`cli`] → [`config::load`] → [`app::App::build`], which constructs every part and binds
-//! nothing (that is all of `tollgate check`; `tollgate explain` asks the engine once and ends) → [`app::App::run`], which binds, starts the workers and the
+//! nothing (that is all of `tollgate check`; `tollgate explain` asks the engine once and ends,
+//! `tollgate km` asks a running process's management door) → [`app::App::run`], which binds, starts the workers and the
 //! issuers' tasks, and waits. A changed file or SIGHUP builds new tables and issuers beside the old ones
 //! and swaps them; a bad file changes nothing. SIGTERM drains: not ready, still serving, then closing.
 
@@ -74,6 +75,7 @@ pub mod connectors;
 mod explain;
 pub mod health;
 pub mod keymanager;
+mod km;
 pub mod management;
 pub mod net;
 pub mod problem;

@@ -12,6 +12,7 @@ mod ask;
 mod clients;
 mod docs;
 mod idempotency;
+mod offer;
 mod openapi;
 mod platform;
 mod routes;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 
 pub use access::{Access, Need};
 pub use answer::Problem;
+pub use offer::{Offer, offers};
 pub use settings::ManagementSettings;
 
 use access::Admitted;

@@ -18,6 +18,7 @@ pub mod server;
 pub mod side;
 mod stream;
 pub mod tls;
+pub mod visit;
 mod watchdog;
 
 pub use address::Address;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 27] = [
     ("problem", 0),
     ("units", 0),
     ("secret", 0),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8); 26] = [
     ("cli", 5),
     ("explain", 5),
     ("health", 5),
+    ("km", 5),
     ("quickstart", 5),
     ("app", 5),
     ("config", 5),

@@ -18,6 +18,7 @@ mod first_sight;
 mod introspection;
 mod jwe;
 mod jwks;
+mod km;
 mod layers;
 mod limits;
 mod management;

@@ -34,6 +34,7 @@ pub(crate) struct Ports {
 pub(crate) fn tollgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.args(arguments).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command.env_remove("TOLLGATE_MANAGEMENT_URL").env_remove("TOLLGATE_MANAGEMENT_TOKEN");
     command
 }
 

@@ -1,0 +1,154 @@
+//! Commands and the door's table, held against each other.
+
+use std::{collections::BTreeSet, io::Write};
+
+use clap::{CommandFactory, Parser};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{help::TABLE, *};
+use crate::{keymanager::Operation, management::offers};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    km: Arguments,
+}
+
+fn call(words: &str) -> Result<Call, Error> {
+    let line = Line::try_parse_from(["km"].into_iter().chain(words.split(' ')));
+    let line = line.unwrap_or_else(|error| panic!("{words}: {error}"));
+    line.km.command.call(&Inputs::default())
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn good(words: &str) -> Call {
+    call(words).unwrap_or_else(|error| panic!("{words}: {error}"))
+}
+
+fn why(words: &str) -> (u8, String) {
+    call(words).err().map(|error| (error.code(), error.to_string())).unwrap_or_else(|| panic!("{words} is good"))
+}
+
+#[test]
+fn the_arguments_do_not_contradict_each_other() {
+    Line::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_help_asks_for_the_operation_beside_it() {
+    let empty = file("{}");
+    for (operation, command) in TABLE {
+        let call = good(&command.replace("FILE", empty.path().to_str().unwrap()));
+        let named = match operation {
+            "getType" => "getKeyManagerConfiguration",
+            "getScopesForAPIS" => "getAllScopes",
+            named => named,
+        };
+        assert_eq!(call.operation, named, "{command}");
+        let offer = offers().into_iter().find(|offer| offer.operation == named).unwrap();
+        let holes = offer.path.split('/').filter(|part| part.starts_with('{')).count();
+        assert_eq!(call.parts.len(), holes, "{command}: {}", offer.path);
+    }
+}
+
+#[test]
+fn every_operation_and_every_route_has_a_command() {
+    let told: BTreeSet<&str> = TABLE.iter().map(|(operation, _)| *operation).collect();
+    assert_eq!(told.len(), TABLE.len(), "none is there twice");
+    let of_trait = Operation::ALL.into_iter().map(Operation::name).filter(|name| *name != "setTenantDomain");
+    let lacking: Vec<_> = offers().iter().map(|offer| offer.operation).chain(of_trait).collect();
+    let lacking: Vec<_> = lacking.into_iter().filter(|name| !told.contains(name)).collect();
+    assert!(lacking.is_empty(), "no command does {lacking:?}");
+    let help = help::text();
+    assert!(told.iter().all(|operation| help.contains(operation)) && help.contains("setTenantDomain"));
+}
+
+#[test]
+fn a_body_is_of_flags_files_and_both() {
+    let secret = file("s3cret\n");
+    let from = file(r#"{"clientName":"old","parameters":{"key_type":"SANDBOX"}}"#);
+    let words = format!(
+        "client create NAME --id c --name new --callback https://a.example/1 --callback https://a.example/2 \
+         --grant-type client_credentials --grant-type refresh_token --scope a --scope b --owner ada \
+         --parameter response_types=code=x --secret-file {} --from {}",
+        secret.path().display(),
+        from.path().display(),
+    );
+    let expected = json!({
+        "clientName": "new", "clientId": "c", "clientSecret": "s3cret", "appOwner": "ada",
+        "callBackURL": "https://a.example/1,https://a.example/2",
+        "parameters": {
+            "key_type": "SANDBOX", "grant_types": "client_credentials,refresh_token", "scope": "a b",
+            "response_types": "code=x",
+        },
+    });
+    assert_eq!(good(&words).body, Some(expected));
+    assert_eq!(good("secret add NAME KEY").body, None);
+    let timed = good("secret add NAME KEY --expires-in 60");
+    assert_eq!(timed.body, Some(json!({ "parameters": { "expiresIn": 60 } })));
+    let token = good(&format!("token introspect NAME @{}", secret.path().display()));
+    assert_eq!(token.body, Some(json!({ "token": "s3cret" })));
+    let page = good("scope list NAME --limit 5 --cursor x");
+    assert_eq!(page.query, [("limit", "5".to_owned()), ("cursor", "x".to_owned())]);
+    assert_eq!(good("scope list NAME --api a --api b").query, [("api", "a,b".to_owned())]);
+    assert_eq!(good("resource replace-scopes NAME API").body, Some(json!({ "scopes": [] })));
+    assert_eq!(good("resource detach-scopes NAME API").body, None);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_without_its_content() {
+    let (broken, list, empty) = (file(r#"{"clientSecret": hunter2}"#), file(r#"["hunter2"]"#), file("\n"));
+    let odd = file(r#"{"parameters":"hunter2"}"#);
+    let long = file(&"x".repeat((256 << 10) + 1));
+    let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
+    for words in [
+        format!("client create NAME --from {}", path(&broken)),
+        format!("client create NAME --from {}", path(&list)),
+        format!("client create NAME --scope a --from {}", path(&odd)),
+        format!("client create NAME --secret-file {}", path(&empty)),
+        format!("client create NAME --secret-file {}", path(&long)),
+        "client create NAME --secret-file /nowhere/at/all".to_owned(),
+    ] {
+        let (code, text) = why(&words);
+        assert!(code == 78 && !text.contains("hunter2"), "{words}: {text}");
+    }
+    let (code, text) = why("client create NAME --parameter hunter2");
+    assert!(code == 64 && text.contains("--parameter") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn each_status_has_its_code_and_no_secret_is_repeated() {
+    for (status, code) in [
+        (400, 65),
+        (401, 77),
+        (403, 77),
+        (404, 66),
+        (405, 65),
+        (409, 65),
+        (412, 65),
+        (413, 65),
+        (415, 65),
+        (422, 65),
+        (429, 75),
+        (302, 70),
+        (500, 70),
+        (501, 3),
+        (502, 70),
+        (503, 70),
+        (504, 70),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(Error::Refused { status, text: String::new() }.code(), code, "{status}");
+    }
+    let inputs = Inputs::default();
+    inputs.hide("hunter2-and-more");
+    let text = "the provider says: hunter2-and-more is wrong".to_owned();
+    let hidden = inputs.hidden(Error::Refused { status: StatusCode::BAD_REQUEST, text });
+    assert_eq!(hidden.to_string(), "the provider says: [redacted] is wrong");
+}
