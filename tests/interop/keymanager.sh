@@ -24,6 +24,7 @@ token = "nobody"
 name = "auth0"
 connector = "auth0"
 issuer = "http://127.0.0.1:$nobody_home/"
+audience = ["orders"]
 startup = "optional"
 client_id = "tollgate"
 client_secret = "nobody"
