@@ -3,8 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, split_list,
-    whole,
+    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, whole,
 };
 
 /// A name or an id: neither empty nor too long, and no control characters. Ids may hold slashes.
@@ -269,7 +268,9 @@ pub(super) fn scope(scope: &Scope) -> Result<()> {
     optional("description", scope.description.as_deref(), MOST_TEXT)?;
     optional("roles", scope.roles.as_deref(), MOST_TEXT)?;
     optional("id", scope.id.as_deref(), MOST_NAME)?;
-    count("roles", scope.roles.as_deref().map_or(0, |roles| split_list(roles).len()))
+    let roles: Vec<&str> = scope.roles.iter().flat_map(|it| it.split(',')).filter(|it| !it.is_empty()).collect();
+    roles.iter().try_for_each(|role| bounded("roles", role, MOST_NAME))?;
+    count("roles", roles.len())
 }
 
 /// What is registered of an API.

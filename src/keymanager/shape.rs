@@ -24,11 +24,11 @@ pub struct Text(String);
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub struct LongText(String);
 
-/// At most 100 names, parted by commas or spaces.
+/// At most 100 names, parted by commas.
 #[derive(Debug, ToSchema)]
 #[schema(
     max_length = 4096,
-    pattern = r"^[, ]*([^\u0000-\u001f\u007f-\u009f, ]+[, ]+){0,99}[^\u0000-\u001f\u007f-\u009f, ]*$"
+    pattern = r"^,*([^,\u0000-\u001f\u007f-\u009f]{1,255},+){0,99}([^,\u0000-\u001f\u007f-\u009f]{1,255},*)?$"
 )]
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub struct NameList(String);
