@@ -144,6 +144,7 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         true => ask::header_text(request.headers(), &IDEMPOTENCY_KEY)?,
         false => None,
     };
+    key.as_deref().map_or(Ok(()), idempotency::check)?;
     let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let caller = Caller { who: admitted.who, dry_run: false };
     let ask = Ask::read(request, &route, caller).await?;

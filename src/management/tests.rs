@@ -339,7 +339,7 @@ async fn the_bootstrap_key_is_of_no_use_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn many_callers_share_commits() {
+async fn what_many_callers_change_at_once_is_all_kept() {
     let folder = tempfile::tempdir().unwrap();
     let record = crate::store::record::Record::open(&folder.path().join("r.redb")).unwrap();
     let stand = Arc::new(Stand::with(Some(record)).await);

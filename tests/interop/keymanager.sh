@@ -95,7 +95,7 @@ fuzzed() {
     python3 -m venv "$cache/schemathesis" >/dev/null && "$cache/schemathesis/bin/pip" install -q "schemathesis==$schemathesis_version" ||
       { skip "key manager: Schemathesis cannot be had"; return; }
   fi
-  if said=$("$program" run "http://127.0.0.1:$1/openapi.json" --checks all --max-examples "${TOLLGATE_EXAMPLES:-10}" --workers 1 \
+  if said=$("$program" --config-file "$here/schemathesis.toml" run "http://127.0.0.1:$1/openapi.json" --checks all --max-examples "${TOLLGATE_EXAMPLES:-10}" --workers 1 \
     --seed 1 --request-timeout 20 -H "Authorization: Bearer $(<"$2")" --no-color 2>&1); then
     ok "key manager: Schemathesis finds nothing in the management door"
   else
