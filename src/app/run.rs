@@ -91,6 +91,8 @@ impl App {
         }
         if let Some(record) = &record {
             operators::restore(record, &self.authorizer.store)?;
+            let system = |error| Error::System { what: "the record's metrics", source: io::Error::other(error) };
+            record.register(&self.metrics.registry).map_err(system)?;
         }
         if let Some(path) = path {
             let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;

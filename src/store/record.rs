@@ -16,6 +16,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use prometheus::{IntCounter, Registry};
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
     TableDefinition, TableError, WriteTransaction,
@@ -41,7 +42,17 @@ struct Inner {
     /// None: it is being closed.
     jobs: Option<mpsc::SyncSender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
+    counted: Counted,
     in_memory: bool,
+}
+
+/// What the writer has done.
+#[derive(Debug, Clone)]
+struct Counted {
+    /// Each waits for the disk once.
+    commits: IntCounter,
+    /// Those that were acknowledged.
+    changes: IntCounter,
 }
 
 /// Why the record cannot be opened, read or written. Never holds a row.
@@ -139,10 +150,17 @@ impl Record {
     fn start(database: Database, in_memory: bool) -> Result<Self, Error> {
         let database = Arc::new(database);
         let (jobs, waiting) = mpsc::sync_channel(MOST_WAITING);
-        let writes = Arc::clone(&database);
-        let writer = thread::Builder::new().name("record".into()).spawn(move || write_all(&writes, &waiting));
+        let counted = Counted::new().map_err(storage)?;
+        let (writes, counts) = (Arc::clone(&database), counted.clone());
+        let writer = thread::Builder::new().name("record".into()).spawn(move || write_all(&writes, &waiting, &counts));
         let writer = Some(writer.map_err(storage)?);
-        Ok(Self(Arc::new(Inner { database, jobs: Some(jobs), writer, in_memory })))
+        Ok(Self(Arc::new(Inner { database, jobs: Some(jobs), writer, counted, in_memory })))
+    }
+
+    /// Shows in `registry` how many commits it has made, and of how many changes.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.0.counted.commits.clone()))?;
+        registry.register(Box::new(self.0.counted.changes.clone()))
     }
 
     /// Whether it ends with the process.
@@ -332,16 +350,16 @@ where
 }
 
 /// The writer's life.
-fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>) {
+fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>, counted: &Counted) {
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter().take(MOST_IN_A_COMMIT - 1));
-        let outcome = commit(database, &mut batch);
+        let outcome = commit(database, &mut batch, counted);
         if batch.len() > 1 && outcome.is_err() {
             // One of them is to blame: the others do not suffer for it.
             for job in batch {
                 let mut alone = [job];
-                let outcome = commit(database, &mut alone);
+                let outcome = commit(database, &mut alone, counted);
                 alone.into_iter().for_each(|job| job.end(outcome.clone()));
             }
         } else {
@@ -350,13 +368,25 @@ fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>) {
     }
 }
 
-fn commit(database: &Database, jobs: &mut [Box<dyn Job>]) -> Result<(), Error> {
+fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> Result<(), Error> {
     let transaction = database.begin_write().map_err(storage)?;
     let changes = Changes(&transaction);
-    for job in jobs {
+    for job in &mut *jobs {
         job.run(&changes)?;
     }
-    transaction.commit().map_err(storage)
+    transaction.commit().map_err(storage)?;
+    counted.commits.inc();
+    counted.changes.inc_by(jobs.len() as u64);
+    Ok(())
+}
+
+impl Counted {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            commits: IntCounter::new("tollgate_record_commits_total", "Durable commits of the record.")?,
+            changes: IntCounter::new("tollgate_record_changes_total", "Changes in durable commits of the record.")?,
+        })
+    }
 }
 
 /// The file's schema, which is written where there is none yet.

@@ -90,6 +90,9 @@ async fn changes_run_one_after_the_other_and_share_commits() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (1..=500).collect::<Vec<u64>>());
+    let Counted { commits, changes } = &record.0.counted;
+    assert_eq!(changes.get(), 500);
+    assert!((1..=500).contains(&commits.get()));
     assert_eq!(record.get(&NUMBERS, b"n").expect("readable"), Some(500));
 }
 
@@ -116,6 +119,7 @@ async fn a_change_that_fails_leaves_nothing_and_harms_no_other() {
     assert!(first.is_ok() && good.is_ok());
     assert!(matches!(bad, Err(Error::Row { table: "numbers", .. })));
     assert_eq!(record.get(&NAMES, b"bad").expect("readable"), None);
+    assert_eq!((record.0.counted.commits.get(), record.0.counted.changes.get()), (2, 2), "each alone, and not the bad");
     assert!(record.get(&NAMES, b"good").expect("readable").is_some());
 }
 

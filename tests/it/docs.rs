@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use crate::{
     management::Desk,
     support::{Form, Request, Via, block_on, world},
@@ -15,9 +17,9 @@ fn the_readme_names_every_metric_and_no_other() {
     for _ in 0..300 {
         block_on(world.gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
     }
-    // Some are a management door's.
+    // And some belong to the management door and its record.
     let desk = Desk::start("");
-    desk.client(serde_json::json!({ "clientName": "shop" }));
+    desk.client(json!({ "clientName": "shop" }));
     let metrics = world.gate.metrics() + &desk.gate.metrics();
     assert_eq!(names(include_str!("../../README.md")), names(&metrics));
 }

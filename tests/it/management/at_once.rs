@@ -44,6 +44,9 @@ fn operations_are_counted_and_leave_their_trace() {
     let labels = ["operation=\"createApplication\"", "connector=\"embedded\"", "outcome=\"done\""];
     assert_eq!(desk.gate.metric("tollgate_keymanager_operations_total", &labels), 1.0);
     assert_eq!(desk.gate.metric("tollgate_keymanager_pending", &[]), 0.0);
+    let [commits, changes] =
+        ["commits", "changes"].map(|of| desk.gate.metric(&format!("tollgate_record_{of}_total"), &[]));
+    assert!(1.0 <= commits && commits <= changes, "{commits} commits of {changes} changes");
     let owner = desk.ask("PUT", &format!("/v1/key-managers/own/clients/{id}/owner"), &json!({ "owner": "bob" }));
     assert_eq!((owner.status, &owner.json()["appOwner"]), (200, &json!("bob")), "{}", owner.text());
     let audit = desk.ask("GET", "/v1/audit", &Value::Null);

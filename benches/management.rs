@@ -1,0 +1,478 @@
+//! What the management API costs, against the program as a process: an embedded key manager, its record on a disk, all of
+//! it on one core, and on the other the load.
+//!
+//! 1. Writes: 64 callers, each creating one client after the other; how many acknowledged writes share a commit, as
+//!    the record itself counts them. A commit waits for the disk once.
+//! 2. Reads: a client and a key manager, against an empty axum route on a runtime of the same kind.
+//! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them.
+//!
+//! Prints each figure and what is wanted of it; fails where an answer is wrong.
+//!
+//! `cargo bench --bench management` (`ROUNDS=5`, `SECONDS=5`; `TOLLGATE_BIN=…` for a program built elsewhere). Needs
+//! `taskset`, `wrk` and two cores; without them it says so, and measures nothing.
+
+#[path = "support/gate.rs"]
+#[expect(dead_code, reason = "its memory is not looked at here")]
+mod gate;
+#[path = "support/http.rs"]
+#[expect(dead_code, reason = "requests are of other kinds here")]
+mod http;
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, routing::get, serve::ListenerExt};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncWriteExt, BufReader},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    runtime::Builder,
+    time::{interval_at, sleep},
+};
+
+use gate::Gate;
+use http::answer;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Error> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["bare"] => run(bare()),
+        ["writes", key, prefix, seconds] => run(writes(key, prefix, Pace::Busy, seconds.parse()?)),
+        ["steady", key, prefix, seconds] => run(writes(key, prefix, Pace::Steady, seconds.parse()?)),
+        _ if words.contains(&"--bench") => match lacking() {
+            Some(lacking) => {
+                println!("management: SKIPPED, nothing is measured: {lacking}");
+                Ok(())
+            }
+            None => run(measure(number("ROUNDS", 5), number("SECONDS", 5))),
+        },
+        // `cargo test --benches` starts us too.
+        _ => {
+            println!("management: run me with `cargo bench --bench management`");
+            Ok(())
+        }
+    }
+}
+
+fn run(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default).max(1)
+}
+
+/// What is needed, and not there.
+fn lacking() -> Option<&'static str> {
+    let runs = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    if !runs("wrk", &["--version"]) {
+        return Some("there is no wrk");
+    }
+    if !runs("taskset", &["--version"]) {
+        return Some("there is no taskset");
+    }
+    std::thread::available_parallelism().map_or(true, |cores| cores.get() < 2).then_some("there is one core only")
+}
+
+async fn measure(rounds: u64, seconds: u64) -> Result<(), Error> {
+    // A disk, which the folder for temporary files need not be.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let gate = Gate::start(&["taskset", "-c", GATE_CORE], &configuration(dir.path()), ADMIN_PORT).await?;
+    let desk = Desk { key: fs::read_to_string(dir.path().join("bootstrap.key"))?.trim().to_owned(), seconds };
+    println!("{:<54} {:>10} {:>8}", "", "measured", "wanted");
+    desk.share_commits(&gate).await?;
+    desk.read(dir.path(), rounds).await?;
+    desk.disturb(dir.path(), rounds).await
+}
+
+/// Who asks.
+struct Desk {
+    /// The bootstrap key.
+    key: String,
+    /// How long each load lasts.
+    seconds: u64,
+}
+
+impl Desk {
+    async fn share_commits(&self, gate: &Gate) -> Result<(), Error> {
+        let counted = async || -> Result<_, Error> {
+            let [commits, changes] = ["tollgate_record_commits_total", "tollgate_record_changes_total"];
+            Ok((gate.metric(commits).await?, gate.metric(changes).await?))
+        };
+        let before = counted().await?;
+        let written = self.load("writes", "many", self.seconds)?.told()?;
+        let after = counted().await?;
+        let (commits, changes) = (after.0 - before.0, after.1 - before.1);
+        let per_commit = written.acknowledged as f64 / commits.max(1.0);
+        row(&format!("writes a second, {CALLERS} callers"), written.per_second(), "");
+        row("changes of the record a write", changes / written.acknowledged.max(1) as f64, "");
+        row("commits a second", commits * 1e6 / written.micros.max(1) as f64, "");
+        row("acknowledged writes a commit", per_commit, "≥ 16");
+        Ok(())
+    }
+
+    async fn read(&self, dir: &Path, rounds: u64) -> Result<(), Error> {
+        let mut bare = itself_on(GATE_CORE, &["bare"])?;
+        bare.reaches(BARE_PORT).await?;
+        let bearer = Some(&*self.key);
+        let mut made = Client::connect(MANAGEMENT_PORT).await?;
+        let status = made.send(&create(&self.key, &format!(r#"{{"clientId":"{READ}","clientName":"read"}}"#))).await?;
+        if status != 201 {
+            return Err(format!("a client to be read: {status}").into());
+        }
+        let asked = [
+            ("GET of a client", format!("{KEY_MANAGER}/clients/{READ}")),
+            ("GET of the key manager", KEY_MANAGER.to_owned()),
+        ];
+        for (_, path) in &asked {
+            let status = made.send(&format!("GET {path} {}", self.head(0))).await?;
+            if status != 200 {
+                return Err(format!("GET {path}: {status}").into());
+            }
+        }
+        let mut ratios = [Vec::new(), Vec::new()];
+        let (mut empty, mut read) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for _ in 0..rounds {
+            let least = wrk(dir, (BARE_PORT, "/"), None, (CALLERS, self.seconds))?.per_second();
+            empty.push(least);
+            for ((_, path), (ratios, read)) in asked.iter().zip(ratios.iter_mut().zip(&mut read)) {
+                let answered = wrk(dir, (MANAGEMENT_PORT, path), bearer, (CALLERS, self.seconds))?.per_second();
+                read.push(answered);
+                ratios.push(answered / least.max(1.0));
+            }
+        }
+        row("an empty axum route, a second", median(&mut empty), "");
+        for ((what, _), (ratios, read)) in asked.iter().zip(ratios.iter_mut().zip(&mut read)) {
+            row(&format!("{what}, a second"), median(read), "");
+            row(&format!("{what}, of an empty route ({})", listed(ratios)), median(ratios), "≥ 0.5");
+        }
+        Ok(())
+    }
+
+    async fn disturb(&self, dir: &Path, rounds: u64) -> Result<(), Error> {
+        let token = token().await?;
+        let proxy = |seconds| wrk(dir, (PROXY_PORT, "/echo/a"), Some(&*token), (THROUGH_PROXY, seconds));
+        // The token is known from here on.
+        proxy(1)?;
+        let (mut ratios, mut alone, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rates = Vec::new();
+        for round in 0..rounds {
+            let undisturbed = || -> Result<_, Error> { Ok(proxy(self.seconds)?.p99_us) };
+            let disturbed = async || -> Result<_, Error> {
+                // They begin before and end after what is measured.
+                let steady = self.load("steady", &format!("steady-{round}"), self.seconds + 2)?;
+                sleep(Duration::from_secs(1)).await;
+                let told = proxy(self.seconds)?;
+                Ok((told.p99_us, steady.told()?.per_second()))
+            };
+            // Whoever is first has the cooler machine.
+            let (quiet, (busy, rate)) = if round % 2 == 0 {
+                (undisturbed()?, disturbed().await?)
+            } else {
+                let busy = disturbed().await?;
+                (undisturbed()?, busy)
+            };
+            alone.push(quiet as f64);
+            beside.push(busy as f64);
+            rates.push(rate);
+            ratios.push(busy as f64 / quiet.max(1) as f64);
+        }
+        row("proxy, known token: p99 in us, alone", median(&mut alone), "");
+        row(&format!("the same beside {:.0} writes a second", median(&mut rates)), median(&mut beside), "");
+        row(&format!("times alone ({})", listed(&ratios)), median(&mut ratios), "≤ 1.25");
+        Ok(())
+    }
+
+    /// A head's end, for so many bytes.
+    fn head(&self, length: usize) -> String {
+        head(&self.key, length)
+    }
+
+    /// Starts the bench itself as that load.
+    fn load(&self, what: &str, prefix: &str, seconds: u64) -> Result<Running, Error> {
+        itself_on(LOAD_CORE, &[what, &self.key, prefix, &seconds.to_string()])
+    }
+}
+
+fn row(what: &str, measured: f64, wanted: &str) {
+    println!("{what:<54} {measured:>10.2} {wanted:>8}");
+}
+
+fn listed(ratios: &[f64]) -> String {
+    ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ")
+}
+
+fn median(of: &mut [f64]) -> f64 {
+    of.sort_unstable_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or_default()
+}
+
+fn configuration(dir: &Path) -> String {
+    let record = dir.join("tollgate.redb");
+    format!(
+        r#"
+        workers = 1
+        [proxy]
+        listen = "127.0.0.1:{PROXY_PORT}"
+        [log]
+        access_sample = 0.0
+        [store]
+        path = {record:?}
+        [management]
+        listen = "127.0.0.1:{MANAGEMENT_PORT}"
+        [[key_managers]]
+        name = "embedded"
+        connector = "embedded"
+        listen = "127.0.0.1:{PROVIDER_PORT}"
+        issuer = "http://127.0.0.1:{PROVIDER_PORT}"
+        audience = ["echo"]
+        clients = [{{ id = "bench", secret = "demo-only-bench", scopes = ["a"] }}]
+        [[apis]]
+        name = "echo"
+        context = "/echo"
+        upstream = "echo:"
+        subscription = "none"
+        resources = [{{ path = "/*", methods = ["*"] }}]
+        "#
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench, and what it asks is its own")]
+async fn token() -> Result<String, Error> {
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let request = http.post(format!("http://127.0.0.1:{PROVIDER_PORT}/token"));
+    let request = request.basic_auth("bench", Some("demo-only-bench")).form(&[("grant_type", "client_credentials")]);
+    let answer: Value = request.send().await?.error_for_status()?.json().await?;
+    Ok(answer["access_token"].as_str().ok_or("there is no token in the answer")?.to_owned())
+}
+
+/// A process of ours that ends when this is dropped.
+struct Running(Child);
+
+/// What a load of writes tells.
+struct Written {
+    acknowledged: u64,
+    micros: u64,
+}
+
+impl Running {
+    /// Waits until it listens.
+    async fn reaches(&mut self, port: u16) -> Result<(), Error> {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if self.0.try_wait()?.is_some() {
+                return Err("the empty route's server has ended".into());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    fn told(mut self) -> Result<Written, Error> {
+        let told = std::io::read_to_string(self.0.stdout.take().ok_or("it says nothing")?)?;
+        if !self.0.wait()?.success() {
+            return Err("writes have failed".into());
+        }
+        let numbers: Option<Vec<u64>> = told.split_whitespace().map(|number| number.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[acknowledged, micros]) => Ok(Written { acknowledged, micros }),
+            _ => Err(format!("cannot read what the writes tell: {told}").into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Written {
+    fn per_second(&self) -> f64 {
+        self.acknowledged as f64 * 1e6 / self.micros.max(1) as f64
+    }
+}
+
+/// Starts the bench itself on that core.
+fn itself_on(core: &str, arguments: &[&str]) -> Result<Running, Error> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(env::current_exe()?).args(arguments);
+    Ok(Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+}
+
+/// What wrk tells.
+struct Answers {
+    requests: u64,
+    micros: u64,
+    p99_us: u64,
+}
+
+impl Answers {
+    fn per_second(&self) -> f64 {
+        self.requests as f64 * 1e6 / self.micros.max(1) as f64
+    }
+}
+
+/// As many requests as are answered, over so many connections for so many seconds; none may fail.
+fn wrk(
+    dir: &Path,
+    (port, path): (u16, &str),
+    bearer: Option<&str>,
+    (connections, seconds): (usize, u64),
+) -> Result<Answers, Error> {
+    let script = dir.join("wrk.lua");
+    fs::write(&script, include_str!("peers/wrk.lua"))?;
+    let mut wrk = Command::new("taskset");
+    wrk.args(["-c", LOAD_CORE, "wrk", "--threads", "1", "--connections", &connections.to_string()]);
+    wrk.args(["--duration", &format!("{seconds}s"), "--script"]).arg(script);
+    if let Some(bearer) = bearer {
+        wrk.args(["--header", &format!("Authorization: Bearer {bearer}")]);
+    }
+    let output = wrk.arg(format!("http://127.0.0.1:{port}{path}")).stdin(Stdio::null()).output()?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    let line = told.lines().find_map(|line| line.strip_prefix("peers "));
+    let numbers: Option<Vec<u64>> = line.and_then(|line| line.split(' ').map(|number| number.parse().ok()).collect());
+    match numbers.as_deref() {
+        Some(&[requests, micros, _, p99_us, _, 0, 0]) if requests > 0 => Ok(Answers { requests, micros, p99_us }),
+        Some(_) => Err(format!("{path}: requests have failed: {told}").into()),
+        None => Err(format!("cannot read what wrk says: {told}").into()),
+    }
+}
+
+/// The least there is: a route that does nothing, on a runtime like the one of the management door.
+async fn bare() -> Result<(), Error> {
+    let listener = TcpListener::bind(("127.0.0.1", BARE_PORT)).await?.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(axum::serve(listener, Router::new().route("/", get(|| async {}))).await?)
+}
+
+/// How callers write.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// One after the other.
+    Busy,
+    /// All of them together [`STEADY`] a second.
+    Steady,
+}
+
+/// Creates clients that long: how many were acknowledged, and the microseconds it took.
+async fn writes(key: &str, prefix: &str, pace: Pace, seconds: u64) -> Result<(), Error> {
+    let callers = match pace {
+        Pace::Busy => CALLERS,
+        Pace::Steady => STEADY_CALLERS,
+    };
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(seconds);
+    let mut tasks = Vec::new();
+    for caller in 0..callers {
+        let (client, key) = (Client::connect(MANAGEMENT_PORT).await?, key.to_owned());
+        let name = format!("{prefix}-{caller}");
+        tasks.push(tokio::spawn(async move {
+            match pace {
+                Pace::Busy => client.write_until(end, &key, &name, None).await,
+                Pace::Steady => {
+                    let each = Duration::from_secs(STEADY_CALLERS as u64) / STEADY;
+                    let first = begun + each * caller as u32 / STEADY_CALLERS as u32;
+                    client.write_until(end, &key, &name, Some((first, each))).await
+                }
+            }
+        }));
+    }
+    let mut acknowledged = 0;
+    for task in tasks {
+        acknowledged += task.await??;
+    }
+    println!("{acknowledged} {}", begun.elapsed().as_micros());
+    Ok(())
+}
+
+/// An open connection.
+struct Client {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl Client {
+    async fn connect(port: u16) -> Result<Self, Error> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        let (read, write) = stream.into_split();
+        Ok(Self { read: BufReader::new(read), write })
+    }
+
+    async fn send(&mut self, request: &str) -> Result<u16, Error> {
+        self.write.write_all(request.as_bytes()).await?;
+        answer(&mut self.read).await
+    }
+
+    /// Creates clients until then, from a first time on and in an interval, or without a pause; how many.
+    async fn write_until(
+        mut self,
+        end: Instant,
+        key: &str,
+        name: &str,
+        times: Option<(Instant, Duration)>,
+    ) -> Result<u64, Error> {
+        let mut times = times.map(|(first, each)| interval_at(first.into(), each));
+        let mut acknowledged = 0;
+        loop {
+            if let Some(times) = &mut times {
+                times.tick().await;
+            }
+            if Instant::now() >= end {
+                return Ok(acknowledged);
+            }
+            let body = format!(
+                r#"{{"clientName":"{name}-{acknowledged}","parameters":{{"grant_types":"client_credentials"}}}}"#
+            );
+            match self.send(&create(key, &body)).await? {
+                201 => acknowledged += 1,
+                status => return Err(format!("a write was answered with {status}").into()),
+            }
+        }
+    }
+}
+
+/// A request that creates a client.
+fn create(key: &str, body: &str) -> String {
+    format!("POST {KEY_MANAGER}/clients {}{body}", head(key, body.len()))
+}
+
+fn head(key: &str, length: usize) -> String {
+    format!(
+        "HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+}
+
+const KEY_MANAGER: &str = "/v1/key-managers/embedded";
+/// The client that is read.
+const READ: &str = "bench-read";
+const LOAD_CORE: &str = "0";
+const GATE_CORE: &str = "1";
+const PROXY_PORT: u16 = 18_590;
+const ADMIN_PORT: u16 = 18_591;
+const MANAGEMENT_PORT: u16 = 18_592;
+const PROVIDER_PORT: u16 = 18_593;
+const BARE_PORT: u16 = 18_594;
+/// Of the management API.
+const CALLERS: usize = 64;
+/// Connections through the proxy.
+const THROUGH_PROXY: usize = 32;
+/// Writes a second beside the proxy's load.
+const STEADY: u32 = 100;
+const STEADY_CALLERS: usize = 10;
