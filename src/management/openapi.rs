@@ -218,6 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_managers_settings_take_no_other_schemas_place() {
+        let mut ours = BTreeMap::new();
+        for route in routes() {
+            let shapes = route.body.iter().chain(route.gives.iter().filter_map(|(_, shape)| shape.as_ref()));
+            shapes.for_each(|shape| collect(*shape, &mut ours));
+        }
+        let theirs = settings();
+        let shared: Vec<_> = theirs.keys().filter(|name| ours.contains_key(*name)).collect();
+        assert_eq!(shared, ["KeyManagerSettings"], "it stands for them in the table");
+        assert!(theirs["KeyManagerSettings"]["properties"]["connector"].is_object());
+    }
+
+    #[test]
     fn all_operations_of_the_interface_have_a_route() {
         use crate::keymanager::Operation;
         // One request answers several of them.
