@@ -172,7 +172,9 @@ impl Engine {
                 issuer
             }
             (None, [only]) => only.settings.issuer.clone(),
-            (None, _) => return Err(Error::invalid("issuer", "is needed where there is not one key manager alone")),
+            (None, _) => {
+                return Err(Error::Conflict("issuer: is needed where there is not one key manager alone".into()));
+            }
         };
         let now = self.clock.now().unix();
         if until.is_some_and(|until| until < now) {
