@@ -172,9 +172,7 @@ impl Engine {
                 issuer
             }
             (None, [only]) => only.settings.issuer.clone(),
-            (None, _) => {
-                return Err(Error::Conflict("issuer: is needed where there is not one key manager alone".into()));
-            }
+            (None, _) => return Err(Error::invalid("issuer", "is needed where there is not one key manager alone")),
         };
         let now = self.clock.now().unix();
         if until.is_some_and(|until| until < now) {
