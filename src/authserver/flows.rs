@@ -401,7 +401,7 @@ async fn another_process_remembers_all_of_it() {
     let facts = crate::store::TokenFacts {
         issuer: ISSUER,
         jti: None,
-        token_sha256: Some(&digest),
+        token_sha256: Some(crate::store::TokenSha256::Is(&digest)),
         consumer_key: None,
         subject: None,
         issued_at: None,

@@ -19,7 +19,7 @@ use super::{
     state::Access,
 };
 use crate::{
-    store::TokenFacts,
+    store::{TokenFacts, TokenSha256},
     token::{AnswerForm, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer},
 };
 
@@ -78,7 +78,7 @@ fn facts<'a>(claims: &'a Map<String, Value>, digest: &'a Digest) -> TokenFacts<'
     TokenFacts {
         issuer: "",
         jti: text("jti"),
-        token_sha256: Some(digest),
+        token_sha256: Some(TokenSha256::Is(digest)),
         consumer_key: text("client_id"),
         subject: text("sub"),
         issued_at: claims.get("iat").and_then(Value::as_u64),

@@ -15,7 +15,7 @@ use super::{
     state::{Access, Hash, State},
 };
 use crate::store::{
-    TokenFacts,
+    TokenFacts, TokenSha256,
     record::{self, Changes, Table},
 };
 
@@ -134,7 +134,7 @@ fn is_revoked(state: &State, client: &str, named: &Named) -> bool {
     state.is_revoked(TokenFacts {
         issuer: "",
         jti,
-        token_sha256: digest.as_ref(),
+        token_sha256: digest.as_ref().map(TokenSha256::Is),
         consumer_key: Some(client),
         subject: Some(named.user.as_deref().unwrap_or(client)),
         issued_at: Some(named.issued_at),

@@ -9,7 +9,7 @@ use super::{
     testing::{FORM, GRANT, Server, basic, settings},
     *,
 };
-use crate::store::{TokenFacts, record::Table};
+use crate::store::{TokenFacts, TokenSha256, record::Table};
 
 pub(super) const PASSWORD: &str = "grant_type=password&username=ada&password=l0velace";
 
@@ -71,7 +71,7 @@ impl Server {
         self.provider.state().expect("open").is_revoked(TokenFacts {
             issuer: "",
             jti: text("jti"),
-            token_sha256: Some(&digest),
+            token_sha256: Some(TokenSha256::Is(&digest)),
             consumer_key: text("client_id"),
             subject: text("sub"),
             issued_at: claims["iat"].as_u64(),

@@ -27,7 +27,7 @@ pub use trace::{Step, StepTimer, Trace};
 pub use crate::store::PathFlaw;
 
 use crate::{
-    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, TokenFacts, canonical},
+    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, canonical},
     telemetry::Metrics,
     throttle::{Charge, Level, Limiter, Usage},
     token::{Authenticated, Authenticator, Flaw, Identity},
@@ -91,7 +91,7 @@ impl Authorizer {
         trace.step(Step::Credential, || explain::brought(credential.is_some(), resource));
         if let Some(token) = credential {
             let identity = self.authenticate(&token, api, request, seen, trace).await?;
-            self.require_unrevoked(&identity)?; // even if cached
+            self.require_unrevoked(&identity, &token)?; // even if cached
             trace.step(Step::Revocation, || "not revoked, as far as this process knows".to_owned());
             scope::require_level(resource, &identity)?;
             subscription::require(tables, api, &identity, seen)?;
@@ -127,16 +127,9 @@ impl Authorizer {
     }
 
     /// Refuses what was revoked since it was issued.
-    fn require_unrevoked(&self, identity: &Identity) -> Result<(), Denial> {
-        let facts = TokenFacts {
-            issuer: &identity.common.issuer,
-            jti: identity.jti.as_deref(),
-            token_sha256: Some(&identity.token_sha256),
-            consumer_key: identity.common.consumer_key.as_deref(),
-            subject: identity.subject.as_deref(),
-            issued_at: identity.issued_at,
-        };
-        if self.store.revocations.is_revoked(&facts) { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
+    fn require_unrevoked(&self, identity: &Identity, token: &str) -> Result<(), Denial> {
+        let is_revoked = self.store.revocations.is_revoked(&identity.facts(token));
+        if is_revoked { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
     }
 
     /// Takes one request from every limit that it meets, in the order of the levels.

@@ -74,7 +74,7 @@ mod tests {
                 expires_at: u64::MAX,
                 issued_at: None,
                 jti: None,
-                token_sha256: [0; 32],
+                tag: [0; 16],
                 kind: TokenKind::User,
                 signed_in_at: NonZeroU32::new(at),
                 user: 0,

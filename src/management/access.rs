@@ -20,8 +20,8 @@ use super::answer::Problem;
 use crate::{
     keymanager::hex,
     net::{Clock, door::Peer},
-    store::{KeyManagerSet, Store, TokenFacts},
-    token::{Authenticator, Identity, Rejection},
+    store::{KeyManagerSet, Store},
+    token::{Authenticator, Rejection},
 };
 
 /// What a caller must be allowed.
@@ -133,24 +133,13 @@ impl Access {
             Ok(good) => good.identity,
             Err(rejection) => return Err(self.rejected(&rejection)),
         };
-        if self.is_revoked(&identity) {
+        if self.store.revocations.is_revoked(&identity.facts(token)) {
             return Err(self.refuse(Some("the token is no good")));
         }
         let name = identity.subject.as_deref().or(identity.common.consumer_key.as_deref()).unwrap_or("unknown");
         Ok(Admitted {
             who: format!("{}: {}", identity.common.key_manager, printable(name)),
             scopes: Some(identity.common.scopes.iter().map(|scope| scope.to_string()).collect()),
-        })
-    }
-
-    fn is_revoked(&self, identity: &Identity) -> bool {
-        self.store.revocations.is_revoked(&TokenFacts {
-            issuer: &identity.common.issuer,
-            jti: identity.jti.as_deref(),
-            token_sha256: Some(&identity.token_sha256),
-            consumer_key: identity.common.consumer_key.as_deref(),
-            subject: identity.subject.as_deref(),
-            issued_at: identity.issued_at,
         })
     }
 

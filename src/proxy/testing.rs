@@ -87,7 +87,7 @@ fn ada() -> Arc<Identity> {
         expires_at: u64::MAX,
         issued_at: None,
         jti: None,
-        token_sha256: [0; 32],
+        tag: [0; 16],
         kind: TokenKind::User,
         signed_in_at: None,
         user: 0,

@@ -29,6 +29,7 @@ mod template;
 mod tests;
 mod tier;
 mod tiers;
+mod token_facts;
 mod trie;
 mod upstream;
 
@@ -47,7 +48,7 @@ pub use label::Label;
 pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};
 pub use path::{PathFlaw, canonical};
 pub use resource::{Resolution, Target};
-pub use revocation::{Pending, Revocation, Revocations, Revoked, TokenFacts};
+pub use revocation::{Pending, Revocation, Revocations, Revoked};
 pub use rows::Rows;
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
@@ -56,6 +57,7 @@ pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, Ups
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
+pub use token_facts::{TokenFacts, TokenSha256};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]

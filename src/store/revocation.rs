@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::Notify;
 
+use super::TokenFacts;
 use crate::net::Clock;
 
 /// One fact: which tokens of an issuer are no good any more.
@@ -64,23 +65,6 @@ pub enum Revoked {
         /// Those issued until this Unix second, itself included; those without `iat` too.
         before: u64,
     },
-}
-
-/// What is asked of a good token.
-#[derive(Debug, Clone, Copy)]
-pub struct TokenFacts<'a> {
-    /// `iss`
-    pub issuer: &'a str,
-    /// `jti`
-    pub jti: Option<&'a str>,
-    /// SHA-256 of its text, where it is known.
-    pub token_sha256: Option<&'a [u8; 32]>,
-    /// OAuth client id.
-    pub consumer_key: Option<&'a str>,
-    /// `sub`
-    pub subject: Option<&'a str>,
-    /// `iat`, Unix seconds.
-    pub issued_at: Option<u64>,
 }
 
 /// What was revoked here and is not yet with the others.
@@ -166,7 +150,7 @@ struct Metrics {
     overflowed: IntCounter,
 }
 
-type Map<K, V> = HashMap<K, V, DefaultHashBuilder>;
+pub(super) type Map<K, V> = HashMap<K, V, DefaultHashBuilder>;
 
 impl Default for Revocations {
     fn default() -> Self {
@@ -220,7 +204,7 @@ impl Revocations {
         };
         issuer.everything.refuses(token.issued_at)
             || token.jti.is_some_and(|jti| issuer.jtis.pin().contains_key(jti))
-            || token.token_sha256.is_some_and(|digest| issuer.tokens.pin().contains_key(digest))
+            || token.token_sha256.is_some_and(|digest| digest.is_in(&issuer.tokens))
             || before(&issuer.consumer_keys, token.consumer_key)
             || before(&issuer.subjects, token.subject)
     }

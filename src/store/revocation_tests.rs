@@ -1,6 +1,6 @@
 //! Tests of the table of revocations.
 
-use super::*;
+use super::{super::TokenSha256, *};
 
 const ISSUER: &str = "https://idp";
 
@@ -16,7 +16,7 @@ fn facts<'a>() -> TokenFacts<'a> {
     TokenFacts {
         issuer: ISSUER,
         jti: Some("j"),
-        token_sha256: Some(&[7; 32]),
+        token_sha256: Some(TokenSha256::Is(&[7; 32])),
         consumer_key: Some("shop"),
         subject: Some("ada"),
         issued_at: Some(1000),

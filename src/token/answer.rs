@@ -163,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::token::{TokenKind, cache::Digest, common::Commons, testing};
+    use crate::token::{TokenKind, common::Commons, digest::Digest, testing};
 
     const NOW: Now = Now::at_ms(1_800_000_000_000);
     const ISSUER: &str = "https://idp.example.com";
@@ -176,7 +176,7 @@ mod tests {
 
     fn ask(rules: &Rules, text: &str) -> Result<Identity, Fault> {
         let answer = Object::parse(text.as_bytes()).expect("test answers are JSON");
-        let bearer = Bearer::introspected(&Digest::of(0, "op_token"));
+        let bearer = Bearer::introspected(&Digest::for_test(1));
         identify(&answer, &bearer, Grounds { rules, commons: &Commons::new(1 << 20), now: NOW })
             .map(|(identity, _)| identity)
     }
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(ask(&rules, own).expect("good").kind, TokenKind::Application);
         let both = ask(&rules, r#"{"active":true,"sub":"1234","username":"ada"}"#).expect("good");
         assert_eq!((both.subject.as_deref(), both.expires_at), (Some("1234"), u64::MAX));
-        assert_ne!(both.token_sha256, [0; 32]);
+        assert_ne!(both.tag, [0; 16]);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use tokio::{runtime::Handle, time};
 use super::{
     Authenticated, Authenticator, Flaw, IntrospectError, IntrospectionAnswer, Issuer, Rejection,
     answer::{self, Certainty, Fault},
-    cache::{Cache, Digest, Entry, Remembered},
+    cache::{Cache, Entry, Remembered},
     claims::{Bearer, Grounds, Validity},
+    digest::Digest,
     flight,
     issuer::Renewal,
     json::Object,

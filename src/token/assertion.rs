@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Identity, SigningError, SigningKey, TokenKind};
+use super::{Identity, SigningError, SigningKey, TokenKind, digest::Tag};
 use crate::{
     net::Now,
     problem::Problem,
@@ -79,7 +79,7 @@ pub struct Assertions {
 }
 
 /// Token, tables and API: equal ones are told the same.
-type Key = ([u8; 32], u64, u32);
+type Key = (Tag, u64, u32);
 
 /// An assertion in use.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Assertions {
 
     /// The assertion about a caller: one look-up for whoever was here before, a signature on the first sight.
     pub fn of(&self, caller: Caller<'_>, now: Now) -> Result<HeaderValue, SigningError> {
-        let key = (caller.identity.token_sha256, caller.generation, caller.api.1);
+        let key = (caller.identity.tag, caller.generation, caller.api.1);
         if let Some(minted) = self.minted.get(&key)
             && now.unix() < minted.fresh_until
             && Arc::ptr_eq(&minted.identity, caller.identity)

@@ -4,7 +4,6 @@
 //! remembered still holds is judged on every hit.
 
 use std::{
-    hash::{Hash, Hasher},
     mem,
     sync::{
         Arc,
@@ -13,8 +12,6 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
-use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
 use quick_cache::{
     OptionsBuilder, Weighter,
@@ -25,6 +22,7 @@ use super::{
     Flaw, Identity, Issuer,
     claims::Validity,
     common::{Commons, value_bytes},
+    digest::{Digest, Spread},
     jwks::Key,
     metrics::Metrics,
     settings::CacheSettings,
@@ -55,15 +53,6 @@ trait Weight {
 /// Weighs what is kept.
 #[derive(Debug, Clone, Copy)]
 struct Weigh;
-
-/// What a token is known by: which text it is, and which key managers were asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest {
-    /// SHA-256 of its text.
-    pub(super) sha256: [u8; SHA256_OUTPUT_LEN],
-    /// The id of their set.
-    key_managers: u64,
-}
 
 /// A good token.
 #[derive(Debug)]
@@ -165,7 +154,7 @@ impl Cache {
         now: Now,
         verify: impl FnOnce() -> Result<Entry, Flaw>,
     ) -> Result<Arc<Entry>, Flaw> {
-        let _verifying = self.verifying[usize::from(digest.sha256[31]) % LOCKS].lock();
+        let _verifying = self.verifying[usize::from(digest.tag[15]) % LOCKS].lock();
         let holds = |entry: &Arc<Entry>| matches!(entry.holds(now), Remembered::Good(_));
         if let Some(entry) = self.good.get(&digest).filter(holds) {
             return Ok(entry);
@@ -275,26 +264,6 @@ impl<T: Weight> Weighter<Digest, Arc<T>> for Weigh {
     }
 }
 
-impl Digest {
-    /// That of a token before these key managers.
-    pub(super) fn of(key_managers: u64, token: &str) -> Self {
-        let mut sha256 = [0; SHA256_OUTPUT_LEN];
-        sha256.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
-        Self { sha256, key_managers }
-    }
-
-    /// A part that tells it from others well enough to count by.
-    pub(super) fn short(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.sha256;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-
-    #[cfg(test)]
-    pub(super) fn for_test(n: u8) -> Self {
-        Self { sha256: [n; 32], key_managers: 0 }
-    }
-}
-
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -317,15 +286,6 @@ fn kept<T: Weight>(bytes: u64) -> Kept<T> {
 pub(super) const fn heap(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { bytes.next_multiple_of(16) + 8 }
 }
-
-impl Hash for Digest {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        to.write_u64(self.short() ^ self.key_managers);
-    }
-}
-
-/// A digest is spread evenly, but whoever makes tokens could aim at a slot: mixed with a seed that nobody else knows.
-pub(super) type Spread = DefaultHashBuilder;
 
 /// Many more than threads that verify, so that different tokens hardly ever meet.
 const LOCKS: usize = 128;

@@ -12,9 +12,9 @@ use smallvec::SmallVec;
 
 use super::{
     Flaw, Identity, TokenKind,
-    cache::Digest,
     common::{Commons, Said},
     conditions,
+    digest::{Digest, Tag},
     json::{Json, Object},
     rules::Rules,
     settings::KeyManagerSettings,
@@ -33,16 +33,16 @@ pub(super) struct Validity {
 /// The token that the claims are of, and where they come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bearer {
-    /// SHA-256 of the token.
-    sha256: [u8; 32],
+    /// What the token is known by.
+    tag: Tag,
     /// They are the provider's answer, not in the token itself.
     introspected: bool,
 }
 
 impl Bearer {
-    /// Claims that stand in the token with this digest.
+    /// Claims that stand in the token itself.
     pub(super) fn of(token: &Digest) -> Self {
-        Self { sha256: token.sha256, introspected: false }
+        Self { tag: token.tag, introspected: false }
     }
 
     /// Claims that a provider has given for it.
@@ -106,7 +106,7 @@ pub(super) fn judge(
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
         jti: jti.map(Into::into),
-        token_sha256: bearer.sha256,
+        tag: bearer.tag,
     };
     Ok((identity, validity))
 }

@@ -15,7 +15,7 @@ fn rules(change: impl FnOnce(&mut KeyManagerSettings)) -> Rules {
 
 fn run(rules: &Rules, claims: &str) -> Result<Identity, Flaw> {
     let claims = Object::parse(claims.as_bytes()).expect("test claims are JSON");
-    let (bearer, commons) = (Bearer::of(&Digest::of(0, "test")), Commons::new(1 << 20));
+    let (bearer, commons) = (Bearer::of(&Digest::for_test(1)), Commons::new(1 << 20));
     let grounds = Grounds { rules, commons: &commons, now: Now::at_ms(NOW * 1000) };
     judge(&claims, &bearer, grounds).map(|(identity, _)| identity)
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cache::Digest;
+use super::digest::Digest;
 
 /// The calls under way. Two tokens never share a call, nor two providers.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod cache;
 mod claims;
 mod common;
 mod conditions;
+mod digest;
 mod failures;
 mod flight;
 mod glance;
@@ -63,9 +64,13 @@ pub use managers::KeyManagers;
 pub use signing_key::{SigningError, SigningKey};
 pub use turns::VerificationSettings;
 
-use crate::{net::Now, store::KeyManagerSet};
+use crate::{
+    net::Now,
+    store::{KeyManagerSet, TokenFacts, TokenSha256},
+};
 use ask::{Outcome, Question};
-use cache::{Cache, Digest, Remembered};
+use cache::{Cache, Remembered};
+use digest::{Digest, DigestKey};
 use failures::Failures;
 use flight::Flights;
 use issuer::Renewal;
@@ -82,6 +87,7 @@ pub struct Authenticator {
     /// One exchange of the key managers at a time.
     replacing: Mutex<()>,
     cache: Arc<Cache>,
+    digests: DigestKey,
     flights: Flights<Outcome>,
     turns: Turns,
     failures: Failures,
@@ -103,8 +109,8 @@ pub struct Identity {
     pub issued_at: Option<u64>,
     /// `jti`
     pub jti: Option<Box<str>>,
-    /// SHA-256 of the token, by which it may be revoked.
-    pub token_sha256: [u8; 32],
+    /// What the token's text is known by: the same for the same text, as long as the process runs.
+    pub tag: [u8; 16],
     /// Whose it is.
     pub kind: TokenKind,
     /// `auth_time`, seconds: when its user signed in (RFC 9470); one that 32 bits cannot tell counts as absent.
@@ -129,6 +135,18 @@ pub enum TokenKind {
 }
 
 impl Identity {
+    /// By what it may have been revoked; `token` is the text that says all this.
+    pub fn facts<'a>(&'a self, token: &'a str) -> TokenFacts<'a> {
+        TokenFacts {
+            issuer: &self.common.issuer,
+            jti: self.jti.as_deref(),
+            token_sha256: Some(TokenSha256::Of(token)),
+            consumer_key: self.common.consumer_key.as_deref(),
+            subject: self.subject.as_deref(),
+            issued_at: self.issued_at,
+        }
+    }
+
     /// The ready value of the claim `name`, which is likely at `index`. It is elsewhere or missing where the configured
     /// claims have changed since the token was judged; another claim's value is never given.
     pub fn claim(&self, index: usize, name: &str) -> Option<&HeaderValue> {
@@ -254,6 +272,7 @@ impl Authenticator {
             managers: ArcSwap::default(),
             replacing: Mutex::new(()),
             cache: Arc::new(Cache::new(cache)),
+            digests: DigestKey::new(),
             flights: Flights::new(),
             turns: Turns::new(metrics.waiting.clone()),
             failures: Failures::new(),
@@ -311,7 +330,7 @@ impl Authenticator {
         if token.len() > jose::MAX_TOKEN {
             return Err(self.refuse(Flaw::Malformed));
         }
-        let digest = Digest::of(allowed.id, token);
+        let digest = self.digests.digest(allowed.id, token);
         let known = match self.cache.look_up(&digest, now, &self.metrics) {
             Remembered::Good(identity) => return Ok(Authenticated { identity, from_cache: true }),
             Remembered::Bad(flaw) => return Err(Rejection::Invalid(flaw)),

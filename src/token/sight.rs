@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Authenticated, Authenticator, Flaw, Issuer,
-    cache::{Digest, Entry, Remembered},
+    cache::{Entry, Remembered},
     claims::{Bearer, Grounds},
+    digest::Digest,
     jose::{Compact, Header},
     json::Object,
     jwt::{self, Verified},

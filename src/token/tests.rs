@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::{
     Authenticated, Authenticator, FetchKeys, Flaw, Issuer, KeyManagers, KeySource, Refused, Rejection,
-    cache::Digest,
     settings::{Algorithm, CacheSettings, KeyManagerSettings, TypRule},
     sight::Sight,
     testing::{Provider, Signer, ask, b64, flaw, is_unavailable, settings},
@@ -588,7 +587,7 @@ async fn what_another_thread_remembered_counts_only_while_it_holds() {
     let token = signer.token(&claims());
     assert_eq!(flaw(ask(&tokens, &token, NOW).await), None);
     let all = KeyManagerSet::all();
-    let digest = Digest::of(all.id, &token);
+    let digest = tokens.digests.digest(all.id, &token);
     // As a thread that found nothing in the cache, and now finds what another has put there.
     let begun = Instant::now();
     let waited = |now, seconds| {

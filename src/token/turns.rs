@@ -28,7 +28,7 @@ use tokio::{
     task, time,
 };
 
-use super::cache::{Digest, Spread};
+use super::digest::{Digest, Spread};
 
 /// `[verification]`: new tokens whose signatures are to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
