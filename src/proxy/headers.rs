@@ -34,22 +34,23 @@ impl Outbound<'_> {
     pub(super) fn edit(self, headers: &mut HeaderMap) {
         let gate = &self.found.tables.gate;
         let upgrade = self.websocket.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-        self.clean(headers, gate);
+        let continues = self.clean(headers, gate);
         headers.reserve(ADDED);
         if let Some(upgrade) = upgrade {
             headers.insert(header::UPGRADE, upgrade);
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        self.forwarding(headers);
+        self.forwarding(headers, continues);
         self.identity(headers, gate);
         headers.append(header::VIA, via(self.version));
     }
 
-    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) {
+    /// Takes out what must not pass. Tells whether a list of forwarded addresses is left, to be continued.
+    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) -> bool {
         let keep_token = self.found.api().is_some_and(|api| api.forward_token && api.token_in_header)
             && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
         let mut unwanted = Unwanted::new();
-        let mut trailers = false;
+        let (mut trailers, mut continues) = (false, false);
         for (name, value) in &*headers {
             match name.as_str() {
                 "host" | "content-length" => {}
@@ -66,6 +67,8 @@ impl Outbound<'_> {
                 other => {
                     if is_hop_by_hop(other) || (!self.client.trusted && is_forwarding(other)) || gate.strips(other) {
                         unwanted.push(name.clone());
+                    } else if *name == X_FORWARDED_FOR {
+                        continues = true;
                     }
                 }
             }
@@ -76,12 +79,13 @@ impl Outbound<'_> {
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
+        continues
     }
 
     /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are kept and continued, another's are gone.
-    fn forwarding(&self, headers: &mut HeaderMap) {
+    fn forwarding(&self, headers: &mut HeaderMap, continues: bool) {
         if let Some(peer) = self.connection.peer_value() {
-            let continued = continue_list(headers, peer);
+            let continued = continues.then(|| continue_list(headers, peer)).flatten();
             headers.insert(&X_FORWARDED_FOR, continued.unwrap_or_else(|| peer.clone()));
         }
         let proto = if self.connection.is_tls() { "https" } else { "http" };
