@@ -3,8 +3,17 @@
 //!
 //! `cargo bench --bench check`. Everything is on: scope, subscription, subscription and application tier.
 //! Nothing is left out but metrics and access lines, which the door writes.
+//!
+//! `instructions` as the only argument of the built bench runs each case under `valgrind --tool=callgrind`, twice, and
+//! prints what one check more costs in instructions: the
+//! same on every run, whatever else the machine does. As measured:
+//!
+//! @@TABLE@@
+//!
+//! valgrind offers no SHA and no VAES instructions: what is hashed or has a tag made costs less on the machine itself.
 
 use std::{
+    env,
     hint::black_box,
     sync::{
         Arc, LazyLock,
@@ -35,7 +44,13 @@ use tollgate::{
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
-    divan::main();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["instructions"] => counts::print(),
+        ["repeat", case, times] => counts::repeat(case, times.parse().expect("a number")),
+        _ => divan::main(),
+    }
 }
 
 /// An engine, and who signs for it.
@@ -164,7 +179,15 @@ fn first_sight_es256(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(args = ["no_credential", "no_api", "no_resource", "bad_path", "scope", "garbled", "known_bad"])]
 fn refused(bencher: Bencher<'_, '_>, case: &str) {
-    let (path, headers) = match case {
+    let (path, headers) = asked(case);
+    assert!(!BENCH.check(path, &headers));
+    bencher.bench(|| BENCH.check(path, &headers));
+}
+
+/// The path and the fields of a case.
+fn asked(case: &str) -> (&'static str, HeaderMap) {
+    match case {
+        "hit" => (GOOD, BENCH.token("orders:read")),
         "no_credential" => (GOOD, HeaderMap::new()),
         "no_api" => ("/other", HeaderMap::new()),
         "no_resource" => ("/orders/v1/nothing", HeaderMap::new()),
@@ -173,9 +196,54 @@ fn refused(bencher: Bencher<'_, '_>, case: &str) {
         "garbled" => (GOOD, HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer a.b.c"))])),
         "known_bad" => (GOOD, tampered(&BENCH.token("orders:read"))),
         other => unreachable!("{other}"),
-    };
-    assert!(!BENCH.check(path, &headers));
-    bencher.bench(|| BENCH.check(path, &headers));
+    }
+}
+
+/// What is counted rather than timed.
+mod counts {
+    use std::{env, fs, process::Command};
+
+    use super::{BENCH, asked};
+
+    const CASES: [&str; 8] =
+        ["hit", "no_credential", "no_api", "no_resource", "bad_path", "scope", "garbled", "known_bad"];
+    const FEW: u64 = 1_000;
+    const MORE: u64 = 11_000;
+
+    /// One case, so many times.
+    pub(super) fn repeat(case: &str, times: u64) {
+        let (path, headers) = asked(case);
+        for _ in 0..times {
+            BENCH.check(path, &headers);
+        }
+    }
+
+    /// The table of instructions.
+    pub(super) fn print() {
+        println!("| case | instructions |\n|---|---|");
+        for case in CASES {
+            let more = under_valgrind(case, MORE) - under_valgrind(case, FEW);
+            println!("| {case} | {} |", more / (MORE - FEW));
+        }
+    }
+
+    /// The instructions of the whole process.
+    fn under_valgrind(case: &str, times: u64) -> u64 {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let out = dir.path().join("counts");
+        let this = env::current_exe().expect("it runs");
+        let ended = Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .arg(format!("--callgrind-out-file={}", out.display()))
+            .arg(this)
+            .args(["repeat", case, &times.to_string()])
+            .output()
+            .expect("valgrind is installed");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let text = fs::read_to_string(out).expect("valgrind has written it");
+        let total = text.lines().rev().find_map(|line| line.strip_prefix("totals: ")).expect("it has a total");
+        total.trim().parse().expect("a number")
+    }
 }
 
 /// The same token with another signature.

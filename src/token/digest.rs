@@ -2,10 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    rand,
-};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hashbrown::DefaultHashBuilder;
 
 /// Makes digests, under a key that nobody knows and that ends with the process.
@@ -31,7 +28,8 @@ pub(super) type Tag = [u8; 16];
 impl DigestKey {
     pub(super) fn new() -> Self {
         let mut key = [0; 32];
-        rand::fill(&mut key).expect("the system has random bytes");
+        // The system's own: aws-lc's generator takes a tenth of a second to gather more at its first use.
+        getrandom::fill(&mut key).expect("the system has random bytes");
         let key = UnboundKey::new(&AES_256_GCM, &key).expect("the key has AES-256's length");
         Self(LessSafeKey::new(key))
     }
