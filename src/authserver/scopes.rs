@@ -261,7 +261,7 @@ pub(super) fn is_registered(view: &View, key: &[u8]) -> std::result::Result<bool
 }
 
 fn not_registered(scopes: Option<String>) -> Error {
-    Error::invalid("scopes", format!("not registered: {}", scopes.unwrap_or_default()))
+    Error::Conflict(format!("scopes: not registered: {}", scopes.unwrap_or_default()).into())
 }
 
 /// The first ones and the others, each once.
@@ -280,9 +280,12 @@ impl ScopeInfo {
         if !is_scope_token(&self.key) || self.key.len() > MOST_KEY {
             return Err(Error::invalid("key", NO_SCOPE));
         }
-        let bad = |text: &String| text.is_empty() || text.len() > MOST_KEY || text.contains(',');
+        let bad = |text: &String| text.is_empty() || text.chars().count() > MOST_KEY || text.contains(',');
         if self.roles.len() > MOST_SCOPES || self.roles.iter().any(bad) {
-            return Err(Error::invalid("roles", "must be at most 200 roles of at most 200 bytes, parted by commas"));
+            return Err(Error::invalid(
+                "roles",
+                "must be at most 200 roles of at most 255 characters, parted by commas",
+            ));
         }
         Ok(())
     }
@@ -290,8 +293,8 @@ impl ScopeInfo {
 
 impl ResourceInfo {
     fn check(&self) -> Result<()> {
-        if self.uris.len() > MOST_URIS || self.uris.iter().any(|uri| uri.is_empty() || uri.len() > MOST_URI) {
-            return Err(Error::invalid("uris", "must be at most 1000 URIs of 1 to 2000 bytes"));
+        if self.uris.len() > MOST_URIS || self.uris.iter().any(|uri| uri.is_empty() || uri.chars().count() > MOST_URI) {
+            return Err(Error::invalid("uris", "must be at most 1000 URIs of 1 to 2048 characters"));
         }
         check_scopes("scopes", &self.scopes)
     }
@@ -311,10 +314,10 @@ pub(super) fn check_scopes(field: &'static str, scopes: &[String]) -> Result<()>
 const SCOPES: Table<ScopeInfo> = Table::new("provider.scopes");
 const RESOURCES: Table<ResourceInfo> = Table::new("provider.resources");
 
-const MOST_KEY: usize = 200;
+const MOST_KEY: usize = 255;
 const MOST_SCOPES: usize = 200;
 const MOST_URIS: usize = 1000;
-const MOST_URI: usize = 2000;
+const MOST_URI: usize = 2048;
 const TOO_MANY: &str = "must be at most 200 scopes";
 const NO_SCOPE: &str =
-    "must be 1 to 200 visible ASCII characters without space, quote and backslash (RFC 6749 section 3.3)";
+    "must be 1 to 255 visible ASCII characters without space, quote and backslash (RFC 6749 section 3.3)";

@@ -3,19 +3,19 @@
 use serde_json::{Map, Value};
 
 use super::{
-    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, split_list,
+    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, whole,
 };
 
 /// A name or an id: neither empty nor too long, and no control characters. Ids may hold slashes.
-pub(super) fn name(field: &'static str, text: &str) -> Result<()> {
+pub fn name(field: &'static str, text: &str) -> Result<()> {
     bounded(field, text, MOST_NAME)?;
     if text.trim().is_empty() { Err(Error::invalid(field, "must not be empty")) } else { Ok(()) }
 }
 
-/// Text of at most `most` bytes, without control characters.
+/// Text of at most `most` characters, without control characters.
 pub(super) fn bounded(field: impl Into<String>, text: &str, most: usize) -> Result<()> {
-    if text.len() > most {
-        return Err(Error::invalid(field.into(), format!("must have at most {most} bytes")));
+    if text.chars().count() > most {
+        return Err(Error::invalid(field.into(), format!("must have at most {most} characters")));
     }
     if text.chars().any(char::is_control) {
         return Err(Error::invalid(field.into(), "must hold no control characters"));
@@ -117,7 +117,7 @@ fn additional(properties: &mut Map<String, Value>) -> Result<()> {
     properties.retain(|_, value| *value != "N/A");
     for lifetime in LIFETIMES {
         let Some(value) = properties.get(lifetime) else { continue };
-        let seconds = value.as_i64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+        let seconds = integer(value).or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
         if !seconds.is_some_and(|seconds| (0..=MOST_LIFETIME).contains(&seconds)) {
             let why = format!("must be whole seconds from 0 to {MOST_LIFETIME}, or \"N/A\", which leaves it alone");
             return Err(Error::invalid(format!("parameters.additionalProperties.{lifetime}"), why));
@@ -131,6 +131,10 @@ fn additional(properties: &mut Map<String, Value>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn integer(value: &Value) -> Option<i64> {
+    value.as_number().and_then(whole::of)
 }
 
 fn parameters(parameters: &Map<String, Value>) -> Result<()> {
@@ -232,7 +236,7 @@ pub(super) fn secret_request(request: &ConsumerSecretRequest) -> Result<()> {
         match (name.as_str(), value) {
             ("description", Value::String(text)) => bounded("parameters.description", text, MOST_TEXT)?,
             ("description", _) => return Err(Error::invalid("parameters.description", "must be a text")),
-            ("expiresIn", value) if value.as_i64().is_some_and(|s| (0..=MOST_LIFETIME).contains(&s)) => {}
+            ("expiresIn", value) if integer(value).is_some_and(|s| (0..=MOST_LIFETIME).contains(&s)) => {}
             ("expiresIn", _) => {
                 let why = format!("must be seconds from 0 (never) to {MOST_LIFETIME}");
                 return Err(Error::invalid("parameters.expiresIn", why));
@@ -244,7 +248,7 @@ pub(super) fn secret_request(request: &ConsumerSecretRequest) -> Result<()> {
 }
 
 /// A scope's key (RFC 6749 section 3.3).
-pub(super) fn scope_key(field: &'static str, key: &str) -> Result<()> {
+pub fn scope_key(field: &'static str, key: &str) -> Result<()> {
     let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
     if (1..=MOST_NAME).contains(&key.len()) && key.bytes().all(good) {
         return Ok(());
@@ -264,7 +268,9 @@ pub(super) fn scope(scope: &Scope) -> Result<()> {
     optional("description", scope.description.as_deref(), MOST_TEXT)?;
     optional("roles", scope.roles.as_deref(), MOST_TEXT)?;
     optional("id", scope.id.as_deref(), MOST_NAME)?;
-    count("roles", scope.roles.as_deref().map_or(0, |roles| split_list(roles).len()))
+    let roles: Vec<&str> = scope.roles.iter().flat_map(|it| it.split(',')).filter(|it| !it.is_empty()).collect();
+    roles.iter().try_for_each(|role| bounded("roles", role, MOST_NAME))?;
+    count("roles", roles.len())
 }
 
 /// What is registered of an API.

@@ -16,9 +16,11 @@ use super::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MapRequest {
     /// The consumer key.
+    #[schema(value_type = super::Name)]
     pub client_id: String,
     /// Its secret, compared with the provider's; needless where that cannot be asked.
     #[serde(default)]
+    #[schema(value_type = Option<super::SecretText>)]
     pub client_secret: Option<Sensitive>,
     /// The application of the platform that it is for.
     #[serde(rename = "applicationUUID", default)]

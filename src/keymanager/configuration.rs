@@ -10,6 +10,7 @@ use super::{
     Caller, Done, Engine, Error, Managed, Operation, Origin, Result, check,
     engine::{Asked, Effect, plan, unkept},
     rows::{AuditEntry, RowChange, STORED},
+    whole,
 };
 use crate::{store::record::Record, token::settings::KeyManagerSettings};
 
@@ -143,7 +144,9 @@ fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
     if body.get("connector").is_some_and(|connector| connector == "embedded") {
         return Err(Error::invalid("connector", "\"embedded\" opens a door of its own: declare it in the file"));
     }
-    Ok(Value::Object(body))
+    let mut row = Value::Object(body);
+    whole::settle(&mut row);
+    Ok(row)
 }
 
 fn settings(row: Value) -> Result<KeyManagerSettings> {

@@ -27,8 +27,10 @@ pub struct Outcome {
     pub detail: Option<String>,
     /// What it gave.
     #[serde(skip_serializing_if = "Value::is_null")]
-    #[schema(value_type = Object)]
     pub result: Value,
+    /// Why it failed, where it did.
+    #[serde(skip)]
+    pub error: Option<Error>,
 }
 
 /// A change for every key manager.
@@ -190,6 +192,7 @@ impl Engine {
                 outcome: "pending".into(),
                 detail: Some(error.to_string()),
                 result: Value::Null,
+                error: None,
             },
             Err(unkept) => plain(name, Err(unkept)),
         }
@@ -201,7 +204,7 @@ fn done_at(name: String, done: Done<Value>) -> Outcome {
         Done::Did(result) => ("done", result),
         Done::Would(plan) => ("dry_run", json!(plan)),
     };
-    Outcome { key_manager: name, outcome: outcome.into(), detail: None, result }
+    Outcome { key_manager: name, outcome: outcome.into(), detail: None, result, error: None }
 }
 
 fn plain(name: String, outcome: Result<Value>) -> Outcome {
@@ -212,6 +215,7 @@ fn plain(name: String, outcome: Result<Value>) -> Outcome {
             outcome: if matches!(error, Error::Unsupported { .. }) { "unsupported" } else { "failed" }.into(),
             detail: Some(error.to_string()),
             result: Value::Null,
+            error: Some(error),
         },
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
-mod check;
+pub mod check;
 mod clients;
 mod configuration;
 mod engine;
@@ -22,11 +22,13 @@ mod pending;
 mod registry;
 mod rows;
 mod scopes;
+mod shape;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod whole;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 
@@ -47,6 +49,7 @@ pub use parse::fault;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Registry};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
+pub use shape::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri};
 pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.

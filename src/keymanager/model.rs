@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroize;
+
+use super::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri, whole};
 
 /// A secret on its way: serialized as it is, since the caller gets it once; never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -44,12 +46,15 @@ impl Drop for Sensitive {
 pub struct OAuthApplicationInfo {
     /// Consumer key. On creation: a wish, that a provider may refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Name>)]
     pub client_id: Option<String>,
     /// Name, shown on consent pages.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Name>)]
     pub client_name: Option<String>,
     /// Consumer secret. In an answer: only where it has just been made.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecretText>)]
     pub client_secret: Option<Sensitive>,
     /// Redirect URIs, joined by commas.
     #[serde(rename = "callBackURL", skip_serializing_if = "Option::is_none")]
@@ -60,12 +65,15 @@ pub struct OAuthApplicationInfo {
     pub parameters: Map<String, Value>,
     /// Who owns it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Name>)]
     pub app_owner: Option<String>,
     /// The application of the platform that it is for.
     #[serde(rename = "applicationUUID", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Name>)]
     pub application_uuid: Option<String>,
     /// `JWT`, `DEFAULT` or `OAUTH`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 32)]
     pub token_type: Option<String>,
     /// Whether all organizations may use it.
     #[serde(skip_serializing_if = "is_false")]
@@ -107,29 +115,38 @@ pub struct AccessTokenRequest {
     pub client_id: Option<String>,
     /// Consumer secret; left out, the provider's own knowledge of it is used where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecretText>)]
     pub client_secret: Option<Sensitive>,
     /// `client_credentials` unless said otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub grant_type: Option<String>,
     /// Scopes asked for.
+    #[schema(value_type = Vec<ScopeKey>, max_items = 100)]
     pub scope: Vec<String>,
     /// Redirect URI, for grants with a code.
     #[serde(rename = "callbackURI", skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
     pub callback_uri: Option<String>,
     /// For the password grant.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub resource_owner_username: Option<String>,
     /// For the password grant.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecretText>)]
     pub resource_owner_password: Option<Sensitive>,
     /// For the refresh grant.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TokenText>)]
     pub refresh_token: Option<Sensitive>,
-    /// Seconds wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Seconds wished for; -1: as the provider has it.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole::optional")]
+    #[schema(minimum = -1, maximum = 2147483647)]
     pub validity_period: Option<i64>,
     /// A token to revoke first.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TokenText>)]
     pub token_to_revoke: Option<Sensitive>,
     /// Further parameters, such as `subject_token` for token exchange (RFC 8693).
     pub request_parameters: BTreeMap<String, String>,
@@ -180,18 +197,24 @@ pub struct AccessTokenInfo {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Scope {
     /// As it stands in tokens.
+    #[serde(deserialize_with = "some_text")]
+    #[schema(value_type = ScopeKey)]
     pub key: String,
     /// As people read it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub name: Option<String>,
     /// Roles whose users may have it, joined by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NameList>)]
     pub roles: Option<String>,
     /// What it allows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LongText>)]
     pub description: Option<String>,
     /// The provider's own id of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub id: Option<String>,
 }
 
@@ -201,6 +224,7 @@ pub struct Scope {
 pub struct ConsumerSecretRequest {
     /// A secret wished for, where the provider takes one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecretText>)]
     pub client_secret: Option<Sensitive>,
     /// `description`, `expiresIn` (seconds).
     #[schema(value_type = Object)]
@@ -226,17 +250,29 @@ pub struct ConsumerSecretInfo {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ApiResource {
     /// The API's id on the platform.
+    #[serde(deserialize_with = "some_text")]
+    #[schema(value_type = Name)]
     pub api_id: String,
     /// As people read it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub name: Option<String>,
     /// Where it is.
+    #[schema(value_type = Vec<Uri>, max_items = 1000)]
     pub uris: Vec<String>,
     /// Keys of the scopes bound to it.
+    #[schema(value_type = Vec<ScopeKey>, max_items = 100)]
     pub scopes: Vec<String>,
     /// The provider's own id of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Text>)]
     pub id: Option<String>,
+}
+
+/// What may be left out, where the path tells it, and must not be empty.
+fn some_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() { Err(D::Error::custom("must not be empty")) } else { Ok(text) }
 }
 
 fn is_false(value: &bool) -> bool {

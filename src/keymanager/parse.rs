@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{AccessTokenRequest, Engine, Error, OAuthApplicationInfo, Result, Sensitive, check};
+use super::{AccessTokenRequest, Engine, Error, OAuthApplicationInfo, Result, Sensitive, check, whole};
 
 impl Engine {
     /// `buildFromJSON`: `callbackUrl`, `client_id`, `client_secret` become fields, and everything but the secret stays
@@ -87,7 +87,7 @@ fn text(json: &Map<String, Value>, field: &'static str) -> Result<Option<String>
 fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>> {
     match json.get(field) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) if number.as_i64().is_some() => Ok(number.as_i64()),
+        Some(Value::Number(number)) if whole::of(number).is_some() => Ok(whole::of(number)),
         Some(Value::String(text)) if text.is_empty() || text == "N/A" => Ok(None),
         Some(Value::String(text)) => match text.trim().parse() {
             Ok(number) => Ok(Some(number)),

@@ -15,6 +15,7 @@ use super::{
     AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Result, Sensitive, check,
     engine::{Asked, Effect, unkept},
     rows::{AuditEntry, REVOKED, RevokedRow, RowChange, hex},
+    whole,
 };
 use crate::store::{Revocations, record::Record};
 
@@ -25,16 +26,19 @@ pub struct RevocationRequest {
     /// `jti`, `token`, `client` or `subject`.
     pub kind: RevocationKind,
     /// The `jti`, the token itself, the consumer key or the `sub`.
-    #[schema(min_length = 1)]
+    #[schema(value_type = String, min_length = 1, max_length = 16384)]
     pub value: Sensitive,
     /// `iss` of the tokens; may be left out where there is one key manager.
     #[serde(default)]
+    #[schema(value_type = Option<super::Uri>)]
     pub issuer: Option<String>,
     /// Of a client or subject: tokens issued until this Unix second; without it until now.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::optional")]
+    #[schema(minimum = 0, maximum = 9007199254740991_u64)]
     pub before: Option<u64>,
     /// Unix second after which no such token is alive; without it for ever.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::optional")]
+    #[schema(minimum = 0, maximum = 9007199254740991_u64)]
     pub until: Option<u64>,
 }
 
@@ -162,6 +166,9 @@ impl Engine {
         let issuer = match (issuer, self.registry.all().as_slice()) {
             (Some(issuer), _) => {
                 check::bounded("issuer", &issuer, 2048)?;
+                if issuer.is_empty() {
+                    return Err(Error::invalid("issuer", "must not be empty"));
+                }
                 issuer
             }
             (None, [only]) => only.settings.issuer.clone(),
@@ -169,7 +176,7 @@ impl Engine {
         };
         let now = self.clock.now().unix();
         if until.is_some_and(|until| until < now) {
-            return Err(Error::invalid("until", "is over: there is nothing to refuse"));
+            return Err(Error::Conflict("until: is over: there is nothing to refuse".into()));
         }
         let row = |kind: &str, value: &str, before| RevokedRow {
             kind: kind.into(),

@@ -100,8 +100,9 @@ impl Ask {
     /// The same where rows are numbered.
     pub(super) fn numbered_page(&self) -> Result<(usize, u64), Problem> {
         let (limit, cursor) = self.page()?;
-        let after = cursor.map_or(Ok(0), str::parse);
-        Ok((limit, after.map_err(|_| Problem::field("cursor", "is none of ours"))?))
+        let digits = |text: &&str| text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let after = cursor.map_or(Some(0), |text| Some(text).filter(digits)?.parse().ok());
+        Ok((limit, after.ok_or_else(|| Problem::field("cursor", "is none of ours"))?))
     }
 
     /// Whoever changes `subject` has its turn until the guard is gone. Where the request depends on what was read, that

@@ -9,14 +9,14 @@ use super::{
     answer::{Answer, Reply},
     ask::Ask,
 };
-use crate::keymanager::{ConsumerSecretInfo, Sensitive};
+use crate::keymanager::{ConsumerSecretInfo, Name, Sensitive};
 
 /// A client's new owner.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Owner {
     /// Who owns it from now on.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(value_type = Name)]
     pub(super) owner: String,
 }
 

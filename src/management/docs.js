@@ -20,7 +20,9 @@ function modelLink(ref) {
 function typeOf(schema) {
   if (!schema) return element("span", "nothing", "dim");
   if (schema.$ref) return modelLink(schema.$ref);
-  const options = schema.oneOf || schema.anyOf || schema.allOf;
+  // What comes after the first only narrows it.
+  if (schema.allOf) return typeOf(schema.allOf[0]);
+  const options = schema.oneOf || schema.anyOf;
   if (options) {
     const all = element("span");
     options.forEach((option, at) => {

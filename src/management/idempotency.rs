@@ -69,11 +69,15 @@ enum Found {
     Full,
 }
 
-pub(super) async fn begin(record: &Record, ask: &Ask, key: &str, path: &str, now: u64) -> Result<Begun, Problem> {
-    if !(1..=MOST_KEY).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let why = format!("must be 1 to {MOST_KEY} visible ASCII characters");
-        return Err(Problem::field("idempotency-key", why));
+/// Whether it can be one.
+pub(super) fn check(key: &str) -> Result<(), Problem> {
+    if (1..=MOST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
     }
+    Err(Problem::field("idempotency-key", format!("must be 1 to {MOST_KEY} visible ASCII characters")))
+}
+
+pub(super) async fn begin(record: &Record, ask: &Ask, key: &str, path: &str, now: u64) -> Result<Begun, Problem> {
     let row_key = digest(&SHA256, [ask.caller.who.as_str(), path, key].join("\0").as_bytes());
     let row_key = row_key.as_ref().to_vec();
     let body = hex(digest(&SHA256, &ask.body).as_ref());

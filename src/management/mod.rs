@@ -144,6 +144,7 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         true => ask::header_text(request.headers(), &IDEMPOTENCY_KEY)?,
         false => None,
     };
+    key.as_deref().map_or(Ok(()), idempotency::check)?;
     let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
     let reads = request.method().is_safe();
     let caller = Caller { who: admitted.who, dry_run: false };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -10,7 +11,7 @@ use super::{
     answer::Problem,
     routes::{Route, Shape},
 };
-use crate::keymanager::Plan;
+use crate::{keymanager::Plan, token::settings::KeyManagerSettings};
 
 /// The document.
 pub(super) fn document(routes: &[Route]) -> Bytes {
@@ -27,6 +28,7 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
     ] {
         collect(shape, &mut schemas);
     }
+    schemas.extend(settings());
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -49,6 +51,22 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
     serde_json::to_vec(&document).unwrap_or_default().into()
 }
 
+/// The settings of a key manager with all that they are made of. Here the name is the path's.
+fn settings() -> Map<String, Value> {
+    let generator =
+        SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut root = generator.into_generator().into_root_schema_for::<KeyManagerSettings>().to_value();
+    let mut all = match root.pointer_mut("/components/schemas").map(Value::take) {
+        Some(Value::Object(definitions)) => definitions,
+        _ => Map::new(),
+    };
+    if let Some(root) = root.as_object_mut() {
+        ["components", "$schema", "title", "required"].iter().for_each(|left_out| drop(root.remove(*left_out)));
+    }
+    all.insert("KeyManagerSettings".into(), root);
+    all
+}
+
 fn collect(shape: Shape, schemas: &mut BTreeMap<String, Value>) {
     let mut found = vec![((shape.name)().into_owned(), (shape.schema)())];
     (shape.collect)(&mut found);
@@ -66,7 +84,11 @@ fn operation(route: &Route) -> Value {
         "responses": responses(route),
     });
     if let Some(body) = &route.body {
-        operation["requestBody"] = json!({ "required": !route.body_optional, "content": content(*body) });
+        let mut content = content(*body);
+        if let (Some(narrowed), Some(schema)) = (&route.narrowed, content.pointer_mut("/application~1json/schema")) {
+            *schema = json!({ "allOf": [schema.clone(), narrowed] });
+        }
+        operation["requestBody"] = json!({ "required": !route.body_optional, "content": content });
     }
     operation
 }
@@ -96,14 +118,17 @@ fn parameters(route: &Route) -> Vec<Value> {
     let mut all: Vec<Value> = of_path
         .map(|name| {
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
+            let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,
-                "schema": { "type": "string", "minLength": 1, "maxLength": 255 } })
+                "schema": { "$ref": format!("#/components/schemas/{schema}") } })
         })
         .collect();
     all.extend(route.query.iter().map(|name| {
         let schema = match *name {
             "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
             "dry_run" => json!({ "type": "boolean", "default": false }),
+            "cursor" => cursor(route.path),
+            "api" => json!({ "type": "string", "pattern": APIS, "description": "Ids of APIs, parted by commas." }),
             _ => json!({ "type": "string" }),
         };
         json!({ "name": name, "in": "query", "required": false, "schema": schema })
@@ -115,6 +140,15 @@ fn parameters(route: &Route) -> Vec<Value> {
         all.push(header("Idempotency-Key", "Sent again within a day, the request is done once."));
     }
     all
+}
+
+/// What the last page gave. Rows that are numbered have their number, scopes their key, revocations theirs in base64url.
+fn cursor(path: &str) -> Value {
+    match path.rsplit('/').next() {
+        Some("scopes") => json!({ "type": "string" }),
+        Some("revocations") => json!({ "type": "string", "pattern": BASE64URL }),
+        _ => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
+    }
 }
 
 fn header(name: &str, about: &str) -> Value {
@@ -155,6 +189,11 @@ fn content(shape: Shape) -> Value {
     json!({ "application/json": { "schema": { "$ref": schema } } })
 }
 
+/// 1 to 100 ids.
+const APIS: &str = r"^[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}(,[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}){0,99}$";
+/// Whole bytes, the bits left over 0.
+const BASE64URL: &str = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$";
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -176,6 +215,19 @@ mod tests {
         let number: usize =
             document["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
         assert_eq!(number, routes.len(), "each route is told");
+    }
+
+    #[test]
+    fn a_key_managers_settings_take_no_other_schemas_place() {
+        let mut ours = BTreeMap::new();
+        for route in routes() {
+            let shapes = route.body.iter().chain(route.gives.iter().filter_map(|(_, shape)| shape.as_ref()));
+            shapes.for_each(|shape| collect(*shape, &mut ours));
+        }
+        let theirs = settings();
+        let shared: Vec<_> = theirs.keys().filter(|name| ours.contains_key(*name)).collect();
+        assert_eq!(shared, ["KeyManagerSettings"], "it stands for them in the table");
+        assert!(theirs["KeyManagerSettings"]["properties"]["connector"].is_object());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, future::Future, pin::Pin};
 
 use http::Method;
+use serde_json::{Value, json};
 use utoipa::{
     ToSchema,
     openapi::{RefOr, schema::Schema},
@@ -36,6 +37,8 @@ pub(super) struct Route {
     pub(super) need: Need,
     pub(super) body: Option<Shape>,
     pub(super) body_optional: bool,
+    /// What this route asks of the body beyond its schema.
+    pub(super) narrowed: Option<Value>,
     /// Statuses of success, with what is answered.
     pub(super) gives: Vec<(u16, Option<Shape>)>,
     pub(super) query: Vec<&'static str>,
@@ -60,6 +63,12 @@ pub(super) struct Shape {
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub(super) struct AnyObject(serde_json::Map<String, serde_json::Value>);
 
+/// A key manager's settings, as the configuration file has them.
+#[derive(Debug, ToSchema)]
+#[schema(as = KeyManagerSettings, value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which `openapi` takes from the settings themselves")]
+pub(super) struct Settings(serde_json::Map<String, Value>);
+
 /// Claims by name.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it only stands for a schema")]
@@ -78,6 +87,7 @@ impl Route {
             need,
             body: None,
             body_optional: false,
+            narrowed: None,
             gives: Vec::new(),
             query: Vec::new(),
             changes: false,
@@ -92,6 +102,15 @@ impl Route {
 
     fn may_take<T: ToSchema>(self) -> Self {
         Self { body_optional: true, ..self.takes::<T>() }
+    }
+
+    fn narrowed(self, by: Value) -> Self {
+        Self { narrowed: Some(by), ..self }
+    }
+
+    /// `name` is no matter of the path here.
+    fn needs(self, name: &str) -> Self {
+        self.narrowed(json!({ "required": [name] }))
     }
 
     fn gives<T: ToSchema>(mut self, status: u16) -> Self {
@@ -164,7 +183,8 @@ fn key_managers() -> Vec<Route> {
         get("/v1/key-managers/{km}", "getKeyManagerConfiguration", run!(platform::read))
             .gives::<KeyManagerConfiguration>(200),
         change(Method::PUT, "/v1/key-managers/{km}", "loadConfiguration", run!(platform::put))
-            .takes::<AnyObject>()
+            .takes::<Settings>()
+            .narrowed(stored_settings())
             .gives::<KeyManagerConfiguration>(200)
             .gives::<KeyManagerConfiguration>(201)
             .conditional(),
@@ -181,6 +201,15 @@ fn key_managers() -> Vec<Route> {
         .empty(204),
         get("/v1/key-managers/{km}/users/{name}/claims", "getUserClaims", run!(scopes::claims)).gives::<Claims>(200),
     ]
+}
+
+/// What cannot be told of the settings of the record: secrets are texts, and no door is opened.
+fn stored_settings() -> Value {
+    let text = || json!({ "type": ["string", "null"] });
+    json!({ "required": ["connector", "issuer"], "properties": {
+        "connector": { "not": { "const": "embedded" } },
+        "client_secret": text(), "token": text(), "registration_token": text(),
+    } })
 }
 
 fn of_clients() -> Vec<Route> {
@@ -288,10 +317,14 @@ fn of_scopes() -> Vec<Route> {
     const SCOPES: &str = "/v1/key-managers/{km}/scopes";
     const SCOPE: &str = "/v1/key-managers/{km}/scopes/{name}";
     vec![
-        change(Method::POST, SCOPES, "registerScope", run!(scopes::register)).takes::<Scope>().gives::<Scope>(201),
+        change(Method::POST, SCOPES, "registerScope", run!(scopes::register))
+            .takes::<Scope>()
+            .needs("key")
+            .gives::<Scope>(201),
         get(SCOPES, "getAllScopes", run!(scopes::list)).gives::<AnyObject>(200).paged().asks("api"),
         ask("/v1/key-managers/{km}/scopes/validate", "validateScopes", run!(scopes::validate))
             .takes::<ToValidate>()
+            .narrowed(json!({ "properties": { "scopes": { "items": { "required": ["key"] } } } }))
             .gives::<Scopes>(200),
         get(SCOPE, "getScopeByName", run!(scopes::read)).gives::<Scope>(200),
         Route::new(Method::HEAD, Need::Read, SCOPE, "isScopeExists", run!(scopes::exists)).empty(200),
@@ -303,12 +336,17 @@ fn of_scopes() -> Vec<Route> {
     ]
 }
 
+fn some_scopes() -> Value {
+    json!({ "properties": { "scopes": { "minItems": 1 } } })
+}
+
 fn of_resources() -> Vec<Route> {
     const RESOURCE: &str = "/v1/key-managers/{km}/resources/{apiId}";
     const BOUND: &str = "/v1/key-managers/{km}/resources/{apiId}/scopes";
     vec![
         change(Method::POST, "/v1/key-managers/{km}/resources", "registerNewResource", run!(scopes::register_resource))
             .takes::<ApiResource>()
+            .needs("apiId")
             .gives::<ApiResource>(201),
         get(RESOURCE, "getResourceByApiId", run!(scopes::resource)).gives::<ApiResource>(200),
         change(Method::PUT, RESOURCE, "updateRegisteredResource", run!(scopes::update_resource))
@@ -320,6 +358,7 @@ fn of_resources() -> Vec<Route> {
             .conditional(),
         change(Method::PUT, BOUND, "attachResourceScopes", run!(scopes::attach))
             .takes::<Keys>()
+            .narrowed(some_scopes())
             .gives::<ApiResource>(200)
             .conditional(),
         change(Method::PATCH, BOUND, "updateResourceScopes", run!(scopes::replace))
@@ -333,6 +372,17 @@ fn of_resources() -> Vec<Route> {
     ]
 }
 
+/// What `value` is, and whether there is a `before`, depends on `kind`.
+fn revocation() -> Value {
+    let name = json!({ "$ref": "#/components/schemas/Name" });
+    let of = |kinds: &[&str], value: &Value, before: Value| json!({ "properties": { "kind": { "enum": kinds }, "value": value, "before": before } });
+    json!({ "anyOf": [
+        of(&["token"], &json!({ "$ref": "#/components/schemas/TokenText" }), json!({ "type": "null" })),
+        of(&["jti"], &name, json!({ "type": "null" })),
+        of(&["client", "subject"], &name, json!(true)),
+    ] })
+}
+
 fn of_all() -> Vec<Route> {
     let everywhere = |method, path, operation, run| {
         change(method, path, operation, run).gives::<Outcomes>(200).gives::<Outcomes>(202)
@@ -342,7 +392,8 @@ fn of_all() -> Vec<Route> {
     const BOUND: &str = "/v1/resources/{apiId}/scopes";
     vec![
         everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
-            .takes::<Scope>(),
+            .takes::<Scope>()
+            .needs("key"),
         get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere)).gives::<Outcomes>(200),
         get(SCOPE, "getScopeByNameEverywhere", run!(scopes::read_everywhere)).gives::<Outcomes>(200),
         everywhere(Method::PUT, SCOPE, "updateScopeEverywhere", run!(scopes::update_everywhere)).takes::<Scope>(),
@@ -353,7 +404,8 @@ fn of_all() -> Vec<Route> {
             "registerNewResourceEverywhere",
             run!(scopes::register_resource_everywhere),
         )
-        .takes::<ApiResource>(),
+        .takes::<ApiResource>()
+        .needs("apiId"),
         get(RESOURCE, "getResourceByApiIdEverywhere", run!(scopes::resource_everywhere)).gives::<Outcomes>(200),
         everywhere(
             Method::PUT,
@@ -369,7 +421,8 @@ fn of_all() -> Vec<Route> {
             run!(scopes::delete_resource_everywhere),
         ),
         everywhere(Method::PUT, BOUND, "attachResourceScopesEverywhere", run!(scopes::attach_everywhere))
-            .takes::<Keys>(),
+            .takes::<Keys>()
+            .narrowed(some_scopes()),
         everywhere(Method::PATCH, BOUND, "updateResourceScopesEverywhere", run!(scopes::replace_everywhere))
             .takes::<Keys>(),
         everywhere(Method::DELETE, BOUND, "detachResourceScopesEverywhere", run!(scopes::detach_everywhere))
@@ -377,6 +430,7 @@ fn of_all() -> Vec<Route> {
         get("/v1/revocations", "listRevocations", run!(tokens::refused)).gives::<RevokedPage>(200).paged(),
         Route { need: Need::Tokens, ..change(Method::POST, "/v1/revocations", "revoke", run!(tokens::refuse)) }
             .takes::<RevocationRequest>()
+            .narrowed(revocation())
             .gives::<RevokedRow>(201),
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]

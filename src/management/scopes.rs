@@ -12,14 +12,14 @@ use super::{
     answer::{Answer, Problem, Reply},
     ask::Ask,
 };
-use crate::keymanager::{ApiResource, Everywhere, Operation, Outcome, Scope};
+use crate::keymanager::{ApiResource, Everywhere, Operation, Outcome, Scope, ScopeKey, check};
 
 /// Keys of scopes.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     /// Each as it stands in tokens.
-    #[schema(max_items = 100)]
+    #[schema(value_type = Vec<ScopeKey>, max_items = 100)]
     pub(super) scopes: Vec<String>,
 }
 
@@ -62,10 +62,7 @@ pub(super) async fn register(door: &Door, ask: Ask) -> Answer {
 
 pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
     if let Some(apis) = ask.query("api") {
-        let ids: Vec<String> = apis.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
-        if ids.is_empty() || ids.len() > MOST_APIS {
-            return Err(Problem::field("api", format!("must be 1 to {MOST_APIS} ids, parted by commas")));
-        }
+        let ids = ids(apis)?;
         return Ok(Reply::ok(&ScopesByApi { items: door.engine.scopes_for_apis(ask.km(), ids).await? }));
     }
     let (limit, after) = ask.page()?;
@@ -76,6 +73,17 @@ pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
     scopes.truncate(limit);
     let cursor = scopes.last().filter(|_| more).map(|scope| scope.key.clone());
     Ok(Reply::ok(&Scopes { items: scopes, cursor }))
+}
+
+/// What `openapi` says of `api`, member by member.
+fn ids(apis: &str) -> Result<Vec<String>, Problem> {
+    let ids: Vec<String> = apis.split(',').map(str::to_owned).collect();
+    if ids.len() > MOST_APIS || ids.iter().any(|id| id.starts_with(char::is_whitespace) || id.is_empty()) {
+        let why = format!("must be 1 to {MOST_APIS} ids, parted by single commas, none with white space before it");
+        return Err(Problem::field("api", why));
+    }
+    ids.iter().try_for_each(|id| check::name("api", id))?;
+    Ok(ids)
 }
 
 pub(super) async fn read(door: &Door, ask: Ask) -> Answer {
@@ -166,6 +174,7 @@ pub(super) async fn list_everywhere(door: &Door, _ask: Ask) -> Answer {
 
 pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
     let key = ask.path("name").to_owned();
+    check::scope_key("name", &key)?;
     let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
         let key = key.clone();
         async move { engine.scope(&name, &key).await.map(|scope| json!(scope)) }
@@ -187,6 +196,7 @@ pub(super) async fn register_resource_everywhere(door: &Door, ask: Ask) -> Answe
 
 pub(super) async fn resource_everywhere(door: &Door, ask: Ask) -> Answer {
     let id = ask.path("apiId").to_owned();
+    check::name("apiId", &id)?;
     let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
         let id = id.clone();
         async move { engine.resource(&name, &id).await.map(|resource| json!(resource)) }
@@ -221,24 +231,28 @@ pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
     everywhere(door, &ask, Everywhere::BindScopes(Operation::DetachResourceScopes, id, scopes)).await
 }
 
-/// 200 where all is done that can be, 202 where some is tried again, 502 where it failed everywhere.
+/// 200 where all is done that can be, 202 where some is tried again. Where it failed everywhere, the status on which all
+/// agree if it is the caller's to mend, else 502.
 async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
     let outcomes = door.engine.everywhere(&ask.caller, change).await?;
     let any = |what: &str| outcomes.iter().any(|outcome| outcome.outcome == what);
-    let status = if any("pending") {
-        StatusCode::ACCEPTED
-    } else if any("failed") && !any("done") && !any("dry_run") {
-        StatusCode::BAD_GATEWAY
-    } else {
-        StatusCode::OK
-    };
-    if status == StatusCode::BAD_GATEWAY {
-        let why = outcomes.iter().filter(|it| it.outcome == "failed");
-        let why: Vec<String> =
-            why.map(|it| format!("{}: {}", it.key_manager, it.detail.as_deref().unwrap_or_default())).collect();
-        return Err(Problem::new(status, why.join("; ")));
+    if any("pending") {
+        return Ok(Reply::json(StatusCode::ACCEPTED, &Outcomes { outcomes }));
     }
-    Ok(Reply::json(status, &Outcomes { outcomes }))
+    if any("failed") && !any("done") && !any("dry_run") {
+        return Err(failed_everywhere(&outcomes));
+    }
+    Ok(Reply::ok(&Outcomes { outcomes }))
+}
+
+fn failed_everywhere(outcomes: &[Outcome]) -> Problem {
+    let failed = || outcomes.iter().filter(|it| it.outcome == "failed");
+    let why: Vec<String> =
+        failed().map(|it| format!("{}: {}", it.key_manager, it.detail.as_deref().unwrap_or_default())).collect();
+    let mut statuses = failed().filter_map(|it| it.error.clone()).map(|error| Problem::from(error).status);
+    let first = statuses.next().filter(|first| *first < 500 && statuses.all(|status| status == *first));
+    let status = first.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
+    Problem::new(status, why.join("; "))
 }
 
 const MOST_APIS: usize = 100;

@@ -239,7 +239,40 @@ async fn all_key_managers_are_told_and_each_outcome_is_listed() {
     assert_eq!(stand.ask("DELETE", "/v1/resources/orders/scopes", "").await.status, 200);
     assert!(stand.one.resources.lock()["orders"].scopes.is_empty());
     let nowhere = stand.ask("DELETE", "/v1/scopes/never", "").await;
-    assert_eq!(nowhere.status, 502, "{}", nowhere.body);
+    assert_eq!(nowhere.status, 404, "all agree: {}", nowhere.body);
+    assert!(nowhere.body.contains("one: ") && nowhere.body.contains("two: "), "{}", nowhere.body);
+    *stand.two.mood.lock() = Some(Error::Refused { status: 403, detail: "not yours".into() });
+    let differing = stand.ask("DELETE", "/v1/scopes/never", "").await;
+    assert_eq!(differing.status, 502, "{}", differing.body);
+}
+
+#[tokio::test]
+async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
+    let stand = Stand::start().await;
+    let scope = r#"{"key":"a"}"#;
+    assert_eq!(stand.ask("POST", "/v1/scopes", scope).await.status, 200);
+    let (long, wide) = ("x".repeat(256), "%C3%BC".repeat(255));
+    for (method, path, body, status, field) in [
+        ("GET", format!("/v1/scopes/{long}"), "", 400, "name"),
+        ("GET", format!("/v1/resources/{long}"), "", 400, "apiId"),
+        ("GET", format!("/v1/resources/{wide}"), "", 200, ""),
+        ("GET", "/v1/audit?cursor=%2B5".into(), "", 400, "cursor"),
+        ("GET", "/v1/key-managers/one/scopes?api=a,,b".into(), "", 400, "api"),
+        ("GET", "/v1/key-managers/one/scopes?api=a,%20b".into(), "", 400, "api"),
+        ("PUT", "/v1/scopes/a".into(), r#"{"key":""}"#, 400, "key"),
+        ("PUT", "/v1/scopes/a".into(), r#"{"name":"A"}"#, 200, ""),
+        ("POST", "/v1/scopes".into(), r#"{"name":"A"}"#, 400, "key"),
+        ("PUT", "/v1/resources/x".into(), r#"{"apiId":""}"#, 400, "apiId"),
+        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":1,"issuer":"i"}"#, 409, ""),
+        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":4e9,"issuer":"i"}"#, 201, ""),
+        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":1.5,"issuer":"i"}"#, 400, "until"),
+    ] {
+        let answer = stand.ask(method, &path, body).await;
+        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
+        if status == 400 {
+            assert_eq!(answer.json()["field"], field, "{method} {path} {body}: {}", answer.body);
+        }
+    }
 }
 
 #[tokio::test]
@@ -339,7 +372,7 @@ async fn the_bootstrap_key_is_of_no_use_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn many_callers_share_commits() {
+async fn what_many_callers_change_at_once_is_all_kept() {
     let folder = tempfile::tempdir().unwrap();
     let record = crate::store::record::Record::open(&folder.path().join("r.redb")).unwrap();
     let stand = Arc::new(Stand::with(Some(record)).await);

@@ -10,14 +10,14 @@ use super::{
     answer::{Answer, Problem, Reply},
     ask::Ask,
 };
-use crate::keymanager::{RevokedRow, Sensitive};
+use crate::keymanager::{Name, RevokedRow, Sensitive, TokenText};
 
 /// A token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Token {
     /// The token's text.
-    #[schema(min_length = 1, max_length = 16384)]
+    #[schema(value_type = TokenText)]
     pub(super) token: Sensitive,
 }
 
@@ -26,10 +26,10 @@ pub(super) struct Token {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct OneTimeToken {
     /// The token's text.
-    #[schema(min_length = 1, max_length = 16384)]
+    #[schema(value_type = TokenText)]
     pub(super) token: Sensitive,
     /// The client it was issued to.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(value_type = Name)]
     pub(super) consumer_key: String,
 }
 

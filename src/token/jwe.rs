@@ -1,5 +1,5 @@
-//! Encrypted tokens (RFC 7516): compact JWE by RSA-OAEP-256 or ECDH-ES (direct, or with A128KW or A256KW), content
-//! by A128GCM or A256GCM, and nothing else. A token inside is signed and judged like any other.
+//! Encrypted tokens (RFC 7516): compact JWE by RSA-OAEP-256 or ECDH-ES (direct, no key wrap), content by A128GCM or
+//! A256GCM, and nothing else. A token inside is signed and judged like any other.
 //!
 //! Whatever goes wrong is one and the same flaw, and a wrong RSA padding is found out no earlier than a wrong tag
 //! (RFC 7516 section 11.5). Never inflates (`zip`), never works by a password, takes no key from a header but the
@@ -11,7 +11,6 @@ use aws_lc_rs::{
     aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     agreement::{self, UnparsedPublicKey},
     kdf::{SskdfDigestAlgorithmId, get_sskdf_digest_algorithm, sskdf_digest},
-    key_wrap::{AES_128, AES_256, AesKek, KeyWrap},
     rand,
     rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey},
 };
@@ -31,8 +30,6 @@ pub use super::jwe_key::{KeyError, Keys};
 pub(super) enum KeyManagement {
     RsaOaep256,
     EcdhEs,
-    EcdhEsA128Kw,
-    EcdhEsA256Kw,
 }
 
 /// How the content is encrypted.
@@ -155,18 +152,8 @@ impl<'t> Envelope<'t> {
         let public = super::jwe_key::public(header.epk.as_ref()?, private.algorithm())?;
         let peer = UnparsedPublicKey::new(private.algorithm(), public);
         let agreed = agreement::agree(private, peer, (), |secret| header.derive(secret).ok_or(())).ok()?;
-        let mut room = Zeroizing::new(vec![0; header.encryption.key_len()]);
-        let wrapping = match header.algorithm {
-            KeyManagement::EcdhEsA128Kw => AesKek::new(&AES_128, &agreed).ok()?,
-            KeyManagement::EcdhEsA256Kw => AesKek::new(&AES_256, &agreed).ok()?,
-            // Agreed directly: nothing is wrapped.
-            _ => return self.encrypted_key.is_empty().then_some(agreed),
-        };
-        if self.encrypted_key.len() != room.len() + 8 {
-            return None;
-        }
-        let length = wrapping.unwrap(&self.encrypted_key, &mut room).ok()?.len();
-        (length == room.len()).then_some(room)
+        // Agreed directly: no key is sent.
+        self.encrypted_key.is_empty().then_some(agreed)
     }
 }
 
@@ -180,8 +167,6 @@ impl<'a> Header<'a> {
         let algorithm = match text("alg")? {
             "RSA-OAEP-256" => KeyManagement::RsaOaep256,
             "ECDH-ES" => KeyManagement::EcdhEs,
-            "ECDH-ES+A128KW" => KeyManagement::EcdhEsA128Kw,
-            "ECDH-ES+A256KW" => KeyManagement::EcdhEsA256Kw,
             _ => return None,
         };
         let encryption = match text("enc")? {
@@ -216,11 +201,7 @@ impl<'a> Header<'a> {
 
     /// Concat KDF with SHA-256 (RFC 7518 section 4.6.2).
     fn derive(&self, secret: &[u8]) -> Option<ContentKey> {
-        let (name, length) = match self.algorithm {
-            KeyManagement::EcdhEsA128Kw => ("ECDH-ES+A128KW", 16),
-            KeyManagement::EcdhEsA256Kw => ("ECDH-ES+A256KW", 32),
-            _ => (self.encryption.name(), self.encryption.key_len()),
-        };
+        let (name, length) = (self.encryption.name(), self.encryption.key_len());
         let mut info = Vec::new();
         for field in [name.as_bytes(), &self.apu, &self.apv] {
             info.extend(u32::try_from(field.len()).ok()?.to_be_bytes());
@@ -256,8 +237,6 @@ impl KeyManagement {
         match self {
             Self::RsaOaep256 => "RSA-OAEP-256",
             Self::EcdhEs => "ECDH-ES",
-            Self::EcdhEsA128Kw => "ECDH-ES+A128KW",
-            Self::EcdhEsA256Kw => "ECDH-ES+A256KW",
         }
     }
 }
@@ -304,6 +283,10 @@ mod tests {
             r#"{"alg":"dir","enc":"A128GCM"}"#,
             r#"{"alg":"RSA1_5","enc":"A128GCM"}"#,
             r#"{"alg":"RSA-OAEP","enc":"A128GCM"}"#,
+            r#"{"alg":"A128KW","enc":"A128GCM"}"#,
+            r#"{"alg":"ECDH-ES+A128KW","enc":"A128GCM"}"#,
+            r#"{"alg":"ECDH-ES+A192KW","enc":"A128GCM"}"#,
+            r#"{"alg":"ECDH-ES+A256KW","enc":"A256GCM"}"#,
             r#"{"alg":"PBES2-HS256+A128KW","enc":"A128GCM","p2c":2147483648,"p2s":"AA"}"#,
             r#"{"alg":"ECDH-ES","enc":"A128CBC-HS256"}"#,
             r#"{"alg":"ECDH-ES","enc":"A128GCM","zip":"DEF"}"#,

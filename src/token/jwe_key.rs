@@ -25,8 +25,6 @@ pub struct Keys(Vec<Arc<Key>>);
 /// A private key.
 pub(super) struct Key {
     id: Option<Box<str>>,
-    /// The only algorithm it is for, where it says so.
-    algorithm: Option<Box<str>>,
     pub(super) private: Private,
     /// The digest of its secret part: equal for equal keys.
     known: [u8; 32],
@@ -97,31 +95,34 @@ impl Key {
             "EC" | "OKP" => curve(jwk)?,
             _ => return None,
         };
-        let algorithm = text("alg")?;
-        let known = match &private {
-            Private::Rsa(_) => &[KeyManagement::RsaOaep256][..],
-            Private::Curve(_) => &[KeyManagement::EcdhEs, KeyManagement::EcdhEsA128Kw, KeyManagement::EcdhEsA256Kw],
-        };
-        if algorithm.as_ref().is_some_and(|name| !known.iter().any(|algorithm| algorithm.name() == &**name)) {
+        if text("alg")?.is_some_and(|name| &*name != private.algorithm().name()) {
             return None;
         }
         let mut known = [0; 32];
         known.copy_from_slice(digest::digest(&digest::SHA256, &secret).as_ref());
-        Some(Self { id: text("kid")?, algorithm, private, known })
+        Some(Self { id: text("kid")?, private, known })
     }
 
     /// Whether it may open a token with this header.
     pub(super) fn fits(&self, header: &Header<'_>) -> bool {
-        let kind = matches!(self.private, Private::Rsa(_)) == (header.algorithm == KeyManagement::RsaOaep256);
-        let algorithm = self.algorithm.as_deref().is_none_or(|name| name == header.algorithm.name());
         let id = header.key_id.is_none() || header.key_id.as_deref() == self.id.as_deref();
-        kind && algorithm && id
+        self.private.algorithm() == header.algorithm && id
+    }
+}
+
+impl Private {
+    /// The only one it is for.
+    const fn algorithm(&self) -> KeyManagement {
+        match self {
+            Self::Rsa(_) => KeyManagement::RsaOaep256,
+            Self::Curve(_) => KeyManagement::EcdhEs,
+        }
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        (self.known, &self.id, &self.algorithm) == (other.known, &other.id, &other.algorithm)
+        (self.known, &self.id) == (other.known, &other.id)
     }
 }
 

@@ -57,8 +57,8 @@ pub struct KeyManagerSettings {
     /// Keys shared with it, for HS256, HS384 and HS512. A symmetric key in its key set never counts.
     #[serde(default)]
     pub secret_keys: Vec<SecretKeySettings>,
-    /// Private keys that open its encrypted tokens, each a JWK or a JWK set: RSA-OAEP-256, or ECDH-ES with or without
-    /// A128KW and A256KW, and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
+    /// Private keys that open its encrypted tokens, each a JWK or a JWK set: RSA-OAEP-256 or ECDH-ES (no key wrap),
+    /// and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
     #[serde(default)]
     pub decryption_keys: Vec<JwksFile>,
     /// Tolerated difference of clocks.

@@ -149,7 +149,9 @@ def tokens(run, ck, secret):
     run.holds("a token is this key manager's", can and can["canHandle"] is True)
     live = run.do("getActiveTokensByConsumerKey", 200, "GET", f"{at}/tokens")
     if live:
-        run.holds("live tokens are named, and not told", live["items"] and token not in str(live.body), live.body)
+        # Keycloak names sessions of users, which a client's own token has none of.
+        named = live["items"] or run.km == "keycloak"
+        run.holds("live tokens are named, and not told", named and token not in str(live.body), live.body)
     run.do("getAccessTokenByConsumerKey", 200, "GET", f"{at}/token")
     run.gate_says("a token passes where no subscription is asked for", 200, f"open-{run.km}", token)
     run.gate_says("without a subscription it is 403", 403, f"shop-{run.km}", token)

@@ -35,6 +35,7 @@ def routes(openapi):
             if "operationId" in route:
                 found[route["operationId"]] = f"`{verb.upper()} {path.replace('/v1/key-managers/{km}', '…') or '…'}`"
     found["getType"] = found["getKeyManagerConfiguration"]
+    found["getScopesForAPIS"] = found["getAllScopes"].rstrip("`") + "?api=…`"
     return found
 
 

@@ -1,0 +1,58 @@
+//! What texts of the models may be, for `/openapi.json`: each says exactly what [`check`](super::check) takes.
+
+use utoipa::ToSchema;
+
+/// A name or an id: not blank, no control characters.
+#[derive(Debug, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 255,
+    pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u001f\u007f-\u009f\s][^\u0000-\u001f\u007f-\u009f]*$"
+)]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct Name(String);
+
+/// Text without control characters.
+#[derive(Debug, ToSchema)]
+#[schema(max_length = 255, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct Text(String);
+
+/// Longer text without control characters.
+#[derive(Debug, ToSchema)]
+#[schema(max_length = 4096, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct LongText(String);
+
+/// At most 100 names, parted by commas.
+#[derive(Debug, ToSchema)]
+#[schema(
+    max_length = 4096,
+    pattern = r"^,*([^,\u0000-\u001f\u007f-\u009f]{1,255},+){0,99}([^,\u0000-\u001f\u007f-\u009f]{1,255},*)?$"
+)]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct NameList(String);
+
+/// A URI, or a template of one; without control characters.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 2048, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct Uri(String);
+
+/// A secret: visible ASCII characters and spaces (RFC 6749 appendix A).
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 1024, pattern = "^[ -~]+$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct SecretText(String);
+
+/// A token: visible ASCII characters without spaces.
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 16384, pattern = "^[!-~]+$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct TokenText(String);
+
+/// A scope's key (RFC 6749 section 3.3).
+#[derive(Debug, ToSchema)]
+#[schema(min_length = 1, max_length = 255, pattern = r"^[!#-\[\]-~]+$")]
+#[expect(dead_code, reason = "it only stands for a schema")]
+pub struct ScopeKey(String);
