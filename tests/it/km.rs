@@ -251,7 +251,8 @@ fn everywhere_tells_each_outcome() {
     stand.good("everywhere delete-scope all:read");
     let (out, err) = stand.ends("everywhere get-scope all:read", 70);
     assert!(out.contains("failed") && err.contains("failed at: own"), "{out}{err}");
-    stand.ends("everywhere delete-scope all:read", 70);
+    // All say the same of it: so does the door.
+    stand.ends("everywhere delete-scope all:read", 66);
 }
 
 #[test]
