@@ -31,7 +31,7 @@ pub struct KeyManagerConfiguration {
     pub declared_in: String,
     /// In the configuration's field names; secrets are redacted.
     #[schema(value_type = Object)]
-    pub configuration: Value,
+    pub configuration: KeyManagerSettings,
 }
 
 /// What became of a configuration that was put.
@@ -126,7 +126,7 @@ fn shown(managed: &Managed) -> KeyManagerConfiguration {
         enabled: true,
         token_type: "DIRECT".into(),
         declared_in: if managed.origin == Origin::Declared { "file" } else { "store" }.into(),
-        configuration: json!(managed.settings),
+        configuration: managed.settings.clone(),
     }
 }
 

@@ -3,7 +3,6 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::keymanager::{Done, Error, Operation, hex};
@@ -46,8 +45,8 @@ impl Serialize for Blank {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// None: no body.
-    pub(super) body: Option<Value>,
+    /// JSON text; none: no body.
+    pub(super) body: Option<String>,
     pub(super) tagged: bool,
 }
 
@@ -111,7 +110,7 @@ impl From<Error> for Problem {
 impl Reply {
     pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         // Strings, numbers and maps of them are always JSON.
-        Self { status, body: serde_json::to_value(body).ok(), tagged: false }
+        Self { status, body: serde_json::to_string(body).ok(), tagged: false }
     }
 
     pub(super) fn ok(body: &impl Serialize) -> Self {
@@ -144,7 +143,7 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let Some(body) = self.body else { return self.status.into_response() };
         let tag = self.tagged.then(|| etag(&body));
-        let mut response = respond(self.status, "application/json", &body);
+        let mut response = respond(self.status, "application/json", body);
         if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
             response.headers_mut().insert(header::ETAG, tag);
         }
@@ -155,7 +154,8 @@ impl IntoResponse for Reply {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = respond(status, "application/problem+json", &self);
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        let mut response = respond(status, "application/problem+json", body);
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(name, value);
@@ -165,15 +165,13 @@ impl IntoResponse for Problem {
     }
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(body).unwrap_or_default();
+fn respond(status: StatusCode, kind: &'static str, text: String) -> Response {
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
     (status, headers, text).into_response()
 }
 
-/// A strong tag of what was read.
-pub(super) fn etag(body: &Value) -> String {
-    let text = serde_json::to_vec(body).unwrap_or_default();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
+/// A strong tag of what was read, by its JSON text.
+pub(super) fn etag(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     format!("\"{}\"", hex(digest.as_ref().get(..16).unwrap_or_default()))
 }

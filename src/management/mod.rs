@@ -145,9 +145,13 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         false => None,
     };
     key.as_deref().map_or(Ok(()), idempotency::check)?;
-    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
+    let reads = request.method().is_safe();
     let caller = Caller { who: admitted.who, dry_run: false };
     let ask = Ask::read(request, &route, caller).await?;
+    if reads {
+        return (route.run)(&door, ask).await.map(IntoResponse::into_response);
+    }
     // A task of its own: whoever goes away ends nothing that is begun.
     let task = tokio::spawn(async move {
         match key {
