@@ -119,7 +119,7 @@ impl Engine {
     }
 }
 
-fn shown(managed: &Managed) -> KeyManagerConfiguration {
+pub(super) fn shown(managed: &Managed) -> KeyManagerConfiguration {
     KeyManagerConfiguration {
         name: managed.name().to_owned(),
         kind: managed.connector.connector().to_owned(),

@@ -126,7 +126,7 @@ impl Ticket {
     pub(super) async fn end(self, record: &Record, answer: &Answer) {
         let told = match answer {
             Ok(reply) => {
-                let body = reply.body.as_deref().and_then(|text| serde_json::from_str(text).ok());
+                let body = reply.body.as_deref().and_then(|text| serde_json::from_slice(text).ok());
                 Some(Told { status: reply.status.as_u16(), body, problem: false })
             }
             // It may have been done in part, or unknown to us.
@@ -166,7 +166,7 @@ impl Ticket {
         Ok(match (problem, body) {
             (true, Some(Value::String(detail))) => Err(Problem::new(status, detail)),
             (true, _) => Err(Problem::new(status, "")),
-            (false, body) => Ok(Reply { status, body: body.map(|body| body.to_string()), tagged: false }),
+            (false, body) => Ok(Reply { status, body: body.map(|body| body.to_string().into()), tag: None }),
         })
     }
 
