@@ -12,13 +12,15 @@
 mod gate;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/itself.rs"]
+#[expect(dead_code, reason = "a load's end is waited for")]
+mod itself;
 
 use std::{
     collections::VecDeque,
     env, fs,
     path::Path,
-    process::{Command, Stdio},
-    str::FromStr,
+    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -46,6 +48,7 @@ use tokio::{
 
 use gate::Gate;
 use http::{answer, request};
+use itself::{Running, itself_on, number};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -66,10 +69,6 @@ fn main() -> Result<(), Error> {
 
 fn run(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     Builder::new_current_thread().enable_all().build()?.block_on(work)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// What new tokens there are beside the known ones.
@@ -137,12 +136,7 @@ async fn measure(dir: &Path, beside: Beside, seconds: u64, real_time: bool) -> R
     let (urgent, behind): (&[&str], &[&str]) =
         if real_time { (&["chrt", "-f", "10"], &[]) } else { (&[], &["nice", "-n", "19"]) };
     let gate = Gate::start(&[&["taskset", "-c", "1"], urgent].concat(), &text, ADMIN_PORT).await?;
-    let load = |by: &[&str], arguments: &[&str]| -> Result<_, Error> {
-        let itself = env::current_exe()?;
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).args(by).arg(itself).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        Ok(command.spawn()?)
-    };
+    let load = |by: &[&str], arguments: &[&str]| itself_on("0", by, arguments);
     let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let (known_tokens, new_tokens) = (file("known"), file("new"));
     // The new ones begin before and end after what is measured.
@@ -150,8 +144,8 @@ async fn measure(dir: &Path, beside: Beside, seconds: u64, real_time: bool) -> R
     let new = (beside.rate > 0).then(|| load(behind, &["new", &new_tokens, &rate, &longer])).transpose()?;
     sleep(Duration::from_millis(500)).await;
     let known = load(urgent, &["known", &known_tokens, &seconds.to_string()])?;
-    let mut both = told::<4>(&known.wait_with_output()?.stdout)?.to_vec();
-    let of_new = new.map(|new| told::<4>(&new.wait_with_output()?.stdout)).transpose()?;
+    let mut both = known.told::<4>()?.to_vec();
+    let of_new = new.map(Running::told::<4>).transpose()?;
     both.extend(of_new.unwrap_or_default());
     if both[6] > 0 {
         let series = "tollgate_requests_total{api=\"Echo\",door=\"proxy\",outcome=\"failed\",reason=\"overloaded\"}";
@@ -161,12 +155,6 @@ async fn measure(dir: &Path, beside: Beside, seconds: u64, real_time: bool) -> R
         }
     }
     Ok((both.try_into().map_err(|_| "a load tells something else")?, gate.resident()?))
-}
-
-fn told<const N: usize>(text: &[u8]) -> Result<[u64; N], Error> {
-    let numbers: Vec<u64> =
-        std::str::from_utf8(text)?.split_whitespace().map(u64::from_str).collect::<Result<_, _>>()?;
-    numbers.try_into().map_err(|_| "a load has failed".into())
 }
 
 /// An open connection.

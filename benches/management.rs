@@ -17,11 +17,13 @@ mod gate;
 #[path = "support/http.rs"]
 #[expect(dead_code, reason = "requests are of other kinds here")]
 mod http;
+#[path = "support/itself.rs"]
+mod itself;
 
 use std::{
     env, fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -39,6 +41,7 @@ use tokio::{
 
 use gate::Gate;
 use http::answer;
+use itself::{Running, itself_on, number};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -66,10 +69,6 @@ fn main() -> Result<(), Error> {
 
 fn run(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     Builder::new_current_thread().enable_all().build()?.block_on(work)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default).max(1)
 }
 
 /// What is needed, and not there.
@@ -112,7 +111,7 @@ impl Desk {
             Ok((gate.metric(commits).await?, gate.metric(changes).await?))
         };
         let before = counted().await?;
-        let written = self.load("writes", "many", self.seconds)?.told()?;
+        let written = Written::told(self.load("writes", "many", self.seconds)?)?;
         let after = counted().await?;
         let (commits, changes) = (after.0 - before.0, after.1 - before.1);
         let per_commit = written.acknowledged as f64 / commits.max(1.0);
@@ -124,8 +123,8 @@ impl Desk {
     }
 
     async fn read(&self, dir: &Path, rounds: u64) -> Result<(), Error> {
-        let mut bare = itself_on(GATE_CORE, &["bare"])?;
-        bare.reaches(BARE_PORT).await?;
+        let mut bare = itself_on(GATE_CORE, &[], &["bare"])?;
+        reaches(&mut bare, BARE_PORT).await?;
         let bearer = Some(&*self.key);
         let mut made = Client::connect(MANAGEMENT_PORT).await?;
         let status = made.send(&create(&self.key, &format!(r#"{{"clientId":"{READ}","clientName":"read"}}"#))).await?;
@@ -175,7 +174,7 @@ impl Desk {
                 let steady = self.load("steady", &format!("steady-{round}"), self.seconds + 2)?;
                 sleep(Duration::from_secs(1)).await;
                 let told = proxy(self.seconds)?;
-                Ok((told.p99_us, steady.told()?.per_second()))
+                Ok((told.p99_us, Written::told(steady)?.per_second()))
             };
             // Whoever is first has the cooler machine.
             let (quiet, (busy, rate)) = if round % 2 == 0 {
@@ -202,7 +201,7 @@ impl Desk {
 
     /// Starts the bench itself as that load.
     fn load(&self, what: &str, prefix: &str, seconds: u64) -> Result<Running, Error> {
-        itself_on(LOAD_CORE, &[what, &self.key, prefix, &seconds.to_string()])
+        itself_on(LOAD_CORE, &[], &[what, &self.key, prefix, &seconds.to_string()])
     }
 }
 
@@ -258,59 +257,32 @@ async fn token() -> Result<String, Error> {
     Ok(answer["access_token"].as_str().ok_or("there is no token in the answer")?.to_owned())
 }
 
-/// A process of ours that ends when this is dropped.
-struct Running(Child);
-
 /// What a load of writes tells.
 struct Written {
     acknowledged: u64,
     micros: u64,
 }
 
-impl Running {
-    /// Waits until it listens.
-    async fn reaches(&mut self, port: u16) -> Result<(), Error> {
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            if self.0.try_wait()?.is_some() {
-                return Err("the empty route's server has ended".into());
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-        Ok(())
-    }
-
-    /// Waits for its end.
-    fn told(mut self) -> Result<Written, Error> {
-        let told = std::io::read_to_string(self.0.stdout.take().ok_or("it says nothing")?)?;
-        if !self.0.wait()?.success() {
-            return Err("writes have failed".into());
-        }
-        let numbers: Option<Vec<u64>> = told.split_whitespace().map(|number| number.parse().ok()).collect();
-        match numbers.as_deref() {
-            Some(&[acknowledged, micros]) => Ok(Written { acknowledged, micros }),
-            _ => Err(format!("cannot read what the writes tell: {told}").into()),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Written {
+    fn told(load: Running) -> Result<Self, Error> {
+        let [acknowledged, micros] = load.told()?;
+        Ok(Self { acknowledged, micros })
+    }
+
     fn per_second(&self) -> f64 {
         self.acknowledged as f64 * 1e6 / self.micros.max(1) as f64
     }
 }
 
-/// Starts the bench itself on that core.
-fn itself_on(core: &str, arguments: &[&str]) -> Result<Running, Error> {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core]).arg(env::current_exe()?).args(arguments);
-    Ok(Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+/// Waits until it listens.
+async fn reaches(running: &mut Running, port: u16) -> Result<(), Error> {
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if running.has_ended()? {
+            return Err("the empty route's server has ended".into());
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 /// What wrk tells.

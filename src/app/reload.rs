@@ -18,7 +18,11 @@ use crate::{
     authz::Authorizer,
     config::{self, Document, Settings, Stamps, TableFindings, TablesSettings},
     keymanager::Engine,
-    net::{Clock, client::Client, tls},
+    net::{
+        Clock,
+        client::Client,
+        tls::{self, Renewed},
+    },
     problem::Problem,
     proxy,
     store::{Snapshot, record::Record},
@@ -71,6 +75,7 @@ pub(super) struct Reloader {
     /// None: there is no management door.
     pub(super) engine: Option<Arc<Engine>>,
     pub(super) tls: Option<tls::Acceptor>,
+    pub(super) management_tls: Option<tls::Acceptor>,
     /// None: it is not configured.
     pub(super) proxy: Option<proxy::Shared>,
     pub(super) logs: Logs,
@@ -133,7 +138,8 @@ impl Reloader {
         }
         let terms = self.new_terms(&settings).map_err(|problems| document.explain(problems))?;
         // The last that can fail: from here on everything is taken over.
-        self.reload_certificates(&settings).map_err(|problem| document.explain(vec![problem]))?;
+        let certificates = self.certificates(&settings).map_err(|problems| document.explain(problems))?;
+        certificates.into_iter().for_each(Renewed::put_in_force);
         for (provider, terms) in terms {
             provider.replace_terms(terms);
         }
@@ -173,15 +179,22 @@ impl Reloader {
         key_managers(settings, &self.client, &self.clock, &self.providers)
     }
 
-    /// Certificates are read anew even where their names are the same: that is how they are renewed.
-    fn reload_certificates(&self, settings: &Settings) -> Result<(), Problem> {
-        let new = settings.proxy.as_ref().and_then(|proxy| proxy.tls.as_ref());
-        match (&self.tls, new) {
-            (Some(acceptor), Some(new)) => {
-                acceptor.reload(new).map_err(|error| Problem::new("proxy.tls", error.to_string()))
+    /// Certificates are read anew even where their names are the same: that is how they are renewed. Those of all
+    /// doors, or an error for each that cannot be used.
+    fn certificates(&self, settings: &Settings) -> Result<Vec<Renewed<'_>>, Vec<Problem>> {
+        let proxy = settings.proxy.as_ref().and_then(|door| door.tls.as_ref());
+        let management = settings.management.as_ref().and_then(|door| door.tls.as_ref());
+        let (mut read, mut problems) = (Vec::new(), Vec::new());
+        for (field, acceptor, new) in
+            [("proxy.tls", &self.tls, proxy), ("management.tls", &self.management_tls, management)]
+        {
+            match acceptor.as_ref().zip(new).map(|(acceptor, new)| acceptor.renewed(new)) {
+                Some(Ok(renewed)) => read.push(renewed),
+                Some(Err(error)) => problems.push(Problem::new(field, error.to_string())),
+                None => {}
             }
-            _ => Ok(()),
         }
+        if problems.is_empty() { Ok(read) } else { Err(problems) }
     }
 
     /// The terms of each embedded provider, not yet in force.

@@ -180,6 +180,7 @@ impl App {
             wiring,
             engine,
             tls: self.tls,
+            management_tls: self.management_tls,
             proxy: proxy.clone(),
             logs,
             access_log,

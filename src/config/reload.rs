@@ -1,6 +1,6 @@
 //! What a reload cannot change: it was settled when the process started.
 
-use crate::proxy;
+use crate::{management::ManagementSettings, proxy};
 
 use super::Settings;
 
@@ -14,7 +14,6 @@ pub fn restart_only(old: &Settings, new: &Settings) -> Vec<&'static str> {
     };
     note(old.workers != new.workers, "workers");
     note(old.decision != new.decision, "decision");
-    note(old.management != new.management, "management");
     note(old.admin != new.admin, "admin.listen");
     note(old.store != new.store, "store");
     note(old.shared != new.shared, "shared");
@@ -25,6 +24,10 @@ pub fn restart_only(old: &Settings, new: &Settings) -> Vec<&'static str> {
         (Some(old), Some(new)) => note_proxy(old, new, &mut note),
         (old, new) => note(old.is_some() != new.is_some(), "proxy"),
     }
+    match (&old.management, &new.management) {
+        (Some(old), Some(new)) => note_management(old, new, &mut note),
+        (old, new) => note(old.is_some() != new.is_some(), "management"),
+    }
     changed
 }
 
@@ -32,6 +35,13 @@ fn note_proxy(old: &proxy::Settings, new: &proxy::Settings, note: &mut dyn FnMut
     note(old.listen != new.listen, "proxy.listen");
     // Other files, or renewed ones, are read with the reload; TLS itself comes and goes with the listener.
     note(old.tls.is_some() != new.tls.is_some(), "proxy.tls");
+}
+
+fn note_management(old: &ManagementSettings, new: &ManagementSettings, note: &mut dyn FnMut(bool, &'static str)) {
+    // As at the proxy.
+    note(old.tls.is_some() != new.tls.is_some(), "management.tls");
+    let but_tls = |door: &ManagementSettings| ManagementSettings { tls: None, ..door.clone() };
+    note(but_tls(old) != but_tls(new), "management");
 }
 
 #[cfg(test)]
@@ -66,5 +76,19 @@ mod tests {
             let new = new.unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(restart_only(&old, &new), expected, "{to}");
         }
+    }
+
+    #[test]
+    fn the_management_door_takes_new_certificates_and_nothing_else() {
+        let door = |more: &str| {
+            let text = format!("[management]\nlisten = \"127.0.0.1:9443\"\nbootstrap_key_file = \"k\"\n{more}");
+            parse(&text, Format::Toml, "f").unwrap_or_else(|error| panic!("{error}")).0
+        };
+        let tls = |cert: &str| door(&format!("tls = {{ cert = \"{cert}\", key = \"k\" }}"));
+        assert_eq!(restart_only(&tls("a"), &tls("b")), [""; 0]);
+        assert_eq!(restart_only(&door(""), &tls("a")), ["management.tls"]);
+        assert_eq!(restart_only(&tls("a"), &door("")), ["management.tls"]);
+        assert_eq!(restart_only(&door(""), &door("key_managers = [\"x\"]")), ["management"]);
+        assert_eq!(restart_only(&door(""), &Settings::default()), ["management"]);
     }
 }

@@ -31,7 +31,7 @@ pub struct KeyManagerConfiguration {
     pub declared_in: String,
     /// In the configuration's field names; secrets are redacted.
     #[schema(value_type = Object)]
-    pub configuration: Value,
+    pub configuration: KeyManagerSettings,
 }
 
 /// What became of a configuration that was put.
@@ -119,14 +119,14 @@ impl Engine {
     }
 }
 
-fn shown(managed: &Managed) -> KeyManagerConfiguration {
+pub(super) fn shown(managed: &Managed) -> KeyManagerConfiguration {
     KeyManagerConfiguration {
         name: managed.name().to_owned(),
         kind: managed.connector.connector().to_owned(),
         enabled: true,
         token_type: "DIRECT".into(),
         declared_in: if managed.origin == Origin::Declared { "file" } else { "store" }.into(),
-        configuration: json!(managed.settings),
+        configuration: managed.settings.clone(),
     }
 }
 

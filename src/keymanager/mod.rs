@@ -47,7 +47,7 @@ pub use model::{
 pub use operation::Operation;
 pub use parse::fault;
 pub use pending::Pending;
-pub use registry::{Managed, Origin, Registry};
+pub use registry::{Managed, Origin, Ready, Registry, fingerprint};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
 pub use shape::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri};
 pub use tokens::{RevocationKind, RevocationRequest, restore};

@@ -3,8 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 
-use super::{Error, KeyManager, Operation, Result};
+use super::{Error, KeyManager, Operation, Result, configuration::shown, rows::hex};
 use crate::token::settings::KeyManagerSettings;
 
 /// A key manager: what it is configured with, and what speaks to its provider.
@@ -66,24 +68,61 @@ impl Managed {
     }
 }
 
+/// An answer that is kept ready, since it changes only with the key managers.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// JSON, without secrets.
+    pub text: Bytes,
+    /// Its [`fingerprint`].
+    pub fingerprint: Arc<str>,
+}
+
+/// By which texts are told apart: half of their SHA-256, in hexadecimal.
+pub fn fingerprint(text: &[u8]) -> String {
+    hex(digest(&SHA256, text).as_ref().get(..16).unwrap_or_default())
+}
+
 /// The key managers. Readers never lock.
 #[derive(Debug, Default)]
-pub struct Registry(ArcSwap<Vec<Arc<Managed>>>);
+pub struct Registry(ArcSwap<InForce>);
+
+#[derive(Debug, Default)]
+struct InForce {
+    managers: Arc<Vec<Arc<Managed>>>,
+    /// The configuration of each, in the same order.
+    shown: Vec<Ready>,
+}
 
 impl Registry {
     /// Puts `managers` in place of the present ones.
     pub fn replace(&self, managers: Vec<Managed>) {
-        self.0.store(Arc::new(managers.into_iter().map(Arc::new).collect()));
+        let shown = managers.iter().map(ready).collect();
+        let managers = Arc::new(managers.into_iter().map(Arc::new).collect());
+        self.0.store(Arc::new(InForce { managers, shown }));
     }
 
     /// All, in declared order.
     pub fn all(&self) -> Arc<Vec<Arc<Managed>>> {
-        self.0.load_full()
+        Arc::clone(&self.0.load().managers)
     }
 
     /// The one of that name.
     pub fn find(&self, name: &str) -> Result<Arc<Managed>> {
-        let managers = self.0.load();
-        managers.iter().find(|managed| managed.name() == name).cloned().ok_or(Error::NotFound("key manager"))
+        self.0.load().managers.iter().find(|managed| managed.name() == name).cloned().ok_or(UNKNOWN)
+    }
+
+    /// `getKeyManagerConfiguration`, as it is told: [`KeyManagerConfiguration`](super::KeyManagerConfiguration).
+    pub fn shown(&self, name: &str) -> Result<Ready> {
+        let now = self.0.load();
+        let mut pairs = now.managers.iter().zip(&now.shown);
+        pairs.find(|(managed, _)| managed.name() == name).map(|(_, shown)| shown.clone()).ok_or(UNKNOWN)
     }
 }
+
+fn ready(managed: &Managed) -> Ready {
+    // Strings, numbers and maps of them are always JSON.
+    let text = serde_json::to_vec(&shown(managed)).unwrap_or_default();
+    Ready { fingerprint: fingerprint(&text).into(), text: text.into() }
+}
+
+const UNKNOWN: Error = Error::NotFound("key manager");

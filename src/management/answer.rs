@@ -1,12 +1,12 @@
 //! What is answered: JSON, or a problem (RFC 9457). The only place where an error of the engine becomes a status.
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::keymanager::{Done, Error, Operation, hex};
+use crate::keymanager::{Done, Error, Operation, Ready, fingerprint};
 
 /// Problem details (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -46,9 +46,10 @@ impl Serialize for Blank {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// None: no body.
-    pub(super) body: Option<Value>,
-    pub(super) tagged: bool,
+    /// JSON text; none: no body.
+    pub(super) body: Option<Bytes>,
+    /// An `ETag`, by which a change may be made to depend on what was read.
+    pub(super) tag: Option<String>,
 }
 
 pub(super) type Answer = Result<Reply, Problem>;
@@ -111,7 +112,7 @@ impl From<Error> for Problem {
 impl Reply {
     pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         // Strings, numbers and maps of them are always JSON.
-        Self { status, body: serde_json::to_value(body).ok(), tagged: false }
+        Self { status, body: serde_json::to_vec(body).ok().map(Bytes::from), tag: None }
     }
 
     pub(super) fn ok(body: &impl Serialize) -> Self {
@@ -119,12 +120,17 @@ impl Reply {
     }
 
     pub(super) const fn empty(status: StatusCode) -> Self {
-        Self { status, body: None, tagged: false }
+        Self { status, body: None, tag: None }
     }
 
-    /// With an `ETag`, by which a change may be made to depend on what was read.
+    /// With an `ETag`.
     pub(super) fn tagged(self) -> Self {
-        Self { tagged: true, ..self }
+        Self { tag: self.body.as_deref().map(|text| quoted(&fingerprint(text))), ..self }
+    }
+
+    /// An answer that was kept ready, with its `ETag`.
+    pub(super) fn ready(answer: &Ready) -> Self {
+        Self { status: StatusCode::OK, body: Some(answer.text.clone()), tag: Some(quoted(&answer.fingerprint)) }
     }
 
     /// What was done with `status`; a dry run's plan with 200.
@@ -143,9 +149,8 @@ impl Reply {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let Some(body) = self.body else { return self.status.into_response() };
-        let tag = self.tagged.then(|| etag(&body));
-        let mut response = respond(self.status, "application/json", &body);
-        if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+        let mut response = respond(self.status, "application/json", body);
+        if let Some(tag) = self.tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
             response.headers_mut().insert(header::ETAG, tag);
         }
         response
@@ -155,7 +160,8 @@ impl IntoResponse for Reply {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = respond(status, "application/problem+json", &self);
+        let body = serde_json::to_vec(&self).unwrap_or_default().into();
+        let mut response = respond(status, "application/problem+json", body);
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(name, value);
@@ -165,15 +171,16 @@ impl IntoResponse for Problem {
     }
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(body).unwrap_or_default();
+fn respond(status: StatusCode, kind: &'static str, text: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
     (status, headers, text).into_response()
 }
 
 /// A strong tag of what was read.
-pub(super) fn etag(body: &Value) -> String {
-    let text = serde_json::to_vec(body).unwrap_or_default();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
-    format!("\"{}\"", hex(digest.as_ref().get(..16).unwrap_or_default()))
+pub(super) fn etag(read: &impl Serialize) -> String {
+    quoted(&fingerprint(&serde_json::to_vec(read).unwrap_or_default()))
+}
+
+fn quoted(fingerprint: &str) -> String {
+    format!("\"{fingerprint}\"")
 }

@@ -125,7 +125,10 @@ impl Ticket {
     /// Keeps what was answered. Where nothing was done the key is free again.
     pub(super) async fn end(self, record: &Record, answer: &Answer) {
         let told = match answer {
-            Ok(reply) => Some(Told { status: reply.status.as_u16(), body: reply.body.clone(), problem: false }),
+            Ok(reply) => {
+                let body = reply.body.as_deref().and_then(|text| serde_json::from_slice(text).ok());
+                Some(Told { status: reply.status.as_u16(), body, problem: false })
+            }
             // It may have been done in part, or unknown to us.
             Err(problem) if matches!(problem.status, 502 | 504) => {
                 Some(Told { status: problem.status, body: Some(Value::String(problem.detail.clone())), problem: true })
@@ -163,7 +166,7 @@ impl Ticket {
         Ok(match (problem, body) {
             (true, Some(Value::String(detail))) => Err(Problem::new(status, detail)),
             (true, _) => Err(Problem::new(status, "")),
-            (false, body) => Ok(Reply { status, body, tagged: false }),
+            (false, body) => Ok(Reply { status, body: body.map(|body| body.to_string().into()), tag: None }),
         })
     }
 

@@ -26,17 +26,20 @@ mod tests;
 mod tls_tests;
 mod tokens;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
     extract::{Request, State},
-    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodFilter, get, on},
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
@@ -79,45 +82,62 @@ impl Door {
 
     /// Serves until `stop` says so.
     pub async fn serve(self: Arc<Self>, listener: Listener, tls: Option<Acceptor>, stop: watch::Receiver<bool>) {
-        door::serve(listener, tls, TowerToHyperService::new(self.router()), stop).await;
+        let open = TowerToHyperService::new(self.open_routes());
+        let guarded = TowerToHyperService::new(self.guarded_routes());
+        let service = service_fn(move |request| {
+            let (door, open, guarded) = (Arc::clone(&self), open.clone(), guarded.clone());
+            async move { door.pass(request, &open, &guarded).await }
+        });
+        door::serve(listener, tls, service, stop).await;
     }
 
-    fn router(self: Arc<Self>) -> Router {
+    /// Before anything is told of what there is: who asks. Only what describes the door is for everyone.
+    async fn pass(
+        &self,
+        mut request: http::Request<Incoming>,
+        open: &TowerToHyperService<Router>,
+        guarded: &TowerToHyperService<Router>,
+    ) -> Result<Response, Infallible> {
+        if OPEN.contains(&request.uri().path()) {
+            return open.call(request).await;
+        }
+        let admitted = self.access.admit(request.headers(), request.extensions().get::<Peer>()).await;
+        match admitted {
+            Ok(admitted) => {
+                request.extensions_mut().insert(admitted);
+                guarded.call(request).await
+            }
+            Err(problem) => Ok(problem.into_response()),
+        }
+    }
+
+    /// The paths of [`OPEN`].
+    fn open_routes(self: &Arc<Self>) -> Router {
+        let [document, page, script, style] = OPEN;
+        Router::new()
+            .route(document, get(openapi))
+            .route(page, get(docs::page))
+            .route(script, get(docs::script))
+            .route(style, get(docs::style))
+            .method_not_allowed_fallback(|| async { wrong_method() })
+            .with_state(Arc::clone(self))
+    }
+
+    fn guarded_routes(self: &Arc<Self>) -> Router {
         let mut router = Router::new();
         for route in routes() {
             // Every verb of the table is one that the router knows.
             let Ok(verb) = MethodFilter::try_from(route.method.clone()) else { continue };
-            let (path, door, route) = (route.path, Arc::clone(&self), Arc::new(route));
+            let (path, door, route) = (route.path, Arc::clone(self), Arc::new(route));
             let handler = move |request: Request| respond(Arc::clone(&door), Arc::clone(&route), request);
             router = router.route(path, on(verb, handler));
         }
-        router = router.method_not_allowed_fallback(|| async { wrong_method() }).fallback(|| async { nothing_here() });
-        let guarded = router.layer(middleware::from_fn_with_state(Arc::clone(&self), admit));
-        Router::new()
-            .route("/openapi.json", get(openapi))
-            .route("/docs", get(docs::page))
-            .route("/docs/docs.js", get(docs::script))
-            .route("/docs/docs.css", get(docs::style))
-            .method_not_allowed_fallback(|| async { wrong_method() })
-            .with_state(Arc::clone(&self))
-            .fallback_service(guarded)
+        router.method_not_allowed_fallback(|| async { wrong_method() }).fallback(|| async { nothing_here() })
     }
 }
 
 async fn openapi(State(door): State<Arc<Door>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], door.openapi.clone()).into_response()
-}
-
-/// Before anything is told of what there is: who asks.
-async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned();
-    match door.access.admit(request.headers(), peer.as_ref()).await {
-        Ok(admitted) => {
-            request.extensions_mut().insert(admitted);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    }
 }
 
 fn wrong_method() -> Problem {
@@ -145,9 +165,13 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         false => None,
     };
     key.as_deref().map_or(Ok(()), idempotency::check)?;
-    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
+    let reads = request.method().is_safe() && !route.changes;
     let caller = Caller { who: admitted.who, dry_run: false };
     let ask = Ask::read(request, &route, caller).await?;
+    if reads {
+        return (route.run)(&door, ask).await.map(IntoResponse::into_response);
+    }
     // A task of its own: whoever goes away ends nothing that is begun.
     let task = tokio::spawn(async move {
         match key {
@@ -188,5 +212,7 @@ fn given(answer: Answer) -> Response {
     }
 }
 
+/// What describes the door.
+const OPEN: [&str; 4] = ["/openapi.json", "/docs", "/docs/docs.js", "/docs/docs.css"];
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -53,7 +53,7 @@ pub(super) async fn list(door: &Door, _ask: Ask) -> Answer {
 }
 
 pub(super) async fn read(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::ok(&door.engine.configuration(ask.km())?).tagged())
+    Ok(Reply::ready(&door.engine.registry.shown(ask.km())?))
 }
 
 pub(super) async fn put(door: &Door, ask: Ask) -> Answer {

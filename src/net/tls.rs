@@ -41,6 +41,11 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Acceptor(Arc<ArcSwap<ServerConfig>>, Clients);
 
+/// Certificates that have been read, and are not yet in force. Dropped, they leave the present ones alone.
+#[derive(Debug)]
+#[must_use]
+pub struct Renewed<'a>(&'a Acceptor, Arc<ServerConfig>);
+
 /// Whether clients must bring a certificate, where `client_ca` asks for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clients {
@@ -64,15 +69,21 @@ impl Acceptor {
         Ok(Self(Arc::new(ArcSwap::from_pointee(server_config(settings, clients)?)), clients))
     }
 
-    /// Reads the files anew, for handshakes from now on. When that fails the present ones stay.
-    pub fn reload(&self, settings: &TlsSettings) -> Result<(), Error> {
-        self.0.store(Arc::new(server_config(settings, self.1)?));
-        Ok(())
+    /// Reads the files anew; they count once they are put in force.
+    pub fn renewed(&self, settings: &TlsSettings) -> Result<Renewed<'_>, Error> {
+        Ok(Renewed(self, Arc::new(server_config(settings, self.1)?)))
     }
 
     /// The present certificates.
     pub(super) fn current(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
+    }
+}
+
+impl Renewed<'_> {
+    /// For handshakes from now on.
+    pub fn put_in_force(self) {
+        self.0.0.store(self.1);
     }
 }
 
@@ -177,7 +188,9 @@ mod tests {
         std::fs::write(&settings.key, made.signing_key.serialize_pem()).unwrap();
         let acceptor = Acceptor::new(&settings).unwrap();
         let before = acceptor.0.load_full();
-        acceptor.reload(&settings).unwrap();
+        drop(acceptor.renewed(&settings).unwrap());
+        assert!(Arc::ptr_eq(&before, &acceptor.0.load_full()), "not before they are put in force");
+        acceptor.renewed(&settings).unwrap().put_in_force();
         assert!(!Arc::ptr_eq(&before, &acceptor.0.load_full()));
 
         let empty = dir.path().join("empty");
@@ -189,7 +202,7 @@ mod tests {
             TlsSettings { client_ca: Some(empty), ..settings.clone() },
             TlsSettings { client_ca: Some(dir.path().join("missing")), ..settings },
         ] {
-            assert!(acceptor.reload(&bad).is_err());
+            assert!(acceptor.renewed(&bad).is_err());
             assert!(Arc::ptr_eq(&kept, &acceptor.0.load_full()));
         }
     }

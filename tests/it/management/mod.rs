@@ -2,6 +2,7 @@
 
 mod access;
 mod at_once;
+mod door;
 mod kill;
 mod stored;
 
