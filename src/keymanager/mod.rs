@@ -49,7 +49,10 @@ pub use parse::fault;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Registry};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
-pub use shape::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri};
+pub use shape::{
+    Attributes, KeyType, LongText, Name, NameList, Parameters, RequestParameters, ScopeKey, SecretParameters,
+    SecretText, Text, TokenText, Uri,
+};
 pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     answer::Problem,
+    bags,
     routes::{Route, Shape},
 };
 use crate::{keymanager::Plan, token::settings::KeyManagerSettings};
@@ -29,6 +30,7 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
         collect(shape, &mut schemas);
     }
     schemas.extend(settings());
+    schemas.extend(bags::schemas());
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -117,6 +119,10 @@ fn parameters(route: &Route) -> Vec<Value> {
     let of_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut all: Vec<Value> = of_path
         .map(|name| {
+            if name == "id" && tag(route.path) == "tokens" {
+                return json!({ "name": name, "in": "path", "required": true, "description": "As the list tells it.",
+                    "schema": { "type": "string", "minLength": 2, "maxLength": 4096, "pattern": BASE64URL } });
+            }
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
             let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,

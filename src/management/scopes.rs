@@ -61,11 +61,11 @@ pub(super) async fn register(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
+    let (limit, after) = ask.page()?;
     if let Some(apis) = ask.query("api") {
         let ids = ids(apis)?;
         return Ok(Reply::ok(&ScopesByApi { items: door.engine.scopes_for_apis(ask.km(), ids).await? }));
     }
-    let (limit, after) = ask.page()?;
     let mut scopes = door.engine.scopes(ask.km()).await?;
     scopes.sort_by(|a, b| a.key.cmp(&b.key));
     scopes.retain(|scope| after.is_none_or(|after| scope.key.as_str() > after));

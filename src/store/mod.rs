@@ -18,6 +18,7 @@ mod path;
 pub mod record;
 mod resource;
 mod revocation;
+mod revoked;
 mod rows;
 pub mod settings;
 mod snapshot;
