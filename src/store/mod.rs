@@ -41,6 +41,7 @@ use parking_lot::Mutex;
 use crate::problem::Problem;
 
 pub use application::{Application, ConsumerKey};
+pub use build::MOST_MISTAKES;
 pub use change::{Change, RowKey};
 pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use gate::{Gate, IdentityNames};
