@@ -72,6 +72,14 @@ pub trait KeyManager: Debug + Send + Sync {
     /// for this configuration counts too: no endpoint, no credentials.
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
 
+    /// Refuses what [`Self::cannot`] gives a reason against.
+    fn may(&self, operation: Operation) -> Result<()> {
+        match self.cannot(operation) {
+            Some(reason) => Err(Error::Unsupported { operation, reason }),
+            None => Ok(()),
+        }
+    }
+
     /// Members of `parameters.additionalProperties` without which no client is made.
     fn required_fields(&self) -> &'static [&'static str] {
         &[]

@@ -140,10 +140,10 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({ "name": name, "in": "query", "required": false, "schema": schema })
     }));
     if route.conditional {
-        all.push(header("If-Match", "The ETag of what was read: 412 if it has changed since."));
+        all.push(header("If-Match", ETAGS, "The ETag of what was read: 412 if it has changed since."));
     }
     if route.changes && route.method == http::Method::POST {
-        all.push(header("Idempotency-Key", "Sent again within a day, the request is done once."));
+        all.push(header("Idempotency-Key", "^[!-~]+$", "Sent again within a day, the request is done once."));
     }
     all
 }
@@ -157,9 +157,9 @@ fn cursor(path: &str) -> Value {
     }
 }
 
-fn header(name: &str, about: &str) -> Value {
+fn header(name: &str, pattern: &str, about: &str) -> Value {
     json!({ "name": name, "in": "header", "required": false, "description": about,
-        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" } })
+        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": pattern } })
 }
 
 fn responses(route: &Route) -> Value {
@@ -195,6 +195,8 @@ fn content(shape: Shape) -> Value {
     json!({ "application/json": { "schema": { "$ref": schema } } })
 }
 
+/// Visible ASCII characters, and spaces between them.
+const ETAGS: &str = "^[!-~]([ -~]*[!-~])?$";
 /// 1 to 100 ids.
 const APIS: &str = r"^[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}(,[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}){0,99}$";
 /// Whole bytes, the bits left over 0.

@@ -58,3 +58,43 @@ fn what_cannot_be_stored_is_refused_by_field() {
     }
     assert_eq!(desk.ask("GET", "/v1/key-managers/new", &Value::Null).status, 404);
 }
+
+#[test]
+fn a_stored_key_manager_goes_once_nothing_is_about_it() {
+    let (idp, folder) = (Idp::start(), tempfile::tempdir().unwrap());
+    let place = Place::new(folder.path());
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    let key = place.key();
+    let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+    let path = "/v1/key-managers/main";
+    let body = json!({ "connector": "oidc", "issuer": idp.issuer(), "audience": ["orders-api"] });
+    assert_eq!(tell("PUT", path, &body).status, 201);
+    let token = Token::of(&idp, "shop-web").sign();
+    gate.wait_for("its keys", || verdict(&gate, &token) == 200);
+
+    let mapped = tell("POST", &format!("{path}/clients/map"), &json!({ "clientId": "shop-web" }));
+    assert_eq!(mapped.status, 200, "{}", mapped.text());
+    for path in [path.to_owned(), format!("{path}?dry_run=true")] {
+        let refused = tell("DELETE", &path, &Value::Null);
+        assert!(refused.status == 409 && refused.text().contains("shop-web"), "{}", refused.text());
+    }
+    assert_eq!(tell("DELETE", &format!("{path}/clients/shop-web/mapping"), &Value::Null).status, 204);
+    let dry = tell("DELETE", &format!("{path}?dry_run=true"), &Value::Null);
+    assert_eq!((dry.status, &dry.json()["operation"]), (200, &json!("deleteKeyManager")), "{}", dry.text());
+    assert_eq!(verdict(&gate, &token), 200, "it was a dry run");
+
+    assert_eq!(tell("DELETE", path, &Value::Null).status, 204);
+    assert_eq!(verdict(&gate, &token), 401, "nobody vouches for its tokens any more, remembered or not");
+    for method in ["GET", "DELETE"] {
+        assert_eq!(tell(method, path, &Value::Null).status, 404, "{method}");
+    }
+    let declared = tell("DELETE", "/v1/key-managers/own", &Value::Null);
+    assert!(declared.status == 409 && declared.text().contains("declared in the file"), "{}", declared.text());
+    let audit = tell("GET", "/v1/audit", &Value::Null).json();
+    let last = audit["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["operation"], &last["subject"]), (&json!("deleteKeyManager"), &json!("main")), "{last}");
+    assert_eq!(last["before"]["issuer"], idp.issuer());
+    drop(gate);
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    assert_eq!(verdict(&gate, &token), 401, "nor after a restart");
+}
