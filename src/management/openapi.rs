@@ -124,7 +124,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                     "schema": { "type": "string", "minLength": 2, "maxLength": 4096, "pattern": BASE64URL } });
             }
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
-            let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
+            let schema = if name == "key" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,
                 "schema": { "$ref": format!("#/components/schemas/{schema}") } })
         })
@@ -140,10 +140,15 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({ "name": name, "in": "query", "required": false, "schema": schema })
     }));
     if route.conditional {
-        all.push(header("If-Match", ETAGS, "The ETag of what was read: 412 if it has changed since."));
+        all.push(header(
+            "If-Match",
+            json!({ "type": "string", "pattern": ETAGS }),
+            "The ETag of what was read: 412 if it has changed since.",
+        ));
     }
     if route.changes && route.method == http::Method::POST {
-        all.push(header("Idempotency-Key", "^[!-~]+$", "Sent again within a day, the request is done once."));
+        let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
+        all.push(header("Idempotency-Key", key, "Sent again within a day, the request is done once."));
     }
     all
 }
@@ -157,9 +162,8 @@ fn cursor(path: &str) -> Value {
     }
 }
 
-fn header(name: &str, pattern: &str, about: &str) -> Value {
-    json!({ "name": name, "in": "header", "required": false, "description": about,
-        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": pattern } })
+fn header(name: &str, schema: Value, about: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": false, "description": about, "schema": schema })
 }
 
 fn responses(route: &Route) -> Value {
