@@ -98,6 +98,7 @@ conforms() {
 }
 
 # Schemathesis, from what /openapi.json says: all checks, no failure.
+#   TOLLGATE_EXAMPLES, TOLLGATE_SEED: how many requests it tries of each kind, and which
 fuzzed() {
   local program=$cache/schemathesis/bin/schemathesis said door=$1 key
   key=$(<"$2")
@@ -108,7 +109,7 @@ fuzzed() {
   fi
   # It keeps what it finds where it runs.
   if said=$(cd "$work" && "$program" --config-file "$here/schemathesis.toml" run "http://127.0.0.1:$door/openapi.json" --checks all \
-    --max-examples "${TOLLGATE_EXAMPLES:-10}" --workers 1 --seed 1 --request-timeout 20 -H "Authorization: Bearer $key" \
+    --max-examples "${TOLLGATE_EXAMPLES:-20}" --workers 1 --seed "${TOLLGATE_SEED:-1}" --request-timeout 20 -H "Authorization: Bearer $key" \
     --no-color 2>&1); then
     ok "key manager: Schemathesis finds nothing in the management door"
   else
