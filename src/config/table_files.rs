@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{Settings, problems::Findings, rows};
 use crate::{
     problem::{Place, Problem},
-    store::{Pass, Row, Source},
+    store::{MOST_MISTAKES, Pass, Row, Source},
 };
 
 /// `[tables]`: rows that stand in files of their own, besides those of this file.
@@ -290,8 +290,6 @@ impl Open {
 }
 
 const MOST_FILES: usize = 256;
-/// So many mistakes are told of a pass, then reading ends.
-const MOST_MISTAKES: usize = 100;
 /// An API of some ten thousand resources.
 const MAX_LINE: u64 = 4 << 20;
 const TOO_LONG: &str = "is longer than 4MiB";

@@ -78,14 +78,6 @@ impl Auth0 {
         Ok(Self { oauth, management, token, audience: settings.audience.first().cloned(), scopes: Semaphore::new(1) })
     }
 
-    /// Whether the provider, as it is configured, can do it.
-    fn may(&self, operation: Operation) -> Result<()> {
-        match self.cannot(operation) {
-            Some(reason) => Err(Error::Unsupported { operation, reason }),
-            None => Ok(()),
-        }
-    }
-
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
         api::below(&self.management, path)
     }
@@ -196,6 +188,7 @@ impl KeyManager for Auth0 {
 
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
         use Operation as Op;
+        let known = self.oauth.api.has_credential();
         let reason = match operation {
             Op::TokenMetaData => "Auth0 has no introspection (RFC 7662): its JWTs are verified here",
             Op::RevokeToken | Op::RevokeOneTimeToken => "Auth0 revokes refresh tokens, and no access token",
@@ -203,25 +196,11 @@ impl KeyManager for Auth0 {
             Op::GenerateConsumerSecret | Op::RetrieveConsumerSecrets | Op::DeleteConsumerSecret => {
                 "Auth0's clients have one secret each, without an id"
             }
-            Op::RegisterNewResource
-            | Op::ResourceByApiId
-            | Op::UpdateRegisteredResource
-            | Op::DeleteRegisteredResourceByApiId
-            | Op::AttachResourceScopes
-            | Op::UpdateResourceScopes
-            | Op::DetachResourceScopes
-            | Op::ScopesForApis => "Auth0's APIs hold no addresses: a scope belongs to the API of an audience",
-            Op::RegisterScope
-            | Op::ScopeByName
-            | Op::AllScopes
-            | Op::IsScopeExists
-            | Op::UpdateScope
-            | Op::DeleteScope
-            | Op::ValidateScopes
-                if self.audience.is_none() =>
-            {
-                NO_API
+            op if op.is_about_resources() => {
+                "Auth0's APIs hold no addresses: a scope belongs to the API of an audience"
             }
+            op if op.is_about_scopes() && self.audience.is_none() => NO_API,
+            op if op.is_about_scopes() && !known => NOBODY,
             Op::CreateApplication
             | Op::UpdateApplication
             | Op::RetrieveApplication
@@ -229,17 +208,10 @@ impl KeyManager for Auth0 {
             | Op::UpdateApplicationOwner
             | Op::MapOAuthApplication
             | Op::NewApplicationConsumerSecret
-            | Op::RegisterScope
-            | Op::ScopeByName
-            | Op::AllScopes
-            | Op::IsScopeExists
-            | Op::UpdateScope
-            | Op::DeleteScope
-            | Op::ValidateScopes
             | Op::UserClaims
-                if !self.oauth.api.has_credential() =>
+                if !known =>
             {
-                "client_id and client_secret are not set, by which Auth0's Management API is used"
+                NOBODY
             }
             _ => return None,
         };
@@ -409,4 +381,5 @@ const GRANT: &str = "client grant";
 const API: &str = "API of that audience";
 const SCOPE: &str = "scope";
 const USER: &str = "user";
+const NOBODY: &str = "client_id and client_secret are not set, by which Auth0's Management API is used";
 const NO_API: &str = "audience is not set, whose first is the API that scopes belong to";

@@ -106,7 +106,7 @@ impl Http {
         }
         let place = api::below(&self.base, ["capabilities"]);
         let body: Body = self.send(Call::get(&place), |_| None).await?.json()?;
-        let asked = Operation::ALL.into_iter().filter(|operation| is_asked(*operation));
+        let asked = Operation::ALL.into_iter().filter(|operation| operation.is_providers());
         let cannot = asked.filter_map(|operation| {
             let reason = body.cannot.get(source(operation).name())?;
             Some((operation, told(reason)))
@@ -400,22 +400,6 @@ fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> O
         "refused" => Error::Refused { status: refusal.status.as_u16(), detail: words },
         _ => return None,
     })
-}
-
-/// Whether it is asked at all; the others are Tollgate's own.
-const fn is_asked(operation: Operation) -> bool {
-    !matches!(
-        operation,
-        Operation::DeleteMappedApplication
-            | Operation::KeyManagerConfiguration
-            | Operation::LoadConfiguration
-            | Operation::BuildFromJson
-            | Operation::BuildAccessTokenRequestFromJson
-            | Operation::BuildAccessTokenRequestFromOAuthApp
-            | Operation::CanHandleToken
-            | Operation::Type
-            | Operation::SetTenantDomain
-    )
 }
 
 /// The operation that it is made of.

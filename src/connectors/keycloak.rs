@@ -95,7 +95,7 @@ impl KeyManager for Keycloak {
                 Some("a client of Keycloak has one secret; only its own rotation policy keeps the one before".into())
             }
             Op::DeleteConsumerSecret => Some("a client of Keycloak is never without its secret".into()),
-            _ if !self.oauth.api.has_credential() && is_remote(operation) => Some(NOBODY.into()),
+            _ if !self.oauth.api.has_credential() && operation.is_providers() => Some(NOBODY.into()),
             _ => None,
         }
     }
@@ -474,23 +474,6 @@ impl Keycloak {
         resources.replace(&id, description(resource)).await?;
         Ok(ApiResource { id: Some(id), ..resource.clone() })
     }
-}
-
-/// Operations for which the provider is asked as ourselves.
-fn is_remote(operation: Operation) -> bool {
-    use Operation as Op;
-    !matches!(
-        operation,
-        Op::DeleteMappedApplication
-            | Op::KeyManagerConfiguration
-            | Op::LoadConfiguration
-            | Op::BuildFromJson
-            | Op::BuildAccessTokenRequestFromJson
-            | Op::BuildAccessTokenRequestFromOAuthApp
-            | Op::CanHandleToken
-            | Op::Type
-            | Op::SetTenantDomain
-    )
 }
 
 const CLIENT: &str = "client";

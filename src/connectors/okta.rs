@@ -78,14 +78,6 @@ impl Okta {
         })
     }
 
-    /// Whether the provider, as it is configured, can do it.
-    fn may(&self, operation: Operation) -> Result<()> {
-        match self.cannot(operation) {
-            Some(reason) => Err(Error::Unsupported { operation, reason }),
-            None => Ok(()),
-        }
-    }
-
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
         api::below(&self.org, path)
     }
@@ -188,28 +180,12 @@ impl KeyManager for Okta {
             Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => {
                 "Okta tells of no access token it has issued"
             }
-            Op::RegisterNewResource
-            | Op::ResourceByApiId
-            | Op::UpdateRegisteredResource
-            | Op::DeleteRegisteredResourceByApiId
-            | Op::AttachResourceScopes
-            | Op::UpdateResourceScopes
-            | Op::DetachResourceScopes
-            | Op::ScopesForApis => "Okta keeps no APIs: its scopes belong to an authorization server",
-            Op::RegisterScope
-            | Op::ScopeByName
-            | Op::AllScopes
-            | Op::IsScopeExists
-            | Op::UpdateScope
-            | Op::DeleteScope
-            | Op::ValidateScopes
-                if self.server.is_none() =>
-            {
-                NO_SERVER
-            }
+            op if op.is_about_resources() => "Okta keeps no APIs: its scopes belong to an authorization server",
+            op if op.is_about_scopes() && self.server.is_none() => NO_SERVER,
             Op::TokenMetaData | Op::RevokeToken if !client => {
                 "client_id and client_secret are not set: Okta tells of a token only to a client"
             }
+            op if op.is_about_scopes() && !key => NO_KEY,
             Op::CreateApplication
             | Op::UpdateApplication
             | Op::RetrieveApplication
@@ -221,13 +197,6 @@ impl KeyManager for Okta {
             | Op::DeleteConsumerSecret
             | Op::RevokeToken
             | Op::RevokeOneTimeToken
-            | Op::RegisterScope
-            | Op::ScopeByName
-            | Op::AllScopes
-            | Op::IsScopeExists
-            | Op::UpdateScope
-            | Op::DeleteScope
-            | Op::ValidateScopes
             | Op::UserClaims
                 if !key =>
             {

@@ -107,14 +107,7 @@ impl KeyManager for Standard {
             Op::RevokeToken | Op::RevokeOneTimeToken => {
                 as_ourselves().or_else(|| directory.lacks(Endpoint::Revocation))
             }
-            Op::RegisterNewResource
-            | Op::ResourceByApiId
-            | Op::UpdateRegisteredResource
-            | Op::DeleteRegisteredResourceByApiId
-            | Op::AttachResourceScopes
-            | Op::UpdateResourceScopes
-            | Op::DetachResourceScopes
-            | Op::ScopesForApis => as_ourselves().or_else(|| directory.lacks(Endpoint::ResourceRegistration)),
+            op if op.is_about_resources() => as_ourselves().or_else(|| directory.lacks(Endpoint::ResourceRegistration)),
             Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => {
                 Some("no standard tells which tokens a client has".into())
             }
@@ -122,13 +115,7 @@ impl KeyManager for Standard {
             Op::GenerateConsumerSecret | Op::RetrieveConsumerSecrets | Op::DeleteConsumerSecret => {
                 Some("a client of RFC 7591 has one secret".into())
             }
-            Op::RegisterScope
-            | Op::ScopeByName
-            | Op::AllScopes
-            | Op::IsScopeExists
-            | Op::UpdateScope
-            | Op::DeleteScope
-            | Op::ValidateScopes => Some("no standard has a way to manage scopes".into()),
+            op if op.is_about_scopes() => Some("no standard has a way to manage scopes".into()),
             Op::UserClaims => Some("userinfo is told to a user's own token, and to nobody by the user's name".into()),
             _ => None,
         }

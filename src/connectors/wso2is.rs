@@ -162,14 +162,9 @@ impl KeyManager for IdentityServer {
             Op::AccessTokenByConsumerKey | Op::ActiveTokensByConsumerKey => {
                 Some("the server does not tell which tokens a client has".into())
             }
-            Op::RegisterNewResource
-            | Op::ResourceByApiId
-            | Op::UpdateRegisteredResource
-            | Op::DeleteRegisteredResourceByApiId
-            | Op::AttachResourceScopes
-            | Op::UpdateResourceScopes
-            | Op::DetachResourceScopes
-            | Op::ScopesForApis => Some("the server keeps no resources of APIs: WSO2's API manager does itself".into()),
+            op if op.is_about_resources() => {
+                Some("the server keeps no resources of APIs: WSO2's API manager does itself".into())
+            }
             _ => None,
         }
     }

@@ -43,6 +43,9 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
     parameters(&app.parameters)?;
     grants(&app)?;
     attributes(&app)?;
+    if app.parameters.get("key_type").is_some_and(|key_type| !key_type.is_string()) {
+        return Err(Error::invalid("parameters.key_type", "must be a text"));
+    }
     key_type(app.parameter("key_type"))?;
     if let Some(value) = app.parameters.get_mut("additionalProperties") {
         let Value::Object(properties) = value else {
@@ -61,6 +64,9 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
 }
 
 fn redirect_uris(app: &OAuthApplicationInfo) -> Result<()> {
+    if app.call_back_url.iter().any(|uris| uris.chars().any(char::is_control)) {
+        return Err(Error::invalid("callBackURL", "must hold no control characters"));
+    }
     let uris = app.redirect_uris();
     if uris.len() > MOST_ITEMS {
         return Err(Error::invalid("callBackURL", format!("must be at most {MOST_ITEMS} URIs")));
@@ -117,7 +123,7 @@ fn additional(properties: &mut Map<String, Value>) -> Result<()> {
     properties.retain(|_, value| *value != "N/A");
     for lifetime in LIFETIMES {
         let Some(value) = properties.get(lifetime) else { continue };
-        let seconds = integer(value).or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+        let seconds = integer(value).or_else(|| value.as_str().and_then(digits));
         if !seconds.is_some_and(|seconds| (0..=MOST_LIFETIME).contains(&seconds)) {
             let why = format!("must be whole seconds from 0 to {MOST_LIFETIME}, or \"N/A\", which leaves it alone");
             return Err(Error::invalid(format!("parameters.additionalProperties.{lifetime}"), why));
@@ -131,6 +137,12 @@ fn additional(properties: &mut Map<String, Value>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A number of seconds that stands in a text.
+pub(super) fn digits(text: &str) -> Option<i64> {
+    let good = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    good.then(|| text.parse().ok())?
 }
 
 fn integer(value: &Value) -> Option<i64> {

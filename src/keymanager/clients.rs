@@ -24,12 +24,15 @@ pub struct MapRequest {
     pub client_secret: Option<Sensitive>,
     /// The application of the platform that it is for.
     #[serde(rename = "applicationUUID", default)]
+    #[schema(value_type = Option<super::Name>)]
     pub application_uuid: Option<String>,
     /// `PRODUCTION`, as without it, or `SANDBOX`.
     #[serde(default)]
+    #[schema(value_type = Option<super::KeyType>)]
     pub key_type: Option<String>,
     /// Who owns it.
     #[serde(default)]
+    #[schema(value_type = Option<super::Name>)]
     pub app_owner: Option<String>,
 }
 

@@ -1,13 +1,13 @@
 //! Configurations of key managers: told without secrets, and those that are kept in the record.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Caller, Done, Engine, Error, Managed, Operation, Origin, Result, check,
+    Assembly, Caller, Done, Engine, Error, Managed, Operation, Origin, Plan, Result, check,
     engine::{Asked, Effect, plan, unkept},
     rows::{AuditEntry, RowChange, STORED},
     whole,
@@ -70,15 +70,7 @@ impl Engine {
         name: &str,
         body: Map<String, Value>,
     ) -> Result<Done<Loaded>> {
-        let record = self.record(Operation::LoadConfiguration)?;
-        let assembly = self.assembly.as_ref().ok_or_else(|| Error::Unsupported {
-            operation: Operation::LoadConfiguration,
-            reason: "nothing here can take it over".into(),
-        })?;
-        check::name("name", name)?;
-        if self.registry.find(name).is_ok_and(|managed| managed.origin == Origin::Declared) {
-            return Err(Error::Conflict("declared in the file".into()));
-        }
+        let (record, assembly) = self.may_configure(name)?;
         let row = named(name, body)?;
         let parsed = settings(row.clone())?;
         assembly.check(&parsed).map_err(|problems| match problems.into_iter().next() {
@@ -101,11 +93,40 @@ impl Engine {
         };
         let configure = RowChange::Configure { name: name.to_owned(), settings: row };
         self.change(vec![configure, RowChange::Audit(entry)]).await?;
-        assembly.take_over().await.map_err(|why| Error::HalfDone {
-            what: format!("it is stored, and not yet in force: {why}"),
-            left: "it is taken over with the next reload that succeeds".into(),
-        })?;
+        take_over(assembly, "it is stored, and not yet in force").await?;
         Ok(Done::Did(Loaded { new: before.is_none(), configuration: self.configuration(name)? }))
+    }
+
+    /// Removes a stored key manager that no client and nothing that waits is about; its tokens are refused from then on.
+    pub async fn delete_configuration(&self, caller: &Caller, name: &str) -> Result<Done<()>> {
+        let (record, assembly) = self.may_configure(name)?;
+        let row: Value = record.get(&STORED, name.as_bytes()).map_err(unkept)?.ok_or(Error::NotFound("key manager"))?;
+        let asked = Asked::new(caller, name, Operation::LoadConfiguration, name);
+        let removal = RowChange::Unconfigure(name.to_owned());
+        if caller.dry_run {
+            let checked = record.change(move |changes| removal.check(changes)).await;
+            return checked.map_err(unkept)?.map(|()| Done::Would(Plan { operation: DELETE.into(), ..plan(&asked) }));
+        }
+        // One that can no longer be read is removed all the same.
+        let before = settings(row).map_or(Value::Null, |settings| json!(settings));
+        let entry = AuditEntry { operation: DELETE.into(), before, outcome: "done".into(), ..self.entry(&asked) };
+        self.change(vec![removal, RowChange::Audit(entry)]).await?;
+        take_over(assembly, "it is no longer stored, and still in force").await?;
+        Ok(Done::Did(()))
+    }
+
+    /// What a change of a stored key manager needs. One of the file is the file's.
+    fn may_configure(&self, name: &str) -> Result<(&Record, &Arc<dyn Assembly>)> {
+        let record = self.record(Operation::LoadConfiguration)?;
+        let assembly = self.assembly.as_ref().ok_or_else(|| Error::Unsupported {
+            operation: Operation::LoadConfiguration,
+            reason: "nothing here can take it over".into(),
+        })?;
+        check::name("name", name)?;
+        if self.registry.find(name).is_ok_and(|managed| managed.origin == Origin::Declared) {
+            return Err(Error::Conflict("declared in the file".into()));
+        }
+        Ok((record, assembly))
     }
 
     /// `canHandleToken`: by the token's form alone; it may be bad all the same.
@@ -117,6 +138,13 @@ impl Engine {
         .await?
         .did()
     }
+}
+
+async fn take_over(assembly: &Arc<dyn Assembly>, what: &str) -> Result<()> {
+    assembly.take_over().await.map_err(|why| Error::HalfDone {
+        what: format!("{what}: {why}"),
+        left: "it is taken over with the next reload that succeeds".into(),
+    })
 }
 
 pub(super) fn shown(managed: &Managed) -> KeyManagerConfiguration {
@@ -162,6 +190,8 @@ fn below(field: &str) -> String {
     field.split_once("].").map_or(field, |(_, rest)| rest).to_owned()
 }
 
+/// No operation of WSO2's interface.
+const DELETE: &str = "deleteKeyManager";
 const SECRETS: [&str; 3] = ["client_secret", "token", "registration_token"];
 /// Each has tasks and caches of its own.
 const MOST_STORED: usize = 100;

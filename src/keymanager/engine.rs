@@ -36,7 +36,7 @@ pub struct Engine {
     pub(super) metrics: Metrics,
     pub(super) assembly: Option<Arc<dyn Assembly>>,
     record: Option<Record>,
-    revocations: Arc<Revocations>,
+    pub(super) revocations: Arc<Revocations>,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -126,8 +126,9 @@ pub struct Plan {
     pub key_manager: String,
     /// About what.
     pub subject: String,
-    /// With what, secrets aside.
-    #[schema(value_type = Object)]
+    /// With what, secrets aside; none where the path says all.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object, required = false)]
     pub request: Value,
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{Error, Result};
-use crate::store::record::{self, Record, Table};
+use crate::store::record::{self, Changes, Record, Table};
 
 /// Texts by key, of one key manager. They outlive the process where the record does.
 #[async_trait]
@@ -38,9 +38,8 @@ impl Kept {
         Self { record, key_manager: key_manager.into() }
     }
 
-    /// Names have no control characters: none is the beginning of another's keys.
     fn key(&self, key: &str) -> Vec<u8> {
-        format!("{}\n{key}", self.key_manager).into_bytes()
+        [&*prefix(&self.key_manager), key.as_bytes()].concat()
     }
 }
 
@@ -78,12 +77,29 @@ impl Memory for Passing {
     }
 }
 
+/// Drops all that is kept of a key manager.
+pub(super) fn forget_all(changes: &Changes<'_>, key_manager: &str) -> std::result::Result<(), record::Error> {
+    loop {
+        let some = changes.rows(&MEMORIES, &prefix(key_manager), PAGE)?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        some.iter().try_for_each(|(key, _)| changes.remove(&MEMORIES, key).map(drop))?;
+    }
+}
+
+/// Names have no control characters: none is the beginning of another's keys.
+fn prefix(key_manager: &str) -> Vec<u8> {
+    format!("{key_manager}\n").into_bytes()
+}
+
 fn unkept(error: record::Error) -> Error {
     Error::Record(error.to_string())
 }
 
 /// Secrets stand in it: the record's file is this user's alone.
 const MEMORIES: Table<String> = Table::new("keymanager_memories");
+const PAGE: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -100,6 +116,10 @@ mod tests {
         one.forget("client/a").await.unwrap();
         one.forget("client/a").await.unwrap();
         assert_eq!(one.recall("client/a").await.unwrap(), None);
+        assert_eq!(other.recall("client/a").await.unwrap().as_deref(), Some("3"));
+        one.remember("client/b", "4").await.unwrap();
+        one.record.change(|changes| forget_all(changes, "one")).await.unwrap();
+        assert_eq!(one.recall("client/b").await.unwrap(), None);
         assert_eq!(other.recall("client/a").await.unwrap().as_deref(), Some("3"));
     }
 }

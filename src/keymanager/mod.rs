@@ -49,7 +49,10 @@ pub use parse::fault;
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Ready, Registry, fingerprint};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
-pub use shape::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri};
+pub use shape::{
+    Attributes, KeyType, LongText, Name, NameList, Parameters, RequestParameters, ScopeKey, SecretParameters,
+    SecretText, Text, TokenText, Uri,
+};
 pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.
@@ -68,6 +71,14 @@ pub trait KeyManager: Debug + Send + Sync {
     /// Why the provider cannot do this; none: it can. Asked before each call, and for `capabilities`. What holds only
     /// for this configuration counts too: no endpoint, no credentials.
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
+
+    /// Refuses what [`Self::cannot`] gives a reason against.
+    fn may(&self, operation: Operation) -> Result<()> {
+        match self.cannot(operation) {
+            Some(reason) => Err(Error::Unsupported { operation, reason }),
+            None => Ok(()),
+        }
+    }
 
     /// Members of `parameters.additionalProperties` without which no client is made.
     fn required_fields(&self) -> &'static [&'static str] {

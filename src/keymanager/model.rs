@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use zeroize::Zeroize;
 
-use super::{LongText, Name, NameList, ScopeKey, SecretText, Text, TokenText, Uri, whole};
+use super::{
+    Attributes, LongText, Name, NameList, Parameters, RequestParameters, ScopeKey, SecretParameters, SecretText, Text,
+    TokenText, Uri, whole,
+};
 
 /// A secret on its way: serialized as it is, since the caller gets it once; never printed, wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -58,10 +61,11 @@ pub struct OAuthApplicationInfo {
     pub client_secret: Option<Sensitive>,
     /// Redirect URIs, joined by commas.
     #[serde(rename = "callBackURL", skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub call_back_url: Option<String>,
     /// The free-form bag: `grant_types` (a comma list), `response_types`, `token_endpoint_auth_method`, `scope`,
     /// `key_type`, `additionalProperties` and what a connector documents.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Parameters)]
     pub parameters: Map<String, Value>,
     /// Who owns it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,13 +77,14 @@ pub struct OAuthApplicationInfo {
     pub application_uuid: Option<String>,
     /// `JWT`, `DEFAULT` or `OAUTH`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 32)]
+    #[schema(max_length = 32, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub token_type: Option<String>,
     /// Whether all organizations may use it.
     #[serde(skip_serializing_if = "is_false")]
     pub is_saas_application: bool,
     /// Attributes of the platform's application.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Attributes)]
     pub app_attributes: BTreeMap<String, String>,
 }
 
@@ -110,8 +115,9 @@ pub fn split_list(list: &str) -> Vec<&str> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AccessTokenRequest {
-    /// Consumer key.
+    /// Consumer key; that of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Name>)]
     pub client_id: Option<String>,
     /// Consumer secret; left out, the provider's own knowledge of it is used where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +132,7 @@ pub struct AccessTokenRequest {
     pub scope: Vec<String>,
     /// Redirect URI, for grants with a code.
     #[serde(rename = "callbackURI", skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub callback_uri: Option<String>,
     /// For the password grant.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +155,7 @@ pub struct AccessTokenRequest {
     #[schema(value_type = Option<TokenText>)]
     pub token_to_revoke: Option<Sensitive>,
     /// Further parameters, such as `subject_token` for token exchange (RFC 8693).
+    #[schema(value_type = RequestParameters)]
     pub request_parameters: BTreeMap<String, String>,
 }
 
@@ -227,7 +234,7 @@ pub struct ConsumerSecretRequest {
     #[schema(value_type = Option<SecretText>)]
     pub client_secret: Option<Sensitive>,
     /// `description`, `expiresIn` (seconds).
-    #[schema(value_type = Object)]
+    #[schema(value_type = SecretParameters)]
     pub parameters: Map<String, Value>,
 }
 

@@ -111,6 +111,51 @@ operations! {
 }
 
 impl Operation {
+    /// Whether it is about the resources of APIs, and what is bound to them.
+    pub const fn is_about_resources(self) -> bool {
+        matches!(
+            self,
+            Self::RegisterNewResource
+                | Self::ResourceByApiId
+                | Self::UpdateRegisteredResource
+                | Self::DeleteRegisteredResourceByApiId
+                | Self::AttachResourceScopes
+                | Self::UpdateResourceScopes
+                | Self::DetachResourceScopes
+                | Self::ScopesForApis
+        )
+    }
+
+    /// Whether it is about scopes by themselves.
+    pub const fn is_about_scopes(self) -> bool {
+        matches!(
+            self,
+            Self::RegisterScope
+                | Self::ScopeByName
+                | Self::AllScopes
+                | Self::IsScopeExists
+                | Self::UpdateScope
+                | Self::DeleteScope
+                | Self::ValidateScopes
+        )
+    }
+
+    /// Whether the provider has a part in it; the others are done here alone.
+    pub const fn is_providers(self) -> bool {
+        !matches!(
+            self,
+            Self::DeleteMappedApplication
+                | Self::KeyManagerConfiguration
+                | Self::LoadConfiguration
+                | Self::BuildFromJson
+                | Self::BuildAccessTokenRequestFromJson
+                | Self::BuildAccessTokenRequestFromOAuthApp
+                | Self::CanHandleToken
+                | Self::Type
+                | Self::SetTenantDomain
+        )
+    }
+
     /// Whether it changes what the provider has.
     pub const fn writes(self) -> bool {
         matches!(

@@ -10,14 +10,12 @@ impl Engine {
     /// a parameter too.
     pub fn build_from_json(&self, key_manager: &str, json: Map<String, Value>) -> Result<OAuthApplicationInfo> {
         let managed = self.registry.find(key_manager)?;
+        let other_url = text(&json, "callback_url")?;
         let mut app = OAuthApplicationInfo {
             client_id: text(&json, "client_id")?,
             client_name: text(&json, "client_name")?,
             client_secret: text(&json, "client_secret")?.map(Sensitive::from),
-            call_back_url: match text(&json, "callbackUrl")? {
-                None => text(&json, "callback_url")?,
-                url => url,
-            },
+            call_back_url: text(&json, "callbackUrl")?.or(other_url),
             ..OAuthApplicationInfo::default()
         };
         app.parameters = json;
@@ -35,15 +33,16 @@ impl Engine {
             validity_period: seconds(json, "validityPeriod")?,
             ..AccessTokenRequest::default()
         };
-        if request.grant_type.as_deref() == Some(TOKEN_EXCHANGE)
-            && let Some(token) = text(json, "subject_token")?
-        {
+        if let Some(token) = text(json, "subject_token")? {
             check::token("subject_token", &token)?;
-            request.request_parameters.insert("subject_token".into(), token);
+            if request.grant_type.as_deref() == Some(TOKEN_EXCHANGE) {
+                request.request_parameters.insert("subject_token".into(), token);
+            }
         }
-        let Some(client_id) = request.client_id.clone() else { return Ok(request) };
-        check::name("client_id", &client_id)?;
-        check::token_request(request, &client_id)
+        let client_id = request.client_id.clone();
+        client_id.as_deref().map_or(Ok(()), |id| check::name("client_id", id))?;
+        let checked = check::token_request(request, client_id.as_deref().unwrap_or_default())?;
+        Ok(AccessTokenRequest { client_id, ..checked })
     }
 
     /// `buildAccessTokenRequestFromOAuthApp`; an empty application leaves the request as it is.
@@ -59,6 +58,7 @@ impl Engine {
         if *app == OAuthApplicationInfo::default() {
             return Ok(request);
         }
+        check::application(app.clone(), &[])?;
         if app.client_id.as_deref().is_some_and(|id| id != consumer_key) {
             return Err(Error::invalid("clientId", "is not the client of the path"));
         }
@@ -89,11 +89,11 @@ fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) if whole::of(number).is_some() => Ok(whole::of(number)),
         Some(Value::String(text)) if text.is_empty() || text == "N/A" => Ok(None),
-        Some(Value::String(text)) => match text.trim().parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Error::invalid(field, "must be whole seconds")),
+        Some(Value::String(text)) if text == "-1" => Ok(Some(-1)),
+        Some(value) => match value.as_str().and_then(check::digits) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Error::invalid(field, "must be whole seconds")),
         },
-        Some(_) => Err(Error::invalid(field, "must be whole seconds")),
     }
 }
 

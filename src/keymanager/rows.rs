@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Error, pending::Task};
+use super::{Error, memory::forget_all, pending::Task};
 use crate::store::{
     Revocation, Revoked,
     record::{self, Changes, Table},
@@ -123,10 +123,14 @@ pub(super) enum RowChange {
         owner: String,
     },
     Revoke(RevokedRow),
+    /// The revocation of this key is lifted.
+    Lift(Vec<u8>),
     Configure {
         name: String,
         settings: Value,
     },
+    /// A stored key manager goes, with what its connector remembers.
+    Unconfigure(String),
     /// Something is to be done later; its id is given by the change.
     Wait(PendingRow),
     /// What waited is done, or no longer wanted.
@@ -138,7 +142,11 @@ pub(super) enum RowChange {
 impl RowChange {
     /// Whether nothing stands against it. Asked of all before any is made.
     pub(super) fn check(&self, changes: &Changes<'_>) -> Result<Result<(), Error>, record::Error> {
-        let Self::Map(row) = self else { return Ok(Ok(())) };
+        let row = match self {
+            Self::Map(row) => row,
+            Self::Unconfigure(name) => return in_use(changes, name),
+            _ => return Ok(Ok(())),
+        };
         if changes.get(&MAPPINGS, &row.key())?.is_some() {
             return Ok(Err(taken_client()));
         }
@@ -164,6 +172,11 @@ impl RowChange {
                 changes.put(&MAPPINGS, &key, &row)
             }
             Self::Revoke(row) => changes.put(&REVOKED, &row.key(), row),
+            Self::Lift(key) => changes.remove(&REVOKED, key).map(drop),
+            Self::Unconfigure(name) => {
+                changes.remove(&STORED, name.as_bytes())?;
+                forget_all(changes, name)
+            }
             Self::Configure { name, settings } => changes.put(&STORED, name.as_bytes(), settings),
             Self::Wait(row) => {
                 supersede(changes, row)?;
@@ -189,6 +202,28 @@ fn supersede(changes: &Changes<'_>, row: &PendingRow) -> Result<(), record::Erro
         }
     }
     Ok(())
+}
+
+/// A key manager stays for as long as something here is about it.
+fn in_use(changes: &Changes<'_>, key_manager: &str) -> Result<Result<(), Error>, record::Error> {
+    let mapped = changes.rows(&MAPPINGS, &joined(&[key_manager, ""]), MOST_NAMED + 1)?;
+    if !mapped.is_empty() {
+        let mut names: Vec<&str> =
+            mapped.iter().take(MOST_NAMED).map(|(_, mapping)| mapping.consumer_key.as_str()).collect();
+        if mapped.len() > MOST_NAMED {
+            names.push("and more");
+        }
+        let why = format!("it is in use by these clients, to be deleted or unmapped first: {}", names.join(", "));
+        return Ok(Err(Error::Conflict(why.into())));
+    }
+    let waiting = changes.rows(&PENDING, &[], MOST_PENDING)?;
+    let waiting = waiting.into_iter().filter(|(_, row)| row.key_manager == key_manager).map(|(_, row)| row.id);
+    let waiting: Vec<String> = waiting.take(MOST_NAMED).map(|id| id.to_string()).collect();
+    if waiting.is_empty() {
+        return Ok(Ok(()));
+    }
+    let why = format!("changes wait to be done at it, to be done or forgotten first: {}", waiting.join(", "));
+    Ok(Err(Error::Conflict(why.into())))
 }
 
 fn unmap(changes: &Changes<'_>, key: &[u8]) -> Result<(), record::Error> {
@@ -218,7 +253,8 @@ impl Mapping {
 }
 
 impl RevokedRow {
-    pub(super) fn key(&self) -> Vec<u8> {
+    /// By which it is found.
+    pub fn key(&self) -> Vec<u8> {
         joined(&[&self.kind, &self.issuer, &self.value])
     }
 
@@ -275,6 +311,9 @@ pub(super) const STORED: Table<Value> = Table::new("keymanager.stored");
 pub(super) const PENDING: Table<PendingRow> = Table::new("keymanager.pending");
 pub(super) const AUDIT: Table<AuditEntry> = Table::new("keymanager.audit");
 const COUNTERS: Table<u64> = Table::new("keymanager.counters");
+
+/// Of what stands against something, so much is named.
+const MOST_NAMED: usize = 10;
 
 /// Beyond it nothing more is put off: the operation fails instead.
 pub(super) const MOST_PENDING: usize = 10_000;

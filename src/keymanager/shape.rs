@@ -56,3 +56,36 @@ pub struct TokenText(String);
 #[schema(min_length = 1, max_length = 255, pattern = r"^[!#-\[\]-~]+$")]
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub struct ScopeKey(String);
+
+/// For which of an application's keys a client is.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum KeyType {
+    Production,
+    Sandbox,
+}
+
+/// Attributes of the platform's application, by name.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which the management door writes out")]
+pub struct Attributes(serde_json::Map<String, serde_json::Value>);
+
+/// Parameters of a token request, by name.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which the management door writes out")]
+pub struct RequestParameters(serde_json::Map<String, serde_json::Value>);
+
+/// The free-form bag of a client.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which the management door writes out")]
+pub struct Parameters(serde_json::Map<String, serde_json::Value>);
+
+/// What one more secret is asked for with.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which the management door writes out")]
+pub struct SecretParameters(serde_json::Map<String, serde_json::Value>);

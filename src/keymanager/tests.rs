@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{testing::Memory, *};
+use super::{engine::Asked, pending::Task, rows::RowChange, testing::Memory, *};
 use crate::{
     net::Clock,
     store::{Revocations, TokenFacts, record::Record},
@@ -271,4 +271,26 @@ async fn loose_json_is_read_without_mixing_id_and_secret() {
     assert_eq!((request.scope, request.validity_period), (vec!["a".to_owned(), "b".into()], Some(5)));
     let none = OAuthApplicationInfo { client_name: Some("n".into()), ..OAuthApplicationInfo::default() };
     assert!(stand.engine.request_from_application("one", "a", &none).is_err(), "a secret is needed");
+}
+
+#[tokio::test]
+async fn a_key_manager_stays_while_clients_or_waiting_changes_are_about_it() {
+    let stand = stand();
+    let remove = || stand.engine.change(vec![RowChange::Unconfigure("one".into())]);
+    did(stand.create(json!({ "clientId": "a/b" })).await);
+    let refused = remove().await.unwrap_err();
+    assert!(matches!(&refused, Error::Conflict(why) if why.contains("a/b")), "{refused:?}");
+    did(stand.engine.delete_application(&caller(), "one", "a/b").await);
+
+    let asked = Asked::new(&caller(), "one", Operation::CreateApplication, "a/b");
+    let left = Task::Left { left: "something".into() };
+    let row = stand.engine.waiting(&asked, left, &Error::TimedOut("late".into()));
+    stand.engine.change(vec![RowChange::Wait(row)]).await.unwrap();
+    let refused = remove().await.unwrap_err();
+    assert!(matches!(&refused, Error::Conflict(why) if why.ends_with(": 1")), "{refused:?}");
+    stand.engine.forget_pending(&caller(), "one", 1).await.unwrap();
+
+    // Whatever is about others is none of its business.
+    did(stand.engine.create_application(&caller(), "two", app(json!({ "clientId": "c" }))).await);
+    remove().await.unwrap();
 }

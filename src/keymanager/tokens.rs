@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Result, Sensitive, check,
-    engine::{Asked, Effect, unkept},
+    AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Plan, Result, Sensitive,
+    check,
+    engine::{Asked, Effect, plan, unkept},
     rows::{AuditEntry, REVOKED, RevokedRow, RowChange, hex},
     whole,
 };
@@ -153,7 +154,7 @@ impl Engine {
         let row = self.revocation(request)?;
         let asked = Asked::new(caller, "", Operation::RevokeToken, &row.value);
         if caller.dry_run {
-            return Ok(Done::Would(super::engine::plan(&asked.with(&row))));
+            return Ok(Done::Would(plan(&asked.with(&row))));
         }
         let entry = AuditEntry { key_manager: None, after: json!(row), outcome: "done".into(), ..self.entry(&asked) };
         self.put_in_force(std::slice::from_ref(&row));
@@ -200,6 +201,38 @@ impl Engine {
             RevocationKind::Subject => row("subject", value, before.or(Some(now))),
             _ => row("jti", value, None),
         })
+    }
+
+    /// The revocation of this key.
+    pub fn revocation_of(&self, key: &[u8]) -> Result<RevokedRow> {
+        let row = self.store().map(|record| record.get(&REVOKED, key)).transpose().map_err(unkept)?;
+        row.flatten().ok_or(Error::NotFound("revocation"))
+    }
+
+    /// Lifts a revocation: tokens that are good in all else pass again, at once.
+    pub async fn lift(&self, caller: &Caller, key: Vec<u8>) -> Result<Done<()>> {
+        self.record(Operation::RevokeToken)?;
+        let row = self.revocation_of(&key)?;
+        if self.revocations.is_shared() {
+            let reason = "revocations are shared through Redis, where every sidecar that knows one tells it again";
+            return Err(Error::Unsupported { operation: Operation::RevokeToken, reason: reason.into() });
+        }
+        let asked = Asked::new(caller, "", Operation::RevokeToken, &row.value);
+        if caller.dry_run {
+            return Ok(Done::Would(Plan { operation: LIFT.into(), ..plan(&asked.with(&row)) }));
+        }
+        let entry = AuditEntry {
+            operation: LIFT.into(),
+            key_manager: None,
+            before: json!(row),
+            outcome: "done".into(),
+            ..self.entry(&asked)
+        };
+        self.change(vec![RowChange::Lift(key), RowChange::Audit(entry)]).await?;
+        if let Some(revocation) = row.revocation() {
+            self.revocations.lift(&revocation);
+        }
+        Ok(Done::Did(()))
     }
 
     /// Revocations after the key `after`, in the order of their keys.
@@ -315,6 +348,8 @@ pub(super) fn random_id() -> Result<String> {
     Ok(hex(&bytes))
 }
 
+/// No operation of WSO2's interface.
+const LIFT: &str = "liftRevocation";
 const PAGE: usize = 1000;
 const LONGEST_LEEWAY_S: u64 = 3600;
 /// No answer about an opaque token is used for a day.

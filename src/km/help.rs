@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Operations of the Key Manager, by WSO2's names, then those of ours; with the command that does each.
-pub(super) const TABLE: [(&str, &str); 59] = [
+pub(super) const TABLE: [(&str, &str); 62] = [
     ("createApplication", "client create NAME"),
     ("updateApplication", "client update NAME KEY"),
     ("retrieveApplication", "client get NAME KEY"),
@@ -46,10 +46,13 @@ pub(super) const TABLE: [(&str, &str); 59] = [
     ("getType", "show NAME"),
     ("capabilities", "capabilities NAME"),
     ("listKeyManagers", "list"),
+    ("deleteKeyManager", "delete NAME"),
     ("listPending", "pending NAME"),
     ("forgetPending", "forget NAME 1"),
     ("revoke", "revoke --kind KIND --value VALUE"),
     ("listRevocations", "revocations"),
+    ("getRevocation", "revocation ID"),
+    ("liftRevocation", "lift ID"),
     ("listAudit", "audit"),
     ("registerScopeEverywhere", "everywhere register-scope KEY"),
     ("getAllScopesEverywhere", "everywhere list-scopes"),

@@ -65,6 +65,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
     },
+    /// Remove a key manager that is kept in the store; none of its clients may be left here.
+    Delete(KeyManager),
     /// Clients: create, get, update, delete, owner, map, unmap, parse.
     #[command(subcommand)]
     Client(ClientCommand),
@@ -106,6 +108,16 @@ enum Command {
     Revoke(Revoke),
     /// List what is revoked.
     Revocations(Page),
+    /// Show a revocation.
+    Revocation {
+        /// Its id, as `revocations` lists it.
+        id: String,
+    },
+    /// Lift a revocation: tokens that are good in all else pass again.
+    Lift {
+        /// Its id, as `revocations` lists it.
+        id: String,
+    },
     /// List who changed what.
     Audit(Page),
 }
@@ -154,6 +166,7 @@ impl Command {
             Self::Show(KeyManager { km }) => Call::new("getKeyManagerConfiguration", [km]),
             Self::Capabilities(KeyManager { km }) => Call::new("capabilities", [km]),
             Self::Load { km, from } => Call::new("loadConfiguration", [km]).with(Body::begin(inputs, Some(&from))?),
+            Self::Delete(KeyManager { km }) => Call::new("deleteKeyManager", [km]),
             Self::Client(command) => command.call(inputs)?,
             Self::Secret(command) => command.call(inputs)?,
             Self::Token(command) => command.call(inputs)?,
@@ -165,6 +178,8 @@ impl Command {
             Self::Forget { km, id } => Call::new("forgetPending", [km, id.to_string()]),
             Self::Revoke(revoke) => revoke.call(inputs)?,
             Self::Revocations(page) => tokens::revocations(page),
+            Self::Revocation { id } => Call::new("getRevocation", [id]),
+            Self::Lift { id } => Call::new("liftRevocation", [id]),
             Self::Audit(page) => page.on(Call::new("listAudit", [])),
         })
     }

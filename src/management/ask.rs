@@ -45,6 +45,9 @@ impl Ask {
             Some(_) => return Err(Problem::field("dry_run", "must be true or false")),
         };
         let if_match = header_text(request.headers(), &header::IF_MATCH)?;
+        if if_match.as_deref().is_some_and(str::is_empty) {
+            return Err(Problem::field(header::IF_MATCH.as_str(), "must name an ETag, or be *"));
+        }
         let body = read_body(request, route).await?;
         Ok(Self { caller, body, path, query, if_match })
     }

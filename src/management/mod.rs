@@ -9,6 +9,7 @@
 mod access;
 mod answer;
 mod ask;
+mod bags;
 mod clients;
 mod docs;
 mod idempotency;

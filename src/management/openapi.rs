@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     answer::Problem,
+    bags,
     routes::{Route, Shape},
 };
 use crate::{keymanager::Plan, token::settings::KeyManagerSettings};
@@ -29,6 +30,7 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
         collect(shape, &mut schemas);
     }
     schemas.extend(settings());
+    schemas.extend(bags::schemas());
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -117,8 +119,12 @@ fn parameters(route: &Route) -> Vec<Value> {
     let of_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut all: Vec<Value> = of_path
         .map(|name| {
+            if name == "id" && tag(route.path) == "tokens" {
+                return json!({ "name": name, "in": "path", "required": true, "description": "As the list tells it.",
+                    "schema": { "type": "string", "minLength": 2, "maxLength": 4096, "pattern": BASE64URL } });
+            }
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
-            let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
+            let schema = if name == "key" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,
                 "schema": { "$ref": format!("#/components/schemas/{schema}") } })
         })
@@ -134,10 +140,15 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({ "name": name, "in": "query", "required": false, "schema": schema })
     }));
     if route.conditional {
-        all.push(header("If-Match", "The ETag of what was read: 412 if it has changed since."));
+        all.push(header(
+            "If-Match",
+            json!({ "type": "string", "pattern": ETAGS }),
+            "The ETag of what was read: 412 if it has changed since.",
+        ));
     }
     if route.changes && route.method == http::Method::POST {
-        all.push(header("Idempotency-Key", "Sent again within a day, the request is done once."));
+        let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
+        all.push(header("Idempotency-Key", key, "Sent again within a day, the request is done once."));
     }
     all
 }
@@ -151,9 +162,8 @@ fn cursor(path: &str) -> Value {
     }
 }
 
-fn header(name: &str, about: &str) -> Value {
-    json!({ "name": name, "in": "header", "required": false, "description": about,
-        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" } })
+fn header(name: &str, schema: Value, about: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": false, "description": about, "schema": schema })
 }
 
 fn responses(route: &Route) -> Value {
@@ -189,6 +199,8 @@ fn content(shape: Shape) -> Value {
     json!({ "application/json": { "schema": { "$ref": schema } } })
 }
 
+/// Visible ASCII characters, and spaces between them.
+const ETAGS: &str = "^[!-~]([ -~]*[!-~])?$";
 /// 1 to 100 ids.
 const APIS: &str = r"^[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}(,[^,\s\u0000-\u001f\u007f-\u009f][^,\u0000-\u001f\u007f-\u009f]{0,254}){0,99}$";
 /// Whole bytes, the bits left over 0.

@@ -68,6 +68,12 @@ pub(super) async fn put(door: &Door, ask: Ask) -> Answer {
     })
 }
 
+pub(super) async fn delete(door: &Door, ask: Ask) -> Answer {
+    let km = ask.km();
+    let _turn = ask.turn(door, &["key-manager", km], || async { door.engine.configuration(km) }).await?;
+    Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.delete_configuration(&ask.caller, km).await?))
+}
+
 pub(super) async fn capabilities(door: &Door, ask: Ask) -> Answer {
     Ok(Reply::ok(&Capabilities(door.engine.capabilities(ask.km())?)))
 }

@@ -17,11 +17,11 @@ use super::{
     clients::{self, NewSecret, Owner, Secrets},
     platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
     scopes::{self, Keys, Outcomes, Scopes, ToValidate},
-    tokens::{self, ActiveTokens, CanHandle, OneTimeToken, RevokedPage, Token},
+    tokens::{self, ActiveTokens, CanHandle, OneTimeToken, Revoked, RevokedPage, Token},
 };
 use crate::keymanager::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
-    KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, RevokedRow, Scope,
+    KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, Scope,
 };
 
 pub(super) type Running<'d> = Pin<Box<dyn Future<Output = Answer> + Send + 'd>>;
@@ -68,6 +68,18 @@ pub(super) struct AnyObject(serde_json::Map<String, serde_json::Value>);
 #[schema(as = KeyManagerSettings, value_type = Object)]
 #[expect(dead_code, reason = "it only stands for a schema, which `openapi` takes from the settings themselves")]
 pub(super) struct Settings(serde_json::Map<String, Value>);
+
+/// A client as WSO2 writes it loosely.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which is among the `bags`")]
+pub(super) struct LooseApplication(serde_json::Map<String, Value>);
+
+/// A token request as WSO2 writes it loosely.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "it only stands for a schema, which is among the `bags`")]
+pub(super) struct LooseTokenRequest(serde_json::Map<String, Value>);
 
 /// Claims by name.
 #[derive(Debug, ToSchema)]
@@ -188,6 +200,9 @@ fn key_managers() -> Vec<Route> {
             .gives::<KeyManagerConfiguration>(200)
             .gives::<KeyManagerConfiguration>(201)
             .conditional(),
+        change(Method::DELETE, "/v1/key-managers/{km}", "deleteKeyManager", run!(platform::delete))
+            .empty(204)
+            .conditional(),
         get("/v1/key-managers/{km}/capabilities", "capabilities", run!(platform::capabilities))
             .gives::<Capabilities>(200),
         get("/v1/key-managers/{km}/pending", "listPending", run!(platform::pending)).gives::<PendingPage>(200).paged(),
@@ -222,7 +237,7 @@ fn of_clients() -> Vec<Route> {
             .takes::<MapRequest>()
             .gives::<OAuthApplicationInfo>(200),
         ask("/v1/key-managers/{km}/clients/parse", "buildFromJSON", run!(clients::parse))
-            .takes::<AnyObject>()
+            .takes::<LooseApplication>()
             .gives::<OAuthApplicationInfo>(200),
         get(CLIENT, "retrieveApplication", run!(clients::read)).gives::<OAuthApplicationInfo>(200),
         change(Method::PUT, CLIENT, "updateApplication", run!(clients::update))
@@ -291,7 +306,7 @@ fn of_tokens() -> Vec<Route> {
         .may_take::<OAuthApplicationInfo>()
         .gives::<AccessTokenRequest>(200),
         ask("/v1/key-managers/{km}/tokens/parse", "buildAccessTokenRequestFromJSON", run!(tokens::parse))
-            .may_take::<AnyObject>()
+            .may_take::<LooseTokenRequest>()
             .gives::<AccessTokenRequest>(200),
         tokens(ask("/v1/key-managers/{km}/tokens/introspect", "getTokenMetaData", run!(tokens::introspect)))
             .takes::<Token>()
@@ -315,7 +330,7 @@ fn of_tokens() -> Vec<Route> {
 
 fn of_scopes() -> Vec<Route> {
     const SCOPES: &str = "/v1/key-managers/{km}/scopes";
-    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{name}";
+    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{key}";
     vec![
         change(Method::POST, SCOPES, "registerScope", run!(scopes::register))
             .takes::<Scope>()
@@ -387,9 +402,10 @@ fn of_all() -> Vec<Route> {
     let everywhere = |method, path, operation, run| {
         change(method, path, operation, run).gives::<Outcomes>(200).gives::<Outcomes>(202)
     };
-    const SCOPE: &str = "/v1/scopes/{name}";
+    const SCOPE: &str = "/v1/scopes/{key}";
     const RESOURCE: &str = "/v1/resources/{apiId}";
     const BOUND: &str = "/v1/resources/{apiId}/scopes";
+    const REVOCATION: &str = "/v1/revocations/{id}";
     vec![
         everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
             .takes::<Scope>()
@@ -431,7 +447,9 @@ fn of_all() -> Vec<Route> {
         Route { need: Need::Tokens, ..change(Method::POST, "/v1/revocations", "revoke", run!(tokens::refuse)) }
             .takes::<RevocationRequest>()
             .narrowed(revocation())
-            .gives::<RevokedRow>(201),
+            .gives::<Revoked>(201),
+        get(REVOCATION, "getRevocation", run!(tokens::revocation)).gives::<Revoked>(200),
+        change(Method::DELETE, REVOCATION, "liftRevocation", run!(tokens::lift)).empty(204),
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]
 }

@@ -48,11 +48,26 @@ pub(super) struct ActiveTokens {
     pub(super) items: Vec<String>,
 }
 
+/// A revocation, by its id.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Revoked {
+    /// What its route names it by.
+    id: String,
+    #[serde(flatten)]
+    row: RevokedRow,
+}
+
+impl Revoked {
+    fn of((key, row): (Vec<u8>, RevokedRow)) -> Self {
+        Self { id: BASE64_URL_SAFE_NO_PAD.encode(key), row }
+    }
+}
+
 /// A page of revocations.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RevokedPage {
     /// They.
-    pub(super) items: Vec<RevokedRow>,
+    pub(super) items: Vec<Revoked>,
     /// For the next page; none: this is the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cursor: Option<String>,
@@ -105,15 +120,34 @@ pub(super) async fn can_handle(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn refuse(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::done(StatusCode::CREATED, door.engine.revoke(&ask.caller, ask.json()?).await?))
+    let done = door.engine.revoke(&ask.caller, ask.json()?).await?;
+    Ok(Reply::done(StatusCode::CREATED, done.map(|row| Revoked::of((row.key(), row)))))
 }
 
 pub(super) async fn refused(door: &Door, ask: Ask) -> Answer {
     let (limit, cursor) = ask.page()?;
     let after = cursor.map_or(Ok(Vec::new()), |cursor| BASE64_URL_SAFE_NO_PAD.decode(cursor));
     let after = after.map_err(|_| Problem::field("cursor", "is none of ours"))?;
-    let rows = door.engine.revocations(&after, limit + 1)?;
-    let cursor = (rows.len() > limit).then(|| rows.get(limit - 1)).flatten();
-    let cursor = cursor.map(|(key, _)| BASE64_URL_SAFE_NO_PAD.encode(key));
-    Ok(Reply::ok(&RevokedPage { items: rows.into_iter().take(limit).map(|(_, row)| row).collect(), cursor }))
+    let mut items: Vec<_> = door.engine.revocations(&after, limit + 1)?.into_iter().map(Revoked::of).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    // Behind an id comes what its key is before.
+    let cursor = items.last().filter(|_| more).map(|last| last.id.clone());
+    Ok(Reply::ok(&RevokedPage { items, cursor }))
+}
+
+pub(super) async fn revocation(door: &Door, ask: Ask) -> Answer {
+    let key = key(&ask)?;
+    let row = door.engine.revocation_of(&key)?;
+    Ok(Reply::ok(&Revoked::of((key, row))))
+}
+
+pub(super) async fn lift(door: &Door, ask: Ask) -> Answer {
+    Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.lift(&ask.caller, key(&ask)?).await?))
+}
+
+/// The key that an id stands for.
+fn key(ask: &Ask) -> Result<Vec<u8>, Problem> {
+    let key = BASE64_URL_SAFE_NO_PAD.decode(ask.path("id"));
+    key.map_err(|_| Problem::field("id", "is none of ours: it is base64url"))
 }

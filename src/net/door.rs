@@ -3,7 +3,7 @@
 //! Bounded in connections, in the size of a head, and in the time a connection may be idle or last. Connections are
 //! kept, since those who manage ask more than once.
 
-use std::{error::Error, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error, net::IpAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,12 +16,15 @@ use hyper_util::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{side::Listener, tls::Acceptor};
+use super::{
+    accept::{self, stopped},
+    side::Listener,
+    tls::Acceptor,
+};
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -40,7 +43,7 @@ impl Peer {
 }
 
 /// Serves until `stop` says so. Each request has its [`Peer`] among its extensions.
-pub async fn serve<S, B>(listener: Listener, tls: Option<Acceptor>, service: S, mut stop: watch::Receiver<bool>)
+pub async fn serve<S, B>(listener: Listener, tls: Option<Acceptor>, service: S, stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -48,36 +51,9 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let mut open = JoinSet::new();
-    loop {
-        let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept_from().await)
-        };
-        let (slot, stream) = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            Some(_) = open.join_next() => continue,
-            accepted = accepted => accepted,
-        };
-        match stream {
-            Ok((stream, address)) => {
-                let (tls, service, stop) = (tls.clone(), service.clone(), stop.clone());
-                open.spawn(async move {
-                    let _slot = slot;
-                    greet(stream, address, tls, service, stop).await;
-                });
-            }
-            // Most likely out of file descriptors: the next attempt would fail as fast.
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    while open.join_next().await.is_some() {}
+    let stopped = stop.clone();
+    let greeted = move |stream, address| greet(stream, address, tls.clone(), service.clone(), stop.clone());
+    accept::each(listener, MOST_CONNECTIONS, stopped, greeted).await;
 }
 
 async fn greet<S, B, T>(
@@ -128,27 +104,11 @@ where
     tokio::select! {
         _ = connection.as_mut() => return,
         () = sleep(LIFE) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+        () = stopped(&mut stop) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(FAREWELL, connection).await;
 }
-
-impl Listener {
-    async fn accept_from(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
-        Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                (Box::new(stream), Some(peer.ip()))
-            }
-            Self::Unix(listener, _) => (Box::new(listener.accept().await?.0), None),
-        })
-    }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 const MOST_CONNECTIONS: usize = 512;
 const MOST_STREAMS: u32 = 100;
@@ -157,6 +117,5 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a connection as a whole.
 const LIFE: Duration = Duration::from_secs(300);
 const MOST_HEAD: usize = 32 << 10;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests under way may take after the stop, or after the connection's time is over.
 const FAREWELL: Duration = Duration::from_secs(5);

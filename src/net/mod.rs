@@ -1,5 +1,6 @@
 //! Ground: addresses, time, listeners, TLS, the client towards providers, connections to Redis.
 
+mod accept;
 mod address;
 mod answer;
 pub mod client;

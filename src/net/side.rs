@@ -4,7 +4,7 @@
 //! has a short life, so that clients that are idle or read nothing cannot shut the door on others. Requests under
 //! way are answered when it stops.
 
-use std::{error::Error, io, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,14 +12,15 @@ use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::{sleep, timeout},
+    sync::watch,
+    time::timeout,
 };
 
-use super::listener::SocketFile;
+use super::{
+    accept::{self, Stream, stopped},
+    listener::SocketFile,
+};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl From<UnixListener> for Listener {
 }
 
 /// Serves until `stop` says so, at most `connections` at one time; others wait to be accepted.
-pub async fn serve<S, B>(listener: Listener, connections: usize, service: S, mut stop: watch::Receiver<bool>)
+pub async fn serve<S, B>(listener: Listener, connections: usize, service: S, stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -51,36 +52,9 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let slots = Arc::new(Semaphore::new(connections));
-    let mut open = JoinSet::new();
-    loop {
-        let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, stream) = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            Some(_) = open.join_next() => continue,
-            accepted = accepted => accepted,
-        };
-        match stream {
-            Ok(stream) => {
-                let connection = serve_connection(stream, service.clone(), stop.clone(), LIFE);
-                open.spawn(async move {
-                    let _slot = slot;
-                    connection.await;
-                });
-            }
-            // Most likely out of file descriptors: the next attempt would fail as fast.
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    while open.join_next().await.is_some() {}
+    let stopped = stop.clone();
+    let served = move |stream, _| serve_connection(stream, service.clone(), stop.clone(), LIFE);
+    accept::each(listener, connections, stopped, served).await;
 }
 
 async fn serve_connection<S, B>(stream: Box<dyn Stream>, service: S, mut stop: watch::Receiver<bool>, life: Duration)
@@ -102,30 +76,11 @@ where
     let _ = timeout(FAREWELL, connection).await;
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone can never say stop: its owner is.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
-        })
-    }
-}
-
 /// For a request's head, from accept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a connection as a whole, however slowly its client reads.
 const LIFE: Duration = Duration::from_secs(30);
 const MOST_HEAD: usize = 16 << 10;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests under way may take after the stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -133,7 +88,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 mod tests {
     use std::{
         convert::Infallible,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
     use http_body_util::{BodyExt, Full};
@@ -141,6 +99,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpStream, UnixStream},
+        time::sleep,
     };
 
     use super::*;

@@ -38,10 +38,7 @@ pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
     let api = found.tables.apis.get(target.api as usize)?;
     let fields = api.cors.as_ref()?.preflight(head.headers(), &method)?;
     (found.api, found.resource) = (Some(target.api), Some(target.resource));
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    *response.headers_mut() = fields;
-    Some(Outcome::Published(response))
+    Some(Outcome::Published(answer(fields)))
 }
 
 /// Whether it is a preflight of a request that reads, by whatever page.
@@ -52,16 +49,20 @@ pub(super) fn wants_to_read(head: &Request<()>) -> bool {
 
 /// The answer to a preflight where every page may read, with whatever header fields.
 pub(super) fn anyone_may_read() -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    for (name, value) in [
+    let fields = [
         (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
         (ACCESS_CONTROL_ALLOW_HEADERS, "*"),
         (ACCESS_CONTROL_MAX_AGE, "7200"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
+    ];
+    answer(fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect())
+}
+
+/// To a preflight that is allowed, whichever way.
+fn answer(fields: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = fields;
     response
 }
 

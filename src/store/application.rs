@@ -62,6 +62,11 @@ impl KeyRow {
     }
 }
 
+/// By which a row is found.
+fn hashed(hasher: &impl BuildHasher, row: Option<&KeyRow>) -> u64 {
+    hasher.hash_one(row.map_or((0, ""), KeyRow::key))
+}
+
 impl ConsumerKeysBuilder {
     pub(super) fn new(key_managers: &[String]) -> Self {
         let names = key_managers.iter().map(|name| name.as_str().into()).collect();
@@ -79,13 +84,13 @@ impl ConsumerKeysBuilder {
         let place = number(self.rows.len());
         self.rows.push(KeyRow { text: text.into(), key_manager, key });
         let rows = &self.rows;
-        self.finder.add(hash, place, |hasher, row| hasher.hash_one(rows.get(row).map_or((0, ""), KeyRow::key)));
+        self.finder.add(hash, place, |hasher, row| hashed(hasher, rows.get(row)));
         Ok(place)
     }
 
     pub(super) fn finish(mut self) -> ConsumerKeys {
         let rows = self.rows.finish();
-        self.finder.shrink(|hasher, row| hasher.hash_one(rows.get(row as usize).map_or((0, ""), KeyRow::key)));
+        self.finder.shrink(|hasher, row| hashed(hasher, rows.get(row as usize)));
         ConsumerKeys { names: self.names, rows, finder: self.finder, free: Arc::default() }
     }
 }
@@ -105,9 +110,8 @@ impl ConsumerKeys {
         let place = Arc::make_mut(&mut self.free).pop().unwrap_or_else(|| number(self.rows.len()));
         self.rows.put(place as usize, KeyRow { text: text.into(), key_manager, key });
         let rows = &self.rows;
-        self.finder.add(self.finder.hash((key_manager, text)), place, |hasher, row| {
-            hasher.hash_one(rows.get(row as usize).map_or((0, ""), KeyRow::key))
-        });
+        self.finder
+            .add(self.finder.hash((key_manager, text)), place, |hasher, row| hashed(hasher, rows.get(row as usize)));
         place
     }
 

@@ -346,4 +346,4 @@ pub(super) const NO_API: &str = "no API has this name and version (name:version)
 pub(super) const SUBSCRIBED: &str = "the application is subscribed to this API already";
 
 /// So many mistakes of rows are told in a pass, then reading ends.
-const MOST_MISTAKES: usize = 100;
+pub const MOST_MISTAKES: usize = 100;

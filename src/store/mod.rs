@@ -18,6 +18,7 @@ mod path;
 pub mod record;
 mod resource;
 mod revocation;
+mod revoked;
 mod rows;
 pub mod settings;
 mod snapshot;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 use crate::problem::Problem;
 
 pub use application::{Application, ConsumerKey};
+pub use build::MOST_MISTAKES;
 pub use change::{Change, RowKey};
 pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use gate::{Gate, IdentityNames};

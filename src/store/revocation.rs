@@ -23,13 +23,14 @@ use std::{
     },
 };
 
-use hashbrown::DefaultHashBuilder;
-use papaya::HashMap;
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, Registry};
 use tokio::sync::Notify;
 
-use super::TokenFacts;
+use super::{
+    TokenFacts,
+    revoked::{Before, CutOff, Key, Map, Metrics, later, sift, take, weight},
+};
 use crate::net::Clock;
 
 /// One fact: which tokens of an issuer are no good any more.
@@ -104,21 +105,6 @@ struct Issuer {
     everything: CutOff,
 }
 
-/// Tokens issued until `before` are refused; the entry may go after `until`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Before {
-    before: u64,
-    until: u64,
-}
-
-/// A [`Before`] that may not be there.
-#[derive(Debug, Default)]
-struct CutOff {
-    /// One more than `Before::before`; 0: there is none.
-    beyond: AtomicU64,
-    until: AtomicU64,
-}
-
 #[derive(Debug)]
 struct Books {
     /// Bytes of all entries, about.
@@ -138,19 +124,6 @@ struct Limits {
     issuers: usize,
     queue: usize,
 }
-
-#[derive(Debug)]
-struct Metrics {
-    live: IntGaugeVec,
-    jtis: IntGauge,
-    tokens: IntGauge,
-    consumer_keys: IntGauge,
-    subjects: IntGauge,
-    cut_offs: IntGauge,
-    overflowed: IntCounter,
-}
-
-pub(super) type Map<K, V> = HashMap<K, V, DefaultHashBuilder>;
 
 impl Default for Revocations {
     fn default() -> Self {
@@ -220,6 +193,32 @@ impl Revocations {
         self.books.lock().shared = true;
     }
 
+    /// Whether others are told what is revoked here.
+    pub fn is_shared(&self) -> bool {
+        self.books.lock().shared
+    }
+
+    /// Lets an entry go before its time, on all workers at once. Nothing is told to others; a cut-off in its place, where
+    /// it had found no room, stays.
+    pub fn lift(&self, revocation: &Revocation) {
+        let mut books = self.books.lock();
+        let issuers = self.issuers.pin();
+        let Some(issuer) = issuers.get(&revocation.issuer) else { return };
+        let metrics = &self.metrics;
+        let freed = match &revocation.what {
+            Revoked::Jti(jti) => take(&issuer.jtis, &metrics.jtis, jti),
+            Revoked::Token(digest) => take(&issuer.tokens, &metrics.tokens, digest),
+            Revoked::ConsumerKey { consumer_key, .. } => {
+                take(&issuer.consumer_keys, &metrics.consumer_keys, consumer_key)
+            }
+            Revoked::Subject { subject, .. } => take(&issuer.subjects, &metrics.subjects, subject),
+        };
+        if let Some(freed) = freed {
+            self.live.fetch_sub(1, Release);
+            books.weight = books.weight.saturating_sub(freed);
+        }
+    }
+
     /// Waits for something that was revoked here, and takes it. What is taken and then not told is to be
     /// told with the whole table.
     pub async fn pending(&self) -> Pending {
@@ -279,16 +278,16 @@ impl Revocations {
             count += sift(&issuer.tokens, &metrics.tokens, |key, until| keep(*until, weight(key.len())));
             count += sift(&issuer.consumer_keys, &metrics.consumer_keys, |k, it| keep(it.until, weight(k.len())));
             count += sift(&issuer.subjects, &metrics.subjects, |k, it| keep(it.until, weight(k.len())));
-            count += self.lift(&issuer.everything, gone, &mut soonest);
+            count += self.end(&issuer.everything, gone, &mut soonest);
         }
-        count += self.lift(&self.everyone, gone, &mut soonest);
+        count += self.end(&self.everyone, gone, &mut soonest);
         self.live.fetch_sub(count, Release);
         books.weight = books.weight.saturating_sub(freed);
         books.soonest = soonest;
     }
 
     /// Ends a cut-off whose time is over: how many that are.
-    fn lift(&self, cut_off: &CutOff, gone: impl Fn(u64) -> bool, soonest: &mut u64) -> u64 {
+    fn end(&self, cut_off: &CutOff, gone: impl Fn(u64) -> bool, soonest: &mut u64) -> u64 {
         let until = cut_off.until.load(Relaxed);
         if cut_off.beyond.load(Relaxed) == 0 {
             return 0;
@@ -413,82 +412,6 @@ enum Put {
     NoRoom,
 }
 
-/// What entries are found by.
-trait Key: Clone + Eq + std::hash::Hash {
-    fn length(&self) -> usize;
-}
-
-impl Key for Box<str> {
-    fn length(&self) -> usize {
-        self.len()
-    }
-}
-
-impl Key for [u8; 32] {
-    fn length(&self) -> usize {
-        self.len()
-    }
-}
-
-impl Before {
-    const fn refuses(self, issued_at: Option<u64>) -> bool {
-        match issued_at {
-            Some(issued_at) => issued_at <= self.before,
-            None => true,
-        }
-    }
-
-    /// What refuses whatever one of them refuses.
-    fn or(self, other: Self) -> Self {
-        Self { before: self.before.max(other.before), until: self.until.max(other.until) }
-    }
-}
-
-impl CutOff {
-    fn refuses(&self, issued_at: Option<u64>) -> bool {
-        let beyond = self.beyond.load(Acquire);
-        beyond != 0 && issued_at.is_none_or(|issued_at| issued_at < beyond)
-    }
-}
-
-impl Metrics {
-    fn new() -> Self {
-        let live = Opts::new("tollgate_revocations", "Revocations in force, by what they are about.");
-        let live = IntGaugeVec::new(live, &["kind"]).expect(CONSTANT);
-        let overflowed = "Revocations that found no room and became a cut-off for their issuer.";
-        Self {
-            jtis: live.with_label_values(&["jti"]),
-            tokens: live.with_label_values(&["token"]),
-            consumer_keys: live.with_label_values(&["consumer_key"]),
-            subjects: live.with_label_values(&["subject"]),
-            cut_offs: live.with_label_values(&["cut_off"]),
-            overflowed: IntCounter::new("tollgate_revocations_overflowed_total", overflowed).expect(CONSTANT),
-            live,
-        }
-    }
-}
-
-/// Removes what is not kept: how many.
-fn sift<K: Key, V>(map: &Map<K, V>, gauge: &IntGauge, mut keep: impl FnMut(&K, &V) -> bool) -> u64 {
-    let mut gone = 0;
-    map.pin().retain(|key, value| {
-        let keep = keep(key, value);
-        gone += u64::from(!keep);
-        keep
-    });
-    gauge.sub(gone.cast_signed());
-    gone
-}
-
-fn later(a: u64, b: u64) -> u64 {
-    a.max(b)
-}
-
-/// Bytes of an entry, about: its key, the value, and what the map needs around them.
-const fn weight(key: usize) -> usize {
-    key + 96
-}
-
 const FOREVER: u64 = u64::MAX;
 
 /// Clocks differ: entries are kept so much longer.
@@ -496,8 +419,6 @@ const SPARE_S: u64 = 60;
 
 /// 128 MiB are about a million entries.
 const LIMITS: Limits = Limits { weight: 128 << 20, issuers: 1024, queue: 10_000 };
-
-const CONSTANT: &str = "a constant name";
 
 #[cfg(test)]
 #[path = "revocation_tests.rs"]

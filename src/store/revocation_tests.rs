@@ -205,3 +205,37 @@ fn readers_see_all_that_was_revoked_before_while_more_comes() {
     });
     assert!(!table.is_revoked(&TokenFacts { jti: Some("20001"), ..facts() }));
 }
+
+#[test]
+fn a_lifted_entry_is_gone_and_no_other_is() {
+    for what in [
+        Revoked::Jti("j".into()),
+        Revoked::Token([7; 32]),
+        Revoked::ConsumerKey { consumer_key: "shop".into(), before: 2000 },
+        Revoked::Subject { subject: "ada".into(), before: 2000 },
+    ] {
+        let table = Revocations::default();
+        let weight = |table: &Revocations| table.books.lock().weight;
+        table.revoke(jti("other"));
+        let before = weight(&table);
+        table.revoke(revocation(what.clone()));
+        // It is found whatever its dates.
+        let lifted = Revocation { until: Some(7), ..revocation(what.clone()) };
+        table.lift(&Revocation { issuer: "https://idp2".into(), ..lifted.clone() });
+        assert!(table.is_revoked(&facts()), "{what:?}");
+        for _ in 0..2 {
+            table.lift(&lifted);
+            assert!(!table.is_revoked(&facts()), "{what:?}");
+            assert_eq!((all(&table), weight(&table)), (vec![jti("other")], before), "{what:?}");
+            assert_eq!(table.live.load(Acquire), 1, "{what:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_off_outlasts_the_entry_that_found_no_room() {
+    let table = Revocations::with_limits(Limits { weight: 0, ..LIMITS });
+    table.revoke(jti("j"));
+    table.lift(&jti("j"));
+    assert!(table.is_revoked(&facts()));
+}

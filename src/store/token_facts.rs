@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::revocation::Map;
+use super::revoked::Map;
 
 /// What is asked of a good token.
 #[derive(Debug, Clone, Copy)]

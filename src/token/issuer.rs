@@ -5,7 +5,6 @@
 //! knows how a provider is spoken to; that is the [`KeySource`]'s.
 
 use std::{
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -23,6 +22,7 @@ use super::{
     keys::{FetchError, FetchKeys, Fetched, Found, KeySet, KeySource, LocalKeys, Published},
     known::Known,
     metrics::{CallCounters, FetchCounters, IssuerCounters},
+    pace,
     rules::Rules,
     settings::{Startup, Validation},
 };
@@ -187,9 +187,9 @@ impl Issuer {
             let delay = match &outcome {
                 Ok(new) => {
                     let first = !std::mem::replace(&mut settled, true);
-                    self.until_refresh(new.max_age, first)
+                    pace::until_refresh(&self.rules.settings, new.max_age, first)
                 }
-                Err(_) => self.until_retry(),
+                Err(_) => pace::until_retry(self.keys.load().is_some(), self.failures.load(Ordering::Relaxed)),
             };
             self.next_ms.store(now.steady_ms.saturating_add(millis(delay)), Ordering::Relaxed);
             self.met.send_replace(demand);
@@ -452,33 +452,6 @@ impl Issuer {
         }
     }
 
-    /// How long until good keys are fetched anew: as long as the provider says within [`Self::bounds`], and long
-    /// before they are too old, however close `jwks_refresh` is to `jwks_max_stale`. The `first` time it is any
-    /// part of the second half of that, so that sidecars that started together part at once; later a tenth more
-    /// or less keeps them apart.
-    fn until_refresh(&self, max_age: Option<Duration>, first: bool) -> Duration {
-        let settings = &self.rules.settings;
-        let (least, most) = self.bounds();
-        let span = max_age.map_or(settings.jwks_refresh.0, |age| age.clamp(least, most));
-        let span = span.min(settings.jwks_max_stale.0 / 2).max(FIRST_RETRY);
-        let part = if first { 0.5..1.0 } else { 0.9..1.1 };
-        span.mul_f64(within(part))
-    }
-
-    /// The least and the most that a provider's `max-age` makes of `jwks_refresh`: a tenth, but never more often
-    /// than every ten seconds on its account, and twice.
-    fn bounds(&self) -> (Duration, Duration) {
-        let refresh = self.rules.settings.jwks_refresh.0;
-        (refresh.min((refresh / 10).max(SHORTEST_MAX_AGE)), refresh.saturating_mul(2))
-    }
-
-    /// How long until a fetch that failed is tried again: twice as long each time, half of it more or less.
-    fn until_retry(&self) -> Duration {
-        let first = if self.keys.load().is_some() { LATER_RETRY } else { FIRST_RETRY };
-        let doublings = self.failures.load(Ordering::Relaxed).saturating_sub(1).min(10);
-        (first * 2_u32.pow(doublings)).min(LONGEST_RETRY).mul_f64(within(0.5..1.5))
-    }
-
     fn is_remote(&self) -> bool {
         matches!(self.source, KeySource::Remote(_))
     }
@@ -491,17 +464,6 @@ impl Issuer {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// A random number in the range.
-fn within(range: Range<f64>) -> f64 {
-    range.start + (range.end - range.start) * fastrand::f64()
-}
-
-const SHORTEST_MAX_AGE: Duration = Duration::from_secs(10);
-/// Until the first keys are there, so that a provider that starts beside us is found at once.
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LATER_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 #[path = "issuer_tests.rs"]

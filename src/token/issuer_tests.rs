@@ -28,7 +28,8 @@ fn good_keys_are_fetched_anew_long_before_they_are_too_old() {
     let delays = |refresh: u64, max_stale: u64| {
         let spans = (Span::seconds(refresh), Span::seconds(max_stale));
         let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
-        let delays: Vec<f64> = (0..200).map(|_| issuer.until_refresh(None, false).as_secs_f64()).collect();
+        let delays: Vec<f64> =
+            (0..200).map(|_| pace::until_refresh(&issuer.rules.settings, None, false).as_secs_f64()).collect();
         let (least, most) = (delays.iter().copied().reduce(f64::min), delays.iter().copied().reduce(f64::max));
         least.zip(most).expect("200 of them")
     };
@@ -57,7 +58,8 @@ fn what_the_provider_says_moves_the_refresh_within_bounds() {
         let spans = (Span::seconds(refresh), Span::seconds(max_stale));
         let issuer = issuer(&Arc::default(), |s| (s.jwks_refresh, s.jwks_max_stale) = spans);
         for _ in 0..50 {
-            let delay = issuer.until_refresh(max_age.map(Duration::from_secs), false).as_secs_f64();
+            let delay =
+                pace::until_refresh(&issuer.rules.settings, max_age.map(Duration::from_secs), false).as_secs_f64();
             assert!((least..=most).contains(&delay), "{refresh} {max_age:?}: {delay}");
         }
     }

@@ -87,7 +87,18 @@ count_lines() {
   done <"$1"
 }
 
+# conforms NAME TEST VARIABLE=VALUE…: cargo's own tests of a connector, which are left out of `cargo test`, at a provider
+# that runs here. TEST: one of them, or the module that they are in.
+conforms() {
+  local name=$1 tests=$2 said
+  said=$(env "${@:3}" cargo test --quiet --locked --manifest-path "$top/Cargo.toml" --test it -- --ignored --test-threads 1 \
+    "connector::$tests" 2>&1) || { fail "connector suite: $name" "$(tail -c 1500 <<<"$said")"; return; }
+  # None that ran is none that passed.
+  if [[ $said =~ \ ([1-9][0-9]*)\ passed ]]; then ok "connector suite: $name: ${BASH_REMATCH[1]} passed"; else fail "connector suite: $name: it ran" "$said"; fi
+}
+
 # Schemathesis, from what /openapi.json says: all checks, no failure.
+#   TOLLGATE_EXAMPLES, TOLLGATE_SEED: how many requests it tries of each kind, and which
 fuzzed() {
   local program=$cache/schemathesis/bin/schemathesis said door=$1 key
   key=$(<"$2")
@@ -98,7 +109,7 @@ fuzzed() {
   fi
   # It keeps what it finds where it runs.
   if said=$(cd "$work" && "$program" --config-file "$here/schemathesis.toml" run "http://127.0.0.1:$door/openapi.json" --checks all \
-    --max-examples "${TOLLGATE_EXAMPLES:-10}" --workers 1 --seed 1 --request-timeout 20 -H "Authorization: Bearer $key" \
+    --max-examples "${TOLLGATE_EXAMPLES:-20}" --workers 1 --seed "${TOLLGATE_SEED:-1}" --request-timeout 20 -H "Authorization: Bearer $key" \
     --no-color 2>&1); then
     ok "key manager: Schemathesis finds nothing in the management door"
   else
@@ -129,6 +140,8 @@ validation = \"introspect\"
 token_pattern = \"^[A-Za-z0-9_-]{43}$\"" \
     '"create": {}, "request": {}, "map": {"clientId": "kept", "clientSecret": "kept-secret-of-the-file"},
  "user": {"name": "ada", "claims": {"email": "ada@example.com"}}'
+  conforms "http (Python)" http:: CONNECTOR_URL="http://127.0.0.1:$connector" CONNECTOR_TOKEN="$connector_secret" \
+    CONNECTOR_USER=ada CONNECTOR_PASSWORD=ada-secret
   stop "$connector_pid"
 }
 
@@ -142,6 +155,7 @@ registration_token = \"initial-secret\"
 token_pattern = \"^[A-Za-z0-9_-]{43}$\"" \
     '"create": {}, "request": {}, "map": {"clientId": "shop-web", "clientSecret": "shop-web-secret"},
  "user": {"name": "ada", "claims": {}}'
+  conforms oidc-provider oidc:: TOLLGATE_OIDC_PROVIDER="http://127.0.0.1:$provider" TOLLGATE_REGISTRATION_TOKEN=initial-secret
 }
 
 # While Keycloak runs.
@@ -153,6 +167,7 @@ client_id = \"tollgate\"
 client_secret = \"tollgate-secret\"" \
     '"create": {}, "request": {}, "map": {"clientId": "shop-web", "clientSecret": "shop-web-secret"},
  "user": {"name": "ada", "claims": {"email": "ada@example.com"}}'
+  conforms Keycloak keycloak:: TOLLGATE_KEYCLOAK="http://127.0.0.1:$kc_port"
 }
 
 # README's table of operations against what ran; printed where it is another. A connector that was left out is not compared.

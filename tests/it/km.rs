@@ -112,6 +112,11 @@ fn key_managers_and_what_they_can_do_are_told() {
     assert!(stand.ends(&format!("load own --from {settings}"), 65).1.contains("declared in the file"));
     let (_, err) = stand.ends(&format!("load second --from {settings}"), 65);
     assert!(err.starts_with("400 ") && err.contains("issuer") && err.contains("(field "), "{err}");
+    let settings = stand.file("settings.json", r#"{"connector":"oidc","issuer":"http://127.0.0.1:1"}"#);
+    stand.good(&format!("load second --from {settings}"));
+    assert_eq!(stand.good("delete second"), "done\n");
+    stand.ends("delete second", 66);
+    assert!(stand.ends("delete own", 65).1.contains("declared in the file"));
 }
 
 #[test]
@@ -183,6 +188,10 @@ fn tokens_are_issued_looked_at_and_revoked() {
     let revoked = stand.good("revoke --kind jti --value an-id --until 4102444800");
     assert_eq!((value(&revoked, "kind"), value(&revoked, "value")), ("jti", "an-id"));
     assert!(stand.good("revocations").contains("an-id"));
+    let id = value(&revoked, "id");
+    assert_eq!(value(&stand.good(&format!("revocation {id}")), "value"), "an-id");
+    assert_eq!(stand.good(&format!("lift {id}")), "done\n");
+    stand.ends(&format!("lift {id}"), 66);
     stand.ends("revoke --kind nonsense --value x", 65);
 }
 

@@ -53,11 +53,12 @@ fn the_standards_connector_conforms_at_the_embedded_providers_endpoints() {
 /// A real `oidc-provider`, where there is one: with registration by an initial access token, its management,
 /// introspection and revocation on.
 #[test]
-#[ignore = "needs an oidc-provider, named by TOLLGATE_OIDC_PROVIDER"]
+#[ignore = "needs an oidc-provider, named by TOLLGATE_OIDC_PROVIDER and TOLLGATE_REGISTRATION_TOKEN"]
 fn the_standards_connector_conforms_at_a_real_provider() {
     let issuer = std::env::var("TOLLGATE_OIDC_PROVIDER").expect("TOLLGATE_OIDC_PROVIDER: its issuer");
-    let settings =
-        json!({"client_id": "tollgate", "client_secret": "tollgate-secret", "registration_token": "initial-token"});
+    let token =
+        std::env::var("TOLLGATE_REGISTRATION_TOKEN").expect("TOLLGATE_REGISTRATION_TOKEN: its initial access token");
+    let settings = json!({"client_id": "tollgate", "client_secret": "tollgate-secret", "registration_token": token});
     let memory: Arc<dyn Memory> = Arc::new(Passing::default());
     let world = World { tells_all: true, ..World::default() };
     block_on(conforms(manager_with(&issuer, &memory, settings), &world));

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Desk;
+use super::{Desk, Place, ask, text};
+use crate::support::{Gate, Request, Via, block_on, send};
 
 #[test]
 fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
@@ -35,6 +36,45 @@ fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
         assert_eq!(desk.verdict(&after), 401, "{tokens}");
         assert_eq!(desk.ask("GET", &format!("{own}/clients/{id}"), &Value::Null).status, 404);
     }
+}
+
+#[test]
+fn a_lifted_revocation_refuses_nobody_now_or_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(folder.path());
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    let key = place.key();
+    let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+    let made = tell("POST", "/v1/key-managers/own/clients", &json!({ "clientName": "shop" })).json();
+    let (id, secret) = (text(&made, "clientId"), text(&made, "clientSecret"));
+    let issued = tell("POST", &format!("/v1/key-managers/own/clients/{id}/tokens"), &json!({ "clientSecret": secret }));
+    let token = text(&issued.json(), "accessToken");
+    let verdict = |gate: &Gate| {
+        let request = Request::get("/orders/items/1").bearer(&token);
+        block_on(send(gate.ports.proxy, Via::H1, &request)).status
+    };
+    assert_eq!(verdict(&gate), 200);
+    let row = tell("POST", "/v1/revocations", &json!({ "kind": "client", "value": id })).json();
+    assert_eq!(verdict(&gate), 401);
+    let path = format!("/v1/revocations/{}", text(&row, "id"));
+    assert_eq!(tell("GET", &path, &Value::Null).json(), row);
+    assert_eq!(tell("GET", "/v1/revocations", &Value::Null).json()["items"], json!([row]));
+    let dry = tell("DELETE", &format!("{path}?dry_run=true"), &Value::Null);
+    assert_eq!((dry.status, &dry.json()["operation"]), (200, &json!("liftRevocation")), "{}", dry.text());
+    assert_eq!(verdict(&gate), 401, "it was a dry run");
+    assert_eq!(tell("DELETE", &path, &Value::Null).status, 204);
+    assert_eq!(verdict(&gate), 200);
+    for method in ["GET", "DELETE"] {
+        assert_eq!(tell(method, &path, &Value::Null).status, 404, "{method}");
+    }
+    assert_eq!(tell("GET", "/v1/revocations/=", &Value::Null).status, 400);
+    assert_eq!(gate.metric("tollgate_revocations", &["kind=\"consumer_key\""]), 0.0);
+    let audit = tell("GET", "/v1/audit", &Value::Null).json();
+    let last = audit["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["operation"], &last["before"]["value"]), (&json!("liftRevocation"), &json!(id)), "{last}");
+    drop(gate);
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    gate.wait_for("the door", || verdict(&gate) == 200);
 }
 
 #[test]

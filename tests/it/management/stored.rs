@@ -58,3 +58,36 @@ fn what_cannot_be_stored_is_refused_by_field() {
     }
     assert_eq!(desk.ask("GET", "/v1/key-managers/new", &Value::Null).status, 404);
 }
+
+#[test]
+fn a_stored_key_manager_can_be_removed() {
+    let (idp, folder) = (Idp::start(), tempfile::tempdir().unwrap());
+    let place = Place::new(folder.path());
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    let key = place.key();
+    let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+    let path = "/v1/key-managers/main";
+    let body = json!({ "connector": "oidc", "issuer": idp.issuer(), "audience": ["orders-api"] });
+    assert_eq!(tell("PUT", path, &body).status, 201);
+    let token = Token::of(&idp, "shop-web").sign();
+    gate.wait_for("its keys", || verdict(&gate, &token) == 200);
+
+    let dry = tell("DELETE", &format!("{path}?dry_run=true"), &Value::Null);
+    assert_eq!((dry.status, &dry.json()["operation"]), (200, &json!("deleteKeyManager")), "{}", dry.text());
+    assert_eq!(verdict(&gate, &token), 200, "it was a dry run");
+
+    assert_eq!(tell("DELETE", path, &Value::Null).status, 204);
+    assert_eq!(verdict(&gate, &token), 401, "nobody vouches for its tokens any more, remembered or not");
+    for method in ["GET", "DELETE"] {
+        assert_eq!(tell(method, path, &Value::Null).status, 404, "{method}");
+    }
+    let declared = tell("DELETE", "/v1/key-managers/own", &Value::Null);
+    assert!(declared.status == 409 && declared.text().contains("declared in the file"), "{}", declared.text());
+    let audit = tell("GET", "/v1/audit", &Value::Null).json();
+    let last = audit["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["operation"], &last["subject"]), (&json!("deleteKeyManager"), &json!("main")), "{last}");
+    assert_eq!(last["before"]["issuer"], idp.issuer());
+    drop(gate);
+    let gate = Gate::start(|ports| place.config(ports, "", ""));
+    assert_eq!(verdict(&gate, &token), 401, "nor after a restart");
+}
