@@ -61,6 +61,18 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Counts what passes; at the end all is counted before the client sees it.
+    fn measure(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        if let (Some(gauge), Some(Ok(frame))) = (&mut self.gauge, frame) {
+            gauge.pass(frame.data_ref().map_or(&[], |data| data));
+        }
+        if frame.is_none() || self.is_end_stream() {
+            self.gauge = None;
+        }
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -87,8 +99,8 @@ impl HttpBody for Body {
             (Some(exchange), Some(Err(_))) => exchange.broke_off(),
             _ => {}
         }
-        if let (Some(gauge), Some(Ok(frame))) = (&mut this.gauge, &frame) {
-            gauge.pass(frame.data_ref().map_or(&[], |data| data));
+        if this.gauge.is_some() {
+            this.measure(&frame);
         }
         Poll::Ready(frame)
     }

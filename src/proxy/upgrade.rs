@@ -164,3 +164,94 @@ const fn masked() -> [u8; 8 + REASON.len()] {
 const BUFFER: usize = 16 << 10;
 /// How long a side has to close.
 const CLOSING: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{
+        net::Clock,
+        store::{Limits, Quota, QuotaKind, Tier, Window},
+        telemetry::Metrics,
+        throttle::{Charge, Level, Limiter},
+    };
+
+    /// So many of `kind` may pass.
+    fn meter(kind: QuotaKind, limit: u64) -> Meter {
+        let quota = Quota { kind, ..Quota::requests(limit, Window::Seconds(86_400)) };
+        let limits = Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true };
+        let tier = Tier { limits: Arc::new(limits), counter: [1; 16] };
+        let (limiter, clock) = (Arc::new(Limiter::new()), Arc::new(Clock::new()));
+        let charge = Charge { level: Level::Subscription, tier: &tier, user: 0 };
+        let bill = limiter.admit(&[charge], clock.now(), false).unwrap().bill.unwrap();
+        Meter { limiter, clock, metrics: Arc::new(Metrics::new()), bill, token_usage: None }
+    }
+
+    /// Joins two sides; what is beyond them is given.
+    fn joined(meter: Meter) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
+        let (client, ours) = duplex(1 << 16);
+        let (upstream, theirs) = duplex(1 << 16);
+        let task = tokio::spawn(async move { metered(ours, theirs, &meter).await });
+        (client, upstream, task)
+    }
+
+    async fn expect(stream: &mut DuplexStream, bytes: &[u8]) {
+        let mut got = vec![0; bytes.len()];
+        timeout(Duration::from_secs(20), stream.read_exact(&mut got)).await.unwrap().unwrap();
+        assert_eq!(got, bytes);
+    }
+
+    const HELLO: &[u8] = b"\x81\x05hello";
+    const PING: &[u8] = b"\x89\x00";
+
+    #[test]
+    fn the_close_frames_are_frames() {
+        assert_eq!(CLOSE[..4], [0x88, 31, 15, 163]);
+        assert_eq!(CLOSE_MASKED[..8], [0x88, 0x80 | 31, 0, 0, 0, 0, 15, 163]);
+        for frame in [&CLOSE[..], &CLOSE_MASKED] {
+            assert!(frame.ends_with(REASON));
+            let mut frames = Frames::default();
+            assert_eq!(frames.next(frame).len, frame.len());
+            assert!(frames.is_between());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_message_beyond_the_limit_closes_both_sides_between_frames() {
+        let (mut client, mut upstream, task) = joined(meter(QuotaKind::Events, 2));
+        // Half of a frame is under way to the client while its own messages run out.
+        upstream.write_all(&HELLO[..4]).await.unwrap();
+        expect(&mut client, &HELLO[..4]).await;
+        client.write_all(&[HELLO, PING, HELLO, PING, HELLO].concat()).await.unwrap();
+        expect(&mut upstream, &[HELLO, PING, HELLO, PING].concat()).await;
+        expect(&mut upstream, &CLOSE_MASKED).await;
+        upstream.write_all(&[&HELLO[4..], HELLO].concat()).await.unwrap();
+        expect(&mut client, &[&HELLO[4..], &CLOSE].concat()).await;
+        drop((client, upstream));
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn bytes_of_frames_count_and_a_message_that_began_ends() {
+        // Room for one byte when the second message begins.
+        let (mut client, mut upstream, task) = joined(meter(QuotaKind::Bytes, HELLO.len() as u64 + 1));
+        upstream.write_all(&[HELLO, HELLO, HELLO].concat()).await.unwrap();
+        expect(&mut client, &[HELLO, HELLO, &CLOSE].concat()).await;
+        expect(&mut upstream, &CLOSE_MASKED).await;
+        drop((client, upstream));
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_end_is_passed_on() {
+        let (mut client, mut upstream, task) = joined(meter(QuotaKind::Events, 9));
+        client.write_all(HELLO).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        upstream.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, HELLO);
+        drop(upstream);
+        task.await.unwrap().unwrap();
+    }
+}
