@@ -35,6 +35,7 @@ use crate::{
         settings::{ApiSettings, GateSettings, TableSettings},
     },
     telemetry::{AccessLog, LogSettings, Metrics},
+    throttle::Admitted,
     token::{Common, Identity, TokenKind},
 };
 
@@ -73,7 +74,7 @@ impl Judge for Granting {
             path: (path != request.path).then(|| path.into()),
             context_len: target.context_len as usize,
             query: ForwardQuery::AsSent,
-            usage: None,
+            admitted: Admitted::default(),
         })
     }
 }
@@ -176,6 +177,7 @@ pub(super) fn gate(plan: Plan) -> Gate {
         judge: Arc::new(Granting(store.clone())),
         store,
         clock: Arc::new(Clock::new()),
+        limiter: Arc::default(),
         access_log: AccessLog::to(&log, metrics.access_lines_dropped.clone(), lines.clone()).unwrap(),
         metrics,
         assertions: Arc::default(),

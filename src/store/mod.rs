@@ -31,6 +31,7 @@ mod tests;
 mod tier;
 mod tiers;
 mod token_facts;
+mod token_usage;
 mod trie;
 mod upstream;
 
@@ -58,8 +59,9 @@ pub use settings::{
 pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
-pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
+pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};
 pub use token_facts::{TokenFacts, TokenSha256};
+pub use token_usage::{TokenUsage, TokenUsageSettings};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]
