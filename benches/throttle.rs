@@ -32,6 +32,7 @@ fn tier(counter: u128, limit: u64, burst: bool) -> Tier {
         also: None,
         burst: burst.then_some(Burst { requests: i32::MAX as u32, per_ms: 86_400_000 }),
         stop_on_quota_reach: true,
+        advanced: None,
     };
     // Digests in reality: spread over all bits.
     let counter = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_ne_bytes();

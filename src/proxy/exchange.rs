@@ -50,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) upload: Option<Arc<Fate>>,
     /// The tightest limit's state, when the answer shall tell it.
     pub(super) usage: Option<Usage>,
+    /// A limit that does not stop was beyond its quota.
+    pub(super) over_quota: bool,
     /// Whose page it is from, where its API looks at that; rare.
     pub(super) origin: Option<Box<HeaderValue>>,
 }
@@ -96,6 +98,7 @@ impl Exchange {
             bytes_out: 0,
             upload: None,
             usage: None,
+            over_quota: false,
             origin: None,
         })
     }
@@ -162,6 +165,7 @@ impl Exchange {
                 KeyType::Sandbox => "SANDBOX",
             }),
             tier: self.found.subscription().map(|subscription| &**subscription.tier_name),
+            over_quota: self.over_quota,
             verdict_us: micros(self.verdict),
             upstream_us: self.upstream.map(micros),
             duration_us: micros(self.started.elapsed()),
