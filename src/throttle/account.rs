@@ -79,13 +79,6 @@ impl<'a, 'g> Account<'a, 'g> {
         }
     }
 
-    /// Whether a limit that never stops has no room, as far as can be told without taking any.
-    pub(super) fn is_beyond(&self) -> bool {
-        !self.stops()
-            && (!algorithm::has_room(self.quota, self.cell.word(), self.at)
-                || self.burst.is_some_and(|burst| self.cell.has_burst(*burst, self.at.ms).is_err()))
-    }
-
     /// Takes one request; on refusal nothing is taken. What else is counted is only known afterwards: of that
     /// nothing is taken here.
     pub(super) fn take(&mut self, counters: &Counters, guard: &'g impl Guard) -> Result<(), Throttled> {

@@ -97,12 +97,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// Whether it is not met beyond a subscription's limit that does not stop. The backend's protects an upstream, whoever
-    /// asks.
-    const fn is_excused(self) -> bool {
-        matches!(self, Self::Application | Self::Custom)
-    }
-
     /// All of them, in the order they are met.
     pub const ALL: [Self; 6] =
         [Self::Api, Self::Resource, Self::Subscription, Self::Application, Self::Custom, Self::Backend];
@@ -166,26 +160,20 @@ impl Limiter {
     }
 
     /// Takes one request from every limit, or from none: refused at one level, it counts at none.
-    /// A tier with `stop_on_quota_reach = false` never refuses and counts on; beyond a subscription's of this kind neither
-    /// the application's limits nor custom rules are met (as in WSO2), only the backend's.
+    /// A tier with `stop_on_quota_reach = false` never refuses and counts on; the limits after it are met all the same
+    /// (WSO2 skips them, and so lets those pass anything who are beyond their quota).
     ///
     /// Neither locks nor allocates once the counters are there, unless a quota counts bytes, events or tokens.
     pub fn admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Admitted, Throttled> {
         let guard = self.counters.guard();
         let mut accounts = SmallVec::<[Account<'_, '_>; USUAL]>::new();
-        let mut excused = false;
-        for charge in charges.iter() {
-            if excused && charge.level.is_excused() {
-                continue;
-            }
+        for charge in charges {
             let mut account = Account::open(&self.counters, charge, now, &guard);
             account.look()?;
-            excused |= charge.level == Level::Subscription && account.is_beyond();
             accounts.push(account);
             if let Some(quota) = &charge.tier.also {
                 let mut account = Account::open_also(&self.counters, charge, quota, now, &guard);
                 account.look()?;
-                excused |= charge.level == Level::Subscription && account.is_beyond();
                 accounts.push(account);
             }
         }
