@@ -224,6 +224,7 @@ fn api(n: usize) -> ApiSettings {
         subscription: SubscriptionRule::Required,
         tier: "Unlimited".into(),
         backend_limit: None,
+        token_usage: tollgate::store::TokenUsageSettings::default(),
         fault_format: None,
         resource_metadata: None,
         cors: None,

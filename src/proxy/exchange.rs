@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use super::{
     body::Fate,
     headers::{self, Present},
+    meter::Meter,
 };
 use crate::{
     authz::{Denial, Found},
@@ -52,6 +53,8 @@ pub(super) struct Exchange {
     pub(super) usage: Option<Usage>,
     /// A limit that does not stop was beyond its quota.
     pub(super) over_quota: bool,
+    /// Where what it uses is counted as it passes, if a tier of its limits that; until its answer's body is.
+    pub(super) meter: Option<Arc<Meter>>,
     /// Whose page it is from, where its API looks at that; rare.
     pub(super) origin: Option<Box<HeaderValue>>,
 }
@@ -99,6 +102,7 @@ impl Exchange {
             upload: None,
             usage: None,
             over_quota: false,
+            meter: None,
             origin: None,
         })
     }

@@ -35,6 +35,7 @@ mod template;
 mod tests;
 mod tier;
 mod tiers;
+mod token_usage;
 mod trie;
 mod upstream;
 
@@ -70,6 +71,7 @@ pub use snapshot::{
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};
+pub use token_usage::{TokenUsage, TokenUsageSettings};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     advanced::GroupSettings, cors::CorsSettings, deny::DenySettings, metadata::MetadataSettings, quota::QuotaSettings,
-    rule::RuleSettings, tier::Algorithm,
+    rule::RuleSettings, tier::Algorithm, token_usage::TokenUsageSettings,
 };
 use crate::{
     secret::Secret,
@@ -164,6 +164,9 @@ pub struct ApiSettings {
     pub tier: String,
     /// How much each environment's upstream is to get.
     pub backend_limit: Option<BackendLimitSettings>,
+    /// Where its answers tell the tokens that a model has used, for tiers that count them.
+    #[serde(default)]
+    pub token_usage: TokenUsageSettings,
     /// Form of this API's refusals, in place of the global one.
     pub fault_format: Option<FaultFormat>,
     /// What it tells clients of itself (RFC 9728), and its challenges point to; absent: nothing.
