@@ -212,6 +212,9 @@ fn shared(backend: SocketAddr, n: usize) -> Outcome<Shared<Granting>> {
         strip_headers: Vec::new(),
         identity_headers: Default::default(),
         rate_limit_headers: false,
+        x_ratelimit: false,
+        rules: Vec::new(),
+        deny: Vec::new(),
     };
     let settings = TableSettings {
         gate: &gate,

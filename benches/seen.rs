@@ -183,6 +183,7 @@ impl Seen {
             application: Some("shop-web"),
             key_type: Some("PRODUCTION"),
             tier: Some("Gold"),
+            over_quota: false,
             verdict_us: 2,
             upstream_us: Some(311),
             duration_us: 340,

@@ -105,7 +105,7 @@ fn tier(counter: u128, limit: u64, burst: bool) -> Tier {
 }
 
 fn of_quota(counter: u128, quota: Quota, burst: Option<Burst>) -> Tier {
-    let limits = Limits { name: "Gold".into(), quota, also: None, burst, stop_on_quota_reach: true };
+    let limits = Limits { name: "Gold".into(), quota, also: None, burst, stop_on_quota_reach: true, advanced: None };
     // Digests in reality: spread over all bits.
     let counter = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_ne_bytes();
     Tier { limits: Arc::new(limits), counter }

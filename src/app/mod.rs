@@ -289,10 +289,15 @@ fn sources_of(
         return Err(problems);
     }
     // Those of identity headers first, by whose places they are looked up.
+    let mut claims: Vec<Box<str>> = Vec::new();
     let for_upstreams = settings.backend_jwt.iter().flat_map(|jwt| &jwt.claims);
-    let further = for_upstreams.filter(|name| !settings.identity_headers.claims.contains_key(*name));
-    let claims: Arc<[Box<str>]> =
-        settings.identity_headers.claims.keys().chain(further).map(|name| name.as_str().into()).collect();
+    let for_limits = settings.throttle_claims();
+    for name in settings.identity_headers.claims.keys().chain(for_upstreams).chain(&for_limits) {
+        if !claims.iter().any(|known| **known == *name) {
+            claims.push(name.as_str().into());
+        }
+    }
+    let claims: Arc<[Box<str>]> = claims.into();
     KeyManagers::build(managers, &claims)
 }
 

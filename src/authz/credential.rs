@@ -84,7 +84,8 @@ pub(super) fn without_token(query: Option<&str>) -> ForwardQuery {
     ForwardQuery::Without((!kept.is_empty()).then(|| kept.join("&").into_boxed_str()))
 }
 
-fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+/// Names and values, as sent.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').map(split)
 }
 

@@ -83,6 +83,11 @@ impl Seen {
         Found { tables, api, resource, identity, application, subscription, key_type }
     }
 
+    /// The application behind the consumer key.
+    pub(super) fn application<'t>(&self, tables: &'t Snapshot) -> Option<&'t Application> {
+        tables.applications.get(self.application? as usize)
+    }
+
     /// The application's subscription to the API.
     pub(super) fn subscription<'t>(&self, tables: &'t Snapshot) -> Option<&'t Subscription> {
         tables.subscription_at(self.subscription?)

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::{
-    store::{PathFlaw, QuotaKind},
+    store::{DeniedBy, PathFlaw, QuotaKind},
     throttle::{Level, Throttled, Usage},
     token::{Flaw, Flood, Rejection},
 };
@@ -43,6 +43,8 @@ pub enum Denial {
     NoApi,
     /// No template or verb matches.
     NoResource,
+    /// A deny condition names the caller, or what is called.
+    Denied(DeniedBy),
     /// A tier has no room.
     Throttled(Throttled),
     /// The client address has brought too many bad opaque tokens: this one was not asked about.
@@ -164,6 +166,10 @@ impl Denial {
             // Below the flaws of tokens, above the levels of throttling.
             Self::SignIn => 30,
             Self::AuthLevel => 31,
+            // Above the flaws, which grow.
+            Self::Denied(_) => 61,
+            Self::Throttled(Throttled { level: Level::Custom, .. }) => 60,
+            Self::Throttled(Throttled { level: Level::Backend, .. }) => 59,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
             Self::Token(flaw) => 32 + *flaw as usize,
             // Above them.
@@ -192,6 +198,8 @@ impl Denial {
             Self::SignIn => row(S::UNAUTHORIZED, "900901", "sign_in", grpc::UNAUTHENTICATED, "Invalid Credentials", "The resource needs a stronger or a more recent sign-in of the user"),
             Self::NoApi => row(S::NOT_FOUND, "404", "no_api", grpc::UNIMPLEMENTED, "Not Found", "No API is served at this path"),
             Self::NoResource => row(S::FORBIDDEN, "900906", "no_resource", grpc::PERMISSION_DENIED, "No matching resource found in the API for the given request", "Check the path and the method against the API's definition"),
+            Self::Denied(_) => row(S::FORBIDDEN, "900805", "denied", grpc::PERMISSION_DENIED, "Message blocked", "You have been blocked from accessing the resource"),
+            Self::Throttled(Throttled { level: Level::Backend, .. }) => row(S::SERVICE_UNAVAILABLE, "900801", "throttled_backend", grpc::UNAVAILABLE, "API Limit Reached", "API not accepting requests"),
             Self::Throttled(throttled) => {
                 let (code, reason) = throttle_code(throttled);
                 row(S::TOO_MANY_REQUESTS, code, reason, grpc::RESOURCE_EXHAUSTED, "Message throttled out", "You have exceeded your quota")
@@ -220,6 +228,8 @@ fn throttle_code(throttled: &Throttled) -> (&'static str, &'static str) {
         (Level::Subscription, true) => ("900807", "throttled_subscription_burst"),
         (Level::Application, false) => ("900803", "throttled_application"),
         (Level::Application, true) => ("900809", "throttled_application_burst"),
+        (Level::Custom, _) => ("900806", "throttled_custom"),
+        (Level::Backend, _) => ("900801", "throttled_backend"),
     }
 }
 
@@ -265,6 +275,7 @@ mod tests {
         let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
         let throttled = |level, burst| Denial::Throttled(Throttled { level, burst, usage: usage.clone() });
         let levels = [Level::Api, Level::Resource, Level::Subscription, Level::Application];
+        let without_burst = [Level::Custom, Level::Backend];
         let mut all = vec![
             Denial::Path(PathFlaw::Control),
             Denial::Host,
@@ -281,6 +292,7 @@ mod tests {
             Denial::SignIn,
             Denial::NoApi,
             Denial::NoResource,
+            Denial::Denied(DeniedBy::Api),
             Denial::Flooded(usage.clone()),
             Denial::Overloaded,
             Denial::Unavailable { retry_after: 1 },
@@ -292,6 +304,7 @@ mod tests {
             Denial::BodyTooLarge,
         ];
         all.extend(levels.into_iter().flat_map(|level| [throttled(level, false), throttled(level, true)]));
+        all.extend(without_burst.into_iter().map(|level| throttled(level, false)));
         all.extend(Flaw::ALL.into_iter().map(Denial::Token));
         all
     }

@@ -5,10 +5,13 @@
 
 use serde::Serialize;
 
-use super::{Authorizer, CheckRequest, Denial, Found, Recorder, Step, credential, decision::Seen, remedy};
+use super::{
+    Authorizer, CheckRequest, Denial, Found, Recorder, Step, charges::Call, credential, decision::Seen, remedy,
+};
 use crate::{
     net::Now,
-    store::{Api, AuthLevel, AuthRule, KeyType, Resource, ScopesMatch, Snapshot, SubscriptionRule, SubscriptionState},
+    store::{Api, AuthLevel, AuthRule, KeyType, Resource, ScopesMatch, SubscriptionRule, SubscriptionState},
+    throttle::Level,
     token::{Flaw, Glance, Identity},
 };
 
@@ -186,7 +189,7 @@ fn failed_at(denial: &Denial, passed: &[Passage]) -> Step {
         | Denial::NoEnvironment
         | Denial::AuthLevel => Step::Subscription,
         Denial::Scope | Denial::ApiAudience | Denial::SignIn => Step::Scope,
-        Denial::Throttled(_) => Step::Throttle,
+        Denial::Throttled(_) | Denial::Denied(_) => Step::Throttle,
         // The others are a door's: the engine is not asked.
         _ => Step::Path,
     }
@@ -256,16 +259,17 @@ pub(super) fn whose(level: AuthLevel) -> &'static str {
 }
 
 /// The limits that were met.
-pub(super) fn limits(tables: &Snapshot, api: &Api, resource: &Resource, seen: &Seen) -> String {
-    let application = seen.application.and_then(|index| tables.applications.get(index as usize));
-    let subscription = seen.subscription(tables);
-    let met = [
-        ("API", api.tier.is_some()),
-        ("resource", resource.tier.is_some()),
-        ("subscription", subscription.is_some_and(|subscription| subscription.tier.is_some())),
-        ("application", application.is_some_and(|application| application.tier.is_some())),
-    ];
-    let met: Vec<&str> = met.into_iter().filter(|(_, met)| *met).map(|(name, _)| name).collect();
+pub(super) fn limits(call: Call<'_, '_>) -> String {
+    let mut met: Vec<String> = Vec::new();
+    for charge in call.charges() {
+        let name = match charge.level {
+            Level::Api => "API".into(),
+            Level::Custom => format!("rule {}", charge.tier.name),
+            level => level.label().to_owned(),
+        };
+        let is_group = matches!(charge.level, Level::Api | Level::Resource) && charge.tier.name.contains("_condition_");
+        met.push(if is_group { format!("{name} ({})", charge.tier.name) } else { name });
+    }
     if met.is_empty() {
         return "no limits".into();
     }

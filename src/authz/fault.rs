@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{Denial, Found};
 use crate::{
     net::Now,
-    store::{FaultFormat, QuotaKind},
+    store::{FaultFormat, Gate, QuotaKind},
     throttle::Usage,
 };
 
@@ -30,8 +30,8 @@ pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> 
     if let Some(seconds) = retry_after(denial) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Some(usage) = denial.usage() {
-        rate_limit(usage, headers);
+    if let Some(usage) = quota_of(denial) {
+        rate_limit(usage, &found.tables.gate, headers);
     }
     if *denial == Denial::Method {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
@@ -40,8 +40,24 @@ pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> 
     response
 }
 
-/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
-pub fn rate_limit(usage: &Usage, headers: &mut HeaderMap) {
+/// The quota of the caller that has no room; what an upstream gets is none of theirs.
+fn quota_of(denial: &Denial) -> Option<&Usage> {
+    denial.usage().filter(|_| denial.status() == StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and where the gate says so,
+/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in seconds from now.
+pub fn rate_limit(usage: &Usage, gate: &Gate, headers: &mut HeaderMap) {
+    structured(usage, headers);
+    if gate.x_ratelimit {
+        let Usage { limit, remaining, reset_s, .. } = usage;
+        headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(*limit));
+        headers.insert(X_RATELIMIT_REMAINING, HeaderValue::from(*remaining));
+        headers.insert(X_RATELIMIT_RESET, HeaderValue::from(*reset_s));
+    }
+}
+
+fn structured(usage: &Usage, headers: &mut HeaderMap) {
     let Usage { tier, kind, limit, window_s, remaining, reset_s } = usage;
     let tier = tier.replace('\\', "\\\\").replace('"', "\\\"");
     let unit = match kind {
@@ -176,7 +192,7 @@ fn retry_after(denial: &Denial) -> Option<u64> {
 
 /// WSO2's form: `2026-Nov-23 15:16:32+0000 UTC`.
 fn next_access_time(denial: &Denial, now: Now) -> Option<String> {
-    let at = now.unix().saturating_add(denial.usage()?.reset_s).min(LAST_DATE);
+    let at = now.unix().saturating_add(quota_of(denial)?.reset_s).min(LAST_DATE);
     let at = UNIX_EPOCH + Duration::from_secs(at);
     let date = httpdate::fmt_http_date(at); // Mon, 23 Nov 2026 15:16:32 GMT
     let mut words = date.split(' ').skip(1);
@@ -190,6 +206,9 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE_FIELD: HeaderName = HeaderName::from_static("grpc-message");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// The last second of the year 9999, beyond which there is no HTTP date.
 const LAST_DATE: u64 = 253_402_300_799;
 
@@ -213,11 +232,11 @@ mod tests {
         let kind = QuotaKind::Requests;
         let mut usage = Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37 };
         let mut headers = HeaderMap::new();
-        rate_limit(&usage, &mut headers);
+        structured(&usage, &mut headers);
         assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));
         assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""G\"x";r=0;t=37"#[..]));
         usage.kind = QuotaKind::Bytes;
-        rate_limit(&usage, &mut headers);
+        structured(&usage, &mut headers);
         let policy = headers.get("ratelimit-policy").map(HeaderValue::as_bytes);
         assert_eq!(policy, Some(&br#""G\"x";q=5;w=60;qu="content-bytes""#[..]));
     }

@@ -3,6 +3,7 @@
 //!
 //! Judges; never forwards, never renders, never waits for anything but the first sight of a token.
 
+mod charges;
 mod credential;
 mod decision;
 mod denial;
@@ -16,8 +17,6 @@ mod trace;
 
 use std::{borrow::Cow, sync::Arc};
 
-use arrayvec::ArrayVec;
-
 pub use decision::{Decision, ForwardQuery, Found, Grant, Refusal};
 pub use denial::Denial;
 pub use explain::{Answer, Explanation, Findings, Outcome, Passage};
@@ -27,11 +26,12 @@ pub use trace::{Step, StepTimer, Trace};
 pub use crate::store::PathFlaw;
 
 use crate::{
-    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, canonical},
+    store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, canonical},
     telemetry::Metrics,
-    throttle::{Admitted, Charge, Level, Limiter},
+    throttle::{Admitted, Limiter},
     token::{Authenticated, Authenticator, Flaw, Identity},
 };
+use charges::Call;
 use decision::Seen;
 use trace::Recorder;
 
@@ -104,7 +104,7 @@ impl Authorizer {
         }
         require_environment(api, seen)?;
         let admitted = self.admit(tables, api, resource, seen, request)?;
-        trace.step(Step::Throttle, || explain::limits(tables, api, resource, seen));
+        trace.step(Step::Throttle, || explain::limits(Call { tables, api, resource, seen, request }));
         let query = credential::without_token(request.query);
         trace.step(Step::Grant, || explain::destination(api, seen));
         Ok(Permit { path: rewritten(path), context_len, query, admitted })
@@ -132,7 +132,8 @@ impl Authorizer {
         if is_revoked { Err(Denial::Token(Flaw::Revoked)) } else { Ok(()) }
     }
 
-    /// Takes one request from every limit that it meets, in the order of the levels.
+    /// Refuses whom a deny condition names; then takes one request from every limit that it meets, in the order of the
+    /// levels.
     fn admit(
         &self,
         tables: &Snapshot,
@@ -141,23 +142,20 @@ impl Authorizer {
         seen: &Seen,
         request: &CheckRequest<'_>,
     ) -> Result<Admitted, Denial> {
-        let application = seen.application.and_then(|index| tables.applications.get(index as usize));
-        let subscription = seen.subscription(tables);
-        let user = seen.identity.as_ref().map_or(0, |identity| identity.user);
-        let limits = [
-            (Level::Api, api.tier.as_ref(), 0),
-            (Level::Resource, resource.tier.as_ref(), 0),
-            (Level::Subscription, subscription.and_then(|s: &Subscription| s.tier.as_ref()), 0),
-            (Level::Application, application.and_then(|a| a.tier.as_ref()), user),
-        ];
-        let charges: ArrayVec<Charge<'_>, 4> = limits
-            .into_iter()
-            .filter_map(|(level, tier, user)| tier.map(|tier| Charge { level, tier, user }))
-            .collect();
+        let gate = &tables.gate;
+        if let Some(deny) = &gate.deny {
+            let user = seen.identity.as_deref().and_then(|identity| identity.subject.as_deref());
+            let denied = deny.denies(api, seen.application(tables), seen.key_type, user, request.client);
+            denied.map_or(Ok(()), |by| Err(Denial::Denied(by)))?;
+        }
+        let charges = Call { tables, api, resource, seen, request }.charges();
         if charges.is_empty() {
             return Ok(Admitted::default());
         }
-        self.limiter.admit(&charges, request.now, tables.gate.rate_limit_headers).map_err(Denial::Throttled)
+        self.limiter.admit(&charges, request.now, gate.rate_limit_headers).map_err(|throttled| {
+            self.metrics.count_throttled(throttled.level.label(), &throttled.usage.tier);
+            Denial::Throttled(throttled)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     scope,
 };
 use crate::{
-    store::SignIn,
+    store::{DeniedBy, SignIn},
     throttle::{Level, Usage},
     token::{Flaw, Form, Glance},
 };
@@ -36,6 +36,7 @@ impl Case<'_> {
             Denial::Scope => self.scope(),
             Denial::ApiAudience => self.api_audience(),
             Denial::SignIn => self.sign_in(),
+            Denial::Denied(by) => denied(*by),
             Denial::Throttled(throttled) => throttled_at(throttled.level, throttled.burst, &throttled.usage),
             Denial::Flooded(usage) => (
                 format!("{} bad tokens have come from this address", usage.limit),
@@ -341,8 +342,23 @@ fn unmet(manager: &str, glance: &Glance) -> (String, String) {
     )
 }
 
+fn denied(by: DeniedBy) -> (String, String) {
+    let (what, field) = match by {
+        DeniedBy::Api => ("the API", "api"),
+        DeniedBy::Application => ("the application", "application"),
+        DeniedBy::User => ("the user", "user"),
+        DeniedBy::Subscription => ("calls of this API by this application", "subscription"),
+        DeniedBy::Address => ("the client's address", "ip or ip_range"),
+    };
+    (format!("a deny condition names {what}"), format!("take the [[deny]] with its {field} away"))
+}
+
 fn throttled_at(level: Level, burst: bool, usage: &Usage) -> (String, String) {
-    let level = format!("{level:?}").to_lowercase();
+    let (level, larger) = match level {
+        Level::Custom => ("custom rule", "raise the rule's limit".to_owned()),
+        Level::Backend => ("backend limit", "raise the API's backend_limit".to_owned()),
+        level => (level.label(), format!("give the {} a larger tier", level.label())),
+    };
     let limit = if burst { "burst limit" } else { "quota" };
     (
         format!(
@@ -352,7 +368,7 @@ fn throttled_at(level: Level, burst: bool, usage: &Usage) -> (String, String) {
             usage.window_s,
             usage.tier
         ),
-        format!("wait {} s, or give the {level} a larger tier", usage.reset_s),
+        format!("wait {} s, or {larger}", usage.reset_s),
     )
 }
 

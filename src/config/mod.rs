@@ -19,6 +19,8 @@ mod table_files;
 mod tree;
 mod unbuilt;
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,7 +29,7 @@ use crate::{
     net::Address,
     proxy,
     store::{
-        FaultFormat,
+        DenySettings, FaultFormat, claims_of,
         settings::{
             ApiSettings, ApplicationSettings, GateSettings, IdentityHeaders, StoreSettings, SubscriptionSettings,
             TableSettings, TierSettings,
@@ -103,6 +105,8 @@ pub struct Settings {
     pub subscriptions: Vec<SubscriptionSettings>,
     /// Throttling tiers besides the built-in ones; the same name replaces.
     pub tiers: Vec<TierSettings>,
+    /// Who may not pass, whatever else is allowed: 403.
+    pub deny: Vec<DenySettings>,
 }
 
 /// `[admin]`: `/metrics`, `/livez`, `/readyz`; nothing else.
@@ -139,6 +143,7 @@ impl Default for Settings {
             applications: Vec::new(),
             subscriptions: Vec::new(),
             tiers: Vec::new(),
+            deny: Vec::new(),
         }
     }
 }
@@ -159,7 +164,17 @@ impl Settings {
                 .collect(),
             identity_headers: self.identity_headers.clone(),
             rate_limit_headers: self.throttle.headers,
+            x_ratelimit: self.throttle.x_ratelimit,
+            rules: self.throttle.rules.clone(),
+            deny: self.deny.clone(),
         }
+    }
+
+    /// The claims that limits are chosen or counted by, each once: of them tokens keep the values.
+    pub fn throttle_claims(&self) -> BTreeSet<String> {
+        let groups = self.tiers.iter().flat_map(|tier| &tier.conditions);
+        let conditions = groups.flat_map(|group| &group.when).filter_map(|condition| condition.claim.clone());
+        conditions.chain(self.throttle.rules.iter().flat_map(|rule| claims_of(&rule.key))).collect()
     }
 
     /// Names of the key managers in declared order.

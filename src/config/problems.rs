@@ -77,6 +77,7 @@ impl Settings {
             ("scopes", &headers.scopes),
             ("application", &headers.application),
             ("tier", &headers.tier),
+            ("over_quota", &headers.over_quota),
         ];
         let fixed = fixed.map(|(field, name)| (format!("identity_headers.{field}"), name));
         let claims = headers.claims.iter().map(|(claim, name)| (format!("identity_headers.claims.{claim}"), name));
@@ -94,7 +95,14 @@ impl Settings {
         found.check_header("backend_jwt.header", &jwt.header, &RESERVED);
         let dashed = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
         let headers = &self.identity_headers;
-        let fixed = [&headers.subject, &headers.client_id, &headers.scopes, &headers.application, &headers.tier];
+        let fixed = [
+            &headers.subject,
+            &headers.client_id,
+            &headers.scopes,
+            &headers.application,
+            &headers.tier,
+            &headers.over_quota,
+        ];
         let taken = fixed.into_iter().chain(headers.claims.values()).any(|name| dashed(name) == dashed(&jwt.header));
         found.refuse(taken, "backend_jwt.header", "is an identity header too");
         found.refuse(self.proxy.is_none(), "backend_jwt", "is of no use without [proxy], which sends it on");

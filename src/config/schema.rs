@@ -170,6 +170,7 @@ mod tests {
         identity_headers.scopes = "X-Auth-Scopes"
         identity_headers.application = "X-Auth-Application"
         identity_headers.tier = "X-Auth-Tier"
+        identity_headers.over_quota = "X-Auth-Over-Quota"
         identity_headers.claims = {}
         backend_jwt
         backend_jwt.header = "X-JWT-Assertion"
@@ -251,6 +252,15 @@ mod tests {
         apis.audience = []
         apis.subscription = "required"
         apis.tier = "Unlimited"
+        apis.backend_limit
+        apis.backend_limit.production
+        apis.backend_limit.production.requests
+        apis.backend_limit.production.bytes
+        apis.backend_limit.production.events
+        apis.backend_limit.production.tokens
+        apis.backend_limit.production.per
+        apis.backend_limit.production.algorithm = "fixed"
+        apis.backend_limit.sandbox
         apis.fault_format
         apis.resource_metadata
         apis.resource_metadata.resource
@@ -298,5 +308,36 @@ mod tests {
         tiers.burst.requests
         tiers.burst.per
         tiers.stop_on_quota_reach = true
+        tiers.per_user = false
+        tiers.conditions = []
+        tiers.conditions.when
+        tiers.conditions.when.ip
+        tiers.conditions.when.ip_range
+        tiers.conditions.when.header
+        tiers.conditions.when.query
+        tiers.conditions.when.claim
+        tiers.conditions.when.matches
+        tiers.conditions.when.invert = false
+        tiers.conditions.limit
+        tiers.conditions.limit.requests
+        tiers.conditions.limit.per
+        throttle.x_ratelimit = false
+        throttle.rules = []
+        throttle.rules.name
+        throttle.rules.key
+        throttle.rules.matches
+        throttle.rules.limit
+        throttle.rules.limit.requests
+        deny = []
+        deny.api
+        deny.application
+        deny.user
+        deny.subscription
+        deny.subscription.api
+        deny.subscription.application
+        deny.subscription.key_type
+        deny.ip
+        deny.ip_range
+        deny.invert = false
     "#;
 }

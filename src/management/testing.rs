@@ -118,6 +118,9 @@ pub(super) fn access(folder: &Path, clock: &Arc<Clock>, revocations: Arc<Revocat
         strip_headers: Vec::new(),
         identity_headers: Default::default(),
         rate_limit_headers: false,
+        x_ratelimit: false,
+        rules: Vec::new(),
+        deny: Vec::new(),
     };
     let tables = TableSettings {
         gate: &gate,

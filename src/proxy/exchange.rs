@@ -51,6 +51,8 @@ pub(super) struct Exchange {
     pub(super) upload: Option<Arc<Fate>>,
     /// The tightest limit's state, when the answer shall tell it.
     pub(super) usage: Option<Usage>,
+    /// A limit that does not stop was beyond its quota.
+    pub(super) over_quota: bool,
     /// Where what it uses is counted as it passes, if a tier of its limits that; until its answer's body is.
     pub(super) meter: Option<Arc<Meter>>,
     /// Whose page it is from, where its API looks at that; rare.
@@ -99,6 +101,7 @@ impl Exchange {
             bytes_out: 0,
             upload: None,
             usage: None,
+            over_quota: false,
             meter: None,
             origin: None,
         })
@@ -166,6 +169,7 @@ impl Exchange {
                 KeyType::Sandbox => "SANDBOX",
             }),
             tier: self.found.subscription().map(|subscription| &**subscription.tier_name),
+            over_quota: self.over_quota,
             verdict_us: micros(self.verdict),
             upstream_us: self.upstream.map(micros),
             duration_us: micros(self.started.elapsed()),

@@ -8,10 +8,9 @@ use smallvec::SmallVec;
 
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
-    authz::{Found, fault},
+    authz::Found,
     net::Connection,
     store::{AuthRule, Gate},
-    throttle::Usage,
 };
 
 /// What `forward` needs to know to edit a request's fields.
@@ -122,7 +121,7 @@ impl Outbound<'_> {
 }
 
 /// Makes an upstream's fields into what the client gets.
-pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool, usage: Option<&Usage>) {
+pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool) {
     let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     let mut unwanted = Unwanted::new();
     for (name, value) in &*headers {
@@ -143,9 +142,6 @@ pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     headers.append(header::VIA, via(version));
-    if let Some(usage) = usage {
-        fault::rate_limit(usage, headers);
-    }
 }
 
 /// Trailers carry no identity, no credential and nothing of one connection.

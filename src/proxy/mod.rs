@@ -394,7 +394,10 @@ impl<J: Judge> Handler for Proxy<J> {
 /// An upstream's answer, as the client gets it.
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Response<Body> {
     let version = response.version();
-    headers::edit_response(response.headers_mut(), version, false, exchange.usage.as_ref());
+    headers::edit_response(response.headers_mut(), version, false);
+    if let Some(usage) = &exchange.usage {
+        fault::rate_limit(usage, &exchange.found.tables.gate, response.headers_mut());
+    }
     cors::decorate(&exchange, AnswerOf::Upstream, response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
@@ -416,7 +419,7 @@ fn switch(
     connection: &Arc<Connection>,
 ) -> Response<Body> {
     upgrade::join(client, hyper::upgrade::on(&mut response), connection.clone(), exchange.meter.take());
-    headers::edit_response(response.headers_mut(), Version::HTTP_11, true, None);
+    headers::edit_response(response.headers_mut(), Version::HTTP_11, true);
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))
 }

@@ -152,6 +152,9 @@ fn tables(plan: &Plan) -> Snapshot {
         strip_headers: vec!["X-User".into()],
         identity_headers: Default::default(),
         rate_limit_headers: false,
+        x_ratelimit: false,
+        rules: Vec::new(),
+        deny: Vec::new(),
     };
     let settings = TableSettings {
         gate: &gate,

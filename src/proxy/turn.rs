@@ -90,6 +90,7 @@ impl Turn {
     ) -> Request<()> {
         self.exchange.path = granted.path;
         self.exchange.usage = granted.admitted.usage;
+        self.exchange.over_quota = granted.admitted.over_quota;
         let host = self.host();
         let mut head = mem::take(&mut self.head);
         Outbound {
@@ -102,6 +103,10 @@ impl Turn {
             websocket,
         }
         .edit(head.headers_mut());
+        if self.exchange.over_quota {
+            let name = self.exchange.found.tables.gate.identity.over_quota.clone();
+            head.headers_mut().insert(name, HeaderValue::from_static("true"));
+        }
         // After what a client sent under that name is gone.
         if let Some((name, value)) = assertion {
             head.headers_mut().insert(name, value);

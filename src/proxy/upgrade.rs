@@ -180,7 +180,8 @@ mod tests {
     /// So many of `kind` may pass.
     fn meter(kind: QuotaKind, limit: u64) -> Meter {
         let quota = Quota { kind, ..Quota::requests(limit, Window::Seconds(86_400)) };
-        let limits = Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true };
+        let limits =
+            Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true, advanced: None };
         let tier = Tier { limits: Arc::new(limits), counter: [1; 16] };
         let (limiter, clock) = (Arc::new(Limiter::new()), Arc::new(Clock::new()));
         let charge = Charge { level: Level::Subscription, tier: &tier, user: 0 };

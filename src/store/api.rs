@@ -10,10 +10,10 @@ use http::Method;
 use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
-    TokenPlace, TokenUsage, Upstream, Upstreams,
+    Api, AuthLevel, AuthRule, BackendLimits, Cors, FaultFormat, KeyManagerSet, KeyType, QuotaSettings, Resource,
+    ResourceMetadata, SignIn, Subject, Tier, TokenPlace, TokenUsage, Upstream, Upstreams,
     resource::Placement,
-    settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
+    settings::{ApiSettings, BackendLimitSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
     source::Named,
     suggest::{Problems, Suggest},
@@ -102,6 +102,7 @@ impl<'a> ApiBuilder<'a> {
             audience: texts(&api.audience, &|m| format!("{at}.audience[{m}]"), problems),
             subscription: api.subscription,
             tier,
+            backend_limits: backend_limits(api, &id, &field, problems),
             token_usage: token_usage(&api.token_usage, &field, problems),
             fault_format: api.fault_format.unwrap_or(self.fault_format),
             metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
@@ -242,6 +243,25 @@ impl KeyManagerSet {
         // 0 is for all; a digest of 0 will not come up, but then it is told apart too.
         Self { id: u64::from_be_bytes(digest.finish()).max(1), names: names.into() }
     }
+}
+
+/// How much the API's upstreams get, by environment.
+fn backend_limits(
+    api: &ApiSettings,
+    id: &str,
+    field: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Box<BackendLimits>> {
+    let BackendLimitSettings { production, sandbox } = api.backend_limit.as_ref()?;
+    let mut tier = |given: &Option<QuotaSettings>, name: &str, key_type| {
+        let at = format!("{}.{name}", field("backend_limit"));
+        let limits = given.as_ref()?.limits(name, true, &at, problems)?;
+        Some(Tier::new(Arc::new(limits), Subject::Backend(id, key_type)))
+    };
+    Some(Box::new(BackendLimits {
+        production: tier(production, "production", KeyType::Production),
+        sandbox: tier(sandbox, "sandbox", KeyType::Sandbox),
+    }))
 }
 
 /// Where the API is served, without host.

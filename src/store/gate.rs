@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::problem::Problem;
 
-use super::{FaultFormat, settings::GateSettings, suggest::Problems};
+use super::{Deny, FaultFormat, Rule, settings::GateSettings, suggest::Problems};
 
 /// What holds for every request at every door.
 #[derive(Debug)]
@@ -24,6 +24,12 @@ pub struct Gate {
     pub identity: IdentityNames,
     /// RateLimit fields on accepted answers too.
     pub rate_limit_headers: bool,
+    /// `X-RateLimit-*` besides.
+    pub x_ratelimit: bool,
+    /// Who may not pass; none: nobody is denied.
+    pub deny: Option<Box<Deny>>,
+    /// Limits by keys that requests make.
+    pub rules: Box<[Rule]>,
 
     /// By length of a name, the first and last letters of those in `strip`: most names are told apart here.
     letters: Box<[u64; LENGTHS]>,
@@ -38,6 +44,7 @@ pub struct IdentityNames {
     pub scopes: HeaderName,
     pub application: HeaderName,
     pub tier: HeaderName,
+    pub over_quota: HeaderName,
     /// Claim's name and header, in the settings' order; `token::Identity::claims` has the same order.
     pub claims: Arc<[(Box<str>, HeaderName)]>,
 }
@@ -71,6 +78,9 @@ impl Gate {
             strip,
             identity,
             rate_limit_headers: settings.rate_limit_headers,
+            x_ratelimit: settings.x_ratelimit,
+            deny: Deny::build(&settings.deny, problems),
+            rules: Rule::build(&settings.rules, problems),
             letters,
         }
     }
@@ -119,6 +129,7 @@ fn identity_names(settings: &GateSettings, problems: &mut Problems) -> IdentityN
         scopes: name(&given.scopes, "identity_headers.scopes".into()),
         application: name(&given.application, "identity_headers.application".into()),
         tier: name(&given.tier, "identity_headers.tier".into()),
+        over_quota: name(&given.over_quota, "identity_headers.over_quota".into()),
         claims: given
             .claims
             .iter()
@@ -150,8 +161,8 @@ fn header_name(text: &str, field: String, seen: &mut HashMap<Box<str>, String>, 
 
 fn strip_names(settings: &GateSettings, identity: &IdentityNames, problems: &mut Problems) -> Vec<Box<str>> {
     let mut names: Vec<Box<str>> = ALWAYS_STRIPPED.iter().map(|name| (*name).into()).collect();
-    let IdentityNames { subject, client_id, scopes, application, tier, claims } = identity;
-    names.extend([subject, client_id, scopes, application, tier].map(dashed_name));
+    let IdentityNames { subject, client_id, scopes, application, tier, over_quota, claims } = identity;
+    names.extend([subject, client_id, scopes, application, tier, over_quota].map(dashed_name));
     names.extend(claims.iter().map(|(_, name)| dashed_name(name)));
     for (n, text) in settings.strip_headers.iter().enumerate() {
         match HeaderName::from_bytes(text.as_bytes()) {
@@ -213,6 +224,9 @@ mod tests {
                 ..IdentityHeaders::default()
             },
             rate_limit_headers: false,
+            x_ratelimit: false,
+            rules: Vec::new(),
+            deny: Vec::new(),
         }
     }
 

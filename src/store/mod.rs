@@ -2,6 +2,7 @@
 //! swapped by a single writer: whole by a reload, or for the next version by one [`Change`], which shares all it does not
 //! touch. Beside it the [`Revocations`], which change one by one.
 
+mod advanced;
 mod api;
 mod application;
 mod build;
@@ -10,16 +11,21 @@ mod build_tests;
 mod change;
 #[cfg(test)]
 mod change_tests;
+mod condition;
 mod cors;
+mod deny;
 mod gate;
 mod label;
 mod metadata;
 mod path;
+mod quota;
+mod range;
 pub mod record;
 mod resource;
 mod revocation;
 mod revoked;
 mod rows;
+mod rule;
 pub mod settings;
 mod snapshot;
 mod source;
@@ -42,21 +48,29 @@ use parking_lot::Mutex;
 
 use crate::problem::Problem;
 
+pub use advanced::{Advanced, Group, GroupSettings};
 pub use application::{Application, ConsumerKey};
 pub use build::MOST_MISTAKES;
 pub use change::{Change, RowKey};
+pub use condition::{Condition, ConditionSettings, On, Pattern};
 pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
+pub use deny::{DeniedBy, DeniedSubscription, Deny, DenySettings};
 pub use gate::{Gate, IdentityNames};
 pub use label::Label;
 pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};
 pub use path::{PathFlaw, canonical};
+pub use quota::QuotaSettings;
+pub use range::Range;
 pub use resource::{Resolution, Target};
 pub use revocation::{Pending, Revocation, Revocations, Revoked};
 pub use rows::Rows;
+pub use rule::{Part, Rule, RuleSettings, claims_of};
 pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
-pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
+pub use snapshot::{
+    Api, BackendLimits, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams,
+};
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};

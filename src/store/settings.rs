@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cors::CorsSettings, metadata::MetadataSettings, tier::Algorithm, token_usage::TokenUsageSettings};
+use super::{
+    advanced::GroupSettings, cors::CorsSettings, deny::DenySettings, metadata::MetadataSettings, quota::QuotaSettings,
+    rule::RuleSettings, tier::Algorithm, token_usage::TokenUsageSettings,
+};
 use crate::{
     secret::Secret,
     units::{Size, Span},
@@ -67,6 +70,8 @@ pub struct IdentityHeaders {
     pub application: String,
     /// The subscription's tier.
     pub tier: String,
+    /// Is there, with the value `true`, where a limit that does not stop was beyond its quota.
+    pub over_quota: String,
     /// Further claims by name, each with the header that carries it.
     pub claims: BTreeMap<String, String>,
 }
@@ -79,6 +84,7 @@ impl Default for IdentityHeaders {
             scopes: "X-Auth-Scopes".into(),
             application: "X-Auth-Application".into(),
             tier: "X-Auth-Tier".into(),
+            over_quota: "X-Auth-Over-Quota".into(),
             claims: BTreeMap::new(),
         }
     }
@@ -99,6 +105,12 @@ pub struct GateSettings {
     pub identity_headers: IdentityHeaders,
     /// `[throttle] headers`: RateLimit fields on accepted answers too.
     pub rate_limit_headers: bool,
+    /// `[throttle] x_ratelimit`: the older fields besides.
+    pub x_ratelimit: bool,
+    /// `[[throttle.rules]]`
+    pub rules: Vec<RuleSettings>,
+    /// `[[deny]]`
+    pub deny: Vec<DenySettings>,
 }
 
 /// One API: where it is served, where it goes, who may call it.
@@ -150,6 +162,8 @@ pub struct ApiSettings {
     /// API-level tier; another than `Unlimited` replaces all resource tiers.
     #[serde(default = "unlimited")]
     pub tier: String,
+    /// How much each environment's upstream is to get.
+    pub backend_limit: Option<BackendLimitSettings>,
     /// Where its answers tell the tokens that a model has used, for tiers that count them.
     #[serde(default)]
     pub token_usage: TokenUsageSettings,
@@ -162,6 +176,16 @@ pub struct ApiSettings {
     /// What may be called, and how.
     #[serde(default)]
     pub resources: Vec<ResourceSettings>,
+}
+
+/// How much the upstreams of an API are to get, of all applications together; beyond it 503.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendLimitSettings {
+    /// By PRODUCTION keys.
+    pub production: Option<QuotaSettings>,
+    /// By SANDBOX keys.
+    pub sandbox: Option<QuotaSettings>,
 }
 
 /// A place a credential may stand in.
@@ -355,9 +379,15 @@ pub struct TierSettings {
     pub level: TierLevel,
     /// A shorter limit against bursts.
     pub burst: Option<BurstSettings>,
-    /// Whether an exhausted quota refuses; else it passes, counted.
+    /// Whether an exhausted quota refuses; else it passes, counted and marked.
     #[serde(default = "yes")]
     pub stop_on_quota_reach: bool,
+    /// With level `advanced`: whether each user has a counter of their own.
+    #[serde(default)]
+    pub per_user: bool,
+    /// With level `advanced`: limits for requests that meet conditions; the first group that does counts.
+    #[serde(default)]
+    pub conditions: Vec<GroupSettings>,
 }
 
 /// So many bytes: a number, or a size with its unit.

@@ -94,6 +94,8 @@ pub struct Api {
     pub subscription: SubscriptionRule,
     /// API-level tier. None: unlimited.
     pub tier: Option<Tier>,
+    /// How much its upstreams get; none: any.
+    pub backend_limits: Option<Box<BackendLimits>>,
     /// Where its answers tell the tokens used; none: where most do.
     pub token_usage: Option<Arc<TokenUsage>>,
     /// Form of its refusals.
@@ -115,6 +117,25 @@ pub struct Upstreams {
     pub production: Vec<Arc<Upstream>>,
     /// For SANDBOX keys.
     pub sandbox: Vec<Arc<Upstream>>,
+}
+
+/// How much upstreams get by environment. None: any.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// By PRODUCTION keys.
+    pub production: Option<Tier>,
+    /// By SANDBOX keys.
+    pub sandbox: Option<Tier>,
+}
+
+impl BackendLimits {
+    /// That of an environment.
+    pub fn of(&self, key_type: KeyType) -> Option<&Tier> {
+        match key_type {
+            KeyType::Production => self.production.as_ref(),
+            KeyType::Sandbox => self.sandbox.as_ref(),
+        }
+    }
 }
 
 impl Upstreams {

@@ -38,6 +38,9 @@ pub(super) fn gate() -> GateSettings {
         strip_headers: Vec::new(),
         identity_headers: IdentityHeaders::default(),
         rate_limit_headers: false,
+        x_ratelimit: false,
+        rules: Vec::new(),
+        deny: Vec::new(),
     }
 }
 
@@ -418,7 +421,14 @@ fn configured_tiers_replace_built_in_ones() {
 fn counters_are_told_apart_by_name_quota_and_subject() {
     let limits = |name: &str, limit, window| {
         let quota = Quota::requests(limit, window);
-        std::sync::Arc::new(Limits { name: name.into(), quota, also: None, burst: None, stop_on_quota_reach: true })
+        std::sync::Arc::new(Limits {
+            name: name.into(),
+            quota,
+            also: None,
+            burst: None,
+            stop_on_quota_reach: true,
+            advanced: None,
+        })
     };
     let gold = limits("Gold", 5, Window::Seconds(60));
     let counter = |limits: &std::sync::Arc<Limits>, subject| Tier::new(limits.clone(), subject).counter;

@@ -6,6 +6,8 @@ use aws_lc_rs::digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{KeyType, advanced::Advanced};
+
 /// A tier as one thing uses it: its limits (read through `Deref`) and the counter they are counted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
@@ -31,6 +33,8 @@ pub struct Limits {
     pub burst: Option<Burst>,
     /// Whether an exhausted quota refuses.
     pub stop_on_quota_reach: bool,
+    /// What only tiers of APIs and resources can have; most have none.
+    pub advanced: Option<Box<Advanced>>,
 }
 
 impl Deref for Tier {
@@ -134,6 +138,12 @@ pub enum Subject<'a> {
     Subscription(&'a str, &'a str),
     /// An application, by name; the user is added by the limiter.
     Application(&'a str),
+    /// A condition group of a tier, by its place; whose it is, is added by the limiter.
+    Condition(usize),
+    /// A custom rule, by its key's template; the key is added by the limiter.
+    Rule(&'a str),
+    /// An environment of an API, by id.
+    Backend(&'a str, KeyType),
 }
 
 impl Tier {
@@ -156,6 +166,10 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
         }
         Subject::Subscription(application, api) => digest.text("subscription").text(application).text(api),
         Subject::Application(application) => digest.text("application").text(application),
+        Subject::Condition(n) => digest.text("condition").text(&n.to_string()),
+        Subject::Rule(key) => digest.text("rule").text(key),
+        Subject::Backend(api, KeyType::Production) => digest.text("backend").text(api).text("production"),
+        Subject::Backend(api, KeyType::Sandbox) => digest.text("backend").text(api).text("sandbox"),
     };
     digest.text(&limits.name).quota(&limits.quota);
     if let Some(also) = &limits.also {

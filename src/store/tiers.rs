@@ -2,16 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrayvec::ArrayVec;
-
 use crate::problem::Place;
 
 use super::{
     Label,
-    settings::{BurstSettings, TierLevel, TierSettings, Volume},
+    advanced::Advanced,
+    quota::{MAX_LIMIT, QuotaSettings, window},
+    settings::{BurstSettings, TierLevel, TierSettings},
     source::Origins,
     suggest::{Problems, Suggest},
-    tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Window},
+    tier::{Burst, Limits, Quota, QuotaKind, Window},
 };
 
 /// All tiers that can be named.
@@ -66,7 +66,7 @@ impl Tiers {
             return;
         }
         self.configured.insert(tier.name.as_str().into(), n);
-        self.define(tier, &field, problems);
+        self.define(tier, place.is_none(), &field, problems);
     }
 
     /// Whether a tier has this name.
@@ -77,11 +77,12 @@ impl Tiers {
     /// Adds a tier whose name no other has.
     pub(super) fn insert(&mut self, tier: &TierSettings, problems: &mut Problems) {
         problems.refuse_empty(&tier.name, || "tier.name".into());
-        self.define(tier, "tier", problems);
+        self.define(tier, false, "tier", problems);
     }
 
-    fn define(&mut self, tier: &TierSettings, field: &str, problems: &mut Problems) {
-        let kind = limits(tier, field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
+    /// `whole`: it stands in the configuration itself.
+    fn define(&mut self, tier: &TierSettings, whole: bool, field: &str, problems: &mut Problems) {
+        let kind = limits(tier, whole, field, problems).map_or(Kind::Broken, |limits| Kind::Limited(Arc::new(limits)));
         self.add(&tier.name, tier.level, kind);
     }
 
@@ -125,66 +126,14 @@ const fn place(level: TierLevel) -> &'static str {
 }
 
 /// The limits of a configured tier; none if something is wrong with them.
-fn limits(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<Limits> {
-    let amounts = amounts(tier, field, problems);
-    let window = quota_window(tier, field, problems);
+fn limits(tier: &TierSettings, whole: bool, field: &str, problems: &mut Problems) -> Option<Limits> {
+    let limits = QuotaSettings::of(tier).limits(&tier.name, tier.stop_on_quota_reach, field, problems);
     let burst = match &tier.burst {
         Some(settings) => Some(burst(settings, field, problems)?),
         None => None,
     };
-    let (window, mut amounts) = (window?, amounts?.into_iter());
-    let mut next = || {
-        let (kind, limit) = amounts.next()?;
-        Some(Quota { kind, limit, window, algorithm: tier.algorithm })
-    };
-    Some(Limits {
-        name: tier.name.as_str().into(),
-        quota: next()?,
-        also: next(),
-        burst,
-        stop_on_quota_reach: tier.stop_on_quota_reach,
-    })
-}
-
-/// What is limited, and to how much: one kind, or another and requests.
-fn amounts(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<ArrayVec<(QuotaKind, u64), 4>> {
-    let given: ArrayVec<(QuotaKind, u64), 4> = [
-        (QuotaKind::Bytes, tier.bytes.map(Volume::count)),
-        (QuotaKind::Events, tier.events),
-        (QuotaKind::Tokens, tier.tokens),
-        (QuotaKind::Requests, tier.requests),
-    ]
-    .into_iter()
-    .filter_map(|(kind, amount)| Some((kind, amount?)))
-    .collect();
-    let others = given.iter().filter(|(kind, _)| *kind != QuotaKind::Requests).count();
-    if given.is_empty() || others > 1 {
-        problems.add(field, "has exactly one of requests, bytes, events and tokens; or requests beside one of these");
-        return None;
-    }
-    let mut good = true;
-    for (kind, amount) in &given {
-        let most = if *kind == QuotaKind::Requests { u64::from(MAX_LIMIT) } else { Quota::MOST };
-        if !(1..=most).contains(amount) {
-            problems.add(format!("{field}.{}", kind.name()), format!("is a number from 1 to {most}"));
-            good = false;
-        }
-    }
-    good.then_some(given)
-}
-
-fn quota_window(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<Window> {
-    match window(&tier.per) {
-        Ok(Window::Months(_)) if tier.algorithm == Algorithm::Gcra => {
-            problems.add(format!("{field}.per"), "with algorithm \"gcra\" is in s, m, h or d: months differ in length");
-            None
-        }
-        Ok(window) => Some(window),
-        Err(message) => {
-            problems.add(format!("{field}.per"), message);
-            None
-        }
-    }
+    let advanced = Advanced::build(tier, whole, field, problems);
+    Some(Limits { burst, advanced, ..limits? })
 }
 
 fn in_range(value: u64, field: impl Fn() -> String, problems: &mut Problems) -> Option<u32> {
@@ -210,37 +159,18 @@ fn burst(settings: &BurstSettings, field: &str, problems: &mut Problems) -> Opti
     }
 }
 
-/// Reads `1m`, `30s`, `2mo`.
-fn window(text: &str) -> Result<Window, &'static str> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        "mo" => 0,
-        _ => return Err(WINDOW_FORM),
-    };
-    if number.is_empty() {
-        return Err(WINDOW_FORM);
-    }
-    let number: u32 = number.parse().map_err(|_| "is longer than 10 years")?;
-    if number == 0 {
-        return Err(WINDOW_FORM);
-    }
-    if unit == "mo" {
-        return if number <= 120 { Ok(Window::Months(number)) } else { Err("is longer than 10 years") };
-    }
-    let seconds = number.checked_mul(seconds).filter(|n| *n <= MAX_WINDOW_S).ok_or("is longer than 10 years")?;
-    Ok(Window::Seconds(seconds))
-}
-
 /// WSO2's default policies (facts/gateway.md section 7). A webhook policy's number of webhook subscriptions is of no
 /// meaning here: Tollgate keeps no webhooks.
 fn built_in() -> impl Iterator<Item = (&'static str, Kind, TierLevel)> {
     let limited = |name: &str, quota, also| {
-        Kind::Limited(Arc::new(Limits { name: name.into(), quota, also, burst: None, stop_on_quota_reach: true }))
+        Kind::Limited(Arc::new(Limits {
+            name: name.into(),
+            quota,
+            also,
+            burst: None,
+            stop_on_quota_reach: true,
+            advanced: None,
+        }))
     };
     let counted = PER_MINUTE
         .iter()
@@ -289,7 +219,3 @@ const EVENTS: &[(&str, u64, Window)] = &[
 ];
 /// Tokens and requests, both a minute.
 const TOKENS: &[(&str, u64, u64)] = &[("AIGold", 50_000, 500), ("AISilver", 10_000, 100), ("AIBronze", 1_000, 10)];
-
-const MAX_LIMIT: u32 = i32::MAX as u32;
-const MAX_WINDOW_S: u32 = 3_660 * 86_400;
-const WINDOW_FORM: &str = "is a whole number from 1 and s, m, h, d or mo, such as \"1m\"";

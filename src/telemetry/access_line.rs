@@ -41,6 +41,8 @@ pub struct AccessLine<'a> {
     pub application: Option<&'a str>,
     pub key_type: Option<&'static str>,
     pub tier: Option<&'a str>,
+    /// A limit that does not stop was beyond its quota; left out where none was.
+    pub over_quota: bool,
     pub verdict_us: u64,
     /// Until the upstream's response head; written as `upstream_ms`.
     pub upstream_us: Option<u64>,
@@ -94,6 +96,7 @@ impl AccessLine<'_> {
         fields.text(name!("application"), self.application);
         fields.known(name!("key_type"), self.key_type);
         fields.text(name!("tier"), self.tier);
+        fields.flag(name!("over_quota"), self.over_quota);
         fields.number(name!("verdict_us"), self.verdict_us);
         fields.millis(name!("upstream_ms"), self.upstream_us);
         fields.millis(name!("duration_ms"), Some(self.duration_us));
@@ -130,6 +133,14 @@ impl<const JSON: bool> Fields<'_, JSON> {
         self.quote();
         self.out.extend_from_slice(value.as_bytes());
         self.quote();
+    }
+
+    /// Only where it is so.
+    fn flag(&mut self, name: Name, value: bool) {
+        if value {
+            self.name(name);
+            self.out.extend_from_slice(b"true");
+        }
     }
 
     fn address(&mut self, name: Name, value: Option<IpAddr>) {
@@ -330,6 +341,7 @@ pub(super) mod tests {
             application: Some("shop web"),
             key_type: Some("SANDBOX"),
             tier: Some("Gold"),
+            over_quota: false,
             verdict_us: 12,
             upstream_us: Some(1235),
             duration_us: 2000,

@@ -36,6 +36,7 @@ pub struct Metrics {
     pub tokens_unknown: IntCounter,
 
     requests: CounterVec,
+    throttled: IntCounterVec,
     step_duration: HistogramVec,
     /// Each step's, resolved at first use.
     steps: [OnceLock<Histogram>; STEPS],
@@ -101,6 +102,11 @@ pub enum UpstreamError {
 pub struct OpenConnection(IntGauge);
 
 impl Metrics {
+    /// One more request that found no room in a tier: its name is a configured one.
+    pub fn count_throttled(&self, level: &str, tier: &str) {
+        self.throttled.with_label_values(&[level, tier]).inc();
+    }
+
     /// All metrics, registered and at 0.
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -131,6 +137,12 @@ impl Metrics {
             access_lines_dropped: access_lines_dropped(&registry),
             tokens_unknown: tokens_unknown(&registry),
             requests,
+            throttled: counters(
+                &registry,
+                "throttled_total",
+                "Requests that found no room, by level and the tier's name; made when first counted.",
+                &["level", "tier"],
+            ),
             name_apis: AtomicBool::new(true),
             connections_open: Door::ALL.map(|door| connections_open.with_label_values(&[door.label()])).into(),
             connection_errors: ConnectionError::ALL

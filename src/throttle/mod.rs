@@ -23,7 +23,7 @@ pub use bill::Bill;
 
 use crate::{
     net::Now,
-    store::{QuotaKind, Tier},
+    store::{QuotaKind, RuleSettings, Tier},
     units::Span,
 };
 
@@ -37,9 +37,13 @@ use local::Counters;
 pub struct Settings {
     /// RateLimit fields on accepted answers too.
     pub headers: bool,
+    /// The older `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) beside every RateLimit field.
+    pub x_ratelimit: bool,
     /// How many distinct opaque tokens that prove bad a client address may bring; beyond it its new ones are
     /// refused unasked.
     pub failures: Failures,
+    /// Limits by keys that requests make, for all APIs together.
+    pub rules: Vec<RuleSettings>,
 }
 
 /// `[throttle] failures`
@@ -86,6 +90,28 @@ pub enum Level {
     Subscription,
     /// Application: quota 900803, burst 900809.
     Application,
+    /// Custom rule: 900806.
+    Custom,
+    /// What an API's upstreams get: 900801, and 503.
+    Backend,
+}
+
+impl Level {
+    /// All of them, in the order they are met.
+    pub const ALL: [Self; 6] =
+        [Self::Api, Self::Resource, Self::Subscription, Self::Application, Self::Custom, Self::Backend];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Resource => "resource",
+            Self::Subscription => "subscription",
+            Self::Application => "application",
+            Self::Custom => "custom",
+            Self::Backend => "backend",
+        }
+    }
 }
 
 /// A request that found room.
@@ -134,7 +160,8 @@ impl Limiter {
     }
 
     /// Takes one request from every limit, or from none: refused at one level, it counts at none.
-    /// A tier with `stop_on_quota_reach = false` never refuses and counts on.
+    /// A tier with `stop_on_quota_reach = false` never refuses and counts on; the limits after it are met all the same
+    /// (WSO2 skips them, and so lets those pass anything who are beyond their quota).
     ///
     /// Neither locks nor allocates once the counters are there, unless a quota counts bytes, events or tokens.
     pub fn admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Admitted, Throttled> {

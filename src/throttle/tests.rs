@@ -16,7 +16,7 @@ pub(super) fn tier(counter: u128, limit: u64, window: Window) -> Tier {
 }
 
 pub(super) fn of_quota(counter: u128, quota: Quota) -> Tier {
-    let limits = Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true };
+    let limits = Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true, advanced: None };
     Tier { limits: Arc::new(limits), counter: counter.to_ne_bytes() }
 }
 

@@ -20,6 +20,7 @@ mod jwe;
 mod jwks;
 mod km;
 mod layers;
+mod levels;
 mod limits;
 mod management;
 mod metering;

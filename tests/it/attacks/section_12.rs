@@ -12,10 +12,15 @@ pub(super) const SECTION: Section = Section {
         ("A08", "throttle::no_header_escapes_the_bucket"),
         ("A11", "refusals::a_429_says_when_to_come_back"),
         ("A13", "throttle::refused_requests_count_nowhere, introspection::a_flood_of_one_address_is_stopped"),
-        ("A16", "refusals::every_refusal_in_wso2_form"),
+        (
+            "A16",
+            "refusals::every_refusal_in_wso2_form, levels::every_level_in_every_state_with_and_without_a_stop, \
+             levels::whom_a_deny_condition_names_is_blocked, levels::custom_rules_count_by_the_key_that_a_request_makes, \
+             levels::a_backend_limit_protects_each_environment",
+        ),
     ],
     waits: &[
-        ("A04", "waits for API keys"),
+        ("A04", "API keys are no credential here"),
         ("A09", "waits for shared counters"),
         ("A10", "waits for shared counters"),
         ("A12", "covered where the clock and the windows are: a process cannot step the machine's clock"),

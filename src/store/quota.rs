@@ -1,0 +1,132 @@
+//! What is limited and in which window, as the configuration writes it: of tiers, condition groups, custom rules and
+//! backend limits alike.
+
+use arrayvec::ArrayVec;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    settings::{TierSettings, Volume},
+    suggest::Problems,
+    tier::{Algorithm, Limits, Quota, QuotaKind, Window},
+};
+
+/// One of `requests`, `bytes`, `events` and `tokens`, or `requests` beside another; and the window.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaSettings {
+    /// Requests a window.
+    pub requests: Option<u64>,
+    /// Bytes of bodies a window, as tiers count them.
+    pub bytes: Option<Volume>,
+    /// Events a window.
+    pub events: Option<u64>,
+    /// Model tokens a window.
+    pub tokens: Option<u64>,
+    /// The window: a whole number and `s`, `m`, `h`, `d` or `mo` (UTC calendar months).
+    pub per: String,
+    /// How the window moves on.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+}
+
+impl QuotaSettings {
+    /// A tier's own.
+    pub(super) fn of(tier: &TierSettings) -> Self {
+        let TierSettings { requests, bytes, events, tokens, per, algorithm, .. } = tier;
+        Self {
+            requests: *requests,
+            bytes: *bytes,
+            events: *events,
+            tokens: *tokens,
+            per: per.clone(),
+            algorithm: *algorithm,
+        }
+    }
+
+    /// Limits of this name without a burst; none, and problems, if something is wrong with them.
+    pub(super) fn limits(&self, name: &str, stop: bool, field: &str, problems: &mut Problems) -> Option<Limits> {
+        let amounts = self.amounts(field, problems);
+        let window = self.window(field, problems);
+        let (window, mut amounts) = (window?, amounts?.into_iter());
+        let mut next = || {
+            let (kind, limit) = amounts.next()?;
+            Some(Quota { kind, limit, window, algorithm: self.algorithm })
+        };
+        let (quota, also) = (next()?, next());
+        Some(Limits { name: name.into(), quota, also, burst: None, stop_on_quota_reach: stop, advanced: None })
+    }
+
+    /// What is limited, and to how much: one kind, or another and requests.
+    fn amounts(&self, field: &str, problems: &mut Problems) -> Option<ArrayVec<(QuotaKind, u64), 4>> {
+        let given: ArrayVec<(QuotaKind, u64), 4> = [
+            (QuotaKind::Bytes, self.bytes.map(Volume::count)),
+            (QuotaKind::Events, self.events),
+            (QuotaKind::Tokens, self.tokens),
+            (QuotaKind::Requests, self.requests),
+        ]
+        .into_iter()
+        .filter_map(|(kind, amount)| Some((kind, amount?)))
+        .collect();
+        let others = given.iter().filter(|(kind, _)| *kind != QuotaKind::Requests).count();
+        if given.is_empty() || others > 1 {
+            problems
+                .add(field, "has exactly one of requests, bytes, events and tokens; or requests beside one of these");
+            return None;
+        }
+        let mut good = true;
+        for (kind, amount) in &given {
+            let most = if *kind == QuotaKind::Requests { u64::from(MAX_LIMIT) } else { Quota::MOST };
+            if !(1..=most).contains(amount) {
+                problems.add(format!("{field}.{}", kind.name()), format!("is a number from 1 to {most}"));
+                good = false;
+            }
+        }
+        good.then_some(given)
+    }
+
+    fn window(&self, field: &str, problems: &mut Problems) -> Option<Window> {
+        match window(&self.per) {
+            Ok(Window::Months(_)) if self.algorithm == Algorithm::Gcra => {
+                problems
+                    .add(format!("{field}.per"), "with algorithm \"gcra\" is in s, m, h or d: months differ in length");
+                None
+            }
+            Ok(window) => Some(window),
+            Err(message) => {
+                problems.add(format!("{field}.per"), message);
+                None
+            }
+        }
+    }
+}
+
+/// Reads `1m`, `30s`, `2mo`.
+pub(super) fn window(text: &str) -> Result<Window, &'static str> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "mo" => 0,
+        _ => return Err(WINDOW_FORM),
+    };
+    if number.is_empty() {
+        return Err(WINDOW_FORM);
+    }
+    let number: u32 = number.parse().map_err(|_| "is longer than 10 years")?;
+    if number == 0 {
+        return Err(WINDOW_FORM);
+    }
+    if unit == "mo" {
+        return if number <= 120 { Ok(Window::Months(number)) } else { Err("is longer than 10 years") };
+    }
+    let seconds = number.checked_mul(seconds).filter(|n| *n <= MAX_WINDOW_S).ok_or("is longer than 10 years")?;
+    Ok(Window::Seconds(seconds))
+}
+
+pub(super) const MAX_LIMIT: u32 = i32::MAX as u32;
+const MAX_WINDOW_S: u32 = 3_660 * 86_400;
+const WINDOW_FORM: &str = "is a whole number from 1 and s, m, h, d or mo, such as \"1m\"";
