@@ -1,10 +1,7 @@
 //! What the contract knows and this build has no part for: refused, where it would change a verdict
 //! or a limit, rather than silently not obeyed.
 
-use crate::{
-    problem::Problem,
-    sync::{OutageRule, SharedMode, SharedSettings},
-};
+use crate::problem::Problem;
 
 use super::{Settings, problems::Findings};
 
@@ -17,9 +14,4 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     };
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
-    if let Some(shared) = &settings.shared {
-        refuse(shared.mode != SharedMode::default(), "shared.mode".into());
-        refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
-        refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
-    }
 }

@@ -4,6 +4,7 @@
 //! closed window. Knows nothing of requests, tokens or answers.
 
 mod local;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 mod window;
