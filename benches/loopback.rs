@@ -35,6 +35,7 @@ use tollgate::{
         settings::{ApiSettings, GateSettings, TableSettings},
     },
     telemetry::{AccessLog, LogSettings, Metrics},
+    throttle::Admitted,
 };
 
 #[global_allocator]
@@ -193,7 +194,7 @@ impl Judge for Granting {
                 path: None,
                 context_len: target.context_len as usize,
                 query: ForwardQuery::AsSent,
-                usage: None,
+                admitted: Admitted::default(),
             }),
             _ => Err(Box::new(Refusal { denial: Denial::NoApi, found: found(None, None) })),
         }

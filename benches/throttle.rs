@@ -25,10 +25,11 @@ fn main() {
     divan::main();
 }
 
-fn tier(counter: u128, limit: u32, burst: bool) -> Tier {
+fn tier(counter: u128, limit: u64, burst: bool) -> Tier {
     let limits = Limits {
         name: "Gold".into(),
-        quota: Quota { limit, window: Window::Seconds(60) },
+        quota: Quota::requests(limit, Window::Seconds(60)),
+        also: None,
         burst: burst.then_some(Burst { requests: i32::MAX as u32, per_ms: 86_400_000 }),
         stop_on_quota_reach: true,
     };
@@ -51,7 +52,7 @@ fn calls(bencher: Bencher, limiter: &Limiter, charges: impl Fn() -> Vec<(Level, 
 #[divan::bench(threads = [1, 2])]
 fn one_limit_shared(bencher: Bencher) {
     let limiter = Limiter::new();
-    calls(bencher, &limiter, || vec![(Level::Subscription, tier(1, i32::MAX as u32, false))]);
+    calls(bencher, &limiter, || vec![(Level::Subscription, tier(1, i32::MAX as u64, false))]);
 }
 
 /// Each thread on a counter of its own.
@@ -61,7 +62,7 @@ fn one_limit_apart(bencher: Bencher) {
     let limiter = Limiter::new();
     calls(bencher, &limiter, || {
         let own = NEXT.fetch_add(1, Ordering::Relaxed) % 64;
-        vec![(Level::Subscription, tier(u128::from(own), i32::MAX as u32, false))]
+        vec![(Level::Subscription, tier(u128::from(own), i32::MAX as u64, false))]
     });
 }
 
@@ -71,9 +72,9 @@ fn three_limits_shared(bencher: Bencher) {
     let limiter = Limiter::new();
     calls(bencher, &limiter, || {
         vec![
-            (Level::Resource, tier(1, i32::MAX as u32, false)),
-            (Level::Subscription, tier(2, i32::MAX as u32, true)),
-            (Level::Application, tier(3, i32::MAX as u32, true)),
+            (Level::Resource, tier(1, i32::MAX as u64, false)),
+            (Level::Subscription, tier(2, i32::MAX as u64, true)),
+            (Level::Application, tier(3, i32::MAX as u64, true)),
         ]
     });
 }
@@ -89,7 +90,7 @@ fn refused(bencher: Bencher) {
 #[divan::bench]
 fn spread_over_a_million(bencher: Bencher) {
     let limiter = Limiter::new();
-    let tier = tier(1, i32::MAX as u32, false);
+    let tier = tier(1, i32::MAX as u64, false);
     let charge = |user: u32| Charge { level: Level::Application, tier: &tier, user: u128::from(user) };
     for user in 0..1_000_000 {
         let _ = limiter.admit(&[charge(user)], NOW, false);

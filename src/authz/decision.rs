@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     store::{Api, Application, KeyType, Resource, Snapshot, Subscription, Upstream},
-    throttle::Usage,
+    throttle::Admitted,
     token::Identity,
 };
 
@@ -24,8 +24,8 @@ pub struct Grant {
     pub context_len: usize,
     /// The query to forward.
     pub query: ForwardQuery,
-    /// The tightest limit's state, when answers shall tell it.
-    pub usage: Option<Usage>,
+    /// What the limits say of it: the tightest's state, when answers shall tell it, and what is yet to be counted.
+    pub admitted: Admitted,
 }
 
 /// The query towards the upstream: as sent, save credential parameters.

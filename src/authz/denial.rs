@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::{
-    store::PathFlaw,
+    store::{PathFlaw, QuotaKind},
     throttle::{Level, Throttled, Usage},
     token::{Flaw, Flood, Rejection},
 };
@@ -251,7 +251,7 @@ impl From<Rejection> for Denial {
 
 /// The limit of failures in the words of a tier.
 fn usage_of(Flood { limit, window_s, reset_s }: Flood) -> Usage {
-    Usage { tier: "failures".into(), limit: u32::try_from(limit).unwrap_or(u32::MAX), window_s, remaining: 0, reset_s }
+    Usage { tier: "failures".into(), kind: QuotaKind::Requests, limit, window_s, remaining: 0, reset_s }
 }
 
 #[cfg(test)]
@@ -261,7 +261,8 @@ mod tests {
     use super::*;
 
     fn every_denial() -> Vec<Denial> {
-        let usage = Usage { tier: "Gold".into(), limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
+        let kind = QuotaKind::Requests;
+        let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
         let throttled = |level, burst| Denial::Throttled(Throttled { level, burst, usage: usage.clone() });
         let levels = [Level::Api, Level::Resource, Level::Subscription, Level::Application];
         let mut all = vec![

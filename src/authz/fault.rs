@@ -13,7 +13,11 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::{Denial, Found};
-use crate::{net::Now, store::FaultFormat, throttle::Usage};
+use crate::{
+    net::Now,
+    store::{FaultFormat, QuotaKind},
+    throttle::Usage,
+};
 
 /// The answer to a refused request. `request` are the request's header fields: `content-type:
 /// application/grpc*` is answered HTTP 200 with `grpc-status`.
@@ -38,9 +42,15 @@ pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> 
 
 /// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 pub fn rate_limit(usage: &Usage, headers: &mut HeaderMap) {
-    let Usage { tier, limit, window_s, remaining, reset_s } = usage;
+    let Usage { tier, kind, limit, window_s, remaining, reset_s } = usage;
     let tier = tier.replace('\\', "\\\\").replace('"', "\\\"");
-    let policy = HeaderValue::try_from(format!("\"{tier}\";q={limit};w={window_s}"));
+    let unit = match kind {
+        QuotaKind::Requests => "",
+        QuotaKind::Bytes => ";qu=\"content-bytes\"",
+        QuotaKind::Events => ";qu=\"events\"",
+        QuotaKind::Tokens => ";qu=\"tokens\"",
+    };
+    let policy = HeaderValue::try_from(format!("\"{tier}\";q={limit};w={window_s}{unit}"));
     let state = HeaderValue::try_from(format!("\"{tier}\";r={remaining};t={reset_s}"));
     // A name that no header can carry is left out rather than mangled.
     if let (Ok(policy), Ok(state)) = (policy, state) {
@@ -190,7 +200,8 @@ mod tests {
 
     #[test]
     fn next_access_time_is_in_wso2s_form() {
-        let usage = Usage { tier: "Gold".into(), limit: 5000, window_s: 60, remaining: 0, reset_s: 28 };
+        let kind = QuotaKind::Requests;
+        let usage = Usage { tier: "Gold".into(), kind, limit: 5000, window_s: 60, remaining: 0, reset_s: 28 };
         let denial = Denial::Throttled(Throttled { level: Level::Subscription, burst: false, usage });
         let now = Now::at_ms(1_795_447_092_000);
         assert_eq!(next_access_time(&denial, now).as_deref(), Some("2026-Nov-23 15:18:40+0000 UTC"));
@@ -199,10 +210,15 @@ mod tests {
 
     #[test]
     fn rate_limit_fields_are_structured() {
-        let usage = Usage { tier: "G\"x".into(), limit: 5, window_s: 60, remaining: 0, reset_s: 37 };
+        let kind = QuotaKind::Requests;
+        let mut usage = Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37 };
         let mut headers = HeaderMap::new();
         rate_limit(&usage, &mut headers);
         assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));
         assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""G\"x";r=0;t=37"#[..]));
+        usage.kind = QuotaKind::Bytes;
+        rate_limit(&usage, &mut headers);
+        let policy = headers.get("ratelimit-policy").map(HeaderValue::as_bytes);
+        assert_eq!(policy, Some(&br#""G\"x";q=5;w=60;qu="content-bytes""#[..]));
     }
 }

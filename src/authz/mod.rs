@@ -29,7 +29,7 @@ pub use crate::store::PathFlaw;
 use crate::{
     store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, Subscription, TokenFacts, canonical},
     telemetry::Metrics,
-    throttle::{Charge, Level, Limiter, Usage},
+    throttle::{Admitted, Charge, Level, Limiter},
     token::{Authenticated, Authenticator, Flaw, Identity},
 };
 use decision::Seen;
@@ -53,7 +53,7 @@ struct Permit {
     path: Option<Box<str>>,
     context_len: usize,
     query: ForwardQuery,
-    usage: Option<Usage>,
+    admitted: Admitted,
 }
 
 impl Authorizer {
@@ -68,8 +68,8 @@ impl Authorizer {
         let tables = self.store.load(); // one version for the whole request
         let mut seen = Seen::default();
         match self.judge(&tables, request, &mut seen, trace).await {
-            Ok(Permit { path, context_len, query, usage }) => {
-                Ok(Grant { found: seen.by(tables), path, context_len, query, usage })
+            Ok(Permit { path, context_len, query, admitted }) => {
+                Ok(Grant { found: seen.by(tables), path, context_len, query, admitted })
             }
             Err(denial) => Err(Box::new(Refusal { denial, found: seen.by(tables) })),
         }
@@ -103,11 +103,11 @@ impl Authorizer {
             trace.step(Step::Scope, || explain::scopes(resource));
         }
         require_environment(api, seen)?;
-        let usage = self.admit(tables, api, resource, seen, request)?;
+        let admitted = self.admit(tables, api, resource, seen, request)?;
         trace.step(Step::Throttle, || explain::limits(tables, api, resource, seen));
         let query = credential::without_token(request.query);
         trace.step(Step::Grant, || explain::destination(api, seen));
-        Ok(Permit { path: rewritten(path), context_len, query, usage })
+        Ok(Permit { path: rewritten(path), context_len, query, admitted })
     }
 
     /// From token text to identity: the cache, or the verifier.
@@ -147,7 +147,7 @@ impl Authorizer {
         resource: &Resource,
         seen: &Seen,
         request: &CheckRequest<'_>,
-    ) -> Result<Option<Usage>, Denial> {
+    ) -> Result<Admitted, Denial> {
         let application = seen.application.and_then(|index| tables.applications.get(index as usize));
         let subscription = seen.subscription(tables);
         let user = seen.identity.as_ref().map_or(0, |identity| identity.user);
@@ -162,7 +162,7 @@ impl Authorizer {
             .filter_map(|(level, tier, user)| tier.map(|tier| Charge { level, tier, user }))
             .collect();
         if charges.is_empty() {
-            return Ok(None);
+            return Ok(Admitted::default());
         }
         self.limiter.admit(&charges, request.now, tables.gate.rate_limit_headers).map_err(Denial::Throttled)
     }

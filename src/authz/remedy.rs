@@ -345,7 +345,13 @@ fn throttled_at(level: Level, burst: bool, usage: &Usage) -> (String, String) {
     let level = format!("{level:?}").to_lowercase();
     let limit = if burst { "burst limit" } else { "quota" };
     (
-        format!("the {level}'s {limit} of {} in {} s ({}) has no room", usage.limit, usage.window_s, usage.tier),
+        format!(
+            "the {level}'s {limit} of {} {} in {} s ({}) has no room",
+            usage.limit,
+            usage.kind.name(),
+            usage.window_s,
+            usage.tier
+        ),
         format!("wait {} s, or give the {level} a larger tier", usage.reset_s),
     )
 }

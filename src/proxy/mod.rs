@@ -233,11 +233,11 @@ impl<J: Judge> Proxy<J> {
             })
             .await;
         match decision {
-            Ok(Grant { found, path, context_len, query, usage }) => {
+            Ok(Grant { found, path, context_len, query, admitted }) => {
                 turn.exchange.judged(found);
                 cors::note(&mut turn.exchange, &turn.head);
                 turn.exchange.granted();
-                Ok(Granted { path, context_len, query, usage })
+                Ok(Granted { path, context_len, query, admitted })
             }
             Err(refusal) => {
                 turn.exchange.judged(refusal.found);

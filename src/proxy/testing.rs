@@ -35,6 +35,7 @@ use crate::{
         settings::{ApiSettings, GateSettings, TableSettings},
     },
     telemetry::{AccessLog, LogSettings, Metrics},
+    throttle::Admitted,
     token::{Common, Identity, TokenKind},
 };
 
@@ -73,7 +74,7 @@ impl Judge for Granting {
             path: (path != request.path).then(|| path.into()),
             context_len: target.context_len as usize,
             query: ForwardQuery::AsSent,
-            usage: None,
+            admitted: Admitted::default(),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     net::{Connection, connection::Raw},
     store::{Api, Upstream, UpstreamScheme},
     telemetry::{ConnectionError, UpstreamError},
-    throttle::Usage,
+    throttle::Admitted,
 };
 
 /// One request's turn, from its head to its answer's.
@@ -43,7 +43,7 @@ pub(super) struct Granted {
     pub(super) path: Option<Box<str>>,
     pub(super) context_len: usize,
     pub(super) query: ForwardQuery,
-    pub(super) usage: Option<Usage>,
+    pub(super) admitted: Admitted,
 }
 
 /// What became of a request.
@@ -89,7 +89,7 @@ impl Turn {
         websocket: bool,
     ) -> Request<()> {
         self.exchange.path = granted.path;
-        self.exchange.usage = granted.usage;
+        self.exchange.usage = granted.admitted.usage;
         let host = self.host();
         let mut head = mem::take(&mut self.head);
         Outbound {

@@ -55,7 +55,7 @@ pub use settings::{
 pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams};
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
-pub use tier::{Burst, Limits, Quota, Subject, Tier, Window};
+pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]

@@ -6,8 +6,11 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cors::CorsSettings, metadata::MetadataSettings};
-use crate::{secret::Secret, units::Span};
+use super::{cors::CorsSettings, metadata::MetadataSettings, tier::Algorithm};
+use crate::{
+    secret::Secret,
+    units::{Size, Span},
+};
 
 /// One value or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -331,16 +334,19 @@ pub enum SubscriptionState {
 pub struct TierSettings {
     /// Name; a built-in one of the same name is replaced.
     pub name: String,
-    /// Quota in requests a window.
+    /// Quota in requests a window; also beside one of the others.
     pub requests: Option<u64>,
-    /// Quota in bytes a window.
-    pub bytes: Option<u64>,
-    /// Quota in events a window.
+    /// Quota in bytes of bodies a window, of requests and answers, WebSockets' too.
+    pub bytes: Option<Volume>,
+    /// Quota in events a window: WebSocket and gRPC messages both ways, server-sent events.
     pub events: Option<u64>,
-    /// Quota in model tokens a window.
+    /// Quota in model tokens a window; the API's `token_usage` says where they are told.
     pub tokens: Option<u64>,
     /// The window: a whole number and `s`, `m`, `h`, `d` or `mo` (UTC calendar months).
     pub per: String,
+    /// How the window moves on; `gcra` in s, m, h or d.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// Where the tier may be used.
     #[serde(default)]
     pub level: TierLevel,
@@ -349,6 +355,25 @@ pub struct TierSettings {
     /// Whether an exhausted quota refuses; else it passes, counted.
     #[serde(default = "yes")]
     pub stop_on_quota_reach: bool,
+}
+
+/// So many bytes: a number, or a size with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a whole number or a size such as \"10MiB\"")]
+pub enum Volume {
+    /// A bare number.
+    Number(u64),
+    /// With a unit.
+    Size(Size),
+}
+
+impl Volume {
+    /// How many.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::Number(n) | Self::Size(Size(n)) => n,
+        }
+    }
 }
 
 /// Where a tier may be used.

@@ -303,7 +303,7 @@ fn rows_are_found_by_their_names() {
 #[test]
 fn tiers_limit_what_uses_them() {
     let tables = tiered("Unlimited", "10KPerMin", "20PerMin", "Gold");
-    let minute = |limit| Quota { limit, window: Window::Seconds(60) };
+    let minute = |limit| Quota::requests(limit, Window::Seconds(60));
     assert_eq!(tables.apis[0].tier, None);
     assert_eq!(tables.apis[0].resources[0].tier.as_ref().unwrap().quota, minute(10_000));
     assert_eq!(tables.apis[0].resources[1].tier, None);
@@ -316,6 +316,84 @@ fn tiers_limit_what_uses_them() {
     assert_eq!(tables.apis[0].tier.as_ref().unwrap().quota, minute(50_000));
     assert_eq!(tables.apis[0].resources[0].tier, None);
     assert!(tables.apis[1].resources[0].tier.is_some());
+}
+
+#[test]
+fn wso2s_policies_are_built_in() {
+    let quota = |kind, limit, window| Some(Quota { kind, ..Quota::requests(limit, window) });
+    let (minute, day, month) = (Window::Seconds(60), Window::Seconds(86_400), Window::Months(1));
+    let rows = [
+        ("Gold", quota(QuotaKind::Requests, 5_000, minute), None),
+        ("Silver", quota(QuotaKind::Requests, 2_000, minute), None),
+        ("Bronze", quota(QuotaKind::Requests, 1_000, minute), None),
+        ("Unauthenticated", quota(QuotaKind::Requests, 500, minute), None),
+        ("DefaultSubscriptionless", quota(QuotaKind::Requests, 100_000, minute), None),
+        ("Unlimited", None, None),
+        ("AsyncGold", quota(QuotaKind::Events, 50_000, day), None),
+        ("AsyncSilver", quota(QuotaKind::Events, 25_000, day), None),
+        ("AsyncBronze", quota(QuotaKind::Events, 5_000, day), None),
+        ("AsyncDefaultSubscriptionless", quota(QuotaKind::Events, 10_000, day), None),
+        ("AsyncUnlimited", None, None),
+        ("AsyncWHGold", quota(QuotaKind::Events, 10_000, month), None),
+        ("AsyncWHSilver", quota(QuotaKind::Events, 5_000, month), None),
+        ("AsyncWHBronze", quota(QuotaKind::Events, 1_000, month), None),
+        ("AsyncWHUnlimited", None, None),
+        ("AIGold", quota(QuotaKind::Tokens, 50_000, minute), quota(QuotaKind::Requests, 500, minute)),
+        ("AISilver", quota(QuotaKind::Tokens, 10_000, minute), quota(QuotaKind::Requests, 100, minute)),
+        ("AIBronze", quota(QuotaKind::Tokens, 1_000, minute), quota(QuotaKind::Requests, 10, minute)),
+    ];
+    for (name, first, also) in rows {
+        let tables = tiered("Unlimited", "Unlimited", "Unlimited", name);
+        let tier = tables.subscription(0, 0).unwrap().tier.as_ref();
+        assert_eq!(tier.map(|tier| tier.quota), first, "{name}");
+        assert_eq!(tier.and_then(|tier| tier.also), also, "{name}");
+        assert!(tier.is_none_or(|tier| tier.stop_on_quota_reach && tier.burst.is_none()), "{name}");
+    }
+    // Elsewhere they are refused.
+    let file = TIERED.replace("SUB", "Gold").replace("APP", "AsyncGold").replace("RES", "AIGold");
+    let problems = build(&file.replace("API", "AsyncUnlimited")).unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}
+
+#[test]
+fn tiers_count_what_they_say() {
+    let built = |tier: &str| {
+        let file = TIERED.replace("SUB", "Mine").replace("APP", "Unlimited").replace("RES", "Unlimited");
+        build(&(file.replace("API", "Unlimited") + "\n[[tiers]]\nname = 'Mine'\n" + tier))
+    };
+    let quota = |kind, limit, window, algorithm| Quota { kind, limit, window, algorithm };
+    let hour = Window::Seconds(3_600);
+    let rows = [
+        ("bytes = 7", quota(QuotaKind::Bytes, 7, hour, Algorithm::Fixed), None),
+        ("bytes = '10MiB'\nalgorithm = 'sliding'", quota(QuotaKind::Bytes, 10 << 20, hour, Algorithm::Sliding), None),
+        ("events = 70368744177664", quota(QuotaKind::Events, Quota::MOST, hour, Algorithm::Fixed), None),
+        (
+            "requests = 5\ntokens = 9\nalgorithm = 'gcra'",
+            quota(QuotaKind::Tokens, 9, hour, Algorithm::Gcra),
+            Some(quota(QuotaKind::Requests, 5, hour, Algorithm::Gcra)),
+        ),
+    ];
+    for (tier, first, also) in rows {
+        let tables = built(&format!("{tier}\nper = '1h'")).unwrap();
+        let tier = tables.subscription(0, 0).unwrap().tier.as_ref().unwrap();
+        assert_eq!((tier.quota, tier.also), (first, also));
+    }
+    for (tier, field) in [
+        ("bytes = 0\nper = '1h'", "tiers[0].bytes"),
+        ("bytes = '0'\nper = '1h'", "tiers[0].bytes"),
+        ("bytes = 70368744177665\nper = '1h'", "tiers[0].bytes"),
+        ("events = 0\nper = '1h'", "tiers[0].events"),
+        ("tokens = 70368744177665\nper = '1h'", "tiers[0].tokens"),
+        ("tokens = 1\nrequests = 2147483648\nper = '1h'", "tiers[0].requests"),
+        ("tokens = 1\nevents = 1\nper = '1h'", "tiers[0]"),
+        ("per = '1h'", "tiers[0]"),
+        ("requests = 1\nper = '1w'", "tiers[0].per"),
+        ("requests = 1\nper = '0s'", "tiers[0].per"),
+        ("requests = 1\nper = '1mo'\nalgorithm = 'gcra'", "tiers[0].per"),
+    ] {
+        let problems = built(tier).unwrap_err();
+        assert_eq!(problems.iter().map(|problem| &*problem.field).collect::<Vec<_>>(), [field], "{tier}");
+    }
 }
 
 #[test]
@@ -343,7 +421,7 @@ fn configured_tiers_replace_built_in_ones() {
     )
     .unwrap();
     let gold = tables.subscription(0, 0).unwrap().tier.as_ref().unwrap();
-    assert_eq!(gold.quota, Quota { limit: 3, window: Window::Months(2) });
+    assert_eq!(gold.quota, Quota::requests(3, Window::Months(2)));
     assert_eq!((gold.burst, gold.stop_on_quota_reach), (Some(Burst { requests: 2, per_ms: 10_000 }), false));
     assert_eq!(tables.applications[0].tier.as_ref().unwrap().limits, gold.limits);
     // `Unlimited` with a limit limits, and still leaves the resources' tiers in place.
@@ -353,13 +431,18 @@ fn configured_tiers_replace_built_in_ones() {
 }
 
 #[test]
-fn counters_are_told_apart_by_name_limit_window_and_subject() {
+fn counters_are_told_apart_by_name_quota_and_subject() {
     let limits = |name: &str, limit, window| {
-        let quota = Quota { limit, window };
-        std::sync::Arc::new(Limits { name: name.into(), quota, burst: None, stop_on_quota_reach: true })
+        let quota = Quota::requests(limit, window);
+        std::sync::Arc::new(Limits { name: name.into(), quota, also: None, burst: None, stop_on_quota_reach: true })
     };
     let gold = limits("Gold", 5, Window::Seconds(60));
     let counter = |limits: &std::sync::Arc<Limits>, subject| Tier::new(limits.clone(), subject).counter;
+    let changed = |change: fn(&mut Limits)| {
+        let mut changed = Limits::clone(&gold);
+        change(&mut changed);
+        std::sync::Arc::new(changed)
+    };
     let (get, post) = ([Method::GET], [Method::POST]);
     let all = [
         counter(&gold, Subject::Api("a:b")),
@@ -373,6 +456,9 @@ fn counters_are_told_apart_by_name_limit_window_and_subject() {
         counter(&limits("Gold", 6, Window::Seconds(60)), Subject::Api("a:b")),
         counter(&limits("Gold", 5, Window::Seconds(61)), Subject::Api("a:b")),
         counter(&limits("Gold", 5, Window::Months(60)), Subject::Api("a:b")),
+        counter(&changed(|gold| gold.quota.kind = QuotaKind::Bytes), Subject::Api("a:b")),
+        counter(&changed(|gold| gold.quota.algorithm = Algorithm::Gcra), Subject::Api("a:b")),
+        counter(&changed(|gold| gold.also = Some(Quota::requests(9, Window::Seconds(60)))), Subject::Api("a:b")),
     ];
     let distinct: std::collections::HashSet<[u8; 16]> = all.into_iter().collect();
     assert_eq!(distinct.len(), all.len());

@@ -3,6 +3,8 @@
 use std::{ops::Deref, sync::Arc};
 
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A tier as one thing uses it: its limits (read through `Deref`) and the counter they are counted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,8 +12,8 @@ pub struct Tier {
     /// The limits; shared by all that use a tier of this name.
     pub limits: Arc<Limits>,
     /// Digest over everything that tells this counter from others: level, what is counted for
-    /// (API, resource, application, subscription: names, length-prefixed), tier name, limit, window.
-    /// Tiers of the same name, limit and window have the same, so that a reload keeps what was counted.
+    /// (API, resource, application, subscription: names, length-prefixed), tier name, and its quota: kind, limit,
+    /// window, algorithm. Tiers of the same name and quota have the same, so that a reload keeps what was counted.
     /// Its bytes: a number would take a million rows 16 bytes more each, for alignment.
     pub counter: [u8; 16],
 }
@@ -21,9 +23,11 @@ pub struct Tier {
 pub struct Limits {
     /// Name, as in `RateLimit-Policy`.
     pub name: Box<str>,
-    /// Requests a window.
+    /// What may be used in a window.
     pub quota: Quota,
-    /// A shorter limit against bursts.
+    /// A second quota, of another kind: both must have room.
+    pub also: Option<Quota>,
+    /// A shorter limit against bursts of requests.
     pub burst: Option<Burst>,
     /// Whether an exhausted quota refuses.
     pub stop_on_quota_reach: bool,
@@ -37,13 +41,68 @@ impl Deref for Tier {
     }
 }
 
-/// So many requests a window.
+/// So many requests, bytes, events or tokens a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Limit, at least 1.
-    pub limit: u32,
+    /// What is counted.
+    pub kind: QuotaKind,
+    /// Limit, from 1 to [`Quota::MOST`].
+    pub limit: u64,
     /// Window.
     pub window: Window,
+    /// How the window moves on.
+    pub algorithm: Algorithm,
+}
+
+impl Quota {
+    /// The largest limit: what counters can tell apart with room to go beyond.
+    pub const MOST: u64 = 1 << 46;
+
+    /// `limit` requests in each fixed window.
+    pub const fn requests(limit: u64, window: Window) -> Self {
+        Self { kind: QuotaKind::Requests, limit, window, algorithm: Algorithm::Fixed }
+    }
+}
+
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaKind {
+    /// Requests, as they are admitted.
+    Requests,
+    /// Bytes of bodies, both ways, as they pass.
+    Bytes,
+    /// WebSocket and gRPC messages both ways, and server-sent events, as they pass.
+    Events,
+    /// A model's tokens, as the upstream tells them.
+    Tokens,
+}
+
+impl QuotaKind {
+    /// Every kind, in the order of their places.
+    pub const ALL: [Self; 4] = [Self::Requests, Self::Bytes, Self::Events, Self::Tokens];
+
+    /// Its name, as the configuration has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Bytes => "bytes",
+            Self::Events => "events",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// How a quota's window moves on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Windows one after the other; each begins at nothing.
+    #[default]
+    Fixed,
+    /// Windows as fixed ones, and of the one before, the share that the last window's length still reaches into.
+    Sliding,
+    /// The whole limit at once, refilled evenly over the window.
+    Gcra,
 }
 
 /// A window: a multiple of its length since the epoch, or a UTC calendar month.
@@ -98,11 +157,10 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
         Subject::Subscription(application, api) => digest.text("subscription").text(application).text(api),
         Subject::Application(application) => digest.text("application").text(application),
     };
-    let (unit, length) = match limits.quota.window {
-        Window::Seconds(n) => (0, n),
-        Window::Months(n) => (1, n),
-    };
-    digest.text(&limits.name).number(limits.quota.limit).number(unit).number(length);
+    digest.text(&limits.name).quota(&limits.quota);
+    if let Some(also) = &limits.also {
+        digest.quota(also);
+    }
     digest.finish()
 }
 
@@ -123,6 +181,16 @@ impl Digest {
     pub(super) fn number(&mut self, number: u32) -> &mut Self {
         self.0.update(&number.to_be_bytes());
         self
+    }
+
+    fn quota(&mut self, quota: &Quota) -> &mut Self {
+        let (unit, length) = match quota.window {
+            Window::Seconds(n) => (0, n),
+            Window::Months(n) => (1, n),
+        };
+        self.0.update(&[quota.kind as u8, quota.algorithm as u8]);
+        self.0.update(&quota.limit.to_be_bytes());
+        self.number(unit).number(length)
     }
 
     /// The first `N` bytes, at most 32.

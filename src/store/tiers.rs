@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arrayvec::ArrayVec;
+
 use crate::problem::Place;
 
 use super::{
     Label,
-    settings::{BurstSettings, TierLevel, TierSettings},
+    settings::{BurstSettings, TierLevel, TierSettings, Volume},
     source::Origins,
     suggest::{Problems, Suggest},
-    tier::{Burst, Limits, Quota, Window},
+    tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Window},
 };
 
 /// All tiers that can be named.
@@ -32,8 +34,6 @@ struct Entry {
 enum Kind {
     Unlimited,
     Limited(Arc<Limits>),
-    /// Known by name, but it counts something else than requests.
-    Uncounted(&'static str),
     /// Configured wrongly, which is reported once and where it stands.
     Broken,
 }
@@ -110,10 +110,6 @@ impl Tiers {
             Kind::Unlimited => None,
             Kind::Limited(limits) => Some(Arc::clone(limits)),
             Kind::Broken => return None,
-            Kind::Uncounted(what) => {
-                problems.add(field(), format!("this tier counts {what}: not in this build"));
-                return None;
-            }
         };
         Some(Picked { name: Arc::clone(&entry.label), limits })
     }
@@ -130,39 +126,65 @@ const fn place(level: TierLevel) -> &'static str {
 
 /// The limits of a configured tier; none if something is wrong with them.
 fn limits(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<Limits> {
-    let limit = quota_limit(tier, field, problems);
-    let window = match window(&tier.per) {
-        Ok(window) => Some(window),
-        Err(message) => {
-            problems.add(format!("{field}.per"), message);
-            None
-        }
-    };
+    let amounts = amounts(tier, field, problems);
+    let window = quota_window(tier, field, problems);
     let burst = match &tier.burst {
         Some(settings) => Some(burst(settings, field, problems)?),
         None => None,
     };
+    let (window, mut amounts) = (window?, amounts?.into_iter());
+    let mut next = || {
+        let (kind, limit) = amounts.next()?;
+        Some(Quota { kind, limit, window, algorithm: tier.algorithm })
+    };
     Some(Limits {
         name: tier.name.as_str().into(),
-        quota: Quota { limit: limit?, window: window? },
+        quota: next()?,
+        also: next(),
         burst,
         stop_on_quota_reach: tier.stop_on_quota_reach,
     })
 }
 
-fn quota_limit(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<u32> {
-    let others = [("bytes", tier.bytes), ("events", tier.events), ("tokens", tier.tokens)];
-    let given = usize::from(tier.requests.is_some()) + others.iter().filter(|(_, value)| value.is_some()).count();
-    if given != 1 {
-        problems.add(field, "has exactly one of requests, bytes, events and tokens");
+/// What is limited, and to how much: one kind, or another and requests.
+fn amounts(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<ArrayVec<(QuotaKind, u64), 4>> {
+    let given: ArrayVec<(QuotaKind, u64), 4> = [
+        (QuotaKind::Bytes, tier.bytes.map(Volume::count)),
+        (QuotaKind::Events, tier.events),
+        (QuotaKind::Tokens, tier.tokens),
+        (QuotaKind::Requests, tier.requests),
+    ]
+    .into_iter()
+    .filter_map(|(kind, amount)| Some((kind, amount?)))
+    .collect();
+    let others = given.iter().filter(|(kind, _)| *kind != QuotaKind::Requests).count();
+    if given.is_empty() || others > 1 {
+        problems.add(field, "has exactly one of requests, bytes, events and tokens; or requests beside one of these");
         return None;
     }
-    for (name, value) in others {
-        if value.is_some() {
-            problems.add(format!("{field}.{name}"), "not in this build");
+    let mut good = true;
+    for (kind, amount) in &given {
+        let most = if *kind == QuotaKind::Requests { u64::from(MAX_LIMIT) } else { Quota::MOST };
+        if !(1..=most).contains(amount) {
+            problems.add(format!("{field}.{}", kind.name()), format!("is a number from 1 to {most}"));
+            good = false;
         }
     }
-    in_range(tier.requests?, || format!("{field}.requests"), problems)
+    good.then_some(given)
+}
+
+fn quota_window(tier: &TierSettings, field: &str, problems: &mut Problems) -> Option<Window> {
+    match window(&tier.per) {
+        Ok(Window::Months(_)) if tier.algorithm == Algorithm::Gcra => {
+            problems.add(format!("{field}.per"), "with algorithm \"gcra\" is in s, m, h or d: months differ in length");
+            None
+        }
+        Ok(window) => Some(window),
+        Err(message) => {
+            problems.add(format!("{field}.per"), message);
+            None
+        }
+    }
 }
 
 fn in_range(value: u64, field: impl Fn() -> String, problems: &mut Problems) -> Option<u32> {
@@ -214,27 +236,36 @@ fn window(text: &str) -> Result<Window, &'static str> {
     Ok(Window::Seconds(seconds))
 }
 
-/// WSO2's default policies (facts/gateway.md section 7).
+/// WSO2's default policies (facts/gateway.md section 7). A webhook policy's number of webhook subscriptions is of no
+/// meaning here: Tollgate keeps no webhooks.
 fn built_in() -> impl Iterator<Item = (&'static str, Kind, TierLevel)> {
-    let limited = |name: &str, limit| {
-        let quota = Quota { limit, window: Window::Seconds(60) };
-        Kind::Limited(Arc::new(Limits { name: name.into(), quota, burst: None, stop_on_quota_reach: true }))
+    let limited = |name: &str, quota, also| {
+        Kind::Limited(Arc::new(Limits { name: name.into(), quota, also, burst: None, stop_on_quota_reach: true }))
     };
-    let counted = PER_MINUTE.iter().map(move |&(name, limit, level)| (name, limited(name, limit), level));
-    let other = |names: &'static [&'static str], what| {
-        names.iter().map(move |name| (*name, Kind::Uncounted(what), TierLevel::Subscription))
-    };
-    counted.chain(other(EVENTS, "events")).chain(other(TOKENS, "tokens")).chain([(
-        UNLIMITED,
-        Kind::Unlimited,
-        TierLevel::Any,
-    )])
+    let counted = PER_MINUTE
+        .iter()
+        .map(move |&(name, limit, level)| (name, limited(name, Quota::requests(limit, MINUTE), None), level));
+    let events = EVENTS.iter().map(move |&(name, limit, window)| {
+        let quota = Quota { kind: QuotaKind::Events, ..Quota::requests(limit, window) };
+        (name, limited(name, quota, None), TierLevel::Subscription)
+    });
+    let tokens = TOKENS.iter().map(move |&(name, tokens, requests)| {
+        let quota = Quota { kind: QuotaKind::Tokens, ..Quota::requests(tokens, MINUTE) };
+        (name, limited(name, quota, Some(Quota::requests(requests, MINUTE))), TierLevel::Subscription)
+    });
+    let unlimited = UNLIMITED_EVENTS.iter().map(|name| (*name, Kind::Unlimited, TierLevel::Subscription));
+    counted.chain(events).chain(tokens).chain(unlimited).chain([(UNLIMITED, Kind::Unlimited, TierLevel::Any)])
 }
 
 /// The tier that limits nothing, unless it is replaced.
 pub(super) const UNLIMITED: &str = "Unlimited";
+const UNLIMITED_EVENTS: &[&str] = &["AsyncUnlimited", "AsyncWHUnlimited"];
 
-const PER_MINUTE: &[(&str, u32, TierLevel)] = &[
+const MINUTE: Window = Window::Seconds(60);
+const DAY: Window = Window::Seconds(86_400);
+const MONTH: Window = Window::Months(1);
+
+const PER_MINUTE: &[(&str, u64, TierLevel)] = &[
     ("Gold", 5_000, TierLevel::Subscription),
     ("Silver", 2_000, TierLevel::Subscription),
     ("Bronze", 1_000, TierLevel::Subscription),
@@ -247,18 +278,17 @@ const PER_MINUTE: &[(&str, u32, TierLevel)] = &[
     ("20KPerMin", 20_000, TierLevel::Advanced),
     ("10KPerMin", 10_000, TierLevel::Advanced),
 ];
-const EVENTS: &[&str] = &[
-    "AsyncGold",
-    "AsyncSilver",
-    "AsyncBronze",
-    "AsyncDefaultSubscriptionless",
-    "AsyncUnlimited",
-    "AsyncWHGold",
-    "AsyncWHSilver",
-    "AsyncWHBronze",
-    "AsyncWHUnlimited",
+const EVENTS: &[(&str, u64, Window)] = &[
+    ("AsyncGold", 50_000, DAY),
+    ("AsyncSilver", 25_000, DAY),
+    ("AsyncBronze", 5_000, DAY),
+    ("AsyncDefaultSubscriptionless", 10_000, DAY),
+    ("AsyncWHGold", 10_000, MONTH),
+    ("AsyncWHSilver", 5_000, MONTH),
+    ("AsyncWHBronze", 1_000, MONTH),
 ];
-const TOKENS: &[&str] = &["AIGold", "AISilver", "AIBronze"];
+/// Tokens and requests, both a minute.
+const TOKENS: &[(&str, u64, u64)] = &[("AIGold", 50_000, 500), ("AISilver", 10_000, 100), ("AIBronze", 1_000, 10)];
 
 const MAX_LIMIT: u32 = i32::MAX as u32;
 const MAX_WINDOW_S: u32 = 3_660 * 86_400;

@@ -11,10 +11,11 @@ use std::{
 
 use papaya::{Guard, HashMap};
 use parking_lot::Mutex;
+use portable_atomic::AtomicU128;
 
 use crate::store::{Burst, Quota};
 
-use super::window;
+use super::algorithm::{self, Moment};
 
 /// All cells, by counter.
 #[derive(Debug, Default)]
@@ -27,21 +28,21 @@ pub(super) struct Counters {
 /// What is counted for one limit.
 #[derive(Debug)]
 pub(super) struct Cell {
-    /// The window's number in the upper half, requests in the lower; or `SWEPT`.
-    quota: AtomicU64,
+    /// What the quota has counted (`algorithm`); or `SWEPT`.
+    word: AtomicU128,
     /// When the burst limit's bucket is empty again (GCRA's theoretical arrival time), in nanoseconds.
     empty_at_ns: AtomicU64,
-    /// Only for the sweep: when the window ends that `quota` counted last.
-    window: crate::store::Window,
+    /// The same for all that count here: it is part of the counter's identity.
+    quota: Quota,
 }
 
 /// What happened to a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// One is taken: requests counted in this window, with this one.
-    Yes { window: u32, count: u32 },
-    /// No room in this window.
-    Full { window: u32 },
+    /// One is taken: what is counted with this one, and whether it went beyond the limit.
+    Yes { word: u128, beyond: bool },
+    /// No room.
+    Full { word: u128 },
     /// The cell was swept: look it up anew.
     Swept,
 }
@@ -52,7 +53,7 @@ impl Counters {
     }
 
     /// The cell of `key`.
-    pub(super) fn cell<'g>(&self, key: u128, quota: Quota, guard: &'g impl Guard) -> &'g Cell {
+    pub(super) fn cell<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
         match self.cells.get(&key, guard) {
             Some(cell) if !cell.is_swept() => cell,
             _ => self.make(key, quota, guard),
@@ -60,9 +61,9 @@ impl Counters {
     }
 
     #[cold]
-    fn make<'g>(&self, key: u128, quota: Quota, guard: &'g impl Guard) -> &'g Cell {
+    fn make<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
         loop {
-            match self.cells.try_insert_with(key, || Cell::new(quota), guard) {
+            match self.cells.try_insert_with(key, || Cell::new(*quota), guard) {
                 Ok(cell) => {
                     self.sweep.lock().push_back(key);
                     return cell;
@@ -102,66 +103,71 @@ impl Counters {
 
 impl Cell {
     fn new(quota: Quota) -> Self {
-        Self { quota: AtomicU64::new(0), empty_at_ns: AtomicU64::new(0), window: quota.window }
+        Self { word: AtomicU128::new(0), empty_at_ns: AtomicU64::new(0), quota }
     }
 
     fn is_swept(&self) -> bool {
-        self.quota.load(Relaxed) == SWEPT
+        self.word.load(Relaxed) == SWEPT
     }
 
     /// Marks the cell as swept if nothing in it matters any more.
     fn retire(&self, now_ms: u64) -> bool {
-        let state = self.quota.load(Relaxed);
-        let (window, _) = unpack(state);
-        let is_over = state != SWEPT
-            && window::end_ms(self.window, window) + GRACE_MS <= now_ms
+        let word = self.word.load(Relaxed);
+        let is_over = word != SWEPT
+            && algorithm::over_ms(&self.quota, word).saturating_add(GRACE_MS) <= now_ms
             && self.empty_at_ns.load(Relaxed) <= nanoseconds(now_ms);
-        // Whoever counts meanwhile changes the window's number, and this fails.
-        is_over && self.quota.compare_exchange(state, SWEPT, Relaxed, Relaxed).is_ok()
+        // Whoever counts meanwhile changes the word, and this fails.
+        is_over && self.word.compare_exchange(word, SWEPT, Relaxed, Relaxed).is_ok()
     }
 
-    /// Whether there is room in the window, as far as can be told without taking it.
-    pub(super) fn has_quota(&self, quota: Quota, present: u32) -> Result<(), u32> {
-        let (window, count) = self.counted(present);
-        if count < quota.limit { Ok(()) } else { Err(window) }
-    }
-
-    /// The window that counts at `present`, and the requests in it. One that has begun is never left for an earlier.
-    fn counted(&self, present: u32) -> (u32, u32) {
-        let state = self.quota.load(Relaxed);
-        if state == SWEPT { (present, 0) } else { rolled(state, present) }
+    /// What is counted.
+    pub(super) fn word(&self) -> u128 {
+        let word = self.word.load(Relaxed);
+        if word == SWEPT { 0 } else { word }
     }
 
     /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
-    pub(super) fn take_quota(&self, quota: Quota, present: u32, stop: bool) -> Taken {
-        let mut state = self.quota.load(Relaxed);
+    pub(super) fn take_quota(&self, at: Moment, stop: bool) -> Taken {
+        let mut word = self.word.load(Relaxed);
         loop {
-            if state == SWEPT {
+            if word == SWEPT {
                 return Taken::Swept;
             }
-            let (window, count) = rolled(state, present);
-            if stop && count >= quota.limit {
-                return Taken::Full { window };
+            let beyond = !algorithm::has_room(&self.quota, word, at);
+            if beyond && stop {
+                return Taken::Full { word };
             }
-            let count = count.saturating_add(1);
-            match self.quota.compare_exchange_weak(state, pack(window, count), Relaxed, Relaxed) {
-                Ok(_) => return Taken::Yes { window, count },
-                Err(newer) => state = newer,
+            let more = algorithm::add(&self.quota, word, 1, at);
+            match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
+                Ok(_) => return Taken::Yes { word: more, beyond },
+                Err(newer) => word = newer,
             }
         }
     }
 
-    /// Gives one request back, unless its window is over.
-    pub(super) fn give_back_quota(&self, taken_in: u32) {
-        let mut state = self.quota.load(Relaxed);
+    /// Counts `amount`, whether there is room or not, and tells what is counted; none where the cell was swept.
+    pub(super) fn add(&self, amount: u64, at: Moment) -> Option<u128> {
+        let mut word = self.word.load(Relaxed);
         loop {
-            let (window, count) = unpack(state);
-            if state == SWEPT || window != taken_in || count == 0 {
-                return;
+            if word == SWEPT {
+                return None;
             }
-            match self.quota.compare_exchange_weak(state, pack(window, count - 1), Relaxed, Relaxed) {
+            let more = algorithm::add(&self.quota, word, amount, at);
+            match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
+                Ok(_) => return Some(more),
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Gives one request back, unless what it was `taken` from is over.
+    pub(super) fn give_back_quota(&self, taken: u128) {
+        let mut word = self.word.load(Relaxed);
+        while word != SWEPT {
+            let Some(less) = algorithm::give_back(&self.quota, word, taken) else { return };
+            match self.word.compare_exchange_weak(word, less, Relaxed, Relaxed) {
                 Ok(_) => return,
-                Err(newer) => state = newer,
+                Err(newer) => word = newer,
             }
         }
     }
@@ -212,20 +218,6 @@ fn nanoseconds(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)
 }
 
-/// The state's window and count as they stand in window `present`.
-fn rolled(state: u64, present: u32) -> (u32, u32) {
-    let (window, count) = unpack(state);
-    if window < present { (present, 0) } else { (window, count) }
-}
-
-const fn pack(window: u32, count: u32) -> u64 {
-    (window as u64) << 32 | count as u64
-}
-
-const fn unpack(state: u64) -> (u32, u32) {
-    ((state >> 32) as u32, state as u32)
-}
-
 /// Keys are digests already: all that is left to do is to keep their places from being guessed.
 #[derive(Debug, Clone)]
 pub(super) struct Seeded(u64);
@@ -270,8 +262,8 @@ impl Hasher for Folded {
 /// How long a cell is kept beyond its window: a request that has waited (for keys, say) brings an older moment,
 /// and shall not find a closed window empty.
 const GRACE_MS: u64 = 60_000;
-/// No window has this number (`window::number`).
-const SWEPT: u64 = u64::MAX;
+/// No algorithm has this word: windows' numbers end before, and buckets far before.
+const SWEPT: u128 = u128::MAX;
 /// One sweep looks at this part of the cells, and at no fewer than `SWEEP_LEAST`.
 const SWEEP_SHARE: usize = 16;
 const SWEEP_LEAST: usize = 4_096;

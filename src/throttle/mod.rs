@@ -1,25 +1,35 @@
 //! Counting: whether there is room left in a tier.
 //!
-//! Fixed windows for quotas, GCRA for bursts, all on the steady clock: a step of the wall clock never re-opens a
-//! closed window. Knows nothing of requests, tokens or answers.
+//! Fixed or sliding windows or GCRA for quotas (`algorithm` says how exact each is), GCRA for bursts, all on the steady
+//! clock: a step of the wall clock never re-opens a closed window. Requests are counted as they are admitted; bytes,
+//! events and tokens afterwards, as they pass ([`Bill`]), and such a quota refuses once what is counted has reached its
+//! limit. Knows nothing of requests, tokens or answers.
 
+mod account;
+mod algorithm;
+mod bill;
 mod local;
 pub mod shared;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
 mod window;
 
-use papaya::Guard;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
+
+pub use bill::Bill;
 
 use crate::{
     net::Now,
-    store::{Burst, Tier},
+    store::{QuotaKind, Tier},
     units::Span,
 };
 
-use local::{Cell, Counters, Taken};
+use account::Account;
+use local::Counters;
 
 /// `[throttle]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -79,6 +89,17 @@ pub enum Level {
     Application,
 }
 
+/// A request that found room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// Where it is asked for: the state of the tightest quota (least remaining share).
+    pub usage: Option<Usage>,
+    /// A limit with `stop_on_quota_reach = false` is beyond its quota or its burst: the request passes, marked.
+    pub over_quota: bool,
+    /// Only where some quota that it met counts bytes, events or tokens: what they are to be recorded with.
+    pub bill: Option<Box<Bill>>,
+}
+
 /// A request that found no room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Throttled {
@@ -95,13 +116,15 @@ pub struct Throttled {
 pub struct Usage {
     /// The tier's name.
     pub tier: Box<str>,
+    /// What it counts.
+    pub kind: QuotaKind,
     /// Its limit.
-    pub limit: u32,
+    pub limit: u64,
     /// Length of its window in seconds.
     pub window_s: u64,
     /// What is left.
-    pub remaining: u32,
-    /// Seconds until the window ends (burst: until there is room), at least 1.
+    pub remaining: u64,
+    /// Seconds until the window ends or the bucket is empty, or of what refuses, until there is room; at least 1.
     pub reset_s: u64,
 }
 
@@ -113,41 +136,32 @@ impl Limiter {
 
     /// Takes one request from every limit, or from none: refused at one level, it counts at none.
     /// A tier with `stop_on_quota_reach = false` never refuses and counts on.
-    /// With `want_usage` the tightest quota's state is told (least remaining share).
     ///
-    /// Neither locks nor allocates once the counters are there.
-    pub fn admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Option<Usage>, Throttled> {
+    /// Neither locks nor allocates once the counters are there, unless a quota counts bytes, events or tokens.
+    pub fn admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Admitted, Throttled> {
         let guard = self.counters.guard();
-        let (mut inline, mut more) = ([None; USUAL_CHARGES], Vec::new());
-        let open = match inline.get_mut(..charges.len()) {
-            Some(open) => open,
-            None => {
-                more.resize(charges.len(), None);
-                &mut more[..]
-            }
-        };
-        for (charge, open) in charges.iter().zip(&mut *open) {
-            let account = Account::open(&self.counters, charge, now, &guard);
-            account.look(charge, now)?;
-            *open = Some(account);
-        }
-        let mut tightest = None;
-        for n in 0..charges.len() {
-            let charge = &charges[n];
-            let account = open[n].get_or_insert_with(|| Account::open(&self.counters, charge, now, &guard));
-            match account.take(&self.counters, charge, now, &guard) {
-                Ok(count) if want_usage => tightest = tighter(tightest, Standing::new(charge, account, count)),
-                Ok(_) => {}
-                Err(throttled) => {
-                    // Somebody took the last one since we looked.
-                    for (charge, account) in charges.iter().zip(open.iter().take(n).flatten()) {
-                        account.give_back(charge);
-                    }
-                    return Err(throttled);
-                }
+        let mut accounts = SmallVec::<[Account<'_, '_>; USUAL]>::new();
+        for charge in charges {
+            let mut account = Account::open(&self.counters, charge, now, &guard);
+            account.look()?;
+            accounts.push(account);
+            if let Some(quota) = &charge.tier.also {
+                let mut account = Account::open_also(&self.counters, charge, quota, now, &guard);
+                account.look()?;
+                accounts.push(account);
             }
         }
-        Ok(tightest.map(|standing| standing.usage(now)))
+        let mut over_quota = false;
+        for n in 0..accounts.len() {
+            if let Err(throttled) = accounts[n].take(&self.counters, &guard) {
+                // Somebody took the last one since we looked.
+                accounts[..n].iter().for_each(Account::give_back);
+                return Err(throttled);
+            }
+            over_quota |= accounts[n].beyond;
+        }
+        let usage = if want_usage { tightest(&accounts).map(Account::usage) } else { None };
+        Ok(Admitted { usage, over_quota, bill: Bill::of(&accounts) })
     }
 
     /// Forgets counters whose window has ended; called now and then by `app`. Looks at a part of them at a
@@ -163,134 +177,10 @@ impl Default for Limiter {
     }
 }
 
-/// One charge's cell, and what this request has taken from it.
-#[derive(Clone, Copy)]
-struct Account<'g> {
-    cell: &'g Cell,
-    /// The window of now; once taken, the window it was taken in.
-    window: u32,
-    burst_taken: bool,
+/// The quota with the smallest remaining share; the earliest, if they are alike.
+fn tightest<'s, 'a, 'g>(accounts: &'s [Account<'a, 'g>]) -> Option<&'s Account<'a, 'g>> {
+    accounts.iter().reduce(|first, second| if second.is_tighter_than(first) { second } else { first })
 }
 
-impl<'g> Account<'g> {
-    fn open(counters: &Counters, charge: &Charge<'_>, now: Now, guard: &'g impl Guard) -> Self {
-        let quota = charge.tier.quota;
-        let cell = counters.cell(key(charge), quota, guard);
-        Self { cell, window: window::number(quota.window, now.steady_ms), burst_taken: false }
-    }
-
-    /// Whether there is room, without taking any.
-    fn look(&self, charge: &Charge<'_>, now: Now) -> Result<(), Throttled> {
-        let tier = charge.tier;
-        if !tier.stop_on_quota_reach {
-            return Ok(());
-        }
-        self.cell.has_quota(tier.quota, self.window).map_err(|window| quota_reached(charge, window, now))?;
-        match tier.burst {
-            Some(burst) => self.cell.has_burst(burst, now.steady_ms).map_err(|wait| burst_reached(charge, burst, wait)),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes one request; on refusal nothing is taken. Tells how many the window has counted.
-    fn take(
-        &mut self,
-        counters: &Counters,
-        charge: &Charge<'_>,
-        now: Now,
-        guard: &'g impl Guard,
-    ) -> Result<u32, Throttled> {
-        let tier = charge.tier;
-        let stop = tier.stop_on_quota_reach;
-        let count = loop {
-            match self.cell.take_quota(tier.quota, self.window, stop) {
-                Taken::Yes { window, count } => {
-                    self.window = window;
-                    break count;
-                }
-                Taken::Full { window } => return Err(quota_reached(charge, window, now)),
-                Taken::Swept => self.cell = counters.cell(key(charge), tier.quota, guard),
-            }
-        };
-        let Some(burst) = tier.burst else { return Ok(count) };
-        match self.cell.take_burst(burst, now.steady_ms, stop) {
-            Ok(taken) => {
-                self.burst_taken = taken;
-                Ok(count)
-            }
-            Err(wait) => {
-                self.cell.give_back_quota(self.window);
-                Err(burst_reached(charge, burst, wait))
-            }
-        }
-    }
-
-    fn give_back(&self, charge: &Charge<'_>) {
-        self.cell.give_back_quota(self.window);
-        if let Some(burst) = charge.tier.burst.filter(|_| self.burst_taken) {
-            self.cell.give_back_burst(burst);
-        }
-    }
-}
-
-/// The counter's key. Multiplied and turned, so that no two pairs of small numbers meet.
-fn key(charge: &Charge<'_>) -> u128 {
-    u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
-}
-
-/// Where a quota stands after this request.
-struct Standing<'a> {
-    tier: &'a Tier,
-    window: u32,
-    remaining: u32,
-}
-
-impl<'a> Standing<'a> {
-    fn new(charge: &Charge<'a>, account: &Account<'_>, count: u32) -> Self {
-        Self { tier: charge.tier, window: account.window, remaining: charge.tier.quota.limit.saturating_sub(count) }
-    }
-
-    fn usage(&self, now: Now) -> Usage {
-        let quota = self.tier.quota;
-        let left_ms = window::end_ms(quota.window, self.window).saturating_sub(now.steady_ms);
-        Usage {
-            tier: self.tier.name.clone(),
-            limit: quota.limit,
-            window_s: window::length_s(quota.window, self.window),
-            remaining: self.remaining,
-            reset_s: left_ms.div_ceil(1_000).max(1),
-        }
-    }
-}
-
-/// The one with the smaller remaining share; the earlier, if they are alike.
-fn tighter<'a>(first: Option<Standing<'a>>, second: Standing<'a>) -> Option<Standing<'a>> {
-    let share = |of: &Standing<'_>, other: &Standing<'_>| u64::from(of.remaining) * u64::from(other.tier.quota.limit);
-    match first {
-        Some(first) if share(&first, &second) <= share(&second, &first) => Some(first),
-        _ => Some(second),
-    }
-}
-
-#[cold]
-fn quota_reached(charge: &Charge<'_>, window: u32, now: Now) -> Throttled {
-    let usage = Standing { tier: charge.tier, window, remaining: 0 }.usage(now);
-    Throttled { level: charge.level, burst: false, usage }
-}
-
-#[cold]
-fn burst_reached(charge: &Charge<'_>, burst: Burst, wait_ns: u64) -> Throttled {
-    let usage = Usage {
-        tier: charge.tier.name.clone(),
-        limit: burst.requests,
-        window_s: burst.per_ms.div_ceil(1_000).max(1),
-        remaining: 0,
-        reset_s: wait_ns.div_ceil(1_000_000_000).max(1),
-    };
-    Throttled { level: charge.level, burst: true, usage }
-}
-
-/// More than the levels of the design.
-const USUAL_CHARGES: usize = 6;
-/// Odd, so that multiplying loses nothing (the golden ratio's fraction).
-const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+/// More than the quotas that a request usually meets.
+const USUAL: usize = 8;

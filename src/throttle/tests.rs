@@ -1,42 +1,49 @@
-//! Limits against a slow exact model, and under many threads.
+//! Limits one by one, and under many threads; against a slow exact model in `model_tests`.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
-use proptest::prelude::*;
-
-use crate::store::{Limits, Quota, Window};
+use crate::store::{Algorithm, Burst, Limits, Quota, Window};
 
 use super::*;
 
 const MINUTE: Window = Window::Seconds(60);
 
-fn tier(counter: u128, limit: u32, window: Window) -> Tier {
-    let limits = Limits { name: "T".into(), quota: Quota { limit, window }, burst: None, stop_on_quota_reach: true };
+pub(super) fn tier(counter: u128, limit: u64, window: Window) -> Tier {
+    of_quota(counter, Quota::requests(limit, window))
+}
+
+pub(super) fn of_quota(counter: u128, quota: Quota) -> Tier {
+    let limits = Limits { name: "T".into(), quota, also: None, burst: None, stop_on_quota_reach: true };
     Tier { limits: Arc::new(limits), counter: counter.to_ne_bytes() }
 }
 
-fn with_burst(tier: &Tier, requests: u32, per_ms: u64) -> Tier {
+pub(super) fn with_burst(tier: &Tier, requests: u32, per_ms: u64) -> Tier {
     let burst = Some(Burst { requests, per_ms });
     Tier { limits: Arc::new(Limits { burst, ..Limits::clone(&tier.limits) }), counter: tier.counter }
 }
 
-fn never_stopping(tier: &Tier) -> Tier {
+pub(super) fn never_stopping(tier: &Tier) -> Tier {
     let limits = Limits { stop_on_quota_reach: false, ..Limits::clone(&tier.limits) };
     Tier { limits: Arc::new(limits), counter: tier.counter }
 }
 
-fn charge(level: Level, tier: &Tier) -> Charge<'_> {
+pub(super) fn charge(level: Level, tier: &Tier) -> Charge<'_> {
     Charge { level, tier, user: 0 }
 }
 
-fn passes(limiter: &Limiter, charges: &[Charge<'_>], ms: u64) -> bool {
+pub(super) fn passes(limiter: &Limiter, charges: &[Charge<'_>], ms: u64) -> bool {
     limiter.admit(charges, Now::at_ms(ms), false).is_ok()
+}
+
+fn usage(limit: u64, window_s: u64, remaining: u64, reset_s: u64) -> Usage {
+    Usage { tier: "T".into(), kind: QuotaKind::Requests, limit, window_s, remaining, reset_s }
+}
+
+fn told(limiter: &Limiter, charges: &[Charge<'_>], now: Now) -> Option<Usage> {
+    limiter.admit(charges, now, true).unwrap().usage
 }
 
 #[test]
@@ -94,28 +101,34 @@ fn a_burst_is_taken_back_with_the_rest() {
     assert!(!passes(&limiter, &both, 0) && !passes(&limiter, &both, 0));
     assert!(passes(&limiter, &both[..1], 0));
     let refused = limiter.admit(&both[..1], Now::at_ms(0), false).unwrap_err();
-    let usage = Usage { tier: "T".into(), limit: 2, window_s: 1, remaining: 0, reset_s: 1 };
+    let usage = usage(2, 1, 0, 1);
     assert_eq!(refused, Throttled { level: Level::Subscription, burst: true, usage });
 }
 
 #[test]
 fn giving_back_restores_quota_and_burst() {
     // The race that `look` cannot see: taken at one level, lost at the next.
-    let limiter = Limiter::new();
-    let tier = with_burst(&tier(1, 1, MINUTE), 1, 60_000);
-    let charge = charge(Level::Subscription, &tier);
-    let guard = limiter.counters.guard();
-    let mut account = Account::open(&limiter.counters, &charge, Now::at_ms(0), &guard);
-    assert_eq!(account.take(&limiter.counters, &charge, Now::at_ms(0), &guard), Ok(1));
-    assert!(account.look(&charge, Now::at_ms(0)).is_err());
-    account.give_back(&charge);
-    assert_eq!(account.look(&charge, Now::at_ms(0)), Ok(()));
-    assert_eq!(account.take(&limiter.counters, &charge, Now::at_ms(0), &guard), Ok(1));
-    // A window that is over gets nothing back.
-    let mut later = Account::open(&limiter.counters, &charge, Now::at_ms(60_000), &guard);
-    assert_eq!(later.take(&limiter.counters, &charge, Now::at_ms(60_000), &guard), Ok(1));
-    account.cell.give_back_quota(account.window);
-    assert!(later.cell.has_quota(tier.quota, later.window).is_err());
+    for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Gcra] {
+        let limiter = Limiter::new();
+        let quota = Quota { algorithm, ..Quota::requests(1, MINUTE) };
+        let tier = with_burst(&of_quota(1, quota), 1, 60_000);
+        let charge = charge(Level::Subscription, &tier);
+        let guard = limiter.counters.guard();
+        let open = |ms| Account::open(&limiter.counters, &charge, Now::at_ms(ms), &guard);
+        let mut account = open(0);
+        assert_eq!(account.take(&limiter.counters, &guard), Ok(()));
+        assert!(account.look().is_err());
+        account.give_back();
+        assert_eq!(account.look(), Ok(()));
+        assert_eq!(account.take(&limiter.counters, &guard), Ok(()));
+        // A window that is over gets nothing back; of a sliding one the later gets it, too.
+        let mut later = open(120_000);
+        assert_eq!(later.take(&limiter.counters, &guard), Ok(()));
+        if algorithm != Algorithm::Gcra {
+            account.give_back();
+        }
+        assert!(later.look().is_err(), "{algorithm:?}");
+    }
 }
 
 #[test]
@@ -128,7 +141,7 @@ fn a_lost_race_takes_nothing() {
         let twice = [charge(Level::Api, &wide), charge(Level::Application, narrow), charge(Level::Application, narrow)];
         let refused = limiter.admit(&twice, Now::at_ms(0), false).unwrap_err();
         assert_eq!((refused.level, refused.burst), (Level::Application, narrow.burst.is_some()));
-        let usage = limiter.admit(&twice[1..2], Now::at_ms(0), true).unwrap().unwrap();
+        let usage = told(&limiter, &twice[1..2], Now::at_ms(0)).unwrap();
         assert_eq!(usage.remaining, narrow.quota.limit - 1);
     }
     assert_eq!((0..9).filter(|_| passes(&limiter, &[charge(Level::Api, &wide)], 0)).count(), 3);
@@ -142,7 +155,7 @@ fn nothing_is_counted_on_a_swept_counter() {
     let mut account = Account::open(&limiter.counters, &charge, now, &guard);
     limiter.sweep(now);
     assert_eq!(limiter.counters.len(), 0);
-    assert_eq!(account.take(&limiter.counters, &charge, now, &guard), Ok(1));
+    assert_eq!(account.take(&limiter.counters, &guard), Ok(()));
     assert!(!passes(&limiter, &[charge], 600_000));
 }
 
@@ -160,9 +173,12 @@ fn a_tier_that_never_stops_passes_and_counts_on() {
     let sub = never_stopping(&with_burst(&tier(1, 2, MINUTE), 1, 1_000));
     let app = tier(2, 4, MINUTE);
     let both = [charge(Level::Subscription, &sub), charge(Level::Application, &app)];
-    let told: Vec<_> = (0..4).map(|_| limiter.admit(&both, Now::at_ms(0), true).unwrap().unwrap()).collect();
-    let remaining: Vec<_> = told.iter().map(|usage| (usage.limit, usage.remaining)).collect();
-    assert_eq!(remaining, [(2, 1), (2, 0), (2, 0), (2, 0)]);
+    let told: Vec<_> = (0..4).map(|_| limiter.admit(&both, Now::at_ms(0), true).unwrap()).collect();
+    let remaining: Vec<_> =
+        told.iter().map(|told| told.usage.as_ref().map(|usage| (usage.limit, usage.remaining))).collect();
+    assert_eq!(remaining, [Some((2, 1)), Some((2, 0)), Some((2, 0)), Some((2, 0))]);
+    // Marked from the second on: the burst has no room, and then neither has the quota.
+    assert_eq!(told.iter().map(|told| told.over_quota).collect::<Vec<_>>(), [false, true, true, true]);
     assert_eq!(limiter.admit(&both, Now::at_ms(0), true).unwrap_err().level, Level::Application);
 }
 
@@ -185,12 +201,11 @@ fn usage_tells_the_refusing_or_the_tightest_limit() {
     let (sub, app) = (tier(1, 10, MINUTE), tier(2, 4, Window::Months(1)));
     let both = [charge(Level::Subscription, &sub), charge(Level::Application, &app)];
     let now = Now::at_ms(61_500);
-    assert_eq!(limiter.admit(&both, now, false), Ok(None));
-    assert_eq!(limiter.admit(&[], now, true), Ok(None));
-    let usage = |limit, window_s, remaining, reset_s| Usage { tier: "T".into(), limit, window_s, remaining, reset_s };
+    assert_eq!(limiter.admit(&both, now, false), Ok(Admitted::default()));
+    assert_eq!(limiter.admit(&[], now, true), Ok(Admitted::default()));
     let month = usage(4, 31 * 86_400, 2, 31 * 86_400 - 61);
-    assert_eq!(limiter.admit(&both, now, true), Ok(Some(month)));
-    assert_eq!(limiter.admit(&both[..1], now, true), Ok(Some(usage(10, 60, 7, 59))));
+    assert_eq!(told(&limiter, &both, now), Some(month));
+    assert_eq!(told(&limiter, &both[..1], now), Some(usage(10, 60, 7, 59)));
     for _ in 0..7 {
         assert!(passes(&limiter, &both[..1], 61_500));
     }
@@ -201,7 +216,7 @@ fn usage_tells_the_refusing_or_the_tightest_limit() {
 #[test]
 fn more_charges_than_usual_are_all_counted() {
     let limiter = Limiter::new();
-    let tiers: Vec<Tier> = (1..=20).map(|n| tier(n, 21 - u32::try_from(n).unwrap(), MINUTE)).collect();
+    let tiers: Vec<Tier> = (1..=20).map(|n| tier(n, 21 - u64::try_from(n).unwrap(), MINUTE)).collect();
     let charges: Vec<_> = tiers.iter().map(|tier| charge(Level::Api, tier)).collect();
     assert!(passes(&limiter, &charges, 0));
     assert!(!passes(&limiter, &charges, 0));
@@ -244,89 +259,6 @@ fn a_sweep_looks_at_a_part_and_gets_round() {
         limiter.sweep(Now::at_ms(100_000));
     }
     assert_eq!(limiter.counters.len(), 0);
-}
-
-/// What the limits mean, said slowly: every admitted request is remembered.
-#[derive(Default)]
-struct Model {
-    counted: HashMap<([u8; 16], u128, u32), u32>,
-    /// Each bucket's content in nanoseconds of refill time, and when it was that.
-    buckets: HashMap<([u8; 16], u128), (u64, u64)>,
-}
-
-impl Model {
-    fn admit(&mut self, charges: &[Charge<'_>], ms: u64) -> Result<(), (Level, bool)> {
-        for charge in charges {
-            let Charge { level, tier, .. } = *charge;
-            if !tier.stop_on_quota_reach {
-                continue;
-            }
-            if *self.count(charge, ms) >= tier.quota.limit {
-                return Err((level, false));
-            }
-            if self.content(charge, ms).is_some_and(|(content, one, full)| content + one > full) {
-                return Err((level, true));
-            }
-        }
-        for charge in charges {
-            *self.count(charge, ms) += 1;
-            if let Some((content, one, full)) = self.content(charge, ms) {
-                let content = if content + one > full { content } else { content + one };
-                self.buckets.insert((charge.tier.counter, charge.user), (content, ms));
-            }
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, charge: &Charge<'_>, ms: u64) -> &mut u32 {
-        let Window::Seconds(length) = charge.tier.quota.window else { panic!("a window in seconds") };
-        let window = u32::try_from(ms / 1_000).unwrap() / length;
-        self.counted.entry((charge.tier.counter, charge.user, window)).or_default()
-    }
-
-    /// Content, what one request adds, and how much there is room for.
-    fn content(&self, charge: &Charge<'_>, ms: u64) -> Option<(u64, u64, u64)> {
-        let burst = charge.tier.burst?;
-        let one = burst.per_ms * 1_000_000 / u64::from(burst.requests);
-        let (content, at) = self.buckets.get(&(charge.tier.counter, charge.user)).copied().unwrap_or((0, 0));
-        let content = content.saturating_sub((ms - at) * 1_000_000);
-        Some((content, one, one * u64::from(burst.requests)))
-    }
-}
-
-/// Steps of time, which of the levels are charged, the user, and whether it is swept.
-fn schedules() -> impl Strategy<Value = Vec<(u64, [bool; 3], u128, bool)>> {
-    let step = prop_oneof![3 => Just(0_u64), 3 => 0..400_u64, 1 => 0..5_000_u64];
-    prop::collection::vec((step, any::<[bool; 3]>(), 0..2_u128, prop::bool::weighted(0.1)), 0..200)
-}
-
-proptest! {
-    #[test]
-    fn admits_what_the_exact_model_admits(
-        schedule in schedules(),
-        limits in prop::collection::vec((1..12_u32, 1..4_u32, prop::option::of((1..5_u32, 1..2_000_u64)), prop::bool::weighted(0.8)), 3),
-    ) {
-        let tiers: Vec<Tier> = limits.iter().zip(1_u128..).map(|(&(limit, seconds, burst, stop), counter)| {
-            let mut made = tier(counter, limit, Window::Seconds(seconds));
-            if let Some((requests, per_ms)) = burst {
-                made = with_burst(&made, requests, per_ms);
-            }
-            if stop { made } else { never_stopping(&made) }
-        }).collect();
-        let levels = [Level::Resource, Level::Subscription, Level::Application];
-        let (limiter, mut model, mut ms) = (Limiter::new(), Model::default(), 1_000_000);
-        for (step, chosen, user, swept) in schedule {
-            ms += step;
-            let charges: Vec<_> = levels.iter().zip(&tiers).zip(chosen).filter(|(_, chosen)| *chosen)
-                .map(|((&level, tier), _)| Charge { level, tier, user }).collect();
-            let verdict = limiter.admit(&charges, Now::at_ms(ms), false);
-            let verdict = verdict.map(|_| ()).map_err(|refused| (refused.level, refused.burst));
-            prop_assert_eq!(verdict, model.admit(&charges, ms), "at {} ms", ms);
-            if swept {
-                limiter.sweep(Now::at_ms(ms));
-            }
-        }
-    }
 }
 
 #[test]
