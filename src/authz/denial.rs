@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::{
     store::{PathFlaw, QuotaKind},
-    throttle::{Level, Throttled, Usage},
+    throttle::{Level, Throttled, Unable, Usage},
     token::{Flaw, Flood, Rejection},
 };
 
@@ -245,6 +245,15 @@ impl From<Rejection> for Denial {
             Rejection::Flooded(flood) => Self::Flooded(usage_of(flood)),
             Rejection::Overloaded => Self::Overloaded,
             Rejection::Unavailable { retry_after, .. } => Self::Unavailable { retry_after },
+        }
+    }
+}
+
+impl From<Unable> for Denial {
+    fn from(unable: Unable) -> Self {
+        match unable {
+            Unable::Throttled(throttled) => Self::Throttled(throttled),
+            Unable::Away => Self::Unavailable { retry_after: 1 },
         }
     }
 }

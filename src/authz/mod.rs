@@ -103,7 +103,7 @@ impl Authorizer {
             trace.step(Step::Scope, || explain::scopes(resource));
         }
         require_environment(api, seen)?;
-        let admitted = self.admit(tables, api, resource, seen, request)?;
+        let admitted = self.admit(tables, api, resource, seen, request).await?; // waits only where counters are shared
         trace.step(Step::Throttle, || explain::limits(tables, api, resource, seen));
         let query = credential::without_token(request.query);
         trace.step(Step::Grant, || explain::destination(api, seen));
@@ -140,7 +140,7 @@ impl Authorizer {
     }
 
     /// Takes one request from every limit that it meets, in the order of the levels.
-    fn admit(
+    async fn admit(
         &self,
         tables: &Snapshot,
         api: &Api,
@@ -164,7 +164,12 @@ impl Authorizer {
         if charges.is_empty() {
             return Ok(Admitted::default());
         }
-        self.limiter.admit(&charges, request.now, tables.gate.rate_limit_headers).map_err(Denial::Throttled)
+        let want_usage = tables.gate.rate_limit_headers;
+        let verdict = match self.limiter.try_admit(&charges, request.now, want_usage) {
+            Some(verdict) => verdict,
+            None => Box::pin(self.limiter.ask_and_admit(&charges, request.now, want_usage)).await,
+        };
+        verdict.map_err(Denial::from)
     }
 }
 

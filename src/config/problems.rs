@@ -13,6 +13,7 @@ use crate::{
     net::Address,
     problem::Problem,
     proxy,
+    sync::SharedSettings,
     token::{
         VerificationSettings,
         settings::{ConnectorKind, KeyManagerSettings},

@@ -9,18 +9,22 @@ mod account;
 mod algorithm;
 mod bill;
 mod local;
-pub mod shared;
 #[cfg(test)]
 mod model_tests;
+pub mod shared;
 #[cfg(test)]
 mod tests;
+mod together;
 mod window;
+
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
 pub use bill::Bill;
+pub use together::Unable;
 
 use crate::{
     net::Now,
@@ -30,6 +34,7 @@ use crate::{
 
 use account::Account;
 use local::Counters;
+use shared::Shared;
 
 /// `[throttle]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -59,10 +64,11 @@ impl Default for Failures {
     }
 }
 
-/// Counts against tiers, in this process.
+/// Counts against tiers, in this process and, where counters are shared, with all others.
 #[derive(Debug)]
 pub struct Limiter {
     counters: Counters,
+    shared: Option<Arc<Shared>>,
 }
 
 /// One limit that a request meets, in the order of the design.
@@ -131,7 +137,7 @@ pub struct Usage {
 impl Limiter {
     /// A limiter with nothing counted.
     pub fn new() -> Self {
-        Self { counters: Counters::default() }
+        Self { counters: Counters::default(), shared: None }
     }
 
     /// Takes one request from every limit, or from none: refused at one level, it counts at none.
@@ -168,6 +174,9 @@ impl Limiter {
     /// time, in turn.
     pub fn sweep(&self, now: Now) {
         self.counters.sweep(now.steady_ms);
+        if let Some(shared) = &self.shared {
+            shared.sweep(now.steady_ms);
+        }
     }
 }
 

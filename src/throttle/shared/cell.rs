@@ -112,7 +112,7 @@ impl Cell {
         }
         let free = self.free.load(Relaxed);
         // Where the limit was lowered, what was taken under the old one counts for no more than the new one.
-        if free > 0 && self.used().saturating_add(self.others.load(Relaxed)) >= demand.limit {
+        if free > 0 && self.counted() >= demand.limit {
             return Taken::Full;
         }
         match self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(1)) {
@@ -142,9 +142,14 @@ impl Cell {
         self.held.load(Relaxed).saturating_sub(self.free.load(Relaxed))
     }
 
+    /// What was counted here and what others hold.
+    pub(super) fn counted(&self) -> u64 {
+        self.used().saturating_add(self.others.load(Relaxed))
+    }
+
     /// What is left of the limit, as far as is known.
     pub(super) fn left(&self, limit: u64) -> u64 {
-        limit.saturating_sub(self.used()).saturating_sub(self.others.load(Relaxed))
+        limit.saturating_sub(self.counted())
     }
 
     pub(super) fn held(&self) -> u64 {

@@ -144,6 +144,13 @@ impl Ledger {
         self.cells.get(&Id::of(demand), &guard).map_or(demand.limit, |cell| cell.left(demand.limit))
     }
 
+    /// Whether more is counted than the limit holds, as far as is known; of what is counted afterwards: as much.
+    pub fn is_beyond(&self, demand: &Demand) -> bool {
+        let guard = self.cells.guard();
+        let counted = self.cells.get(&Id::of(demand), &guard).map_or(0, |cell| cell.counted());
+        counted >= demand.limit.saturating_add(demand.amount)
+    }
+
     /// The cell of a demand, for whoever asks for it.
     pub(super) fn open(&self, demand: &Demand) -> Arc<Cell> {
         Arc::clone(self.cell(demand, &self.cells.guard()))

@@ -34,7 +34,8 @@ mod cell;
 mod exchange;
 mod ledger;
 mod metrics;
-mod path;
+pub mod model;
+pub(super) mod path;
 mod script;
 mod settings;
 #[cfg(test)]
@@ -102,6 +103,21 @@ impl Shared {
     /// Forgets windows that are over.
     pub(super) fn sweep(&self, now_ms: u64) {
         self.ledger.sweep(now_ms);
+    }
+
+    /// Counts an amount that is only known now.
+    pub(super) fn record(&self, demand: &Demand) {
+        self.ledger.record(demand, self.terms.load().mode);
+    }
+
+    /// What is left of a limit, as far as is known here.
+    pub(super) fn left(&self, demand: &Demand) -> u64 {
+        self.ledger.left(demand)
+    }
+
+    /// Whether more is counted than the limit holds, as far as is known here.
+    pub(super) fn is_beyond(&self, demand: &Demand) -> bool {
+        self.ledger.is_beyond(demand)
     }
 
     /// Whether Redis is not to be asked now.

@@ -89,13 +89,20 @@ impl Shared {
     /// Gives back what a request has taken that is refused for another reason.
     pub(in super::super) async fn give_back(&self, passage: Passage, demands: &[Demand], now_ms: u64) {
         match passage {
-            Passage::Here(mode) => self.ledger.give_back(mode, demands),
+            Passage::Here(_) => self.give_back_here(passage, demands),
             Passage::There => {
                 let timeout = self.terms.load().timeout;
                 let cells = self.open(demands);
                 let _ = time::timeout(timeout, self.uncount(&cells, now_ms)).await;
             }
             Passage::Uncounted => {}
+        }
+    }
+
+    /// The same where Redis need not be asked.
+    pub(in super::super) fn give_back_here(&self, passage: Passage, demands: &[Demand]) {
+        if let Passage::Here(mode) = passage {
+            self.ledger.give_back(mode, demands);
         }
     }
 
