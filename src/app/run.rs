@@ -157,9 +157,11 @@ impl App {
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
         }
-        let counters = self.authorizer.limiter.shared().map(|shared| {
-            tokio::spawn(Arc::clone(shared).run(Arc::clone(&self.clock), stopped.clone()))
-        });
+        let counters = self
+            .authorizer
+            .limiter
+            .shared()
+            .map(|shared| tokio::spawn(Arc::clone(shared).run(Arc::clone(&self.clock), stopped.clone())));
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);

@@ -41,12 +41,7 @@ impl Limiter {
 
     /// As [`Limiter::admit`], at all sidecars where counters are shared. None: only Redis can say, so
     /// [`Limiter::ask_and_admit`] is to be awaited.
-    pub fn try_admit(
-        &self,
-        charges: &[Charge<'_>],
-        now: Now,
-        want_usage: bool,
-    ) -> Option<Result<Admitted, Unable>> {
+    pub fn try_admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Option<Result<Admitted, Unable>> {
         let Some(shared) = &self.shared else {
             return Some(self.admit(charges, now, want_usage).map_err(Unable::Throttled));
         };
@@ -66,12 +61,7 @@ impl Limiter {
     }
 
     /// As [`Limiter::try_admit`], and waits for Redis where it must, no longer than `shared.timeout`.
-    pub async fn ask_and_admit(
-        &self,
-        charges: &[Charge<'_>],
-        now: Now,
-        want_usage: bool,
-    ) -> Result<Admitted, Unable> {
+    pub async fn ask_and_admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Admitted, Unable> {
         let Some(shared) = &self.shared else {
             return self.admit(charges, now, want_usage).map_err(Unable::Throttled);
         };

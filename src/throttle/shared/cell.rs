@@ -182,7 +182,7 @@ impl Cell {
         let excess = have.saturating_add(self.others.load(Relaxed)).saturating_sub(limit);
         if mode != SharedMode::Lease || self.is_idle(now_ms, idle_ms) {
             line.back = self.free.swap(0, Relaxed);
-        } else if excess > 0 {
+        } else if excess > 0 && self.free() > 0 {
             line.back = self.take_free(excess);
         } else if now_ms < self.end_ms {
             line.want = self.want(limit);

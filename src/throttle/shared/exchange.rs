@@ -30,6 +30,8 @@ type Part = (u8, Vec<(Arc<Cell>, Line)>);
 /// What was learnt of Redis over one connection.
 struct Link {
     connection: Connection,
+    /// Whether Redis's clock is known.
+    is_begun: bool,
     /// Since when each group has its data.
     epochs: HashMap<u8, u64>,
     answered: Instant,
@@ -44,6 +46,7 @@ impl Shared {
         }
         let Some(link) = self.link.load_full() else { return };
         let mut link = Link::new(Connection::clone(&link));
+        link.is_begun = true;
         let _ = time::timeout(CLOSING, self.exchange(&mut link, &clock, Duration::ZERO)).await;
     }
 
@@ -121,12 +124,15 @@ impl Shared {
     /// Sends all parts at once, and takes the answers over.
     async fn send(&self, link: &mut Link, parts: Vec<Part>, clock: &Clock) -> RedisResult<()> {
         self.metrics.round_trips.inc();
+        // The first says what Redis's clock is, and nothing else.
+        let until_ms = if link.is_begun { self.until_ms(clock.now().steady_ms) } else { 0 };
+        link.is_begun = true;
         let mut asked = JoinSet::new();
         for (group, lines) in parts {
             let (names, mut connection) = (Arc::clone(&self.names), link.connection.clone());
             asked.spawn(async move {
                 let them = lines.iter().map(|(cell, line)| (&**cell, line));
-                let answer = names.exchange(&mut connection, group, them).await;
+                let answer = names.exchange(&mut connection, group, until_ms, them).await;
                 (group, lines, answer)
             });
         }
@@ -154,6 +160,7 @@ impl Shared {
         clock: &Clock,
     ) {
         self.note(group, state);
+        self.note_clock(state, clock.now().steady_ms);
         if link.epochs.insert(group, state.epoch).is_some_and(|before| before != state.epoch) {
             tracing::warn!("Redis has lost its counters: what was counted here is told again");
             self.ledger.tell_all();
@@ -168,7 +175,7 @@ impl Shared {
 
 impl Link {
     fn new(connection: Connection) -> Self {
-        Self { connection, epochs: HashMap::new(), answered: Instant::now() }
+        Self { connection, is_begun: false, epochs: HashMap::new(), answered: Instant::now() }
     }
 }
 
@@ -198,7 +205,7 @@ const MOST: usize = 50_000;
 const CHUNK: usize = 250;
 
 /// Longest wait for the answer to an exchange. No request waits so long.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest time for the last exchange.
 const CLOSING: Duration = Duration::from_secs(1);

@@ -76,6 +76,8 @@ pub struct Shared {
     answers: AtomicBool,
     /// A bit for each group of keys whose Redis has its data for too short a time.
     settling: AtomicU64,
+    /// Redis's clock before ours, at least, in milliseconds as a two's complement number; of the connection in use.
+    ahead_ms: AtomicU64,
     metrics: Metrics,
 }
 
@@ -90,6 +92,7 @@ impl Shared {
             link: ArcSwapOption::empty(),
             answers: AtomicBool::new(false),
             settling: AtomicU64::new(0),
+            ahead_ms: AtomicU64::new(0),
             metrics,
         }
     }
@@ -146,6 +149,16 @@ impl Shared {
         }
     }
 
+    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more.
+    fn until_ms(&self, now_ms: u64) -> u64 {
+        now_ms.wrapping_add(self.ahead_ms.load(Relaxed)).saturating_add(exchange::millis(exchange::PATIENCE))
+    }
+
+    /// What Redis's clock said, in an answer that came now.
+    fn note_clock(&self, state: State, now_ms: u64) {
+        self.ahead_ms.store(state.clock_ms.wrapping_sub(now_ms), Relaxed);
+    }
+
     fn came(&self) {
         self.answers.store(true, Release);
         self.metrics.available.set(1);
@@ -160,7 +173,10 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("terms", &self.terms.load()).field("ledger", &self.ledger).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("terms", &self.terms.load())
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
     }
 }
 

@@ -167,7 +167,8 @@ impl Shared {
         let mut connection = self.connection()?;
         let line = cell.line(mode, now_ms, u64::MAX);
         let group = self.names.group(cell);
-        let asked = self.names.exchange(&mut connection, group, [(&**cell, &line)].into_iter()).await;
+        let asked =
+            self.names.exchange(&mut connection, group, self.until_ms(now_ms), [(&**cell, &line)].into_iter()).await;
         let (state, answers) = asked.inspect_err(|_| cell.forgo(&line))?;
         self.note(group, state);
         for answer in answers {
@@ -191,8 +192,9 @@ impl Shared {
         let mut connection = self.connection()?;
         for (n, part) in self.by_group(&cells).iter().enumerate() {
             let group = self.names.group(&cells[part[0]].0);
-            let counts: SmallVec<[_; USUAL]> = part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
-            let counted = self.names.count(&mut connection, group, &counts).await?;
+            let counts: SmallVec<[_; USUAL]> =
+                part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
+            let counted = self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
             self.note(group, counted.state);
             for (at, answer) in part.iter().zip(&counted.answers) {
                 cells[*at].0.learn_others(*answer);
@@ -203,7 +205,8 @@ impl Shared {
             }
             if refused.is_some() || counted.state.settling {
                 // In a cluster limits of one request may lie apart: those counted already are uncounted.
-                let before: Vec<_> = self.by_group(&cells).iter().take(n).flatten().map(|at| cells[*at].clone()).collect();
+                let before: Vec<_> =
+                    self.by_group(&cells).iter().take(n).flatten().map(|at| cells[*at].clone()).collect();
                 self.uncount(&before, now_ms).await?;
                 return refused.map_or(Err(Unanswered::Away), |at| Ok(Err(Refused::Full(*at))));
             }
@@ -227,7 +230,7 @@ impl Shared {
                 (&**cell, Count { mine: 0, limit: None, amount, ttl_ms: cell.ttl_ms(now_ms) })
             };
             let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
-            self.names.count(&mut connection, group, &counts).await?;
+            self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
         }
         Ok(())
     }

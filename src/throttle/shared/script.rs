@@ -4,6 +4,9 @@
 //! their sum in `t`. A sidecar tells its own field as an absolute number and Redis keeps the larger, so that a command
 //! that is sent twice, or whose answer was lost, changes nothing. What is no such hash under our keys is removed.
 //!
+//! A command that comes late (a partition ends, and a connection that was given up delivers what it still held) could
+//! undo what a later one has done. So each carries the time, by Redis's own clock, after which it is not done.
+//!
 //! `epoch` says since when Redis has had its data. While that is less than [`SETTLE_MS`] ago no share is handed out and
 //! nothing is counted by request: whoever holds something tells it first.
 
@@ -34,6 +37,8 @@ pub(super) struct State {
     pub(super) epoch: u64,
     /// Keys with something else in them, which were removed.
     pub(super) replaced: u64,
+    /// Its clock, in milliseconds.
+    pub(super) clock_ms: u64,
 }
 
 /// One limit of a request that Redis counts.
@@ -95,13 +100,14 @@ impl Names {
         &self,
         connection: &mut Connection,
         group: u8,
+        until_ms: u64,
         lines: impl ExactSizeIterator<Item = (&'a Cell, &'a Line)> + Clone,
     ) -> RedisResult<(State, Vec<Answer>)> {
         let count = lines.len();
         let fill = |command: &mut Cmd| {
             command.arg(count + 1).arg(self.epoch(group));
             lines.clone().for_each(|(cell, _)| _ = command.arg(self.key(cell)));
-            command.arg(&self.node).arg(SETTLE_MS);
+            command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, line) in lines.clone() {
                 command.arg(line.have).arg(line.want).arg(line.back).arg(line.limit).arg(line.ttl_ms);
             }
@@ -124,12 +130,13 @@ impl Names {
         &self,
         connection: &mut Connection,
         group: u8,
+        until_ms: u64,
         counts: &[(&Cell, Count)],
     ) -> RedisResult<Counted> {
         let fill = |command: &mut Cmd| {
             command.arg(counts.len() + 1).arg(self.epoch(group));
             counts.iter().for_each(|(cell, _)| _ = command.arg(self.key(cell)));
-            command.arg(&self.node).arg(SETTLE_MS);
+            command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, count) in counts {
                 command.arg(count.mine);
                 match count.limit {
@@ -201,8 +208,9 @@ fn number(value: &Value) -> RedisResult<u64> {
 
 fn state(said: &[u64]) -> RedisResult<(State, &[u64])> {
     match said {
-        [settling, replaced, epoch, rest @ ..] => {
-            Ok((State { settling: *settling == 1, epoch: *epoch, replaced: *replaced }, rest))
+        [settling, replaced, epoch, clock_ms, rest @ ..] => {
+            let state = State { settling: *settling == 1, epoch: *epoch, replaced: *replaced, clock_ms: *clock_ms };
+            Ok((state, rest))
         }
         _ => Err(odd()),
     }
@@ -218,7 +226,8 @@ const SETTLE_MS: u64 = 2_000;
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(EXCHANGE_BODY));
 static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(COUNT_BODY));
 
-/// KEYS: the epoch, then the limits. ARGV: this sidecar's field, the time to settle, then what each script says.
+/// KEYS: the epoch, then the limits. ARGV: this sidecar's field, the time to settle, until when it is done (0: always),
+/// then what each script says.
 const BEGIN: &str = "\
 local node, replaced = ARGV[1], 0
 local function number(text)
@@ -249,6 +258,9 @@ local function write(key, mine, total, ttl)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if tonumber(ARGV[3]) > 0 and now > tonumber(ARGV[3]) then
+  return redis.error_reply('LATE the command came after its time')
+end
 local epoch = redis.pcall('GET', KEYS[1])
 if type(epoch) == 'table' then
   remove(KEYS[1])
@@ -261,13 +273,13 @@ if not epoch then
 end
 local age = now - epoch
 local settling = age >= 0 and age < tonumber(ARGV[2])
-local out = {settling and 1 or 0, 0, epoch}
+local out = {settling and 1 or 0, 0, epoch, now}
 ";
 
 /// For each limit: at least so much is ours, so much more is wanted, so much goes back, limit, time to live.
 const EXCHANGE_BODY: &str = "\
 for i = 2, #KEYS do
-  local at = 3 + (i - 2) * 5
+  local at = 4 + (i - 2) * 5
   local have, want, back = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local limit, ttl = tonumber(ARGV[at + 3]), ARGV[at + 4]
   local mine, total = read(KEYS[i])
@@ -299,14 +311,14 @@ return out
 
 /// For each limit: at least so much is ours, limit or -1, amount, time to live.
 const COUNT_BODY: &str = "\
-out[4] = 0
+out[5] = 0
 if settling then
   out[2] = replaced
   return out
 end
 local known = {}
 for i = 2, #KEYS do
-  local at = 3 + (i - 2) * 4
+  local at = 4 + (i - 2) * 4
   local have, limit = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
   local mine, total = read(KEYS[i])
   if mine < have then
@@ -314,12 +326,12 @@ for i = 2, #KEYS do
     mine = have
   end
   known[i] = {mine, total}
-  if out[4] == 0 and limit >= 0 and total >= limit then out[4] = i - 1 end
+  if out[5] == 0 and limit >= 0 and total >= limit then out[5] = i - 1 end
 end
 for i = 2, #KEYS do
-  local at = 3 + (i - 2) * 4
+  local at = 4 + (i - 2) * 4
   local mine, total = known[i][1], known[i][2]
-  if out[4] == 0 then
+  if out[5] == 0 then
     local amount = math.max(tonumber(ARGV[at + 2]), -mine)
     mine, total = mine + amount, total + amount
     write(KEYS[i], mine, total, ARGV[at + 3])

@@ -27,8 +27,6 @@ struct World {
     demand: Demand,
     now_ms: u64,
     admitted: u64,
-    /// What was sent once, and may come again.
-    sent: Vec<(usize, Line)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +41,7 @@ enum Fate {
 impl World {
     fn new(mode: SharedMode, nodes: usize, limit: u64) -> Self {
         let nodes = (0..nodes).map(|_| Ledger::new()).collect();
-        Self { mode, nodes, redis: Hash::new(), demand: demand(limit), now_ms: NOW, admitted: 0, sent: Vec::new() }
+        Self { mode, nodes, redis: Hash::new(), demand: demand(limit), now_ms: NOW, admitted: 0 }
     }
 
     /// A request at a sidecar: whether it passes.
@@ -75,7 +73,6 @@ impl World {
     }
 
     fn tell(&mut self, at: usize, cell: &std::sync::Arc<Cell>, line: Line, fate: Fate) {
-        self.sent.push((at, line));
         let answer = (fate != Fate::Lost).then(|| self.redis.exchange(at, &line, false));
         match answer.filter(|_| fate == Fate::Answered) {
             Some(answer) => self.nodes[at].learn(cell, &line, answer, self.now_ms, INTERVAL),
@@ -92,8 +89,6 @@ impl World {
 enum Step {
     Request(usize, Fate),
     Exchange(usize, Fate),
-    /// An old message comes again.
-    Again(usize),
     Wait(u64),
     Limit(u64),
 }
@@ -107,7 +102,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             12 => (0..4_usize, fates()).prop_map(|(at, fate)| Step::Request(at, fate)),
             4 => (0..4_usize, fates()).prop_map(|(at, fate)| Step::Exchange(at, fate)),
-            1 => (0..64_usize).prop_map(Step::Again),
             1 => (0..3_000_u64).prop_map(Step::Wait),
         ],
         0..600,
@@ -119,13 +113,6 @@ impl World {
         match *step {
             Step::Request(at, fate) => _ = self.request(at, fate),
             Step::Exchange(at, fate) => self.exchange(at, fate),
-            Step::Again(which) => {
-                // Of what gives back, not: see `line`.
-                let told: Vec<_> = self.sent.iter().filter(|(_, line)| line.back == 0).copied().collect();
-                if let Some((at, line)) = told.get(which.min(told.len().saturating_sub(1))) {
-                    self.redis.exchange(*at, line, false);
-                }
-            }
             Step::Wait(ms) => self.now_ms += ms,
             Step::Limit(limit) => self.demand.limit = limit,
         }
@@ -225,7 +212,8 @@ fn a_redis_that_comes_back_empty_is_told_what_was_counted() {
             world.request(n % 3, Fate::Answered);
             world.exchange(n % 3, Fate::Answered);
         }
-        assert_eq!(world.admitted, 1_000, "{mode:?}");
+        let above = if mode == Batched { 3 } else { 0 };
+        assert!((1_000..=1_000 + above).contains(&world.admitted), "{mode:?}: {}", world.admitted);
     }
 }
 
@@ -337,7 +325,7 @@ fn windows_that_are_over_are_forgotten_and_limits_of_different_windows_do_not_me
         assert!(ledger.take(Batched, false, &[at(number)], NOW).is_err());
     }
     ledger.sweep(10_000);
-    assert_eq!(ledger.len(), 100 - 0);
+    assert_eq!(ledger.len(), 100);
     ledger.sweep(61_000);
     assert_eq!(ledger.len(), 49);
     ledger.sweep(NOW);
