@@ -260,7 +260,7 @@ impl From<Unable> for Denial {
 
 /// The limit of failures in the words of a tier.
 fn usage_of(Flood { limit, window_s, reset_s }: Flood) -> Usage {
-    Usage { tier: "failures".into(), kind: QuotaKind::Requests, limit, window_s, remaining: 0, reset_s }
+    Usage { tier: "failures".into(), kind: QuotaKind::Requests, limit, window_s, remaining: 0, reset_s, alone: false }
 }
 
 #[cfg(test)]
@@ -271,7 +271,7 @@ mod tests {
 
     fn every_denial() -> Vec<Denial> {
         let kind = QuotaKind::Requests;
-        let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
+        let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1, alone: false };
         let throttled = |level, burst| Denial::Throttled(Throttled { level, burst, usage: usage.clone() });
         let levels = [Level::Api, Level::Resource, Level::Subscription, Level::Application];
         let mut all = vec![

@@ -154,6 +154,7 @@ impl<'a, 'g> Account<'a, 'g> {
             window_s: algorithm::window_s(self.quota, self.word, self.at),
             remaining,
             reset_s: reset_ms.div_ceil(1_000).max(1),
+            alone: false,
         }
     }
 
@@ -172,6 +173,7 @@ impl<'a, 'g> Account<'a, 'g> {
             window_s: burst.per_ms.div_ceil(1_000).max(1),
             remaining: 0,
             reset_s: wait_ns.div_ceil(1_000_000_000).max(1),
+            alone: false,
         };
         Throttled { level: self.charge.level, burst: true, usage }
     }

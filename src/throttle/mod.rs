@@ -132,6 +132,8 @@ pub struct Usage {
     pub remaining: u64,
     /// Seconds until the window ends or the bucket is empty, or of what refuses, until there is room; at least 1.
     pub reset_s: u64,
+    /// Counters are shared, and this one counts alone, since Redis is away.
+    pub alone: bool,
 }
 
 impl Limiter {

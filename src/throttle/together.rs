@@ -48,14 +48,14 @@ impl Limiter {
         let (demands, origins) = wanted(charges, now);
         let passage = match shared.try_take(&demands, now.steady_ms)? {
             Ok(passage) => passage,
-            Err(refused) => return Some(Err(unable(refused, &demands, &origins, now))),
+            Err(refused) => return Some(Err(unable(shared, refused, &demands, &origins, now))),
         };
         if passage == Passage::Uncounted {
             return Some(Ok(Admitted::default()));
         }
         let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
             shared.give_back_here(passage, &demands);
-            Unable::Throttled(throttled)
+            Unable::Throttled(marked(shared, throttled))
         });
         Some(verdict.map(|admitted| completed(shared, admitted, &demands, &origins, now)))
     }
@@ -69,7 +69,7 @@ impl Limiter {
         self.look(charges, now).map_err(Unable::Throttled)?;
         let (demands, origins) = wanted(charges, now);
         let passage = shared.ask(&demands, now.steady_ms).await;
-        let passage = passage.map_err(|refused| unable(refused, &demands, &origins, now))?;
+        let passage = passage.map_err(|refused| unable(shared, refused, &demands, &origins, now))?;
         if passage == Passage::Uncounted {
             return Ok(Admitted::default());
         }
@@ -77,7 +77,7 @@ impl Limiter {
             Ok(admitted) => Ok(completed(shared, admitted, &demands, &origins, now)),
             Err(throttled) => {
                 shared.give_back(passage, &demands, now.steady_ms).await;
-                Err(Unable::Throttled(throttled))
+                Err(Unable::Throttled(marked(shared, throttled)))
             }
         }
     }
@@ -136,15 +136,29 @@ fn completed(
             admitted.usage = Some(usage(charge, quota, demand, left, now));
         }
     }
+    if let Some(told) = &mut admitted.usage {
+        told.alone = shared.is_away();
+    }
     admitted
 }
 
+fn marked(shared: &Shared, mut throttled: Throttled) -> Throttled {
+    throttled.usage.alone = shared.is_away();
+    throttled
+}
+
 #[cold]
-fn unable(refused: Refused, demands: &[Demand], origins: &[(&Charge<'_>, &Quota)], now: Now) -> Unable {
+fn unable(
+    shared: &Shared,
+    refused: Refused,
+    demands: &[Demand],
+    origins: &[(&Charge<'_>, &Quota)],
+    now: Now,
+) -> Unable {
     let Refused::Full(at) = refused else { return Unable::Away };
     let (charge, quota) = origins[at];
     let usage = usage(charge, quota, &demands[at], 0, now);
-    Unable::Throttled(Throttled { level: charge.level, burst: false, usage })
+    Unable::Throttled(marked(shared, Throttled { level: charge.level, burst: false, usage }))
 }
 
 fn usage(charge: &Charge<'_>, quota: &Quota, demand: &Demand, remaining: u64, now: Now) -> Usage {
@@ -156,5 +170,6 @@ fn usage(charge: &Charge<'_>, quota: &Quota, demand: &Demand, remaining: u64, no
         window_s: window::length_s(quota.window, demand.number),
         remaining,
         reset_s: left_ms.div_ceil(1_000).max(1),
+        alone: false,
     }
 }

@@ -124,7 +124,7 @@ impl Shared {
     }
 
     /// Whether Redis is not to be asked now.
-    fn is_away(&self) -> bool {
+    pub(super) fn is_away(&self) -> bool {
         !self.answers.load(Acquire)
     }
 
