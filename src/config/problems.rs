@@ -286,6 +286,10 @@ mod tests {
             ("shared = { redis = 'redis://h', interval = '9ms' }", "shared.interval: is 10ms to 10s"),
             ("shared = { redis = 'redis://h', interval = '11s' }", "shared.interval: is 10ms to 10s"),
             ("shared = { redis = 'redis://h', timeout = '0' }", "shared.timeout: is 1ms to 10s"),
+            (
+                "shared = { redis = 'redis://h' }\ntiers = [{ name = 'T', requests = 1, per = '1m', algorithm = 'gcra' }]",
+                "tiers[0].algorithm: not in this build",
+            ),
             ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
             ("verification.waiting = 0", "verification.waiting: must be from 1 to 65536"),
             ("verification.waiting = 65537", "verification.waiting: must be from 1 to 65536"),

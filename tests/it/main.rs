@@ -29,6 +29,7 @@ mod quickstart;
 mod refusals;
 mod reload;
 mod revocation;
+mod shared_counters;
 mod streams;
 mod support;
 mod tables;
