@@ -248,3 +248,105 @@ changes() {
   between "$1: another mode and a larger limit, of which 400 are used" "$(of passed)" 180 210
   stop_eight
 }
+
+# ---- with --full -----------------------------------------------------------------------------------------------------
+
+# Three nodes, all slots; one is killed and comes back with nothing in it.
+counters_in_a_cluster() {
+  local port nodes=() mode most pid
+  local -A pids_of
+  for port in "$store" "$spare" "$third"; do
+    mkdir -p "$work/redis/$port"
+    rm -f "$work/redis/$port"/*
+    cluster_node "$port" || { fail "a cluster's node starts" "$(<"$work/cluster$port.log")"; return; }
+    pids_of[$port]=$started
+    nodes+=("127.0.0.1:$port")
+  done
+  redis-cli --cluster create "${nodes[@]}" --cluster-yes >"$work/cluster.log" 2>&1 || { fail "a cluster of three" "$(tail -3 "$work/cluster.log")"; return; }
+  await 20 eval 'cli CLUSTER INFO | grep -q cluster_state:ok' || { fail "a cluster of three is there"; return; }
+  for mode in batched lease strict; do
+    most=1000
+    [[ $mode != batched ]] || most=1108
+    for port in "$store" "$spare" "$third"; do redis-cli -p "$port" FLUSHALL >/dev/null; done
+    start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny || return
+    settled
+    flood 500 6
+    between "a cluster of three, $mode: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
+    stop_eight
+  done
+  for pid in "${pids_of[@]}"; do stop "$pid"; done
+}
+
+cluster_node() {
+  start "$work/cluster$1.log" redis-server --port "$1" --bind 127.0.0.1 --save '' --appendonly no --dir "$work/redis/$1" \
+    --cluster-enabled yes --cluster-node-timeout 2000 --cluster-port "$(($1 + 10000))"
+  await 10 listens "$1"
+}
+
+# A master, its replica, three sentinels; the master dies while it counts.
+counters_behind_sentinels() {
+  local replica sentinel sentinels=() port load
+  start_store redis-server || { fail "a sentinel's master starts"; return; }
+  start "$work/replica.log" redis-server --port "$spare" --bind 127.0.0.1 --save '' --appendonly no --dir "$work/redis" \
+    --replicaof 127.0.0.1 "$store"
+  replica=$started
+  await 10 eval '[[ $(redis-cli -p "$spare" ROLE | sed -n 4p) == connected ]]' || { fail "a replica follows"; return; }
+  for port in "$fourth" "$fifth" "$sixth"; do
+    mkdir -p "$work/sentinel$port"
+    printf '%s\n' "port $port" 'bind 127.0.0.1' "dir $work/sentinel$port" "sentinel monitor interop 127.0.0.1 $store 2" \
+      'sentinel down-after-milliseconds interop 1000' 'sentinel failover-timeout interop 5000' >"$work/sentinel$port.conf"
+    start "$work/sentinel$port.log" redis-server "$work/sentinel$port.conf" --sentinel
+    sentinels+=("$started")
+  done
+  await 30 eval 'redis-cli -p "$fourth" SENTINEL REPLICAS interop | grep -q "$spare" && [[ $(redis-cli -p "$fourth" SENTINEL SENTINELS interop | grep -c "^runid") == 2 ]]' ||
+    { fail "three sentinels know each other" "$(tail -3 "$work/sentinel$fourth.log")"; return; }
+  if start_eight "redis-sentinel://127.0.0.1:$fourth?sentinelServiceName=interop&node=127.0.0.1:$fifth&node=127.0.0.1:$sixth" lease deny; then
+    settled
+    python3 "$here/throttle.py" flood 100 40 "${gate_ports[@]}" >"$work/flood" &
+    load=$!
+    pids+=("$load")
+    sleep 2
+    kill -KILL "$store_pid"
+    { reap "$store_pid"; } 2>/dev/null
+    reap "$load" 500
+    flooded=$(<"$work/flood")
+    between "a sentinel's master dies midway, lease" "$(of passed)" 980 1000
+    [[ $(of unavailable) -gt 0 ]] || fail "a sentinel's master dies midway: some are refused with 503" "$flooded"
+    check "a sentinel's next master: they count together" available "${admin_ports[0]}"
+    stop_eight
+  fi
+  for sentinel in "${sentinels[@]}"; do stop "$sentinel"; done
+  stop "$replica"
+}
+
+# A network between, which is silent for a while, and then delivers what it held.
+counters_apart() {
+  local name=tollgate-counts-$$ host=tgc$$h inside=tgc$$i net=10.$((RANDOM % 100 + 100)).$((RANDOM % 256)) mode load most
+  need ip iproute2 && network "$name" "$host" "$inside" "$net" 2>"$work/network.log" ||
+    { skip "counters apart: no network namespace can be made ($(tail -1 "$work/network.log"))"; return; }
+  start "$work/store.log" ip netns exec "$name" redis-server --port "$store" --bind "$net.2" --protected-mode no --save '' --appendonly no
+  store_pid=$started
+  await 10 eval 'redis-cli -h "$net.2" -p "$store" PING | grep -q PONG' || { fail "a Redis in a namespace starts" "$(<"$work/store.log")"; return; }
+  for mode in batched lease strict; do
+    most=1000
+    [[ $mode != batched ]] || most=1040
+    redis-cli -h "$net.2" -p "$store" FLUSHALL >/dev/null
+    start_eight "redis://$net.2:$store" "$mode" deny || return
+    settled
+    python3 "$here/throttle.py" flood 150 18 "${gate_ports[@]}" >"$work/flood" &
+    load=$!
+    pids+=("$load")
+    sleep 2
+    ip -n "$name" route add blackhole "$net.1/32"
+    sleep 5
+    ip -n "$name" route del blackhole "$net.1/32"
+    reap "$load" 300
+    flooded=$(<"$work/flood")
+    between "five seconds of silence from Redis midway, $mode" "$(of passed)" 980 "$most"
+    [[ $(of unavailable) -gt 0 ]] || fail "silence, $mode: some are refused with 503" "$flooded"
+    check "silence is over, $mode: they count together" await 5 available "${admin_ports[0]}"
+    stop_eight
+  done
+  stop "$store_pid"
+  ip netns del "$name"
+}

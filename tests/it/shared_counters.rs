@@ -156,6 +156,9 @@ fn a_redis_that_comes_back_empty_is_told() {
         let mut passed = 10;
         for _ in 0..200 {
             passed += place.passing(2);
+            if mode == "batched" {
+                place.gates[0].wait_for("it to be told", || place.redis.counted() >= passed as u64);
+            }
             if place.redis.counted() >= 20 {
                 break;
             }
