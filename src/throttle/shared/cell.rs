@@ -89,6 +89,11 @@ impl Cell {
         }
     }
 
+    /// Which limit it is of.
+    pub const fn key(&self) -> u128 {
+        self.key
+    }
+
     /// Takes what is demanded if there is room by what is known: what was counted here and what others hold.
     pub(super) fn take_known(&self, demand: &Demand) -> Taken {
         self.limit.store(demand.limit, Relaxed);

@@ -213,6 +213,19 @@ impl Ledger {
         lines
     }
 
+    /// What a request asks for one limit; none: somebody asks already.
+    pub fn ask(&self, demand: &Demand, mode: SharedMode, now_ms: u64) -> Option<(Arc<Cell>, Line)> {
+        let cell = self.open(demand);
+        let line = cell.set(ASKING).then(|| cell.line(mode, now_ms, u64::MAX))?;
+        Some((cell, line))
+    }
+
+    /// Whether an exchange should not wait for its time; asked once.
+    pub fn is_pressed(&self) -> bool {
+        let mut told = std::pin::pin!(self.early.notified());
+        told.as_mut().enable()
+    }
+
     /// Takes an answer over.
     pub fn learn(&self, cell: &Arc<Cell>, line: &Line, answer: Answer, now_ms: u64, close_ms: u64) {
         cell.learn(line, answer, now_ms, close_ms);

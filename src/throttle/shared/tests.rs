@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::{
-    cell::{ASKING, Cell, Line},
+    cell::{Cell, Line},
     ledger::{Demand, Ledger, Short},
     model::Hash,
     settings::SharedMode::{self, Batched, Lease, Strict},
@@ -59,9 +59,7 @@ impl World {
     }
 
     fn ask(&mut self, at: usize, fate: Fate) {
-        let cell = self.nodes[at].open(&self.demand);
-        assert!(cell.set(ASKING));
-        let line = cell.line(self.mode, self.now_ms, u64::MAX);
+        let (cell, line) = self.nodes[at].ask(&self.demand, self.mode, self.now_ms).unwrap();
         self.tell(at, &cell, line, fate);
     }
 
@@ -303,17 +301,13 @@ fn a_key_that_is_not_touched_is_not_exchanged_and_a_near_limit_presses() {
     let ledger = Ledger::new();
     let wide = demand(1_000);
     ledger.take(Batched, false, &[wide], NOW).unwrap();
-    let pressed = |ledger: &Ledger| {
-        let mut told = Box::pin(ledger.early.notified());
-        told.as_mut().enable()
-    };
-    assert!(!pressed(&ledger));
+    assert!(!ledger.is_pressed());
     assert_eq!(ledger.gather(Batched, NOW, IDLE, usize::MAX).len(), 1);
     assert!(ledger.gather(Batched, NOW, IDLE, usize::MAX).is_empty());
     for _ in 0..499 {
         ledger.take(Batched, false, &[wide], NOW).unwrap();
     }
-    assert!(pressed(&ledger), "as much is untold as is left");
+    assert!(ledger.is_pressed(), "as much is untold as is left");
 }
 
 #[test]
