@@ -162,9 +162,9 @@ proptest! {
         for _ in 0..rounds {
             world.now_ms += INTERVAL;
             for n in 0..rate {
-                for at in 0..nodes {
+                for (at, place) in places.iter().enumerate().take(nodes) {
                     world.request(at, Fate::Answered);
-                    if places[at] % rate == n {
+                    if place % rate == n {
                         world.exchange(at, Fate::Answered);
                     }
                 }
@@ -256,7 +256,7 @@ fn alone_it_counts_on_from_what_is_known() {
 #[test]
 fn what_one_limit_refuses_counts_at_none() {
     for mode in [Batched, Lease] {
-        let mut world = World::new(mode, 1, 10);
+        let world = World::new(mode, 1, 10);
         let narrow = Demand { key: 8, limit: 2, ..world.demand };
         let both = [world.demand, narrow];
         let mut passed = 0;

@@ -345,7 +345,7 @@ impl Data {
             for (key, numbers) in keys.iter().zip(numbers.chunks(5)) {
                 let &[have, want, back, limit, ttl_ms] = numbers else { panic!("five numbers") };
                 let [have, want, back, limit, ttl_ms] = [have, want, back, limit, ttl_ms].map(positive);
-                let hash = self.counters.entry((*key).to_owned()).or_insert_with(Hash::new);
+                let hash = self.counters.entry((*key).to_owned()).or_default();
                 let answer = hash.exchange(node.clone(), &Line { have, want, back, limit, ttl_ms }, self.settling);
                 out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
             }
@@ -357,7 +357,7 @@ impl Data {
                 return List(out.into_iter().map(Number).collect());
             }
             for (n, (key, numbers)) in limits.iter().enumerate() {
-                let hash = self.counters.entry((**key).to_owned()).or_insert_with(Hash::new);
+                let hash = self.counters.entry((**key).to_owned()).or_default();
                 let limit = u64::try_from(numbers[1]).ok();
                 if out[4] == 0 && hash.is_full(&node, positive(numbers[0]), limit) {
                     out[4] = i64::try_from(n + 1).unwrap();
@@ -365,7 +365,7 @@ impl Data {
             }
             for (key, numbers) in limits {
                 let amount = if out[4] == 0 { numbers[2] } else { 0 };
-                let hash = self.counters.entry((*key).to_owned()).or_insert_with(Hash::new);
+                let hash = self.counters.entry((*key).to_owned()).or_default();
                 let answer = hash.count(node.clone(), positive(numbers[0]), amount);
                 out.extend([said(answer.mine), said(answer.total)]);
             }
