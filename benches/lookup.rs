@@ -220,6 +220,7 @@ fn api(n: usize) -> ApiSettings {
         audience: Vec::new(),
         subscription: SubscriptionRule::Required,
         tier: "Unlimited".into(),
+        token_usage: tollgate::store::TokenUsageSettings::default(),
         fault_format: None,
         resource_metadata: None,
         cors: None,

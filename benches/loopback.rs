@@ -231,6 +231,7 @@ fn shared(backend: SocketAddr, n: usize) -> Outcome<Shared<Granting>> {
         store,
         clock: Arc::new(Clock::new()),
         access_log: AccessLog::to(&LogSettings::default(), metrics.access_lines_dropped.clone(), io::sink())?,
+        limiter: Arc::default(),
         metrics,
         assertions: Arc::default(),
         limits: Arc::new(ArcSwap::from_pointee(Limits::from(&settings))),

@@ -256,6 +256,7 @@ impl App {
             judge: Arc::clone(&self.authorizer),
             store: Arc::clone(&self.authorizer.store),
             clock: Arc::clone(&self.clock),
+            limiter: Arc::clone(&self.authorizer.limiter),
             metrics: Arc::clone(&self.metrics),
             access_log: access_log.clone(),
             assertions: Arc::new(ArcSwapOption::from_pointee(assertions)),

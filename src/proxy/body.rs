@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{exchange::Exchange, headers, pool::Lease};
+use super::{exchange::Exchange, headers, meter::Gauge, pool::Lease};
 use crate::{net::Connection, store::Snapshot};
 
 /// An answer's body. Dropping it, at its end or before, writes the access line.
@@ -21,6 +21,7 @@ use crate::{net::Connection, store::Snapshot};
 pub struct Body {
     kind: Kind,
     exchange: Option<Box<Exchange>>,
+    gauge: Option<Box<Gauge>>,
 }
 
 #[derive(Debug, Default)]
@@ -39,18 +40,36 @@ enum Kind {
 impl Body {
     /// A body at hand.
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, exchange: None }
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, exchange: None, gauge: None }
     }
 
     /// An upstream's body as it comes.
     pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
-        Self { kind: Kind::Upstream { incoming, ended: false, lease }, exchange: None }
+        Self { kind: Kind::Upstream { incoming, ended: false, lease }, exchange: None, gauge: None }
     }
 
     /// Ends `exchange` with this body.
     pub(super) fn with(mut self, exchange: Box<Exchange>) -> Self {
         self.exchange = Some(exchange);
         self
+    }
+
+    /// Counts what it uses.
+    pub(super) fn measured(mut self, gauge: Gauge) -> Self {
+        self.gauge = Some(Box::new(gauge));
+        self
+    }
+}
+
+impl Body {
+    /// Counts what passes; at the end all is counted before the client sees it.
+    fn measure(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        if let (Some(gauge), Some(Ok(frame))) = (&mut self.gauge, frame) {
+            gauge.pass(frame.data_ref().map_or(&[], |data| data));
+        }
+        if frame.is_none() || self.is_end_stream() {
+            self.gauge = None;
+        }
     }
 }
 
@@ -79,6 +98,9 @@ impl HttpBody for Body {
             }
             (Some(exchange), Some(Err(_))) => exchange.broke_off(),
             _ => {}
+        }
+        if this.gauge.is_some() {
+            this.measure(&frame);
         }
         Poll::Ready(frame)
     }
@@ -125,6 +147,7 @@ struct Streaming {
     /// HTTP/1: closed when the body is not read to its end, since what follows is then no request.
     connection: Option<Arc<Connection>>,
     tables: Arc<Snapshot>,
+    gauge: Option<Box<Gauge>>,
 }
 
 /// How a client's body fares, for whoever waits for the upstream's answer.
@@ -155,6 +178,7 @@ impl RequestBody {
         limit: u64,
         connection: Option<&Arc<Connection>>,
         tables: &Arc<Snapshot>,
+        gauge: Option<Box<Gauge>>,
     ) -> (Self, Option<Arc<Fate>>) {
         if incoming.is_end_stream() {
             return (Self(None), None);
@@ -167,6 +191,7 @@ impl RequestBody {
             fate: fate.clone(),
             connection: connection.cloned(),
             tables: tables.clone(),
+            gauge,
         };
         (Self(Some(Box::new(streaming))), Some(fate))
     }
@@ -205,6 +230,9 @@ impl Streaming {
                 return Err(Broken::TooLarge);
             };
             *room = left;
+        }
+        if let (Some(gauge), Some(data)) = (&mut self.gauge, frame.data_ref()) {
+            gauge.pass(data);
         }
         Ok(match frame.into_trailers() {
             Ok(mut trailers) => {

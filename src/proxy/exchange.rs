@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use super::{
     body::Fate,
     headers::{self, Present},
+    meter::Meter,
 };
 use crate::{
     authz::{Denial, Found},
@@ -50,6 +51,8 @@ pub(super) struct Exchange {
     pub(super) upload: Option<Arc<Fate>>,
     /// The tightest limit's state, when the answer shall tell it.
     pub(super) usage: Option<Usage>,
+    /// Where what it uses is counted as it passes, if a tier of its limits that; until its answer's body is.
+    pub(super) meter: Option<Arc<Meter>>,
     /// Whose page it is from, where its API looks at that; rare.
     pub(super) origin: Option<Box<HeaderValue>>,
 }
@@ -96,6 +99,7 @@ impl Exchange {
             bytes_out: 0,
             upload: None,
             usage: None,
+            meter: None,
             origin: None,
         })
     }

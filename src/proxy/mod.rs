@@ -11,12 +11,14 @@ mod connect;
 mod connection_tests;
 mod cors;
 mod echo;
+mod events;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
 mod forward;
 mod headers;
 mod limits;
+mod meter;
 mod pool;
 mod published;
 pub mod settings;
@@ -24,6 +26,7 @@ pub mod settings;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod token_usage;
 mod turn;
 mod upgrade;
 mod upstream;
@@ -50,6 +53,7 @@ use self::{
     exchange::{Exchange, Observer},
     headers::Present,
     limits::Timers,
+    meter::{Gauge, Meter},
     turn::{Granted, Outcome, Turn},
     upstream::Upstreams,
 };
@@ -64,6 +68,7 @@ use crate::{
     },
     store::{AnswerOf, Api, Store},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
+    throttle::{Bill, Limiter},
     token::assertion::{Assertions, Caller},
 };
 
@@ -88,6 +93,8 @@ pub struct Shared<J = Authorizer> {
     pub store: Arc<Store>,
     /// The time.
     pub clock: Arc<Clock>,
+    /// Where bytes, events and tokens are counted as they pass.
+    pub limiter: Arc<Limiter>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where access lines go.
@@ -110,6 +117,7 @@ impl<J> Clone for Shared<J> {
             judge: self.judge.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
+            limiter: self.limiter.clone(),
             metrics: self.metrics.clone(),
             access_log: self.access_log.clone(),
             assertions: self.assertions.clone(),
@@ -272,7 +280,7 @@ impl<J: Judge> Proxy<J> {
     }
 
     /// What the verdict lets pass goes to the upstream, and its answer comes back.
-    async fn forward(&self, turn: &mut Turn, granted: Granted) -> Outcome {
+    async fn forward(&self, turn: &mut Turn, mut granted: Granted) -> Outcome {
         let tables = turn.exchange.found.tables.clone();
         let Some(api) = turn.exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
             return Outcome::Refused(Denial::Internal);
@@ -285,8 +293,16 @@ impl<J: Judge> Proxy<J> {
         let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
         let upstreams = api.upstreams.of(turn.exchange.found.key_type);
         let plan = turn.plan(&granted, api, upstreams);
-        let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables);
+        let meter = granted.admitted.bill.take().map(|bill| Arc::new(self.meter(bill, api)));
+        let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, turn.head.headers())));
+        let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables, gauge);
         let mut slot = Some(turn.outbound(granted, assertion, plan.websocket).map(|()| body));
+        if let (Some(meter), Some(request)) = (meter, &mut slot) {
+            if meter.reads_bodies() {
+                request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            turn.exchange.meter = Some(meter);
+        }
 
         let begun = turn.exchange.started;
         let limit = turn.settings.timeouts.request.0;
@@ -311,6 +327,18 @@ impl<J: Judge> Proxy<J> {
                 Outcome::Broken(StatusCode::REQUEST_TIMEOUT, ConnectionError::BodyTimeout)
             }
             _ => Outcome::Failed(failure, Some(reason)),
+        }
+    }
+
+    /// Where what a request uses is counted as it passes.
+    fn meter(&self, bill: Box<Bill>, api: &Api) -> Meter {
+        let Shared { limiter, clock, metrics, .. } = &self.shared;
+        Meter {
+            limiter: limiter.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            bill,
+            token_usage: api.token_usage.clone(),
         }
     }
 
@@ -370,7 +398,14 @@ fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Respons
     cors::decorate(&exchange, AnswerOf::Upstream, response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     exchange.status = response.status().as_u16();
-    response.map(|body| body.with(exchange))
+    match exchange.meter.take() {
+        None => response.map(|body| body.with(exchange)),
+        Some(meter) => {
+            let (head, body) = response.into_parts();
+            let gauge = Gauge::answer(&meter, &head, exchange.wants_body());
+            Response::from_parts(head, body.with(exchange).measured(gauge))
+        }
+    }
 }
 
 /// Client and upstream agreed to switch: what follows goes from one to the other.
@@ -380,7 +415,7 @@ fn switch(
     mut exchange: Box<Exchange>,
     connection: &Arc<Connection>,
 ) -> Response<Body> {
-    upgrade::join(client, hyper::upgrade::on(&mut response), connection.clone());
+    upgrade::join(client, hyper::upgrade::on(&mut response), connection.clone(), exchange.meter.take());
     headers::edit_response(response.headers_mut(), Version::HTTP_11, true, None);
     exchange.status = response.status().as_u16();
     response.map(|body| body.with(exchange))

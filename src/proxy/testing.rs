@@ -177,6 +177,7 @@ pub(super) fn gate(plan: Plan) -> Gate {
         judge: Arc::new(Granting(store.clone())),
         store,
         clock: Arc::new(Clock::new()),
+        limiter: Arc::default(),
         access_log: AccessLog::to(&log, metrics.access_lines_dropped.clone(), lines.clone()).unwrap(),
         metrics,
         assertions: Arc::default(),

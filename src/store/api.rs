@@ -11,7 +11,7 @@ use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
     Api, AuthLevel, AuthRule, Cors, FaultFormat, KeyManagerSet, Resource, ResourceMetadata, SignIn, Subject, Tier,
-    TokenPlace, Upstream, Upstreams,
+    TokenPlace, TokenUsage, Upstream, Upstreams,
     resource::Placement,
     settings::{ApiSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
@@ -20,6 +20,7 @@ use super::{
     template,
     tier::Digest,
     tiers::{Tiers, UNLIMITED},
+    token_usage::TokenUsageSettings,
 };
 
 /// Builds APIs one by one; remembers what they share.
@@ -101,6 +102,7 @@ impl<'a> ApiBuilder<'a> {
             audience: texts(&api.audience, &|m| format!("{at}.audience[{m}]"), problems),
             subscription: api.subscription,
             tier,
+            token_usage: token_usage(&api.token_usage, &field, problems),
             fault_format: api.fault_format.unwrap_or(self.fault_format),
             metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
             cors: api.cors.as_ref().map(|cors| Box::new(Cors::build(cors, &field, problems))),
@@ -267,6 +269,16 @@ fn hosts(given: &[String], field: &dyn Fn(&str) -> String, problems: &mut Proble
 }
 
 /// Whether a credential may stand in `place`.
+/// None where it is the default, which most have.
+fn token_usage(
+    settings: &TokenUsageSettings,
+    field: &dyn Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Arc<TokenUsage>> {
+    let built = TokenUsage::build(settings, field, problems);
+    (built != TokenUsage::default()).then(|| Arc::new(built))
+}
+
 fn places(api: &ApiSettings, place: TokenPlace, field: &dyn Fn(&str) -> String, problems: &mut Problems) -> bool {
     if api.token_in.is_empty() {
         problems.add(field("token_in"), "is empty: no credential could be brought");

@@ -29,6 +29,7 @@ mod template;
 mod tests;
 mod tier;
 mod tiers;
+mod token_usage;
 mod trie;
 mod upstream;
 
@@ -56,6 +57,7 @@ pub use snapshot::{Api, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, Ups
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};
+pub use token_usage::{TokenUsage, TokenUsageSettings};
 
 /// The newest tables. Readers never lock.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cors::CorsSettings, metadata::MetadataSettings, tier::Algorithm};
+use super::{cors::CorsSettings, metadata::MetadataSettings, tier::Algorithm, token_usage::TokenUsageSettings};
 use crate::{
     secret::Secret,
     units::{Size, Span},
@@ -150,6 +150,9 @@ pub struct ApiSettings {
     /// API-level tier; another than `Unlimited` replaces all resource tiers.
     #[serde(default = "unlimited")]
     pub tier: String,
+    /// Where its answers tell the tokens that a model has used, for tiers that count them.
+    #[serde(default)]
+    pub token_usage: TokenUsageSettings,
     /// Form of this API's refusals, in place of the global one.
     pub fault_format: Option<FaultFormat>,
     /// What it tells clients of itself (RFC 9728), and its challenges point to; absent: nothing.

@@ -8,7 +8,7 @@ use crate::{problem::Problem, telemetry::ApiCounters};
 
 use super::{
     Application, AuthLevel, AuthRule, ConsumerKey, FaultFormat, Gate, KeyType, Resolution, ScopesMatch, Subscription,
-    SubscriptionRule, Tier,
+    SubscriptionRule, Tier, TokenUsage,
     application::ConsumerKeys,
     build,
     cors::Cors,
@@ -94,6 +94,8 @@ pub struct Api {
     pub subscription: SubscriptionRule,
     /// API-level tier. None: unlimited.
     pub tier: Option<Tier>,
+    /// Where its answers tell the tokens used; none: where most do.
+    pub token_usage: Option<Arc<TokenUsage>>,
     /// Form of its refusals.
     pub fault_format: FaultFormat,
     /// What it tells clients of itself (RFC 9728); none: nothing.

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub check_duration: Times,
     /// Access lines that were dropped because the writer could not keep up.
     pub access_lines_dropped: IntCounter,
+    /// Answers that did not tell how many tokens they used, where a tier counts them.
+    pub tokens_unknown: IntCounter,
 
     requests: CounterVec,
     step_duration: HistogramVec,
@@ -127,6 +129,7 @@ impl Metrics {
             step_duration: step_duration(&registry),
             steps: Default::default(),
             access_lines_dropped: access_lines_dropped(&registry),
+            tokens_unknown: tokens_unknown(&registry),
             requests,
             name_apis: AtomicBool::new(true),
             connections_open: Door::ALL.map(|door| connections_open.with_label_values(&[door.label()])).into(),
@@ -374,6 +377,16 @@ fn access_lines_dropped(registry: &Registry) -> IntCounter {
     let counter = IntCounter::new(
         "tollgate_access_lines_dropped_total",
         "Access lines that were not written because the output could not keep up.",
+    )
+    .expect(CONSTANT);
+    register(registry, counter.clone());
+    counter
+}
+
+fn tokens_unknown(registry: &Registry) -> IntCounter {
+    let counter = IntCounter::new(
+        "tollgate_throttle_tokens_unknown_total",
+        "Answers that did not tell how many tokens they used, where a tier counts tokens.",
     )
     .expect(CONSTANT);
     register(registry, counter.clone());

@@ -22,6 +22,7 @@ mod km;
 mod layers;
 mod limits;
 mod management;
+mod metering;
 mod provider;
 mod provider_kill;
 mod proxy;

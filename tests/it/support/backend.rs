@@ -143,6 +143,16 @@ impl Conn {
                 "HTTP/1.1 200 OK\r\naccess-control-allow-origin: https://upstream.example\r\n\
                  access-control-allow-credentials: true\r\ncontent-length: {length}\r\n\r\n{told}"
             ),
+            // The request's body, as what the argument says.
+            "reply" => {
+                let fields = ["x-tokens", "content-encoding"]
+                    .map(|name| field(&head.text, name).map_or(String::new(), |value| format!("{name}: {value}\r\n")));
+                let (length, body) = (body.len(), String::from_utf8_lossy(&body));
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: {argument}\r\n{}content-length: {length}\r\n\r\n{body}",
+                    fields.concat()
+                )
+            }
             "head" => "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\nx-kept: 1\r\n\r\n".to_owned(),
             "nothing" => "HTTP/1.1 204 No Content\r\nx-kept: 1\r\n\r\n".to_owned(),
             "until-close" => format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{told}"),
