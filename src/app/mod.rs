@@ -23,7 +23,10 @@ use crate::{
     store::{Revocations, Snapshot, Store, record},
     sync::{self, Sharer},
     telemetry::Metrics,
-    throttle::Limiter,
+    throttle::{
+        Limiter,
+        shared::{self, Shared},
+    },
     token::{
         Authenticator, Introspect, KeyManagers, KeySource, Sources,
         assertion::Assertions,
@@ -158,13 +161,14 @@ impl App {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let shared = counters(&settings, &metrics)?;
         metrics.set_api_count(tables.apis.len());
         Step::ALL.into_iter().for_each(|step| metrics.declare_step(step as usize, step.label()));
         limit_tokens(&tokens, &settings);
         let authorizer = Arc::new(Authorizer {
             store: Arc::new(Store::with_revocations(tables, revocations)),
             tokens: Arc::new(tokens),
-            limiter: Arc::new(Limiter::new()),
+            limiter: Arc::new(Limiter::with_shared(shared)),
             metrics: Arc::clone(&metrics),
         });
         Ok(Self {
@@ -227,6 +231,13 @@ fn sharer(
     let metrics = sync::Metrics::register(&metrics.registry).map_err(|error| system("sharing", &error))?;
     let Some(shared) = &settings.shared else { return Ok(None) };
     Sharer::new(shared, Arc::clone(revocations), Arc::clone(clock), metrics).map(Some)
+}
+
+/// The counters that are shared, if they are.
+fn counters(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<Shared>>, Vec<Problem>> {
+    let metrics = shared::Metrics::register(&metrics.registry).map_err(|error| system("shared counters", &error))?;
+    let Some(shared) = &settings.shared else { return Ok(None) };
+    Ok(Some(Arc::new(Shared::new(shared.redis()?, &shared.prefix, shared.terms(), metrics))))
 }
 
 /// How long a token may live beyond its `exp`, with any key manager.

@@ -148,6 +148,9 @@ impl Reloader {
         }
         self.metrics.set_api_count(tables.apis.len());
         limit_tokens(&self.authorizer.tokens, &settings);
+        if let (Some(counters), Some(shared)) = (self.authorizer.limiter.shared(), &settings.shared) {
+            counters.reload(shared.terms());
+        }
         let started = self.authorizer.tokens.replace(managers);
         if let (Some(engine), Some(operators)) = (&self.engine, operators) {
             engine.registry.replace(operators);

@@ -157,6 +157,11 @@ impl App {
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
         }
+        let counters = self
+            .authorizer
+            .limiter
+            .shared()
+            .map(|shared| tokio::spawn(Arc::clone(shared).run(Arc::clone(&self.clock), stopped.clone())));
         tokio::spawn(sweep(Arc::clone(&self.authorizer), Arc::clone(&self.clock)));
 
         let (alive, mut gone) = mpsc::channel(1);
@@ -230,6 +235,10 @@ impl App {
             finish(&drain, &proxy.settings.load_full(), &mut gone, &mut signals).await;
         }
         let _ = stop.send(true);
+        if let Some(counters) = counters {
+            // Its own patience is shorter; and a process that ends waits for nobody longer.
+            let _ = time::timeout(LAST_EXCHANGE, counters).await;
+        }
         tracing::info!("drained");
         Ok(())
     }
@@ -483,6 +492,7 @@ async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
 const MOST_WISHES: usize = 64;
 /// The allocator itself waits a second.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(3);
+const LAST_EXCHANGE: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// In sweeps: a whole table is looked through, and nothing waits for the room.

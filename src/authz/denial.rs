@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::{
     store::{DeniedBy, PathFlaw, QuotaKind},
-    throttle::{Level, Throttled, Usage},
+    throttle::{Level, Throttled, Unable, Usage},
     token::{Flaw, Flood, Rejection},
 };
 
@@ -259,9 +259,18 @@ impl From<Rejection> for Denial {
     }
 }
 
+impl From<Unable> for Denial {
+    fn from(unable: Unable) -> Self {
+        match unable {
+            Unable::Throttled(throttled) => Self::Throttled(throttled),
+            Unable::Away => Self::Unavailable { retry_after: 1 },
+        }
+    }
+}
+
 /// The limit of failures in the words of a tier.
 fn usage_of(Flood { limit, window_s, reset_s }: Flood) -> Usage {
-    Usage { tier: "failures".into(), kind: QuotaKind::Requests, limit, window_s, remaining: 0, reset_s }
+    Usage { tier: "failures".into(), kind: QuotaKind::Requests, limit, window_s, remaining: 0, reset_s, alone: false }
 }
 
 #[cfg(test)]
@@ -272,7 +281,7 @@ mod tests {
 
     fn every_denial() -> Vec<Denial> {
         let kind = QuotaKind::Requests;
-        let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1 };
+        let usage = Usage { tier: "Gold".into(), kind, limit: 1, window_s: 60, remaining: 0, reset_s: 1, alone: false };
         let throttled = |level, burst| Denial::Throttled(Throttled { level, burst, usage: usage.clone() });
         let levels = [Level::Api, Level::Resource, Level::Subscription, Level::Application];
         let without_burst = [Level::Custom, Level::Backend];

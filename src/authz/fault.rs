@@ -57,8 +57,9 @@ pub fn rate_limit(usage: &Usage, gate: &Gate, headers: &mut HeaderMap) {
     }
 }
 
+/// While Redis is away, and this sidecar counts alone, the policy has the parameter `alone`.
 fn structured(usage: &Usage, headers: &mut HeaderMap) {
-    let Usage { tier, kind, limit, window_s, remaining, reset_s } = usage;
+    let Usage { tier, kind, limit, window_s, remaining, reset_s, alone } = usage;
     let tier = tier.replace('\\', "\\\\").replace('"', "\\\"");
     let unit = match kind {
         QuotaKind::Requests => "",
@@ -66,7 +67,8 @@ fn structured(usage: &Usage, headers: &mut HeaderMap) {
         QuotaKind::Events => ";qu=\"events\"",
         QuotaKind::Tokens => ";qu=\"tokens\"",
     };
-    let policy = HeaderValue::try_from(format!("\"{tier}\";q={limit};w={window_s}{unit}"));
+    let alone = if *alone { ";alone" } else { "" };
+    let policy = HeaderValue::try_from(format!("\"{tier}\";q={limit};w={window_s}{unit}{alone}"));
     let state = HeaderValue::try_from(format!("\"{tier}\";r={remaining};t={reset_s}"));
     // A name that no header can carry is left out rather than mangled.
     if let (Ok(policy), Ok(state)) = (policy, state) {
@@ -220,7 +222,8 @@ mod tests {
     #[test]
     fn next_access_time_is_in_wso2s_form() {
         let kind = QuotaKind::Requests;
-        let usage = Usage { tier: "Gold".into(), kind, limit: 5000, window_s: 60, remaining: 0, reset_s: 28 };
+        let usage =
+            Usage { tier: "Gold".into(), kind, limit: 5000, window_s: 60, remaining: 0, reset_s: 28, alone: false };
         let denial = Denial::Throttled(Throttled { level: Level::Subscription, burst: false, usage });
         let now = Now::at_ms(1_795_447_092_000);
         assert_eq!(next_access_time(&denial, now).as_deref(), Some("2026-Nov-23 15:18:40+0000 UTC"));
@@ -230,7 +233,8 @@ mod tests {
     #[test]
     fn rate_limit_fields_are_structured() {
         let kind = QuotaKind::Requests;
-        let mut usage = Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37 };
+        let mut usage =
+            Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37, alone: false };
         let mut headers = HeaderMap::new();
         structured(&usage, &mut headers);
         assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));

@@ -28,7 +28,7 @@ pub use crate::store::PathFlaw;
 use crate::{
     store::{Api, AuthRule, Resolution, Resource, Snapshot, Store, canonical},
     telemetry::Metrics,
-    throttle::{Admitted, Limiter},
+    throttle::{Admitted, Limiter, Unable},
     token::{Authenticated, Authenticator, Flaw, Identity},
 };
 use charges::Call;
@@ -103,7 +103,7 @@ impl Authorizer {
             trace.step(Step::Scope, || explain::scopes(resource));
         }
         require_environment(api, seen)?;
-        let admitted = self.admit(tables, api, resource, seen, request)?;
+        let admitted = self.admit(tables, api, resource, seen, request).await?; // waits only where counters are shared
         trace.step(Step::Throttle, || explain::limits(Call { tables, api, resource, seen, request }));
         let query = credential::without_token(request.query);
         trace.step(Step::Grant, || explain::destination(api, seen));
@@ -134,7 +134,7 @@ impl Authorizer {
 
     /// Refuses whom a deny condition names; then takes one request from every limit that it meets, in the order of the
     /// levels.
-    fn admit(
+    async fn admit(
         &self,
         tables: &Snapshot,
         api: &Api,
@@ -152,10 +152,15 @@ impl Authorizer {
         if charges.is_empty() {
             return Ok(Admitted::default());
         }
-        self.limiter.admit(&charges, request.now, gate.rate_limit_headers).map_err(|throttled| {
+        let want_usage = gate.rate_limit_headers;
+        let verdict = match self.limiter.try_admit(&charges, request.now, want_usage) {
+            Some(verdict) => verdict,
+            None => Box::pin(self.limiter.ask_and_admit(&charges, request.now, want_usage)).await,
+        };
+        if let Err(Unable::Throttled(throttled)) = &verdict {
             self.metrics.count_throttled(throttled.level.label(), &throttled.usage.tier);
-            Denial::Throttled(throttled)
-        })
+        }
+        verdict.map_err(Denial::from)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     net::Address,
     problem::Problem,
     proxy,
+    sync::SharedSettings,
     token::{
         VerificationSettings,
         settings::{ConnectorKind, KeyManagerSettings},
@@ -45,6 +46,7 @@ impl Settings {
     fn check_general(&self, found: &mut Findings) {
         let failures = self.throttle.failures.per < Span::seconds(1);
         found.refuse(failures, "throttle.failures.per", "must be at least 1s");
+        found.0.extend(self.shared.iter().flat_map(SharedSettings::problems));
         let waiting = VerificationSettings::WAITING;
         found.refuse(
             !waiting.contains(&self.verification.waiting),

@@ -16,7 +16,10 @@ pub fn restart_only(old: &Settings, new: &Settings) -> Vec<&'static str> {
     note(old.decision != new.decision, "decision");
     note(old.admin != new.admin, "admin.listen");
     note(old.store != new.store, "store");
-    note(old.shared != new.shared, "shared");
+    match (&old.shared, &new.shared) {
+        (Some(old), Some(new)) => note(!old.is_same_place(new), "shared"),
+        (old, new) => note(old.is_some() != new.is_some(), "shared"),
+    }
     note(old.cache.tokens != new.cache.tokens, "cache.tokens");
     note(old.cache.negative != new.cache.negative, "cache.negative");
     note(old.log.format != new.log.format, "log.format");
@@ -71,6 +74,7 @@ mod tests {
                 &["cache.tokens", "log.format"],
             ),
             ("[proxy]\nlisten = \"127.0.0.1:8080\"", "", &["proxy"]),
+            ("[proxy]", "shared.redis = \"redis://h\"\n[proxy]", &["shared"]),
         ] {
             let new = parse(text.replace(from, to), Format::Toml, "f").map(|(settings, _)| settings);
             let new = new.unwrap_or_else(|error| panic!("{error}"));

@@ -153,6 +153,7 @@ mod tests {
         shared.prefix = "tollgate:"
         shared.mode = "batched"
         shared.interval = "100ms"
+        shared.timeout = "50ms"
         shared.on_outage = "local"
         cache.tokens = "64MiB"
         cache.negative = "4MiB"

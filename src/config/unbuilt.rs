@@ -3,7 +3,7 @@
 
 use crate::{
     problem::Problem,
-    sync::{OutageRule, SharedMode, SharedSettings},
+    store::{Algorithm, settings::TierSettings},
 };
 
 use super::{Settings, problems::Findings};
@@ -17,9 +17,12 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     };
     refuse(settings.decision.is_some(), "decision".into());
     refuse(settings.store.as_ref().is_some_and(|store| store.url.is_some()), "store.url".into());
-    if let Some(shared) = &settings.shared {
-        refuse(shared.mode != SharedMode::default(), "shared.mode".into());
-        refuse(shared.interval != SharedSettings::INTERVAL, "shared.interval".into());
-        refuse(shared.on_outage != OutageRule::default(), "shared.on_outage".into());
+    for (n, tier) in settings.tiers.iter().enumerate() {
+        refuse(is_unshared(settings, tier), format!("tiers[{n}].algorithm"));
     }
+}
+
+/// Whether this tier's quota would count per process where counters are shared: only fixed windows are.
+pub(super) fn is_unshared(settings: &Settings, tier: &TierSettings) -> bool {
+    settings.shared.is_some() && tier.algorithm != Algorithm::Fixed
 }

@@ -117,6 +117,11 @@ impl Redis {
         }
     }
 
+    /// Whether keys lie on several nodes, by their slots.
+    pub const fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster)
+    }
+
     /// A new connection, whose commands fail when they are not answered within `patience`.
     pub async fn connect(&self, patience: Duration) -> RedisResult<Connection> {
         let connecting = async {

@@ -2,8 +2,7 @@
 //!
 //! Whoever owns rows declares a [`Table`] of them; this module knows no table but its own. One thread writes:
 //! changes that wait share one commit, and each is acknowledged only after its commit is durable, so that a
-//! process killed at any moment loses nothing acknowledged. Where several have shared one, the next gives as many
-//! a moment to come. Readers see committed rows and never wait for it.
+//! process killed at any moment loses nothing acknowledged. Readers see committed rows and never wait for it.
 //!
 //! Rows are JSON: fields may be added with a default; anything else counts [`SCHEMA`] up.
 
@@ -15,7 +14,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use prometheus::{IntCounter, Registry};
@@ -353,14 +351,10 @@ where
 
 /// The writer's life.
 fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>, counted: &Counted) {
-    let (mut shared, mut took) = (1, Duration::ZERO);
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
-        gather(&mut batch, waiting, shared, took.min(MOST_GATHERING));
-        let begun = Instant::now();
-        shared = batch.len();
+        batch.extend(waiting.try_iter().take(MOST_IN_A_COMMIT - 1));
         let outcome = commit(database, &mut batch, counted);
-        took = begun.elapsed();
         if batch.len() > 1 && outcome.is_err() {
             // One of them is to blame: the others do not suffer for it.
             for job in batch {
@@ -371,21 +365,6 @@ fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>, counte
         } else {
             batch.into_iter().for_each(|job| job.end(outcome.clone()));
         }
-    }
-}
-
-/// Takes what waits. Whoever shared the commit before is likely to come again, one after the other, and the first should
-/// not keep the disk from the rest: as many are waited for, no longer than that commit took. One caller alone never
-/// waits.
-fn gather(batch: &mut Vec<Box<dyn Job>>, waiting: &mpsc::Receiver<Box<dyn Job>>, shared: usize, took: Duration) {
-    let end = Instant::now() + took;
-    while batch.len() < MOST_IN_A_COMMIT {
-        let next = match batch.len() < shared {
-            true => waiting.recv_timeout(end.saturating_duration_since(Instant::now())).ok(),
-            false => waiting.try_recv().ok(),
-        };
-        let Some(job) = next else { break };
-        batch.push(job);
     }
 }
 
@@ -468,8 +447,6 @@ const MODE: u32 = 0o600;
 const CACHE: usize = 16 << 20;
 const MOST_WAITING: usize = 1024;
 const MOST_IN_A_COMMIT: usize = 256;
-/// Against a disk that stalls.
-const MOST_GATHERING: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 #[path = "record_tests.rs"]

@@ -124,28 +124,6 @@ async fn a_change_that_fails_leaves_nothing_and_harms_no_other() {
 }
 
 #[test]
-fn a_commit_waits_for_as_many_as_the_one_before_had() {
-    let work = || -> Box<dyn Job> { Box::new(Work { run: |_: &Changes<'_>| Ok(()), reply: drop, gave: None }) };
-    let (jobs, waiting) = mpsc::sync_channel(8);
-    let gathered = |shared, took| {
-        let mut batch = vec![work()];
-        gather(&mut batch, &waiting, shared, took);
-        batch.len()
-    };
-    // Longer than the test may last.
-    let long = Duration::from_secs(3600);
-    assert_eq!(gathered(1, long), 1, "one alone waits for nobody");
-    assert_eq!(gathered(3, Duration::ZERO), 1, "nor does anyone for ever");
-    jobs.send(work()).expect("there is room");
-    jobs.send(work()).expect("there is room");
-    assert_eq!(gathered(1, Duration::ZERO), 3, "whoever waits is taken");
-    let late = thread::spawn(move || jobs.send(work()).expect("there is room"));
-    assert_eq!(gathered(2, long), 2, "whoever comes late is waited for");
-    late.join().expect("no panic");
-    assert_eq!(gathered(9, long), 1, "all are gone");
-}
-
-#[test]
 fn more_than_can_wait_are_refused() {
     let record = Record::in_memory().expect("memory");
     let stop = Arc::new(AtomicBool::new(false));

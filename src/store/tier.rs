@@ -14,8 +14,9 @@ pub struct Tier {
     /// The limits; shared by all that use a tier of this name.
     pub limits: Arc<Limits>,
     /// Digest over everything that tells this counter from others: level, what is counted for
-    /// (API, resource, application, subscription: names, length-prefixed), tier name, and its quota: kind, limit,
-    /// window, algorithm. Tiers of the same name and quota have the same, so that a reload keeps what was counted.
+    /// (API, resource, application, subscription: names, length-prefixed), and the quota's kind, window and algorithm.
+    /// Neither the tier's name nor its limit: whoever moves to another tier keeps what was used of the window. A limit
+    /// kept as GCRA is part of it, since there what was used is counted in its fractions.
     /// Its bytes: a number would take a million rows 16 bytes more each, for alignment.
     pub counter: [u8; 16],
 }
@@ -171,7 +172,7 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
         Subject::Backend(api, KeyType::Production) => digest.text("backend").text(api).text("production"),
         Subject::Backend(api, KeyType::Sandbox) => digest.text("backend").text(api).text("sandbox"),
     };
-    digest.text(&limits.name).quota(&limits.quota);
+    digest.quota(&limits.quota);
     if let Some(also) = &limits.also {
         digest.quota(also);
     }
@@ -203,7 +204,9 @@ impl Digest {
             Window::Months(n) => (1, n),
         };
         self.0.update(&[quota.kind as u8, quota.algorithm as u8]);
-        self.0.update(&quota.limit.to_be_bytes());
+        if quota.algorithm == Algorithm::Gcra {
+            self.0.update(&quota.limit.to_be_bytes());
+        }
         self.number(unit).number(length)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What is revoked at one is refused at all others as soon as Redis has passed it on. No request waits for
 //! Redis, and its absence refuses nobody: each goes on with what it knows, and what was revoked meanwhile
-//! is told when Redis is there again. Counters are not shared here.
+//! is told when Redis is there again. Counters have a connection and a task of their own ([`crate::throttle::shared`]).
 //!
 //! # What is in Redis
 //!
@@ -106,7 +106,7 @@ impl Sharer {
 
     /// Shares as long as the process lives.
     pub async fn run(self) {
-        tracing::info!("revocations are shared through Redis; tiers count per process");
+        tracing::info!("revocations are shared through Redis");
         let (mut pause, mut told) = (FIRST_PAUSE, false);
         loop {
             let mut since = None;

@@ -1,9 +1,11 @@
 //! `[shared]`: what several sidecars share, and where.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::{net::redis::Redis, problem::Problem, secret::Secret, units::Span};
+pub use crate::throttle::shared::{OutageRule, SharedMode};
+
+use crate::{net::redis::Redis, problem::Problem, secret::Secret, throttle::shared::Terms, units::Span};
 
 /// `[shared]`: what several sidecars share; without it one is alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -21,46 +23,48 @@ pub struct SharedSettings {
     /// How counters are shared.
     #[serde(default)]
     pub mode: SharedMode,
-    /// How often counts are exchanged in mode `batched`.
+    /// How often counts are exchanged.
     #[serde(default = "interval")]
     pub interval: Span,
+    /// How long a request waits for Redis at most, in modes `lease` and `strict`.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
     /// What happens to requests while Redis is away.
     #[serde(default)]
     pub on_outage: OutageRule,
-}
-
-/// How counters are shared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SharedMode {
-    /// The path never waits; counts are exchanged now and then.
-    #[default]
-    Batched,
-    /// Parts of a limit are taken in advance: never above the limit.
-    Lease,
-    /// Every request asks.
-    Strict,
-}
-
-/// What happens to requests while Redis is away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OutageRule {
-    /// Each counts alone.
-    #[default]
-    Local,
-    /// Refused.
-    Deny,
-    /// Passed uncounted.
-    Allow,
 }
 
 impl SharedSettings {
     /// The default of `interval`.
     pub const INTERVAL: Span = Span::millis(100);
 
+    /// The default of `timeout`.
+    pub const TIMEOUT: Span = Span::millis(50);
+
+    /// How counters are shared: what a reload may change.
+    pub const fn terms(&self) -> Terms {
+        Terms { mode: self.mode, interval: self.interval.0, timeout: self.timeout.0, on_outage: self.on_outage }
+    }
+
+    /// Whether counters and revocations are where `other` has them, so that a reload may take the rest over.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.redis, &self.username, &self.password, &self.prefix)
+            == (&other.redis, &other.username, &other.password, &other.prefix)
+    }
+
+    /// Mistakes of meaning in what a reload may change.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (field, span, least) in [("interval", self.interval, 10), ("timeout", self.timeout, 1)] {
+            if !(Span::millis(least)..=Span::seconds(10)).contains(&span) {
+                problems.push(Problem::new(format!("shared.{field}"), format!("is {least}ms to 10s")));
+            }
+        }
+        problems
+    }
+
     /// Reads the secrets and the address, or names every mistake. Contacts nobody.
-    pub(super) fn redis(&self) -> Result<Redis, Vec<Problem>> {
+    pub fn redis(&self) -> Result<Redis, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut read = |secret: &Secret, field: &str| {
             secret.read().map_err(|error| problems.push(Problem::new(field, error.to_string()))).ok()
@@ -87,4 +91,8 @@ fn prefix() -> String {
 
 fn interval() -> Span {
     SharedSettings::INTERVAL
+}
+
+fn timeout() -> Span {
+    SharedSettings::TIMEOUT
 }

@@ -44,7 +44,7 @@ impl<'a, 'g> Account<'a, 'g> {
         now: Now,
         guard: &'g impl Guard,
     ) -> Self {
-        let key = key(charge) ^ ALSO;
+        let key = also_key(charge);
         Self::of(charge, quota, None, key, counters.cell(key, quota, guard), now)
     }
 
@@ -107,7 +107,7 @@ impl<'a, 'g> Account<'a, 'g> {
 
     fn take_request(&mut self, counters: &Counters, guard: &'g impl Guard) -> Result<(), Throttled> {
         loop {
-            match self.cell.take_quota(self.at, self.stops()) {
+            match self.cell.take_quota(self.quota, self.at, self.stops()) {
                 Taken::Yes { word, beyond } => {
                     (self.word, self.taken, self.beyond) = (word, true, beyond);
                     return Ok(());
@@ -154,6 +154,7 @@ impl<'a, 'g> Account<'a, 'g> {
             window_s: algorithm::window_s(self.quota, self.word, self.at),
             remaining,
             reset_s: reset_ms.div_ceil(1_000).max(1),
+            alone: false,
         }
     }
 
@@ -172,14 +173,20 @@ impl<'a, 'g> Account<'a, 'g> {
             window_s: burst.per_ms.div_ceil(1_000).max(1),
             remaining: 0,
             reset_s: wait_ns.div_ceil(1_000_000_000).max(1),
+            alone: false,
         };
         Throttled { level: self.charge.level, burst: true, usage }
     }
 }
 
 /// The counter's key. Multiplied and turned, so that no two pairs of small numbers meet.
-fn key(charge: &Charge<'_>) -> u128 {
+pub(super) fn key(charge: &Charge<'_>) -> u128 {
     u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
+}
+
+/// That of the tier's second quota.
+pub(super) fn also_key(charge: &Charge<'_>) -> u128 {
+    key(charge) ^ ALSO
 }
 
 /// Odd, so that multiplying loses nothing (the golden ratio's fraction).

@@ -11,6 +11,8 @@ use super::{
     Limiter,
     account::Account,
     algorithm::{self, Moment},
+    shared::Demand,
+    together,
 };
 
 /// The quotas of bytes, events and tokens that an admitted request has met.
@@ -25,6 +27,12 @@ struct Due {
     key: u128,
     quota: Quota,
     stops: bool,
+}
+
+impl Due {
+    fn demand(&self, now: Now) -> Option<Demand> {
+        together::demand(self.key, &self.quota, self.stops, now)
+    }
 }
 
 impl Bill {
@@ -57,6 +65,9 @@ impl Limiter {
             let at = Moment::of(&due.quota, now);
             // Swept between the look-up and the addition: once more, on a new one.
             while self.counters.cell(due.key, &due.quota, &guard).add(amount, at).is_none() {}
+            if let (Some(shared), Some(demand)) = (self.shared(), due.demand(now)) {
+                shared.record(&Demand { amount, ..demand });
+            }
         }
     }
 
@@ -65,7 +76,8 @@ impl Limiter {
         let guard = self.counters.guard();
         bill.due.iter().filter(|due| due.stops && due.quota.kind == kind).all(|due| {
             let word = self.counters.cell(due.key, &due.quota, &guard).word();
-            algorithm::has_room(&due.quota, word, Moment::of(&due.quota, now))
+            let has_room = algorithm::has_room(&due.quota, word, Moment::of(&due.quota, now));
+            has_room && due.demand(now).zip(self.shared()).is_none_or(|(demand, shared)| shared.left(&demand) > 0)
         })
     }
 }

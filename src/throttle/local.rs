@@ -32,7 +32,8 @@ pub(super) struct Cell {
     word: AtomicU128,
     /// When the burst limit's bucket is empty again (GCRA's theoretical arrival time), in nanoseconds.
     empty_at_ns: AtomicU64,
-    /// The same for all that count here: it is part of the counter's identity.
+    /// As it was when the cell was made. Kind, window and algorithm are part of the counter's identity, the limit is
+    /// not: whoever takes brings it.
     quota: Quota,
 }
 
@@ -127,17 +128,17 @@ impl Cell {
     }
 
     /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
-    pub(super) fn take_quota(&self, at: Moment, stop: bool) -> Taken {
+    pub(super) fn take_quota(&self, quota: &Quota, at: Moment, stop: bool) -> Taken {
         let mut word = self.word.load(Relaxed);
         loop {
             if word == SWEPT {
                 return Taken::Swept;
             }
-            let beyond = !algorithm::has_room(&self.quota, word, at);
+            let beyond = !algorithm::has_room(quota, word, at);
             if beyond && stop {
                 return Taken::Full { word };
             }
-            let more = algorithm::add(&self.quota, word, 1, at);
+            let more = algorithm::add(quota, word, 1, at);
             match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
                 Ok(_) => return Taken::Yes { word: more, beyond },
                 Err(newer) => word = newer,

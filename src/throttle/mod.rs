@@ -11,15 +11,20 @@ mod bill;
 mod local;
 #[cfg(test)]
 mod model_tests;
+pub mod shared;
 #[cfg(test)]
 mod tests;
+mod together;
 mod window;
+
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
 pub use bill::Bill;
+pub use together::Unable;
 
 use crate::{
     net::Now,
@@ -29,6 +34,7 @@ use crate::{
 
 use account::Account;
 use local::Counters;
+use shared::Shared;
 
 /// `[throttle]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -62,10 +68,11 @@ impl Default for Failures {
     }
 }
 
-/// Counts against tiers, in this process.
+/// Counts against tiers, in this process and, where counters are shared, with all others.
 #[derive(Debug)]
 pub struct Limiter {
     counters: Counters,
+    shared: Option<Arc<Shared>>,
 }
 
 /// One limit that a request meets, in the order of the design.
@@ -151,12 +158,14 @@ pub struct Usage {
     pub remaining: u64,
     /// Seconds until the window ends or the bucket is empty, or of what refuses, until there is room; at least 1.
     pub reset_s: u64,
+    /// Counters are shared, and this one counts alone, since Redis is away.
+    pub alone: bool,
 }
 
 impl Limiter {
     /// A limiter with nothing counted.
     pub fn new() -> Self {
-        Self { counters: Counters::default() }
+        Self { counters: Counters::default(), shared: None }
     }
 
     /// Takes one request from every limit, or from none: refused at one level, it counts at none.
@@ -194,6 +203,9 @@ impl Limiter {
     /// time, in turn.
     pub fn sweep(&self, now: Now) {
         self.counters.sweep(now.steady_ms);
+        if let Some(shared) = &self.shared {
+            shared.sweep(now.steady_ms);
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn passes(limiter: &Limiter, charges: &[Charge<'_>], ms: u64) -> bool
 }
 
 fn usage(limit: u64, window_s: u64, remaining: u64, reset_s: u64) -> Usage {
-    Usage { tier: "T".into(), kind: QuotaKind::Requests, limit, window_s, remaining, reset_s }
+    Usage { tier: "T".into(), kind: QuotaKind::Requests, limit, window_s, remaining, reset_s, alone: false }
 }
 
 fn told(limiter: &Limiter, charges: &[Charge<'_>], now: Now) -> Option<Usage> {

@@ -50,10 +50,10 @@ stop() {
   pids=("${kept[@]}")
 }
 
-# reap PID: waits for its end, ten seconds at most; `stopped` is its exit status.
+# reap PID [TENTHS]: waits for its end, ten seconds at most; `stopped` is its exit status.
 reap() {
   local pid=$1 tries=0
-  while kill -0 "$pid" 2>/dev/null && ((tries++ < 100)); do sleep 0.1; done
+  while kill -0 "$pid" 2>/dev/null && ((tries++ < ${2:-100})); do sleep 0.1; done
   kill -KILL "$pid" 2>/dev/null || true
   stopped=0
   wait "$pid" 2>/dev/null || stopped=$?

@@ -269,7 +269,7 @@ revoked_meanwhile() {
 
 # Just the rights that the documentation names; a wrong password stops nobody from serving.
 users() {
-  local token rights='+type +del +xread +xrange +xrevrange +xadd +zscan +zadd +zremrangebyscore +eval'
+  local token rights='+type +del +xread +xrange +xrevrange +xadd +zscan +zadd +zremrangebyscore +eval +evalsha +time +get +set +hmget +hset +hlen +pexpire'
   start_store redis-server || { fail "Redis with users starts"; return; }
   # shellcheck disable=SC2086
   cli ACL SETUSER tollgate on '>s3cret' '~tollgate:*' -@all $rights >/dev/null

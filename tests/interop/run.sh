@@ -6,8 +6,8 @@
 # anything. README's table of providers and peers.md are compared with what ran.
 #
 #   cargo build && tests/interop/run.sh [--full] [PART…]
-#       parts: deployment opinion peers keycloak oidc embedded keymanager redis faults quickstart; default all
-#       --full: three minutes of faults instead of half a one
+#       parts: deployment opinion peers keycloak oidc embedded keymanager redis throttle faults quickstart; default all
+#       --full: three minutes of faults instead of half a one; counters in a cluster, behind sentinels and apart
 #       all of it takes 8 to 9 minutes on two busy cores (opinion 0.3, peers 0.1 once the tests are built, oidc 1.5,
 #       embedded 2, redis 2, faults 1, Keycloak 1.5, which has started meanwhile), 2 more where Keycloak is fetched first;
 #       each part tells its time
@@ -33,6 +33,8 @@ source "$here/embedded.sh"
 source "$here/faults.sh"
 # shellcheck source=redis.sh
 source "$here/redis.sh"
+# shellcheck source=throttle.sh
+source "$here/throttle.sh"
 # shellcheck source=opinion.sh
 source "$here/opinion.sh"
 # shellcheck source=connector.sh
@@ -54,19 +56,19 @@ main() {
   : >"$work/lines"
   local part
   if [[ ${1:-} == --full ]]; then
-    export TOLLGATE_FAULTS_SECONDS=${TOLLGATE_FAULTS_SECONDS:-180}
+    export TOLLGATE_FAULTS_SECONDS=${TOLLGATE_FAULTS_SECONDS:-180} TOLLGATE_FULL=1
     shift
   fi
   for part in "${@:-all}"; do
     case $part in
-      all) set -- deployment opinion peers keycloak oidc embedded keymanager redis faults quickstart ;;
-      deployment | opinion | peers | keycloak | oidc | embedded | keymanager | redis | faults | quickstart) ;;
-      *) echo "no part $part: deployment, opinion, peers, keycloak, oidc, embedded, keymanager, redis, faults, quickstart"; exit 64 ;;
+      all) set -- deployment opinion peers keycloak oidc embedded keymanager redis throttle faults quickstart ;;
+      deployment | opinion | peers | keycloak | oidc | embedded | keymanager | redis | throttle | faults | quickstart) ;;
+      *) echo "no part $part: deployment, opinion, peers, keycloak, oidc, embedded, keymanager, redis, throttle, faults, quickstart"; exit 64 ;;
     esac
   done
   # Its first start takes a minute and more: others run meanwhile.
   [[ " $* " != *" keycloak "* ]] || keycloak_begin
-  for part in deployment opinion peers oidc embedded keymanager redis faults quickstart keycloak; do
+  for part in deployment opinion peers oidc embedded keymanager redis throttle faults quickstart keycloak; do
     [[ " $* " != *" $part "* ]] || timed "$part"
   done
   stop_all

@@ -31,6 +31,7 @@ mod quickstart;
 mod refusals;
 mod reload;
 mod revocation;
+mod shared_counters;
 mod streams;
 mod support;
 mod tables;

@@ -143,18 +143,27 @@ fn counters_are_kept_over_a_reload() {
     assert_eq!(passing(&place, 5), 2, "two are left of five");
 }
 
+/// Row A06 of the attack list.
 #[test]
-fn a_changed_tier_counts_at_once() {
+fn another_limit_or_tier_of_the_same_window_goes_on_with_what_was_used() {
     let place = place(&(five() + FIVE));
     assert_eq!(passing(&place, 9), 5);
     let mut wider = place.config.clone();
-    wider.rest = wider.rest.replace("requests = 5", "requests = 50");
+    wider.rest = wider.rest.replace("requests = 5", "requests = 8");
     place.reload(&wider);
-    assert_eq!(passing(&place, 9), 9);
+    assert_eq!(passing(&place, 9), 3);
+    let mut bronze = place.config.clone();
+    bronze.rest = bronze.rest.replace("\"Five\"", "\"Ours\"").replace("requests = 5", "requests = 10");
+    place.reload(&bronze);
+    assert_eq!(passing(&place, 9), 2);
     let mut narrower = place.config.clone();
     narrower.rest = narrower.rest.replace("requests = 5", "requests = 2");
     place.reload(&narrower);
-    assert_eq!(passing(&place, 9), 2);
+    assert_eq!(passing(&place, 9), 0);
+    let mut longer = narrower.clone();
+    longer.rest = longer.rest.replace("per = \"1d\"", "per = \"2d\"");
+    place.reload(&longer);
+    assert_eq!(passing(&place, 9), 2, "another window begins at nothing");
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! A Redis of a few commands over a socket (RESP2): a stream and a sorted set, and every way of being away.
-//! The script that Tollgate sends is not run but done; what it must do is held by real servers in
-//! `tests/interop/redis.sh`.
+//! A Redis of a few commands over a socket (RESP2): a stream, a sorted set and counters, and every way of being away.
+//! The scripts that Tollgate sends are not run but done; what they must do is held by real servers in
+//! `tests/interop/redis.sh` and `throttle.sh`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -12,6 +16,8 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
+
+use tollgate::throttle::shared::{Line, model::Hash};
 
 use super::runtime;
 
@@ -40,6 +46,12 @@ struct Data {
     spoiled: Vec<String>,
     password: Option<String>,
     writes_refused: bool,
+    counters: HashMap<String, Hash<String>>,
+    /// Since when it has its data.
+    epoch: i64,
+    settling: bool,
+    /// Exchanges of counters, and questions of single requests.
+    asked: [u64; 2],
 }
 
 #[derive(Clone)]
@@ -103,6 +115,23 @@ impl Redis {
         let mut data = self.data.lock();
         data.stream.clear();
         data.set.clear();
+        data.counters.clear();
+        data.epoch += 1;
+    }
+
+    /// Whether it has its data for too short a time to hand out shares.
+    pub(crate) fn settling(&self, settling: bool) {
+        self.data.lock().settling = settling;
+    }
+
+    /// What all counters together hold.
+    pub(crate) fn counted(&self) -> u64 {
+        self.data.lock().counters.values().map(Hash::total).sum()
+    }
+
+    /// How many exchanges of counters there were, and questions of single requests.
+    pub(crate) fn asked(&self) -> [u64; 2] {
+        self.data.lock().asked
     }
 
     /// Answers nobody from now on.
@@ -255,6 +284,7 @@ impl Data {
         let key = if name == "EVAL" { SET } else { words.get(1).copied().unwrap_or_default() };
         let spoiled = self.spoiled.iter().any(|it| it == key);
         match name {
+            "EVALSHA" => Error("NOSCRIPT No matching script."),
             "CLIENT" | "SELECT" => Status("OK"),
             "TYPE" if spoiled => Status("string"),
             "TYPE" if key == STREAM => Status(if self.stream.is_empty() { "none" } else { "stream" }),
@@ -265,6 +295,7 @@ impl Data {
             }
             _ if spoiled => Error(WRONG_TYPE),
             "EVAL" | "ZADD" if self.writes_refused => Error("OOM command not allowed when used memory > 'maxmemory'."),
+            "EVAL" if !words[1].contains("XADD") => self.count(words),
             "EVAL" => self.tell(&command[7..]),
             "ZADD" => {
                 self.put(&command[4], &command[3]);
@@ -294,6 +325,52 @@ impl Data {
             }
         }
         Number(told)
+    }
+
+    /// What the scripts of counters do: `EVAL text keys epoch key… node settle until number…`
+    fn count(&mut self, words: &[&str]) -> Reply {
+        let count: usize = words[2].parse().unwrap();
+        let (keys, args) = (&words[4..3 + count], &words[3 + count..]);
+        let (node, clock) = (args[0].to_owned(), tollgate::net::Clock::new().now().unix_ms);
+        let until: u64 = args[2].parse().unwrap();
+        if until > 0 && clock > until {
+            return Error("LATE the command came after its time");
+        }
+        let mut out = vec![i64::from(self.settling), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
+        let numbers: Vec<i64> = args[3..].iter().map(|arg| arg.parse().unwrap()).collect();
+        let positive = |number: i64| u64::try_from(number).unwrap();
+        let said = |number: u64| i64::try_from(number).unwrap();
+        if words[1].contains("HLEN") {
+            self.asked[0] += 1;
+            for (key, numbers) in keys.iter().zip(numbers.chunks(5)) {
+                let &[have, want, back, limit, ttl_ms] = numbers else { panic!("five numbers") };
+                let [have, want, back, limit, ttl_ms] = [have, want, back, limit, ttl_ms].map(positive);
+                let hash = self.counters.entry((*key).to_owned()).or_default();
+                let answer = hash.exchange(node.clone(), &Line { have, want, back, limit, ttl_ms }, self.settling);
+                out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
+            }
+        } else {
+            self.asked[1] += 1;
+            out.push(0);
+            let limits: Vec<_> = keys.iter().zip(numbers.chunks(4)).collect();
+            if self.settling {
+                return List(out.into_iter().map(Number).collect());
+            }
+            for (n, (key, numbers)) in limits.iter().enumerate() {
+                let hash = self.counters.entry((**key).to_owned()).or_default();
+                let limit = u64::try_from(numbers[1]).ok();
+                if out[4] == 0 && hash.is_full(&node, positive(numbers[0]), limit) {
+                    out[4] = i64::try_from(n + 1).unwrap();
+                }
+            }
+            for (key, numbers) in limits {
+                let amount = if out[4] == 0 { numbers[2] } else { 0 };
+                let hash = self.counters.entry((*key).to_owned()).or_default();
+                let answer = hash.count(node.clone(), positive(numbers[0]), amount);
+                out.extend([said(answer.mine), said(answer.total)]);
+            }
+        }
+        List(out.into_iter().map(Number).collect())
     }
 
     /// `ZADD GT CH`: whether something changed.

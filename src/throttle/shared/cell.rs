@@ -1,0 +1,317 @@
+//! What one sidecar knows of one limit in one window: plain atomics, no lock.
+//!
+//! `held` is this sidecar's field in Redis, as it should stand there: what was counted here and, in mode lease, the
+//! `free` part of its share beside it. It is an absolute number, so that telling it twice changes nothing, and a Redis
+//! that has lost it can be told again.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use super::{
+    ledger::{Demand, Taken},
+    settings::SharedMode,
+};
+
+/// One limit in one window. A new window is a new cell.
+pub struct Cell {
+    /// Which limit.
+    pub(super) key: u128,
+    /// Which of its windows.
+    pub(super) number: u32,
+    /// When the window ends, on the steady clock.
+    pub(super) end_ms: u64,
+    /// The limit as it was met last.
+    limit: AtomicU64,
+    held: AtomicU64,
+    /// Of `held`: not yet used.
+    free: AtomicU64,
+    /// What all others hold, as Redis said last.
+    others: AtomicU64,
+    /// `held`, as Redis was told last.
+    told: AtomicU64,
+    /// Sidecars with this limit in this window.
+    nodes: AtomicU32,
+    /// What was used at the last answer.
+    used_then: AtomicU64,
+    /// More is asked for once `free` is no more than this.
+    low: AtomicU64,
+    /// Until then nobody asks: there was nothing left.
+    closed_until_ms: AtomicU64,
+    used_ms: AtomicU64,
+    marks: AtomicU8,
+}
+
+/// One cell's part of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// This sidecar's field in Redis, at least.
+    pub have: u64,
+    /// How much of a share is asked for.
+    pub want: u64,
+    /// Of `have`: given back.
+    pub back: u64,
+    /// The limit.
+    pub limit: u64,
+    /// How long Redis keeps the key from now on.
+    pub ttl_ms: u64,
+}
+
+/// What Redis says of a cell after an exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// This sidecar's field.
+    pub mine: u64,
+    /// The sum of all fields.
+    pub total: u64,
+    /// How many fields there are; 0: it was not asked.
+    pub nodes: u32,
+}
+
+impl Cell {
+    pub(super) fn new(demand: &Demand, end_ms: u64) -> Self {
+        Self {
+            key: demand.key,
+            number: demand.number,
+            end_ms,
+            limit: AtomicU64::new(demand.limit),
+            held: AtomicU64::new(0),
+            free: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            nodes: AtomicU32::new(1),
+            used_then: AtomicU64::new(0),
+            low: AtomicU64::new(0),
+            closed_until_ms: AtomicU64::new(0),
+            used_ms: AtomicU64::new(0),
+            marks: AtomicU8::new(0),
+        }
+    }
+
+    /// Which limit it is of.
+    pub const fn key(&self) -> u128 {
+        self.key
+    }
+
+    /// Takes what is demanded if there is room by what is known: what was counted here and what others hold.
+    pub(super) fn take_known(&self, demand: &Demand) -> Taken {
+        self.limit.store(demand.limit, Relaxed);
+        let others = self.others.load(Relaxed);
+        let take = |held: u64| {
+            let room = !demand.stop || held.saturating_add(others) < demand.limit;
+            room.then(|| held.saturating_add(demand.amount))
+        };
+        match self.held.fetch_update(Relaxed, Relaxed, take) {
+            Ok(_) => Taken::Yes,
+            Err(_) => Taken::Full,
+        }
+    }
+
+    /// Takes one out of the share.
+    pub(super) fn take_share(&self, demand: &Demand, now_ms: u64) -> Taken {
+        self.limit.store(demand.limit, Relaxed);
+        self.set(SHARING);
+        if self.used_ms.load(Relaxed) != now_ms {
+            self.used_ms.store(now_ms, Relaxed);
+        }
+        let free = self.free.load(Relaxed);
+        // Where the limit was lowered, what was taken under the old one counts for no more than the new one.
+        if free > 0 && self.counted() >= demand.limit {
+            return Taken::Full;
+        }
+        match self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(1)) {
+            Ok(_) => Taken::Yes,
+            Err(_) if now_ms < self.closed_until_ms.load(Relaxed) => Taken::Full,
+            Err(_) => Taken::Ask,
+        }
+    }
+
+    /// Gives back what was taken from what is known.
+    pub(super) fn give_back_known(&self, amount: u64) {
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(amount)));
+    }
+
+    /// Gives one back to the share.
+    pub(super) fn give_back_share(&self) {
+        self.free.fetch_add(1, Relaxed);
+    }
+
+    /// Counts what Redis has counted already, or what is only known afterwards.
+    pub(super) fn count(&self, amount: u64) {
+        self.held.fetch_add(amount, Relaxed);
+    }
+
+    /// What was counted here.
+    pub(super) fn used(&self) -> u64 {
+        self.held.load(Relaxed).saturating_sub(self.free.load(Relaxed))
+    }
+
+    /// What was counted here and what others hold.
+    pub(super) fn counted(&self) -> u64 {
+        self.used().saturating_add(self.others.load(Relaxed))
+    }
+
+    /// What is left of the limit, as far as is known.
+    pub(super) fn left(&self, limit: u64) -> u64 {
+        limit.saturating_sub(self.counted())
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        self.free.load(Relaxed)
+    }
+
+    /// Whether the next exchange should not wait for its time: the limit is near, or the share nearly used.
+    pub(super) fn is_pressing(&self, limit: u64) -> bool {
+        if self.is(SHARING) {
+            return self.free() <= self.low.load(Relaxed) && self.left(limit) > self.free();
+        }
+        let left = self.left(limit);
+        let untold = self.held().saturating_sub(self.told.load(Relaxed));
+        left > 0 && left <= untold.max(limit >> NEAR_SHIFT)
+    }
+
+    /// What to tell and to ask for. A share that was not used for a while goes back, as does what is above the limit,
+    /// and any share when the mode has no shares.
+    pub(super) fn line(&self, mode: SharedMode, now_ms: u64, idle_ms: u64) -> Line {
+        let limit = self.limit.load(Relaxed);
+        let have = self.held();
+        let mut line = Line { have, want: 0, back: 0, limit, ttl_ms: self.ttl_ms(now_ms) };
+        if !self.is(SHARING) {
+            return line;
+        }
+        let excess = have.saturating_add(self.others.load(Relaxed)).saturating_sub(limit);
+        if mode != SharedMode::Lease || self.is_idle(now_ms, idle_ms) {
+            line.back = self.free.swap(0, Relaxed);
+        } else if excess > 0 && self.free() > 0 {
+            line.back = self.take_free(excess);
+        } else if now_ms < self.end_ms {
+            line.want = self.want(limit);
+        }
+        line
+    }
+
+    /// One more for each of those that wait, beside what was used since the last answer: twice that, and no more than
+    /// half of this sidecar's part of what is left. So shares shrink as the limit comes near.
+    fn want(&self, limit: u64) -> u64 {
+        let used = self.used();
+        let pace = used.saturating_sub(self.used_then.load(Relaxed));
+        let remaining = limit.saturating_sub(self.held()).saturating_sub(self.others.load(Relaxed));
+        let part = remaining / (2 * u64::from(self.nodes.load(Relaxed).max(1)));
+        pace.saturating_mul(2).min(part).max(1).saturating_sub(self.free())
+    }
+
+    fn take_free(&self, most: u64) -> u64 {
+        let before = self.free.fetch_update(Relaxed, Relaxed, |free| Some(free.saturating_sub(most)));
+        before.map_or(0, |before| before.min(most))
+    }
+
+    /// Takes an answer over. `close_ms`: for how long nobody asks again where there was nothing left.
+    pub(super) fn learn(&self, line: &Line, answer: Answer, now_ms: u64, close_ms: u64) {
+        self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
+        self.told.fetch_max(line.have, Relaxed);
+        if answer.nodes > 0 {
+            self.nodes.store(answer.nodes, Relaxed);
+        }
+        if !self.is(SHARING) {
+            return;
+        }
+        self.used_then.store(self.used(), Relaxed);
+        // More than `have` is a new share, or one whose answer was lost; less is what was given back.
+        let kept = line.have.saturating_sub(line.back);
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(line.back)));
+        let share = answer.mine.saturating_sub(kept);
+        self.held.fetch_add(share, Relaxed);
+        let free = self.free.fetch_add(share, Relaxed).saturating_add(share);
+        self.low.store(free / 2, Relaxed);
+        let nothing_left = line.want > 0 && free == 0 && answer.total >= line.limit;
+        self.closed_until_ms.store(if nothing_left { now_ms.saturating_add(close_ms) } else { 0 }, Relaxed);
+    }
+
+    /// No answer came: what was given back may be gone, so it is not used.
+    pub(super) fn forgo(&self, line: &Line) {
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(line.back)));
+    }
+
+    /// What others hold, as one request learns it.
+    pub(super) fn learn_others(&self, answer: Answer) {
+        self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
+    }
+
+    /// Redis has said that there is nothing left: nobody asks again before `until_ms`.
+    pub(super) fn close(&self, until_ms: u64) {
+        self.closed_until_ms.store(until_ms, Relaxed);
+    }
+
+    /// Whether there was nothing left just now, under this limit.
+    pub(super) fn is_closed(&self, limit: u64, now_ms: u64) -> bool {
+        now_ms < self.closed_until_ms.load(Relaxed) && self.left(limit) == 0
+    }
+
+    pub(super) fn ttl_ms(&self, now_ms: u64) -> u64 {
+        self.end_ms.saturating_sub(now_ms).saturating_add(KEPT_MS)
+    }
+
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        self.end_ms.saturating_add(FORGOTTEN_MS) <= now_ms
+    }
+
+    /// Whether its share was not used for so long.
+    pub(super) fn is_idle(&self, now_ms: u64, idle_ms: u64) -> bool {
+        now_ms >= self.used_ms.load(Relaxed).saturating_add(idle_ms)
+    }
+
+    fn is(&self, mark: u8) -> bool {
+        self.marks.load(Relaxed) & mark != 0
+    }
+
+    /// Sets a mark; whether it was not set.
+    pub(super) fn set(&self, mark: u8) -> bool {
+        !self.is(mark) && self.marks.fetch_or(mark, Relaxed) & mark == 0
+    }
+
+    pub(super) fn clear(&self, mark: u8) {
+        self.marks.fetch_and(!mark, Relaxed);
+    }
+
+    /// Whether it has a share, or had.
+    pub(super) fn is_sharing(&self) -> bool {
+        self.is(SHARING)
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, held, free, others, .. } = self;
+        f.debug_struct("Cell")
+            .field("number", number)
+            .field("held", held)
+            .field("free", free)
+            .field("others", others)
+            .finish_non_exhaustive()
+    }
+}
+
+/// It waits for the next exchange.
+pub(super) const QUEUED: u8 = 1;
+/// It has asked for an early exchange.
+pub(super) const PRESSING: u8 = 2;
+/// Somebody asks for it: one at a time.
+pub(super) const ASKING: u8 = 4;
+/// It is counted in shares.
+pub(super) const SHARING: u8 = 8;
+/// It is among those whose share goes back when it is idle.
+pub(super) const WATCHED: u8 = 16;
+
+/// A limit is near when a sixteenth of it is left.
+const NEAR_SHIFT: u32 = 4;
+
+/// How long Redis keeps a window that is over: clocks differ, and requests wait.
+const KEPT_MS: u64 = 60_000;
+
+/// How long a window that is over is kept here.
+const FORGOTTEN_MS: u64 = 10_000;

@@ -1,0 +1,221 @@
+//! The exchange: one task that tells Redis what was counted here and learns what others have counted.
+//!
+//! One exchange is one round trip: every `interval` where something was counted, once more within it where a limit is
+//! near, and now and then without anything, to notice that Redis is gone or has lost its data.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use redis::RedisResult;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
+
+use super::{
+    IDLE, Shared,
+    cell::{Answer, Cell, Line},
+    script::State,
+};
+use crate::net::{Clock, redis::Connection};
+
+/// What one script is about: cells of one group.
+type Part = (u8, Vec<(Arc<Cell>, Line)>);
+
+/// What was learnt of Redis over one connection.
+struct Link {
+    connection: Connection,
+    /// Whether Redis's clock is known.
+    is_begun: bool,
+    /// Since when each group has its data.
+    epochs: HashMap<u8, u64>,
+    answered: Instant,
+}
+
+impl Shared {
+    /// Exchanges until `stopped`; then gives shares back, and tells what is left to tell.
+    pub async fn run(self: Arc<Self>, clock: Arc<Clock>, mut stopped: watch::Receiver<bool>) {
+        tokio::select! {
+            never = self.keep_up(&clock) => match never {},
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        let Some(link) = self.link.load_full() else { return };
+        let mut link = Link::new(Connection::clone(&link));
+        link.is_begun = true;
+        let _ = time::timeout(CLOSING, self.exchange(&mut link, &clock, Duration::ZERO)).await;
+    }
+
+    async fn keep_up(&self, clock: &Clock) -> Infallible {
+        let (mut pause, mut told) = (FIRST_PAUSE, false);
+        loop {
+            let mut since = None;
+            let Err(error) = self.connect_and_exchange(clock, &mut since).await;
+            self.link.store(None);
+            self.went();
+            if since.is_some_and(|since: Instant| since.elapsed() >= LASTING) {
+                (pause, told) = (FIRST_PAUSE, false);
+            }
+            if !told {
+                let on_outage = self.terms.load().on_outage;
+                tracing::warn!(%error, ?on_outage, "counters are not shared: Redis is lost");
+                told = true;
+            }
+            // Not all at once when it is back.
+            time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect_and_exchange(&self, clock: &Clock, since: &mut Option<Instant>) -> RedisResult<Infallible> {
+        let mut link = Link::new(self.redis.connect(PATIENCE).await?);
+        // Whatever was counted before may be news to it.
+        self.ledger.tell_all();
+        self.settling.store(0, Relaxed);
+        let all = self.names.groups().map(|group| (group, Vec::new())).collect();
+        self.send(&mut link, all, clock).await?;
+        self.exchange(&mut link, clock, IDLE).await?;
+        self.link.store(Some(Arc::new(link.connection.clone())));
+        self.came();
+        *since = Some(Instant::now());
+        tracing::info!("counters are shared through Redis");
+        let (mut due, mut may_be_early) = (Instant::now(), true);
+        loop {
+            tokio::select! {
+                () = time::sleep_until(due) => {
+                    due = (due + self.terms.load().interval).max(Instant::now());
+                    may_be_early = true;
+                }
+                () = self.ledger.early.notified(), if may_be_early => may_be_early = false,
+            }
+            self.exchange(&mut link, clock, IDLE).await?;
+        }
+    }
+
+    /// One round trip, if there is a reason for one.
+    async fn exchange(&self, link: &mut Link, clock: &Clock, idle: Duration) -> RedisResult<()> {
+        let (mode, now_ms, idle_ms) = (self.terms.load().mode, clock.now().steady_ms, millis(idle));
+        self.ledger.rest(mode, now_ms, idle_ms);
+        let mut parts: HashMap<u8, Vec<(Arc<Cell>, Line)>> = HashMap::new();
+        for (cell, line) in self.ledger.gather(mode, now_ms, idle_ms, MOST) {
+            parts.entry(self.names.group(&cell)).or_default().push((cell, line));
+        }
+        let settling = self.settling.load(Relaxed);
+        for group in self.names.groups().filter(|group| settling & 1 << group != 0) {
+            parts.entry(group).or_default();
+        }
+        if parts.is_empty() && (self.is_away() || link.answered.elapsed() >= WATCH_EVERY) {
+            let any = fastrand::usize(..self.names.groups().len());
+            parts.extend(self.names.groups().nth(any).map(|group| (group, Vec::new())));
+        }
+        let parts: Vec<Part> = parts.into_iter().flat_map(|(group, lines)| chunks(group, lines)).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        self.send(link, parts, clock).await?;
+        self.came();
+        Ok(())
+    }
+
+    /// Sends all parts at once, and takes the answers over.
+    async fn send(&self, link: &mut Link, parts: Vec<Part>, clock: &Clock) -> RedisResult<()> {
+        self.metrics.round_trips.inc();
+        // The first says what Redis's clock is, and nothing else.
+        let until_ms = if link.is_begun { self.until_ms(clock.now().steady_ms) } else { 0 };
+        link.is_begun = true;
+        let mut asked = JoinSet::new();
+        for (group, lines) in parts {
+            let (names, mut connection) = (Arc::clone(&self.names), link.connection.clone());
+            asked.spawn(async move {
+                let them = lines.iter().map(|(cell, line)| (&**cell, line));
+                let answer = names.exchange(&mut connection, group, until_ms, them).await;
+                (group, lines, answer)
+            });
+        }
+        let mut outcome = Ok(());
+        while let Some(answer) = asked.join_next().await {
+            let Ok((group, lines, answer)) = answer else { continue };
+            match answer {
+                Ok((state, answers)) => self.take(link, group, state, lines.into_iter().zip(answers), clock),
+                Err(error) => {
+                    lines.iter().for_each(|(cell, line)| self.ledger.lose(cell, line));
+                    outcome = Err(error);
+                }
+            }
+        }
+        self.ledger.answered.notify_waiters();
+        outcome.map(|()| link.answered = Instant::now())
+    }
+
+    fn take(
+        &self,
+        link: &mut Link,
+        group: u8,
+        state: State,
+        lines: impl ExactSizeIterator<Item = ((Arc<Cell>, Line), Answer)>,
+        clock: &Clock,
+    ) {
+        self.note(group, state);
+        self.note_clock(state, clock.now().steady_ms);
+        if link.epochs.insert(group, state.epoch).is_some_and(|before| before != state.epoch) {
+            tracing::warn!("Redis has lost its counters: what was counted here is told again");
+            self.ledger.tell_all();
+        }
+        self.metrics.keys.inc_by(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+        let (now_ms, close_ms) = (clock.now().steady_ms, millis(self.terms.load().interval));
+        for ((cell, line), answer) in lines {
+            self.ledger.learn(&cell, &line, answer, now_ms, close_ms);
+        }
+    }
+}
+
+impl Link {
+    fn new(connection: Connection) -> Self {
+        Self { connection, is_begun: false, epochs: HashMap::new(), answered: Instant::now() }
+    }
+}
+
+/// Lines of one group, in parts of a size that does not keep others waiting for long.
+fn chunks(group: u8, lines: Vec<(Arc<Cell>, Line)>) -> Vec<Part> {
+    if lines.is_empty() {
+        return vec![(group, lines)];
+    }
+    let (mut parts, mut lines) = (Vec::new(), lines.into_iter());
+    loop {
+        let part: Vec<_> = lines.by_ref().take(CHUNK).collect();
+        if part.is_empty() {
+            return parts;
+        }
+        parts.push((group, part));
+    }
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Cells of one exchange; more wait for the next.
+const MOST: usize = 50_000;
+
+/// Cells of one script.
+const CHUNK: usize = 250;
+
+/// Longest wait for the answer to an exchange. No request waits so long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest time for the last exchange.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// How often an idle Redis is asked whether it is there and has its data.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Between attempts; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A connection that held so long was good: the next one is tried for at once.
+const LASTING: Duration = Duration::from_secs(5);

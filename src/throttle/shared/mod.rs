@@ -1,0 +1,184 @@
+//! Counters that all sidecars share, through Redis or Valkey. Quotas alone: bursts count in each process.
+//!
+//! # What each mode guarantees
+//!
+//! *N* sidecars, a limit met at *rate* requests a second by all of them together, exchanges every *interval*:
+//!
+//! | mode | the path | admitted, while Redis answers | Redis is asked |
+//! |---|---|---|---|
+//! | `batched` | never waits | ≤ limit + 2 × rate × interval + N | at most twice an interval and sidecar, whatever the rate |
+//! | `lease` | waits only where a share is used up | ≤ limit | the same, and by a request where its share is used up |
+//! | `strict` | waits for each request | ≤ limit | once a request |
+//!
+//! In mode `batched` what one admits is told within an interval and learnt by the others within another (the
+//! exchange's own time must be small beside it); near a limit exchanges come early, so that it is mostly half of that.
+//! In mode `lease` a sidecar takes up to half of its part of what is left, and less as that shrinks: what it does not use
+//! goes back after [`IDLE`], and when the process ends. A request waits `timeout` at most.
+//!
+//! Amounts that are known only afterwards (bytes, events, tokens) are looked at when a request begins and told with the
+//! next exchange, in every mode.
+//!
+//! # While Redis is away
+//!
+//! Nothing waits for it. `on_outage = "local"` counts here, beginning from what others are known to have used; `deny`
+//! refuses, save what a share still holds; `allow` counts nothing. What was counted here is told when Redis is back.
+//!
+//! A Redis that comes back empty is told by each sidecar what it has counted, or holds as a share. For two seconds from
+//! then on it hands out nothing in modes `lease` and `strict` ([`script`]); this also holds when it is met for the
+//! first time. So the limit holds in them after a loss of everything, with `on_outage = "deny"`, as long as every sidecar
+//! that holds something reaches Redis within these two seconds. A replica that takes over without the last writes of
+//! its master does not know that it lacks them: until each sidecar has connected and told, as much as was lost may be
+//! admitted above the limit.
+
+mod cell;
+mod exchange;
+mod ledger;
+mod metrics;
+pub mod model;
+pub(super) mod path;
+mod script;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+pub use cell::{Answer, Cell, Line};
+pub use ledger::{Demand, Ledger, Short, Taken};
+pub use metrics::Metrics;
+pub use path::Refused;
+pub use settings::{OutageRule, SharedMode, Terms};
+
+use crate::net::redis::{Connection, Redis};
+use script::{Names, State};
+
+/// Counters that all sidecars share.
+pub struct Shared {
+    ledger: Ledger,
+    terms: ArcSwap<Terms>,
+    redis: Redis,
+    names: Arc<Names>,
+    /// None: there is no connection.
+    link: ArcSwapOption<Connection>,
+    /// Whether the last question was answered in time.
+    answers: AtomicBool,
+    /// A bit for each group of keys whose Redis has its data for too short a time.
+    settling: AtomicU64,
+    /// Redis's clock before ours, at least, in milliseconds as a two's complement number; of the connection in use.
+    ahead_ms: AtomicU64,
+    metrics: Metrics,
+}
+
+impl Shared {
+    /// Counters in this Redis, under keys that begin with `prefix`. Contacts nobody.
+    pub fn new(redis: Redis, prefix: &str, terms: Terms, metrics: Metrics) -> Self {
+        Self {
+            ledger: Ledger::new(),
+            terms: ArcSwap::from_pointee(terms),
+            names: Arc::new(Names::new(prefix, redis.is_cluster())),
+            redis,
+            link: ArcSwapOption::empty(),
+            answers: AtomicBool::new(false),
+            settling: AtomicU64::new(0),
+            ahead_ms: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    /// Takes other terms over. Shares go back where the new mode has none.
+    pub fn reload(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.ledger.early.notify_one();
+    }
+
+    /// Forgets windows that are over.
+    pub(super) fn sweep(&self, now_ms: u64) {
+        self.ledger.sweep(now_ms);
+    }
+
+    /// Counts an amount that is only known now.
+    pub(super) fn record(&self, demand: &Demand) {
+        self.ledger.record(demand, self.terms.load().mode);
+    }
+
+    /// What is left of a limit, as far as is known here.
+    pub(super) fn left(&self, demand: &Demand) -> u64 {
+        self.ledger.left(demand)
+    }
+
+    /// Whether more is counted than the limit holds, as far as is known here.
+    pub(super) fn is_beyond(&self, demand: &Demand) -> bool {
+        self.ledger.is_beyond(demand)
+    }
+
+    /// Whether Redis is not to be asked now.
+    pub(super) fn is_away(&self) -> bool {
+        !self.answers.load(Acquire)
+    }
+
+    /// Whether what Redis has may not be all, for one of these.
+    fn is_settling(&self, mode: SharedMode, demands: &[Demand]) -> bool {
+        let settling = self.settling.load(Relaxed);
+        mode != SharedMode::Batched
+            && settling != 0
+            && demands.iter().any(|demand| settling & 1 << self.names.group_of(demand.key) != 0)
+    }
+
+    /// Notes what Redis said of its data.
+    fn note(&self, group: u8, state: State) {
+        let bit = 1 << group;
+        match state.settling {
+            true => self.settling.fetch_or(bit, Relaxed),
+            false => self.settling.fetch_and(!bit, Relaxed),
+        };
+        if state.replaced > 0 {
+            self.metrics.replaced.inc_by(state.replaced);
+            tracing::error!(keys = state.replaced, "counters in Redis held values of another type, which are removed");
+        }
+    }
+
+    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more.
+    fn until_ms(&self, now_ms: u64) -> u64 {
+        now_ms.wrapping_add(self.ahead_ms.load(Relaxed)).saturating_add(exchange::millis(exchange::PATIENCE))
+    }
+
+    /// What Redis's clock said, in an answer that came now.
+    fn note_clock(&self, state: State, now_ms: u64) {
+        self.ahead_ms.store(state.clock_ms.wrapping_sub(now_ms), Relaxed);
+    }
+
+    fn came(&self) {
+        self.answers.store(true, Release);
+        self.metrics.available.set(1);
+    }
+
+    fn went(&self) {
+        self.answers.store(false, Release);
+        self.metrics.available.set(0);
+        self.metrics.errors.inc();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("terms", &self.terms.load())
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A share that was not used for so long goes back.
+const IDLE: Duration = Duration::from_secs(2);

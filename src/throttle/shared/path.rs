@@ -1,0 +1,288 @@
+//! A request's way through the shared counters.
+//!
+//! What is known here decides at once; where only Redis can say, the request waits, and no longer than `timeout`.
+
+use std::sync::Arc;
+
+use redis::RedisError;
+use smallvec::SmallVec;
+use tokio::time;
+
+use super::{
+    Shared,
+    cell::{ASKING, Cell},
+    exchange::millis,
+    ledger::{Demand, Short},
+    script::Count,
+    settings::{OutageRule, SharedMode, Terms},
+};
+use crate::net::redis::Connection;
+
+/// Why a request does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The limit at this place has no room.
+    Full(usize),
+    /// Redis is away, and `on_outage` refuses.
+    Away,
+}
+
+/// How a request was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Passage {
+    /// Here, to be told.
+    Here(SharedMode),
+    /// By Redis.
+    There,
+    /// Not at all: `on_outage` allows.
+    Uncounted,
+}
+
+/// Why a question has no answer.
+enum Unanswered {
+    Lost(RedisError),
+    /// There is no connection, or what it leads to may lack what others hold.
+    Away,
+}
+
+impl From<RedisError> for Unanswered {
+    fn from(error: RedisError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl Shared {
+    /// Takes all demands or none, by what is known here; none: Redis must be asked.
+    pub(in super::super) fn try_take(&self, demands: &[Demand], now_ms: u64) -> Option<Result<Passage, Refused>> {
+        let terms = self.terms.load();
+        let away = self.is_away() || self.is_settling(terms.mode, demands);
+        match terms.mode {
+            SharedMode::Batched | SharedMode::Strict if away => Some(self.outage(&terms, demands, now_ms)),
+            SharedMode::Strict => None,
+            mode => match self.ledger.take(mode, false, demands, now_ms) {
+                Ok(()) => Some(Ok(Passage::Here(mode))),
+                Err(Short { ask: true, .. }) if away => Some(self.outage(&terms, demands, now_ms)),
+                Err(Short { ask: true, .. }) => None,
+                Err(Short { at, .. }) => Some(Err(Refused::Full(at))),
+            },
+        }
+    }
+
+    /// Takes all demands or none, and asks Redis for what is not known here.
+    pub(in super::super) async fn ask(&self, demands: &[Demand], now_ms: u64) -> Result<Passage, Refused> {
+        let terms = *self.terms.load_full();
+        let asking = async {
+            match terms.mode {
+                SharedMode::Strict => self.count_there(&terms, demands, now_ms).await,
+                mode => self.take_shares(mode, &terms, demands, now_ms).await,
+            }
+        };
+        match time::timeout(terms.timeout, asking).await {
+            Ok(Ok(verdict)) => return verdict,
+            Ok(Err(Unanswered::Away)) => {}
+            Ok(Err(Unanswered::Lost(error))) => self.doubt(&error),
+            Err(_) => self.doubt(&"no answer in time"),
+        }
+        self.outage(&terms, demands, now_ms)
+    }
+
+    /// Gives back what a request has taken that is refused for another reason.
+    pub(in super::super) async fn give_back(&self, passage: Passage, demands: &[Demand], now_ms: u64) {
+        match passage {
+            Passage::Here(_) => self.give_back_here(passage, demands),
+            Passage::There => {
+                let timeout = self.terms.load().timeout;
+                let cells = self.open(demands);
+                let _ = time::timeout(timeout, self.uncount(&cells, now_ms)).await;
+            }
+            Passage::Uncounted => {}
+        }
+    }
+
+    /// The same where Redis need not be asked.
+    pub(in super::super) fn give_back_here(&self, passage: Passage, demands: &[Demand]) {
+        if let Passage::Here(mode) = passage {
+            self.ledger.give_back(mode, demands);
+        }
+    }
+
+    /// What happens to a request while Redis is away.
+    fn outage(&self, terms: &Terms, demands: &[Demand], now_ms: u64) -> Result<Passage, Refused> {
+        self.metrics.outage_requests.inc();
+        match terms.on_outage {
+            OutageRule::Deny => Err(Refused::Away),
+            OutageRule::Allow => Ok(Passage::Uncounted),
+            OutageRule::Local => match self.ledger.take(terms.mode, true, demands, now_ms) {
+                Ok(()) => Ok(Passage::Here(terms.mode)),
+                Err(Short { at, .. }) => Err(Refused::Full(at)),
+            },
+        }
+    }
+
+    /// The next requests do not wait until the exchange finds Redis again.
+    fn doubt(&self, why: &dyn std::fmt::Display) {
+        if !self.is_away() {
+            tracing::warn!(error = %why, "Redis has not counted a request in time");
+        }
+        self.went();
+        self.ledger.early.notify_one();
+    }
+
+    async fn take_shares(
+        &self,
+        mode: SharedMode,
+        terms: &Terms,
+        demands: &[Demand],
+        now_ms: u64,
+    ) -> Result<Result<Passage, Refused>, Unanswered> {
+        loop {
+            let at = match self.ledger.take(mode, false, demands, now_ms) {
+                Ok(()) => return Ok(Ok(Passage::Here(mode))),
+                Err(Short { ask: false, at }) => return Ok(Err(Refused::Full(at))),
+                Err(Short { at, .. }) => at,
+            };
+            let cell = self.ledger.open(&demands[at]);
+            let answered = self.ledger.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            if !cell.set(ASKING) {
+                // Another asks. Its answer may have come before we listened: then we are not told, and ask soon.
+                let _ = time::timeout(RETRY, answered).await;
+                continue;
+            }
+            let turn = Turn { shared: self, cell: &cell };
+            self.ask_share(mode, terms, &cell, now_ms).await?;
+            drop(turn);
+        }
+    }
+
+    async fn ask_share(
+        &self,
+        mode: SharedMode,
+        terms: &Terms,
+        cell: &Arc<Cell>,
+        now_ms: u64,
+    ) -> Result<(), Unanswered> {
+        self.metrics.asked.inc();
+        let mut connection = self.connection()?;
+        let line = cell.line(mode, now_ms, u64::MAX);
+        let group = self.names.group(cell);
+        let asked =
+            self.names.exchange(&mut connection, group, self.until_ms(now_ms), [(&**cell, &line)].into_iter()).await;
+        let (state, answers) = asked.inspect_err(|_| cell.forgo(&line))?;
+        self.note(group, state);
+        for answer in answers {
+            self.ledger.learn(cell, &line, answer, now_ms, millis(terms.interval));
+        }
+        if state.settling { Err(Unanswered::Away) } else { Ok(()) }
+    }
+
+    /// Lets Redis count all demands, or none.
+    async fn count_there(
+        &self,
+        terms: &Terms,
+        demands: &[Demand],
+        now_ms: u64,
+    ) -> Result<Result<Passage, Refused>, Unanswered> {
+        let cells = self.open(demands);
+        if let Some(at) = cells.iter().position(|(cell, demand)| demand.stop && cell.is_closed(demand.limit, now_ms)) {
+            return Ok(Err(Refused::Full(at)));
+        }
+        self.metrics.asked.inc();
+        let mut connection = self.connection()?;
+        for (n, part) in self.by_group(&cells).iter().enumerate() {
+            let group = self.names.group(&cells[part[0]].0);
+            let counts: SmallVec<[_; USUAL]> =
+                part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
+            let counted = self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
+            self.note(group, counted.state);
+            for (at, answer) in part.iter().zip(&counted.answers) {
+                cells[*at].0.learn_others(*answer);
+            }
+            let refused = counted.refused.and_then(|place| part.get(place));
+            if let Some(at) = refused {
+                cells[*at].0.close(now_ms.saturating_add(millis(terms.interval)));
+            }
+            if refused.is_some() || counted.state.settling {
+                // In a cluster limits of one request may lie apart: those counted already are uncounted.
+                let before: Vec<_> =
+                    self.by_group(&cells).iter().take(n).flatten().map(|at| cells[*at].clone()).collect();
+                self.uncount(&before, now_ms).await?;
+                return refused.map_or(Err(Unanswered::Away), |at| Ok(Err(Refused::Full(*at))));
+            }
+            part.iter().for_each(|at| cells[*at].0.count(cells[*at].1.amount));
+        }
+        Ok(Ok(Passage::There))
+    }
+
+    /// Takes back what Redis has counted.
+    async fn uncount(&self, cells: &[(Arc<Cell>, Demand)], now_ms: u64) -> Result<(), Unanswered> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.connection()?;
+        for part in self.by_group(cells) {
+            let group = self.names.group(&cells[part[0]].0);
+            let back = |at: &usize| {
+                let (cell, demand) = &cells[*at];
+                cell.give_back_known(demand.amount);
+                let amount = i64::try_from(demand.amount).map_or(i64::MIN, |amount| -amount);
+                (&**cell, Count { mine: 0, limit: None, amount, ttl_ms: cell.ttl_ms(now_ms) })
+            };
+            let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
+            self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, demands: &[Demand]) -> SmallVec<[(Arc<Cell>, Demand); USUAL]> {
+        demands.iter().map(|demand| (self.ledger.open(demand), *demand)).collect()
+    }
+
+    /// Places of cells, those together that one script may use.
+    fn by_group(&self, cells: &[(Arc<Cell>, Demand)]) -> SmallVec<[SmallVec<[usize; USUAL]>; 1]> {
+        let mut groups: SmallVec<[SmallVec<[usize; USUAL]>; 1]> = SmallVec::new();
+        for (at, (cell, _)) in cells.iter().enumerate() {
+            let same = |group: &&mut SmallVec<[usize; USUAL]>| {
+                group.first().is_some_and(|first| self.names.group(&cells[*first].0) == self.names.group(cell))
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.push(at),
+                None => groups.push(SmallVec::from_slice(&[at])),
+            }
+        }
+        groups
+    }
+
+    fn connection(&self) -> Result<Connection, Unanswered> {
+        self.link.load().as_deref().cloned().ok_or(Unanswered::Away)
+    }
+}
+
+fn count((cell, demand): &(Arc<Cell>, Demand), now_ms: u64) -> Count {
+    Count {
+        mine: cell.held(),
+        limit: demand.stop.then_some(demand.limit),
+        amount: i64::try_from(demand.amount).unwrap_or(i64::MAX),
+        ttl_ms: cell.ttl_ms(now_ms),
+    }
+}
+
+/// The right to ask for a cell. Whoever waits for it is told when it ends, however it does.
+struct Turn<'a> {
+    shared: &'a Shared,
+    cell: &'a Cell,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.cell.clear(ASKING);
+        self.shared.ledger.answered.notify_waiters();
+    }
+}
+
+/// Limits that a request usually meets.
+const USUAL: usize = 6;
+
+/// Whoever waits for another's answer looks again after so long.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(5);

@@ -1,0 +1,175 @@
+//! Admitting with what all sidecars count: the shared counters first, then those of this process, which keep the
+//! bursts. What one of them refuses counts at neither.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    Admitted, Charge, Limiter, Throttled, USUAL, Usage,
+    account::{self, Account},
+    shared::{Demand, Refused, Shared, path::Passage},
+    window,
+};
+use crate::{
+    net::Now,
+    store::{Algorithm, Quota, QuotaKind},
+};
+
+/// A request that is not admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unable {
+    /// A limit has no room.
+    Throttled(Throttled),
+    /// What all sidecars have counted cannot be had now, and without it nobody passes.
+    Away,
+}
+
+/// What a request wants of limits that are shared, each with the charge it comes from.
+type Wanted<'a> = (SmallVec<[Demand; USUAL]>, SmallVec<[(&'a Charge<'a>, &'a Quota); USUAL]>);
+
+impl Limiter {
+    /// A limiter with nothing counted; with `shared`, quotas count together with those of other sidecars.
+    pub fn with_shared(shared: Option<Arc<Shared>>) -> Self {
+        Self { shared, ..Self::new() }
+    }
+
+    /// The counters that are shared, if they are.
+    pub const fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
+    }
+
+    /// As [`Limiter::admit`], at all sidecars where counters are shared. None: only Redis can say, so
+    /// [`Limiter::ask_and_admit`] is to be awaited.
+    pub fn try_admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Option<Result<Admitted, Unable>> {
+        let Some(shared) = &self.shared else {
+            return Some(self.admit(charges, now, want_usage).map_err(Unable::Throttled));
+        };
+        let (demands, origins) = wanted(charges, now);
+        let passage = match shared.try_take(&demands, now.steady_ms)? {
+            Ok(passage) => passage,
+            Err(refused) => return Some(Err(unable(shared, refused, &demands, &origins, now))),
+        };
+        if passage == Passage::Uncounted {
+            return Some(Ok(Admitted::default()));
+        }
+        let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
+            shared.give_back_here(passage, &demands);
+            Unable::Throttled(marked(shared, throttled))
+        });
+        Some(verdict.map(|admitted| completed(shared, admitted, &demands, &origins, now)))
+    }
+
+    /// As [`Limiter::try_admit`], and waits for Redis where it must, no longer than `shared.timeout`.
+    pub async fn ask_and_admit(&self, charges: &[Charge<'_>], now: Now, want_usage: bool) -> Result<Admitted, Unable> {
+        let Some(shared) = &self.shared else {
+            return self.admit(charges, now, want_usage).map_err(Unable::Throttled);
+        };
+        // What has no room here need not be asked for.
+        self.look(charges, now).map_err(Unable::Throttled)?;
+        let (demands, origins) = wanted(charges, now);
+        let passage = shared.ask(&demands, now.steady_ms).await;
+        let passage = passage.map_err(|refused| unable(shared, refused, &demands, &origins, now))?;
+        if passage == Passage::Uncounted {
+            return Ok(Admitted::default());
+        }
+        match self.admit(charges, now, want_usage) {
+            Ok(admitted) => Ok(completed(shared, admitted, &demands, &origins, now)),
+            Err(throttled) => {
+                shared.give_back(passage, &demands, now.steady_ms).await;
+                Err(Unable::Throttled(marked(shared, throttled)))
+            }
+        }
+    }
+
+    /// Whether there is room here, without taking any.
+    fn look(&self, charges: &[Charge<'_>], now: Now) -> Result<(), Throttled> {
+        let guard = self.counters.guard();
+        charges.iter().try_for_each(|charge| Account::open(&self.counters, charge, now, &guard).look())
+    }
+}
+
+/// What is counted together: quotas of fixed windows. Others are refused by the configuration where counters are
+/// shared.
+fn wanted<'a>(charges: &'a [Charge<'a>], now: Now) -> Wanted<'a> {
+    let (mut demands, mut origins) = (SmallVec::new(), SmallVec::new());
+    for charge in charges {
+        let quotas = [Some((&charge.tier.quota, account::key(charge))), also(charge)];
+        for (quota, key) in quotas.into_iter().flatten() {
+            demands.extend(demand(key, quota, charge.tier.stop_on_quota_reach, now));
+            origins.extend(is_shared(quota).then_some((charge, quota)));
+        }
+    }
+    (demands, origins)
+}
+
+fn also<'a>(charge: &Charge<'a>) -> Option<(&'a Quota, u128)> {
+    charge.tier.limits.also.as_ref().map(|quota| (quota, account::also_key(charge)))
+}
+
+/// What is wanted of a quota, if it is shared: one request, or a look at what is counted afterwards.
+pub(super) fn demand(key: u128, quota: &Quota, stop: bool, now: Now) -> Option<Demand> {
+    let amount = u64::from(quota.kind == QuotaKind::Requests);
+    let number = window::number(quota.window, now.steady_ms);
+    is_shared(quota).then_some(Demand { key, limit: quota.limit, window: quota.window, number, stop, amount })
+}
+
+const fn is_shared(quota: &Quota) -> bool {
+    matches!(quota.algorithm, Algorithm::Fixed)
+}
+
+/// What this process said, with what all sidecars have counted.
+fn completed(
+    shared: &Shared,
+    mut admitted: Admitted,
+    demands: &[Demand],
+    origins: &[(&Charge<'_>, &Quota)],
+    now: Now,
+) -> Admitted {
+    for (demand, (charge, quota)) in demands.iter().zip(origins) {
+        if !demand.stop {
+            admitted.over_quota |= shared.is_beyond(demand);
+        }
+        let Some(told) = &admitted.usage else { continue };
+        let left = shared.left(demand);
+        if u128::from(left) * u128::from(told.limit) < u128::from(told.remaining) * u128::from(quota.limit) {
+            admitted.usage = Some(usage(charge, quota, demand, left, now));
+        }
+    }
+    if let Some(told) = &mut admitted.usage {
+        told.alone = shared.is_away();
+    }
+    admitted
+}
+
+fn marked(shared: &Shared, mut throttled: Throttled) -> Throttled {
+    throttled.usage.alone = shared.is_away();
+    throttled
+}
+
+#[cold]
+fn unable(
+    shared: &Shared,
+    refused: Refused,
+    demands: &[Demand],
+    origins: &[(&Charge<'_>, &Quota)],
+    now: Now,
+) -> Unable {
+    let Refused::Full(at) = refused else { return Unable::Away };
+    let (charge, quota) = origins[at];
+    let usage = usage(charge, quota, &demands[at], 0, now);
+    Unable::Throttled(marked(shared, Throttled { level: charge.level, burst: false, usage }))
+}
+
+fn usage(charge: &Charge<'_>, quota: &Quota, demand: &Demand, remaining: u64, now: Now) -> Usage {
+    let left_ms = window::end_ms(quota.window, demand.number).saturating_sub(now.steady_ms);
+    Usage {
+        tier: charge.tier.name.clone(),
+        kind: quota.kind,
+        limit: quota.limit,
+        window_s: window::length_s(quota.window, demand.number),
+        remaining,
+        reset_s: left_ms.div_ceil(1_000).max(1),
+        alone: false,
+    }
+}

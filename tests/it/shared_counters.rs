@@ -1,0 +1,236 @@
+//! Quotas that several gates count together through Redis: each mode, Redis away, back, slow; tiers and modes that
+//! change. Rows A06, A09 and A10 of the attack list.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Answer, Config, Gate, Idp, Redis, Request, Via, api, block_on, resource};
+
+/// Gates that share a Redis and an open API.
+struct Place {
+    gates: Vec<Gate>,
+    redis: Redis,
+    // Held: its keys are fetched at start.
+    idp: Idp,
+}
+
+/// A day, so that no test meets the end of a window but at midnight.
+fn tables(limit: u64) -> String {
+    format!("\n[[tiers]]\nname = \"Shared\"\nrequests = {limit}\nper = \"1d\"\n")
+        + &api("Open", "/open", None, "upstream = \"echo:\"\nsubscription = \"none\"\ntier = \"Shared\"")
+        + &resource("/*", "auth = \"none\"")
+}
+
+fn config(idp: &Idp, redis: &Redis, shared: &str, limit: u64) -> Config {
+    Config::orders(idp, "echo:").with("[throttle]\nheaders = true\n").with(&redis.shared(shared)).with(&tables(limit))
+}
+
+impl Place {
+    fn new(gates: usize, limit: u64, shared: &str) -> Self {
+        let (idp, redis) = (Idp::start(), Redis::start());
+        let settings = config(&idp, &redis, shared, limit);
+        let gates: Vec<Gate> = (0..gates).map(|_| Gate::start(|ports| settings.text(ports))).collect();
+        let place = Self { gates, redis, idp };
+        place.wait_available(1.0);
+        place
+    }
+
+    fn wait_available(&self, wanted: f64) {
+        for gate in &self.gates {
+            gate.wait_for("shared counters", || metric(gate, "available") == wanted);
+        }
+    }
+
+    fn ask(&self, gate: usize) -> Answer {
+        block_on(self.gates[gate].send(Via::H1, &Request::get("/open/x")))
+    }
+
+    fn status(&self, gate: usize) -> u16 {
+        self.ask(gate).status
+    }
+
+    /// How many of `n` requests pass, at the gates in turn.
+    fn passing(&self, n: usize) -> usize {
+        (0..n).filter(|n| self.status(n % self.gates.len()) == 200).count()
+    }
+
+    fn reload(&self, gate: usize, shared: &str, limit: u64) {
+        let gate = &self.gates[gate];
+        let reloads = || gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""]);
+        let before = reloads();
+        gate.reload(&config(&self.idp, &self.redis, shared, limit).text(&gate.ports));
+        gate.wait_for("the reload", || reloads() > before);
+    }
+}
+
+fn metric(gate: &Gate, name: &str) -> f64 {
+    gate.metric(&format!("tollgate_shared_counters_{name}"), &[])
+}
+
+fn policy(answer: &Answer) -> String {
+    answer.header("ratelimit-policy").unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_strict_limit_is_exact_whoever_is_asked() {
+    let place = Place::new(3, 30, "mode = \"strict\"");
+    assert_eq!(place.passing(60), 30);
+    let refused = place.ask(1);
+    assert_eq!((refused.status, &*policy(&refused)), (429, "\"Shared\";q=30;w=86400"));
+    assert_eq!(refused.json()["code"], "900800");
+    assert_eq!(place.redis.counted(), 30);
+}
+
+#[test]
+fn a_lease_is_never_exceeded_and_used_up() {
+    let place = Place::new(3, 30, "mode = \"lease\"\ninterval = \"10ms\"");
+    let mut passed = 0;
+    let begun = Instant::now();
+    while passed < 30 && begun.elapsed() < Duration::from_secs(30) {
+        passed += place.passing(3);
+    }
+    assert_eq!((passed, place.passing(30)), (30, 0));
+    assert_eq!(place.redis.counted(), 30);
+}
+
+/// A09.
+#[test]
+fn batches_are_reconciled_and_no_request_asks() {
+    let place = Place::new(4, 100, "interval = \"10ms\"");
+    assert_eq!((0..60).filter(|_| place.status(0) == 200).count(), 60);
+    place.gates[0].wait_for("what was counted to be told", || place.redis.counted() == 60);
+    // The others learn it with their first exchange: each passes one request or two before.
+    let others: usize = (1..4).map(|gate| usize::from(place.status(gate) == 200)).sum();
+    assert_eq!(others, 3);
+    place.gates[3].wait_for("what others counted to be told", || place.redis.counted() == 63);
+    let mut passed = 63;
+    for _ in 0..100 {
+        passed += usize::from(place.status(3) == 200);
+    }
+    assert_eq!(passed, 100, "the others' 62 count here");
+    assert_eq!(place.redis.asked()[1], 0);
+    assert_eq!(metric(&place.gates[3], "asked_total"), 0.0);
+}
+
+/// A10.
+#[test]
+fn while_redis_is_away_the_rule_holds_and_shows() {
+    for mode in ["batched", "lease", "strict"] {
+        for (rule, passing, status) in [("local", 9, 429), ("deny", 0, 503), ("allow", 20, 200)] {
+            let place = Place::new(1, 10, &format!("mode = \"{mode}\"\non_outage = \"{rule}\""));
+            assert_eq!(place.status(0), 200, "{mode} {rule}");
+            // A share in hand is used also where the rule refuses; none is, once it has gone back.
+            if mode == "lease" {
+                place.gates[0].wait_for("the share to go back", || place.redis.counted() == 1);
+            }
+            place.redis.kill();
+            place.wait_available(0.0);
+            let first = place.ask(0);
+            let passed = usize::from(first.status == 200) + place.passing(19);
+            assert_eq!((passed, place.status(0)), (passing, status), "{mode} {rule}");
+            assert!(metric(&place.gates[0], "outage_requests_total") >= 20.0, "{mode} {rule}");
+            match rule {
+                "local" => assert!(policy(&first).ends_with(";alone"), "{mode}"),
+                "deny" => {
+                    assert_eq!(first.json()["code"], "900900");
+                    assert_eq!(first.header("retry-after"), Some("1"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_is_told() {
+    for mode in ["batched", "lease", "strict"] {
+        let place = Place::new(2, 20, &format!("mode = \"{mode}\"\ninterval = \"10ms\""));
+        assert_eq!(place.passing(8), 8);
+        place.gates[0].wait_for("what was counted to be told", || place.redis.counted() >= 8);
+        place.redis.kill();
+        place.wait_available(0.0);
+        assert_eq!(place.redis.counted(), 0);
+        assert_eq!(place.passing(2), 2, "{mode}: each counts on");
+        place.redis.resume();
+        place.wait_available(1.0);
+        place.gates[0].wait_for("what was counted to be told again", || place.redis.counted() >= 10);
+        let mut passed = 10;
+        for _ in 0..200 {
+            passed += place.passing(2);
+            if mode == "batched" {
+                place.gates[0].wait_for("it to be told", || place.redis.counted() >= passed as u64);
+            }
+            if place.redis.counted() >= 20 {
+                break;
+            }
+        }
+        let above = if mode == "batched" { 4 } else { 0 };
+        assert!((19..=20 + above).contains(&passed), "{mode}: {passed}");
+    }
+}
+
+#[test]
+fn a_redis_that_hangs_costs_one_request_its_timeout_and_others_nothing() {
+    let place = Place::new(1, 1_000, "mode = \"strict\"\ntimeout = \"200ms\"");
+    assert_eq!(place.status(0), 200);
+    place.redis.hang();
+    let begun = Instant::now();
+    assert_eq!(place.status(0), 200);
+    assert!(begun.elapsed() >= Duration::from_millis(200), "it waited");
+    let before = metric(&place.gates[0], "outage_requests_total");
+    assert_eq!(place.passing(20), 20);
+    assert_eq!(metric(&place.gates[0], "outage_requests_total"), before + 20.0, "and nobody after it");
+    place.redis.resume();
+    place.wait_available(1.0);
+    place.gates[0].wait_for("what was counted to be told", || place.redis.counted() >= 22);
+    assert_eq!(place.redis.counted(), 22, "nothing is counted twice");
+}
+
+#[test]
+fn while_redis_may_lack_what_others_hold_nothing_is_handed_out() {
+    for mode in ["lease", "strict"] {
+        let place = Place::new(1, 10, &format!("mode = \"{mode}\"\non_outage = \"deny\"\ninterval = \"10ms\""));
+        place.redis.settling(true);
+        place.gates[0].wait_for("the refusal", || place.status(0) == 503);
+        place.redis.settling(false);
+        place.gates[0].wait_for("the end of it", || place.status(0) == 200);
+    }
+}
+
+/// A06.
+#[test]
+fn another_limit_counts_from_what_was_used() {
+    let place = Place::new(1, 100, "interval = \"10ms\"");
+    assert_eq!(place.passing(8), 8);
+    place.reload(0, "interval = \"10ms\"", 10);
+    assert_eq!(place.passing(8), 2);
+    place.reload(0, "interval = \"10ms\"", 15);
+    assert_eq!(place.passing(8), 5);
+}
+
+#[test]
+fn a_mode_may_change_while_serving() {
+    let place = Place::new(1, 40, "mode = \"lease\"\ninterval = \"10ms\"");
+    let mut passed = place.passing(10);
+    for mode in ["batched", "strict", "lease"] {
+        place.reload(0, &format!("mode = \"{mode}\"\ninterval = \"10ms\""), 40);
+        passed += place.passing(5);
+        assert_eq!(place.redis.asked()[1] > 0, mode != "batched", "{mode}");
+    }
+    assert_eq!(passed, 25);
+    let begun = Instant::now();
+    while passed < 40 && begun.elapsed() < Duration::from_secs(10) {
+        passed += place.passing(1);
+    }
+    assert_eq!((passed, place.passing(10), place.redis.counted()), (40, 0, 40));
+}
+
+#[test]
+fn a_gate_that_ends_gives_its_share_back() {
+    let mut place = Place::new(1, 1_000, "mode = \"lease\"\ninterval = \"10ms\"");
+    assert_eq!(place.passing(50), 50);
+    place.gates[0].wait_for("a share to be held", || place.redis.counted() > 50);
+    // The last request's exchange may ask for more: what counts is what is left at the end.
+    place.gates[0].signal("TERM");
+    assert!(place.gates[0].wait_exit(Duration::from_secs(20)).is_some_and(|status| status.success()));
+    assert_eq!(place.redis.counted(), 50);
+}
