@@ -124,7 +124,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                     "schema": { "type": "string", "minLength": 2, "maxLength": 4096, "pattern": BASE64URL } });
             }
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
-            let schema = if name == "key" { "ScopeKey" } else { "Name" };
+            let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,
                 "schema": { "$ref": format!("#/components/schemas/{schema}") } })
         })

@@ -330,7 +330,7 @@ fn of_tokens() -> Vec<Route> {
 
 fn of_scopes() -> Vec<Route> {
     const SCOPES: &str = "/v1/key-managers/{km}/scopes";
-    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{key}";
+    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{name}";
     vec![
         change(Method::POST, SCOPES, "registerScope", run!(scopes::register))
             .takes::<Scope>()
@@ -402,7 +402,7 @@ fn of_all() -> Vec<Route> {
     let everywhere = |method, path, operation, run| {
         change(method, path, operation, run).gives::<Outcomes>(200).gives::<Outcomes>(202)
     };
-    const SCOPE: &str = "/v1/scopes/{key}";
+    const SCOPE: &str = "/v1/scopes/{name}";
     const RESOURCE: &str = "/v1/resources/{apiId}";
     const BOUND: &str = "/v1/resources/{apiId}/scopes";
     const REVOCATION: &str = "/v1/revocations/{id}";

@@ -253,7 +253,7 @@ async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
     assert_eq!(stand.ask("POST", "/v1/scopes", scope).await.status, 200);
     let (long, wide) = ("x".repeat(256), "%C3%BC".repeat(255));
     for (method, path, body, status, field) in [
-        ("GET", format!("/v1/scopes/{long}"), "", 400, "key"),
+        ("GET", format!("/v1/scopes/{long}"), "", 400, "name"),
         ("GET", format!("/v1/resources/{long}"), "", 400, "apiId"),
         ("GET", format!("/v1/resources/{wide}"), "", 200, ""),
         ("GET", "/v1/audit?cursor=%2B5".into(), "", 400, "cursor"),
