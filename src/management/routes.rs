@@ -18,6 +18,7 @@ use super::{
     platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
     scopes::{self, Keys, Outcomes, Scopes, ToValidate},
     tokens::{self, ActiveTokens, CanHandle, OneTimeToken, RevokedPage, Token},
+    usage::{self, UsageList},
 };
 use crate::keymanager::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
@@ -432,6 +433,13 @@ fn of_all() -> Vec<Route> {
             .takes::<RevocationRequest>()
             .narrowed(revocation())
             .gives::<RevokedRow>(201),
+        get("/v1/usage", "listUsage", run!(usage::list))
+            .gives::<UsageList>(200)
+            .asks("tier")
+            .asks("application")
+            .asks("api")
+            .asks("issuer")
+            .asks("subject"),
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]
 }

@@ -178,11 +178,11 @@ impl<'a, 'g> Account<'a, 'g> {
 }
 
 /// The counter's key. Multiplied and turned, so that no two pairs of small numbers meet.
-fn key(charge: &Charge<'_>) -> u128 {
+pub(super) fn key(charge: &Charge<'_>) -> u128 {
     u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
 }
 
 /// Odd, so that multiplying loses nothing (the golden ratio's fraction).
 const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Tells a tier's second counter from its first (the square root of three's fraction).
-const ALSO: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;
+pub(super) const ALSO: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;

@@ -13,6 +13,7 @@ mod local;
 mod model_tests;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod window;
 
 use schemars::JsonSchema;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 pub use bill::Bill;
+pub use usage::Counted;
 
 use crate::{
     net::Now,
