@@ -169,7 +169,8 @@ impl App {
         let access = access.map_err(|error| broken("management.bootstrap_key_file", error))?;
         let listener = listener.into_side().map_err(|error| broken("a listener", error))?;
         let tls = self.management_tls.clone();
-        tokio::spawn(Door::new(Arc::clone(&engine), access).serve(listener, tls, stopped.clone()));
+        let door = Door::new(Arc::clone(&engine), access, Arc::clone(&self.authorizer.limiter));
+        tokio::spawn(door.serve(listener, tls, stopped.clone()));
         tokio::spawn(Arc::clone(&engine).tend());
         Ok(Some(engine))
     }

@@ -59,10 +59,7 @@ impl<'t> Call<'t, '_> {
         match advanced.groups.iter().find(|group| group.conditions.iter().all(met)) {
             None => Charge { level, tier, user },
             // A group's counter does not know which API or resource it is for; the tier's does.
-            Some(group) => {
-                let whose = u128::from_ne_bytes(tier.counter).wrapping_add(user);
-                Charge { level, tier: &group.tier, user: whose }
-            }
+            Some(group) => Charge { level, tier: &group.tier, user: tier.of_group(user) },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Operations of the Key Manager, by WSO2's names, then those of ours; with the command that does each.
-pub(super) const TABLE: [(&str, &str); 62] = [
+pub(super) const TABLE: [(&str, &str); 63] = [
     ("createApplication", "client create NAME"),
     ("updateApplication", "client update NAME KEY"),
     ("retrieveApplication", "client get NAME KEY"),
@@ -54,6 +54,7 @@ pub(super) const TABLE: [(&str, &str); 62] = [
     ("getRevocation", "revocation ID"),
     ("liftRevocation", "lift ID"),
     ("listAudit", "audit"),
+    ("listUsage", "usage --tier TIER"),
     ("registerScopeEverywhere", "everywhere register-scope KEY"),
     ("getAllScopesEverywhere", "everywhere list-scopes"),
     ("getScopeByNameEverywhere", "everywhere get-scope KEY"),

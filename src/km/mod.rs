@@ -120,6 +120,44 @@ enum Command {
     },
     /// List who changed what.
     Audit(Page),
+    /// Tell what is used of limits, as far as the process has counted.
+    Usage(Usage),
+}
+
+/// Whose limits.
+#[derive(Debug, Args)]
+struct Usage {
+    #[command(flatten)]
+    of: UsageOf,
+    /// With --subject: whose own counters are told too; the issuer of the user's tokens.
+    #[arg(long, value_name = "URL", requires = "subject")]
+    issuer: Option<String>,
+    /// With --issuer: the user, as tokens have it (`sub`).
+    #[arg(long, value_name = "TEXT", requires = "issuer")]
+    subject: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct UsageOf {
+    /// All that have this tier.
+    #[arg(long, value_name = "NAME")]
+    tier: Option<String>,
+    /// An application's.
+    #[arg(long, value_name = "NAME")]
+    application: Option<String>,
+    /// An API's: name:version, or its name where it has no version.
+    #[arg(long, value_name = "API")]
+    api: Option<String>,
+}
+
+impl Usage {
+    fn call(self) -> Call {
+        let Self { of: UsageOf { tier, application, api }, issuer, subject } = self;
+        let call = Call::new("listUsage", []).ask("tier", tier).ask("application", application).ask("api", api);
+        call.ask("issuer", issuer).ask("subject", subject)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,6 +218,7 @@ impl Command {
             Self::Revocations(page) => tokens::revocations(page),
             Self::Revocation { id } => Call::new("getRevocation", [id]),
             Self::Lift { id } => Call::new("liftRevocation", [id]),
+            Self::Usage(usage) => usage.call(),
             Self::Audit(page) => page.on(Call::new("listAudit", [])),
         })
     }

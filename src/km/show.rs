@@ -36,6 +36,7 @@ fn columns(operation: &str) -> &'static [&'static str] {
         "getAllScopes" | "validateScopes" => &["key", "name", "roles", "description"],
         "listPending" => &["id", "operation", "subject", "since", "attempts", "nextAttempt", "lastError"],
         "listRevocations" => &["kind", "value", "issuer", "before", "until", "id"],
+        "listUsage" => &["level", "tier", "api", "resource", "application", "kind", "used", "limit", "resetSeconds"],
         "listAudit" => &["id", "time", "who", "operation", "keyManager", "subject", "outcome", "detail"],
         _ => &[],
     }

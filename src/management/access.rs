@@ -74,8 +74,8 @@ pub struct Access {
     /// Key managers whose tokens may call; none: no token may.
     key_managers: Option<KeyManagerSet>,
     tokens: Arc<Authenticator>,
-    store: Arc<Store>,
-    clock: Arc<Clock>,
+    pub(super) store: Arc<Store>,
+    pub(super) clock: Arc<Clock>,
     /// SHA-256 of the bootstrap key.
     key: [u8; 32],
     realm: String,

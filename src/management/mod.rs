@@ -26,6 +26,7 @@ mod tests;
 #[cfg(test)]
 mod tls_tests;
 mod tokens;
+mod usage;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -62,6 +63,7 @@ use crate::{
         side::Listener,
         tls::Acceptor,
     },
+    throttle::Limiter,
 };
 
 /// The door.
@@ -71,14 +73,16 @@ pub struct Door {
     pub engine: Arc<Engine>,
     /// Who may pass.
     pub access: Access,
+    /// What is counted of them.
+    pub limiter: Arc<Limiter>,
     openapi: Bytes,
 }
 
 impl Door {
     /// A door, not yet open.
-    pub fn new(engine: Arc<Engine>, access: Access) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, access: Access, limiter: Arc<Limiter>) -> Arc<Self> {
         let openapi = openapi::document(&routes());
-        Arc::new(Self { engine, access, openapi })
+        Arc::new(Self { engine, access, limiter, openapi })
     }
 
     /// Serves until `stop` says so.

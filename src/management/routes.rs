@@ -18,6 +18,7 @@ use super::{
     platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
     scopes::{self, Keys, Outcomes, Scopes, ToValidate},
     tokens::{self, ActiveTokens, CanHandle, OneTimeToken, Revoked, RevokedPage, Token},
+    usage::{self, UsageList},
 };
 use crate::keymanager::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
@@ -450,6 +451,13 @@ fn of_all() -> Vec<Route> {
             .gives::<Revoked>(201),
         get(REVOCATION, "getRevocation", run!(tokens::revocation)).gives::<Revoked>(200),
         change(Method::DELETE, REVOCATION, "liftRevocation", run!(tokens::lift)).empty(204),
+        get("/v1/usage", "listUsage", run!(usage::list))
+            .gives::<UsageList>(200)
+            .asks("tier")
+            .asks("application")
+            .asks("api")
+            .asks("issuer")
+            .asks("subject"),
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]
 }

@@ -72,7 +72,7 @@ impl Stand {
         engine.registry.replace(vec![one.managed("one", ""), two.managed("two", "")]);
         let engine = Arc::new(engine);
         let (access, key) = access(folder.path(), &clock, revocations);
-        let door = Door::new(Arc::clone(&engine), access);
+        let door = Door::new(Arc::clone(&engine), access, Arc::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);

@@ -5,7 +5,7 @@ use regex_automata::{
     Input,
     dfa::{
         Automaton,
-        dense::{self, BuildError, DFA},
+        dense::{self, DFA},
     },
     nfa::thompson,
     util::syntax,
@@ -114,7 +114,7 @@ pub struct Pattern {
 impl Pattern {
     /// Reads an expression; none, and a problem, if it is none or too large.
     pub(super) fn build(text: &str, field: impl Fn() -> String, problems: &mut Problems) -> Option<Self> {
-        let automaton = if text.len() > MOST_TEXT { None } else { automaton(text).ok() };
+        let automaton = if text.len() > MOST_TEXT { None } else { automaton(text) };
         if automaton.is_none() {
             problems.add(field(), NO_PATTERN);
         }
@@ -142,12 +142,13 @@ impl std::fmt::Debug for Pattern {
     }
 }
 
-fn automaton(text: &str) -> Result<DFA<Vec<u32>>, BuildError> {
+fn automaton(text: &str) -> Option<DFA<Vec<u32>>> {
     dense::Builder::new()
         .configure(dense::Config::new().dfa_size_limit(Some(MOST_STATES)).determinize_size_limit(Some(MOST_STATES)))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(MOST_STATES)))
         .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(MOST_NESTED))
         .build(text)
+        .ok()
 }
 
 /// The crate's own words would quote the value.

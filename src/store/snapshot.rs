@@ -296,6 +296,16 @@ impl Snapshot {
         self.subscription_at(self.find_subscription(application, api)?)
     }
 
+    /// All subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.iter()
+    }
+
+    /// Whether a tier has this name.
+    pub fn knows_tier(&self, name: &str) -> bool {
+        self.names.tiers.knows(name)
+    }
+
     /// The subscription at an index.
     pub fn subscription_at(&self, index: u32) -> Option<&Subscription> {
         self.subscriptions.get(index)

@@ -74,6 +74,10 @@ impl Subscriptions {
         self.rows.get(row as usize)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.rows.iter()
+    }
+
     /// Adds a subscription that is not there yet, or puts it in the place of the one of its application and API.
     pub(super) fn put(&mut self, subscription: Subscription) {
         let key = key_of(&subscription);

@@ -148,6 +148,11 @@ pub enum Subject<'a> {
 }
 
 impl Tier {
+    /// What tells the counter of this tier's condition groups, here and of this user, from others of theirs.
+    pub fn of_group(&self, user: u128) -> u128 {
+        u128::from_ne_bytes(self.counter).wrapping_add(user)
+    }
+
     /// `limits`, counted for `subject`.
     pub fn new(limits: Arc<Limits>, subject: Subject<'_>) -> Self {
         let counter = counter(&limits, subject);

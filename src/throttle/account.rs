@@ -192,4 +192,4 @@ pub(super) fn also_key(charge: &Charge<'_>) -> u128 {
 /// Odd, so that multiplying loses nothing (the golden ratio's fraction).
 const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Tells a tier's second counter from its first (the square root of three's fraction).
-const ALSO: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;
+pub(super) const ALSO: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;

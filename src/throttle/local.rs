@@ -61,6 +61,11 @@ impl Counters {
         }
     }
 
+    /// What the cell of `key` has counted; nothing where there is none.
+    pub(super) fn word(&self, key: u128, guard: &impl Guard) -> u128 {
+        self.cells.get(&key, guard).map_or(0, Cell::word)
+    }
+
     #[cold]
     fn make<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
         loop {

@@ -15,6 +15,7 @@ pub mod shared;
 #[cfg(test)]
 mod tests;
 mod together;
+mod usage;
 mod window;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use smallvec::SmallVec;
 
 pub use bill::Bill;
 pub use together::Unable;
+pub use usage::Counted;
 
 use crate::{
     net::Now,

@@ -275,7 +275,7 @@ fn signed_in_at(claims: &Object<'_>) -> Option<NonZeroU32> {
 }
 
 /// Which user it is, the same on every replica. Length-prefixed: no two pairs join to the same bytes.
-fn user(issuer: &str, subject: Option<&str>) -> u128 {
+pub fn user(issuer: &str, subject: Option<&str>) -> u128 {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(&(issuer.len() as u64).to_le_bytes());
     hash.update(issuer.as_bytes());

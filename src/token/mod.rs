@@ -55,6 +55,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
+pub use claims::user;
 pub use common::Common;
 pub use failures::Flood;
 pub use glance::{Form, Glance, Wants};

@@ -17,6 +17,9 @@ fn the_readme_names_every_metric_and_no_other() {
     for _ in 0..300 {
         block_on(world.gate.send(Via::H1, &Request::get("/orders/v1/items/{m}").bearer(&token)));
     }
+    for _ in 0..2 {
+        block_on(world.gate.send(Via::H1, &Request::get("/tinyapi/v1/items/{m}").bearer(&token)));
+    }
     // And some belong to the management door and its record.
     let desk = Desk::start("");
     desk.client(json!({ "clientName": "shop" }));

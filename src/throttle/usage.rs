@@ -1,0 +1,42 @@
+//! Reading counters: nothing is taken, and no counter is made.
+
+use crate::net::Now;
+
+use super::{
+    Charge, Limiter, Usage,
+    account::{ALSO, key},
+    algorithm::{self, Moment},
+};
+
+/// What a quota has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// So much of it is used; more than the limit where it does not stop.
+    pub used: u64,
+    /// The quota's state.
+    pub usage: Usage,
+}
+
+impl Limiter {
+    /// What a charge's quotas have counted: the tier's own, and its second if it has one.
+    pub fn counted(&self, charge: &Charge<'_>, now: Now) -> Vec<Counted> {
+        let guard = self.counters.guard();
+        let key = key(charge);
+        let quotas = [(Some(&charge.tier.quota), key), (charge.tier.also.as_ref(), key ^ ALSO)];
+        let read = |(quota, key): (Option<_>, u128)| {
+            let quota = quota?;
+            let (word, at) = (self.counters.word(key, &guard), Moment::of(quota, now));
+            let used = algorithm::counted(quota, word, at);
+            let usage = Usage {
+                tier: charge.tier.name.clone(),
+                kind: quota.kind,
+                limit: quota.limit,
+                window_s: algorithm::window_s(quota, word, at),
+                remaining: quota.limit.saturating_sub(used),
+                reset_s: algorithm::reset_ms(quota, word, at).div_ceil(1_000).max(1),
+            };
+            Some(Counted { used, usage })
+        };
+        quotas.into_iter().filter_map(read).collect()
+    }
+}
