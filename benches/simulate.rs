@@ -87,7 +87,7 @@ impl World {
         // Every second key has room for half of what will be wanted of it, the others for more than all.
         let limit = |key: usize| {
             let expected = zipf.share(key) * total as f64;
-            let share = if key % 2 == 0 { 0.5 } else { 2.0 };
+            let share = if key.is_multiple_of(2) { 0.5 } else { 2.0 };
             (expected * share).ceil() as u64 + 1
         };
         let interval_us = interval_ms * 1_000;
