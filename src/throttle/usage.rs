@@ -1,4 +1,5 @@
-//! Reading counters: nothing is taken, and no counter is made.
+//! Reading counters: nothing is taken, and no counter is made. Of what is shared it is what all have counted, as far as
+//! is known here.
 
 use crate::net::Now;
 
@@ -6,6 +7,7 @@ use super::{
     Charge, Limiter, Usage,
     account::{ALSO, key},
     algorithm::{self, Moment},
+    together,
 };
 
 /// What a quota has counted.
@@ -26,7 +28,11 @@ impl Limiter {
         let read = |(quota, key): (Option<_>, u128)| {
             let quota = quota?;
             let (word, at) = (self.counters.word(key, &guard), Moment::of(quota, now));
-            let used = algorithm::counted(quota, word, at);
+            let here = algorithm::counted(quota, word, at);
+            let together = self.shared().zip(together::demand(key, quota, charge.tier.stop_on_quota_reach, now));
+            let (used, alone) = together.map_or((here, false), |(shared, demand)| {
+                (here.max(quota.limit.saturating_sub(shared.left(&demand))), shared.is_away())
+            });
             let usage = Usage {
                 tier: charge.tier.name.clone(),
                 kind: quota.kind,
@@ -34,6 +40,7 @@ impl Limiter {
                 window_s: algorithm::window_s(quota, word, at),
                 remaining: quota.limit.saturating_sub(used),
                 reset_s: algorithm::reset_ms(quota, word, at).div_ceil(1_000).max(1),
+                alone,
             };
             Some(Counted { used, usage })
         };
