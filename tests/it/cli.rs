@@ -103,8 +103,8 @@ fn every_mistake_is_refused_without_quoting_values() {
         ("[[subscriptions]]", "[store]\nurl = \"postgres://s3cr3t-value\"\n[[subscriptions]]", "not in this build"),
         (
             "[[subscriptions]]",
-            "[shared]\nredis = \"redis://h\"\nmode = \"strict\"\n[[subscriptions]]",
-            "not in this build",
+            "[shared]\nredis = \"redis://h\"\ninterval = \"1ms\"\n[[subscriptions]]",
+            "shared.interval",
         ),
         ("[[subscriptions]]", "[shared]\nredis = \"http://s3cr3t-value\"\n[[subscriptions]]", "shared.redis"),
         ("[[subscriptions]]", "[shared]\nredis = \"redis://u:s3cr3t-value@h/x\"\n[[subscriptions]]", "shared.redis"),
