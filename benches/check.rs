@@ -5,8 +5,8 @@
 //! Nothing is left out but metrics and access lines, which the door writes.
 //!
 //! `instructions` as the only argument of the built bench runs each case under `valgrind --tool=callgrind`, twice, and
-//! prints what one check more costs in instructions: the
-//! same on every run, whatever else the machine does. As measured:
+//! prints what one check more costs in instructions: the same on every run, whatever else the machine does. As
+//! measured:
 //!
 //! | case | instructions |
 //! |---|---|
