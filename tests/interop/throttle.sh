@@ -106,7 +106,7 @@ counters_on() {
   stopped_midway "$1" batched
   stopped_midway "$1" lease
   stopped_midway "$1" strict
-  spoiled "$1"
+  spoiled_counters "$1"
   changes "$1"
   stop "$store_pid"
 }
@@ -207,7 +207,7 @@ told_all() {
 }
 
 # Other types and odd numbers under our keys.
-spoiled() {
+spoiled_counters() {
   local key passed n
   cli FLUSHALL >/dev/null
   start_eight "redis://127.0.0.1:$store" batched deny || return
