@@ -13,7 +13,7 @@
 //! In mode `batched` what one admits is told within an interval and learnt by the others within another (the
 //! exchange's own time must be small beside it); near a limit exchanges come early, so that it is mostly half of that.
 //! In mode `lease` a sidecar takes up to half of its part of what is left, and less as that shrinks: what it does not use
-//! goes back after [`IDLE`], and when the process ends. A request waits `timeout` at most.
+//! goes back after two idle seconds, and when the process ends. A request waits `timeout` at most.
 //!
 //! Amounts that are known only afterwards (bytes, events, tokens) are looked at when a request begins and told with the
 //! next exchange, in every mode.
@@ -24,7 +24,7 @@
 //! refuses, save what a share still holds; `allow` counts nothing. What was counted here is told when Redis is back.
 //!
 //! A Redis that comes back empty is told by each sidecar what it has counted, or holds as a share. For two seconds from
-//! then on it hands out nothing in modes `lease` and `strict` ([`script`]); this also holds when it is met for the
+//! then on it hands out nothing in modes `lease` and `strict`; this also holds when it is met for the
 //! first time. So the limit holds in them after a loss of everything, with `on_outage = "deny"`, as long as every sidecar
 //! that holds something reaches Redis within these two seconds. A replica that takes over without the last writes of
 //! its master does not know that it lacks them: until each sidecar has connected and told, as much as was lost may be
