@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
 use super::{
     tests::{never_stopping, of_quota, with_burst},
@@ -144,7 +144,12 @@ fn tiers() -> impl Strategy<Value = Limits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    // Cases that failed once lie beside this file.
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: Some(Box::new(WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn admits_and_records_what_the_exact_model_does(schedule in schedules(), limits in prop::collection::vec(tiers(), 3)) {
         let tiers: Vec<Tier> = limits.into_iter().zip(1_u128..)

@@ -1,7 +1,7 @@
 //! What the modes promise, over random schedules of many sidecars, with answers lost and told twice; Redis as the
 //! scripts make it.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
 use super::{
     cell::{Cell, Line},
@@ -118,6 +118,11 @@ impl World {
 }
 
 proptest! {
+    // Cases that failed once lie beside this file.
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn a_lease_never_admits_more_than_the_limit(limit in 1..200_u64, steps in steps()) {
         let mut world = World::new(Lease, 4, limit);
