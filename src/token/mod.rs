@@ -3,6 +3,7 @@
 //! Knows nothing of APIs, subscriptions or scopes needed: only facts about the token are judged and
 //! remembered here; policy is judged anew for every request by `authz`.
 
+mod algorithm;
 mod answer;
 mod ask;
 pub mod assertion;
