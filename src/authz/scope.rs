@@ -76,6 +76,7 @@ mod tests {
                 jti: None,
                 tag: [0; 16],
                 kind: TokenKind::User,
+                inside: None,
                 signed_in_at: NonZeroU32::new(at),
                 user: 0,
                 subject_value: None,

@@ -273,7 +273,7 @@ const LENGTH_64: u8 = 127;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
     use super::*;
 
@@ -346,6 +346,11 @@ mod tests {
     }
 
     proptest! {
+        // Cases that failed once lie beside this file.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: Some(Box::new(WithSource("regressions"))),
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn grpc_messages_are_counted_however_they_are_split(
             messages in prop::collection::vec((0..3_usize, 0..300_usize), 0..10),

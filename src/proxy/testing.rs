@@ -90,6 +90,7 @@ fn ada() -> Arc<Identity> {
         jti: None,
         tag: [0; 16],
         kind: TokenKind::User,
+        inside: None,
         signed_in_at: None,
         user: 0,
         subject_value: Some(HeaderValue::from_static("ada")),

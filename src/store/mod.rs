@@ -74,7 +74,7 @@ pub use snapshot::{
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
 pub use tier::{Algorithm, Burst, Limits, Quota, QuotaKind, Subject, Tier, Window};
-pub use token_facts::{TokenFacts, TokenSha256};
+pub use token_facts::{TokenDigests, TokenFacts, TokenSha256};
 pub use token_usage::{TokenUsage, TokenUsageSettings};
 
 /// The newest tables. Readers never lock.

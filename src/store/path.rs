@@ -307,7 +307,7 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 #[cfg(test)]
 mod tests {
     use percent_encoding::percent_decode_str;
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
     use super::*;
 
@@ -395,6 +395,11 @@ mod tests {
     }
 
     proptest! {
+        // Cases that failed once lie beside this file.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: Some(Box::new(WithSource("regressions"))),
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn canonical_is_idempotent_and_means_the_same(sent in paths()) {
             if let Ok(canonical_form) = canonical(&sent) {

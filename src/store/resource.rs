@@ -391,7 +391,7 @@ fn count(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
     use super::{super::tests::build, *};
 
@@ -416,6 +416,11 @@ mod tests {
     }
 
     proptest! {
+        // Cases that failed once lie beside this file.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: Some(Box::new(WithSource("regressions"))),
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn the_best_fitting_template_is_elected(
             templates in prop::collection::btree_set("(/(a|b|c|\\{p\\})){0,4}(/\\*)?", 1..14),

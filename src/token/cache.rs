@@ -242,6 +242,7 @@ impl Weight for Entry {
             + texts.into_iter().flatten().map(|text| heap(text.len())).sum::<usize>()
             + values.flatten().map(value_bytes).sum::<usize>()
             + heap(mem::size_of_val(&*identity.claims))
+            + heap(identity.inside.as_deref().map_or(0, mem::size_of_val))
     }
 }
 

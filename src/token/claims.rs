@@ -107,6 +107,7 @@ pub(super) fn judge(
         issued_at: times.iat,
         jti: jti.map(Into::into),
         tag: bearer.tag,
+        inside: None,
     };
     Ok((identity, validity))
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of APIs, subscriptions or scopes needed: only facts about the token are judged and
 //! remembered here; policy is judged anew for every request by `authz`.
 
+mod algorithm;
 mod answer;
 mod ask;
 pub mod assertion;
@@ -69,7 +70,7 @@ pub use turns::VerificationSettings;
 
 use crate::{
     net::Now,
-    store::{KeyManagerSet, TokenFacts, TokenSha256},
+    store::{KeyManagerSet, TokenDigests, TokenFacts, TokenSha256},
 };
 use ask::{Outcome, Question};
 use cache::{Cache, Remembered};
@@ -114,6 +115,8 @@ pub struct Identity {
     pub jti: Option<Box<str>>,
     /// What the token's text is known by: the same for the same text, as long as the process runs.
     pub tag: [u8; 16],
+    /// Of an encrypted token, by what the one inside it may have been revoked: anyone can encrypt it anew.
+    pub inside: Option<Box<TokenDigests>>,
     /// Whose it is.
     pub kind: TokenKind,
     /// `auth_time`, seconds: when its user signed in (RFC 9470); one that 32 bits cannot tell counts as absent.
@@ -143,7 +146,7 @@ impl Identity {
         TokenFacts {
             issuer: &self.common.issuer,
             jti: self.jti.as_deref(),
-            token_sha256: Some(TokenSha256::Of(token)),
+            token_sha256: Some(TokenSha256::Of { text: token, inside: self.inside.as_deref() }),
             consumer_key: self.common.consumer_key.as_deref(),
             subject: self.subject.as_deref(),
             issued_at: self.issued_at,

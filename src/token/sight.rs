@@ -14,7 +14,10 @@ use super::{
     settings::Validation,
     turns::{Full, Turn},
 };
-use crate::{net::Now, store::KeyManagerSet};
+use crate::{
+    net::Now,
+    store::{KeyManagerSet, TokenDigests},
+};
 
 /// A token that is not in the cache, and by whom it may be judged.
 pub(super) struct Sight<'a> {
@@ -89,13 +92,13 @@ impl Authenticator {
             return Err(if visible { Refused::Ask(issuer, None) } else { Flaw::Malformed.into() });
         }
         let opened;
-        let (compact, key) = match Compact::split(token) {
+        let (compact, key, inside) = match Compact::split(token) {
             Err(Flaw::Encrypted) => {
                 self.have(turn)?;
                 opened = managers.open(token, allowed)?;
-                (Compact::split(&opened.0)?, Some(&opened.1))
+                (Compact::split(&opened.0)?, Some(&opened.1), Some(&*opened.0))
             }
-            compact => (compact?, None),
+            compact => (compact?, None, None),
         };
         let header = Header::parse(&compact.header)?;
         let claims = Object::parse(&compact.payload).ok_or(Flaw::Malformed)?;
@@ -124,7 +127,11 @@ impl Authenticator {
         };
         self.have(turn)?;
         let (bearer, grounds) = (Bearer::of(&digest), Grounds { rules, commons: &self.cache.commons, now });
-        let verify = || jwt::verify(&compact, header.algorithm, &keys, &claims, &bearer, grounds);
+        let verify = || {
+            let mut verified = jwt::verify(&compact, header.algorithm, &keys, &claims, &bearer, grounds)?;
+            verified.identity.inside = inside.map(|token| Box::new(TokenDigests::of(token)));
+            Ok(verified)
+        };
         let mut from_cache = true;
         let outcome = if rules.settings.validation == Validation::Both {
             from_cache = false;

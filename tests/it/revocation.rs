@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, Case, Config, Expect, Form, Gate, Idp, Redis, Request, Token, Via, block_on, check_all, now, redis, unique,
+    Backend, Case, Config, Expect, Form, Gate, Idp, Recipient, Redis, Request, Token, Via, block_on, check_all, now,
+    redis, unique,
 };
 
 /// Gates that share a Redis.
@@ -25,10 +27,17 @@ impl Place {
 
     /// With further lines in `[shared]`.
     fn with(gates: usize, lines: &str) -> Self {
+        Self::with_keys(gates, lines, "")
+    }
+
+    /// And in the key manager's section.
+    fn with_keys(gates: usize, lines: &str, key_manager: &str) -> Self {
         let (idp, redis) = (Idp::start(), Redis::start());
         // The upstream's task lives on the shared runtime; the handle is not needed.
         let upstream = Backend::start("production");
-        let config = Config::orders(&idp, &upstream.url()).with(&redis.shared(lines));
+        let mut config = Config::orders(&idp, &upstream.url()).with(&redis.shared(lines));
+        let audience = "audience = [\"orders-api\"]";
+        config.rest = config.rest.replacen(audience, &format!("{audience}\n{key_manager}"), 1);
         let mut place = Self { gates: Vec::new(), config, idp, redis };
         for _ in 0..gates {
             let gate = place.another();
@@ -141,6 +150,46 @@ fn o16_each_kind_of_event_refuses_its_tokens_at_every_gate_within_a_second() {
         check_all(gate, &[], Form::Wso2, &cases);
         assert!(gate.metric("tollgate_requests_total", &["reason=\"revoked\""]) >= 1.0, "{}", gate.metrics());
     }
+}
+
+/// Whoever holds a revoked token can spell its signature otherwise, or encrypt it as often as they like.
+#[test]
+fn a_token_revoked_by_its_digest_is_refused_in_every_spelling() {
+    let (folder, recipient) = (tempfile::tempdir().unwrap(), Recipient::p256("ec"));
+    let file = folder.path().join("key.json");
+    std::fs::write(&file, recipient.jwk.to_string()).unwrap();
+    let place = Place::with_keys(1, "", &format!("decryption_keys = [{{ file = \"{}\" }}]", file.display()));
+    let seal = |token: &str| recipient.seal("ECDH-ES", "A128GCM", json!({}), token.as_bytes()).compact();
+    let (token, _) = place.good();
+    let twin = twin(&token);
+    assert_ne!(twin, token);
+    let spellings = [token.clone(), seal(&token), seal(&token), twin.clone(), seal(&twin)];
+    let gate = &place.gates[0];
+    // One of each kind is cached before, one is met for the first time.
+    assert!(spellings.iter().all(|token| status(gate, token) == 200), "each verifies");
+    let (fresh, fresh_twin) = (seal(&token), seal(&twin));
+    let (other, _) = place.good();
+    place.redis.revoke(&place.revocation(&json!({ "token_sha256": sha256(&twin), "until": now() + 600 })));
+    place.refused_everywhere(&twin);
+    for token in spellings.iter().chain([&fresh, &fresh_twin]) {
+        assert_eq!(status(gate, token), 401, "{}", token.len());
+    }
+    assert_eq!([status(gate, &other), status(gate, &seal(&other))], [200, 200], "another token");
+}
+
+/// The same token with the ECDSA signature (r, n - s) in place of (r, s): it verifies as well.
+fn twin(token: &str) -> String {
+    const ORDER: [u32; 8] =
+        [0xffff_ffff, 0, 0xffff_ffff, 0xffff_ffff, 0xbce6_faad, 0xa717_9e84, 0xf3b9_cac2, 0xfc63_2551];
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut octets = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0;
+    for (s, n) in octets[32..].chunks_exact_mut(4).zip(ORDER).rev() {
+        let left = i64::from(n) - i64::from(u32::from_be_bytes(s.try_into().unwrap())) - borrow;
+        borrow = i64::from(left < 0);
+        s.copy_from_slice(&(left.rem_euclid(1 << 32) as u32).to_be_bytes());
+    }
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(octets))
 }
 
 #[test]
