@@ -1,6 +1,8 @@
 //! What the Key Manager asks about tokens: one for a client, what one says, which there are, and that one be no good
 //! any more.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -92,7 +94,7 @@ impl Provider {
             None if terms.user(id).is_some() => {
                 return Err(Error::Conflict("a user has that name, and so their tokens would be alike".into()));
             }
-            None => Caller::recorded(self.recorded(id)?, &terms),
+            None => Caller::recorded(Arc::unwrap_or_clone(self.recorded(id)?), &terms),
         };
         match &asked.secret {
             Some(secret) if !self.is_secret(id, secret)? => Err(Error::invalid("clientSecret", "is not the client's")),

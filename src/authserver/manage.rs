@@ -3,7 +3,7 @@
 //! A client of the configuration can be read, and is changed in its file alone. One that registered itself can be
 //! changed here like any other. What was void when a call returned is void at every door.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -201,9 +201,9 @@ impl Provider {
         self.remove_client(id).await?.then_some(()).ok_or(NO_CLIENT)
     }
 
-    pub(super) fn recorded(&self, id: &str) -> Result<Client> {
+    pub(super) fn recorded(&self, id: &str) -> Result<Arc<Client>> {
         let state = self.state()?;
-        state.record.get(&CLIENTS, &state.key(id))?.ok_or(NO_CLIENT)
+        state.clients.get(&state.record, &state.key(id))?.ok_or(NO_CLIENT)
     }
 
     /// Clients of the configuration are changed there.

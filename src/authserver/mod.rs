@@ -44,7 +44,7 @@ use url::Url;
 use crate::{
     net::{Address, Clock, side},
     problem::Problem,
-    store::{Revocations, record::Record},
+    store::{Revocations, recent::Recent, record::Record},
     token::{
         LocalKeys,
         settings::{Algorithm, KeyManagerSettings, Registration},
@@ -118,7 +118,13 @@ impl Provider {
         let keys = Keys::open(&record, &self.issuer, Arc::clone(&self.published), now)
             .map_err(|error| failed(error.to_string()))?;
         let limits = Limits::of(&record);
-        let state = state::State { record, revocations, issuer: self.issuer.as_str().into(), limits };
+        let state = state::State {
+            record,
+            revocations,
+            issuer: self.issuer.as_str().into(),
+            limits,
+            clients: Recent::new(clients::CLIENTS),
+        };
         let terms = self.terms.load();
         state
             .restore(now.saturating_sub(terms.leeway))

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    clients::Client,
     random::Digest,
     rows::{
         CONFIGURED, EXPIRY, FAMILIES, FAMILY, Family, LONGEST, REFRESH, REFRESH_TOKEN, REVOKED, Revoke, Rows, TOKENS,
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::store::{
     Revocation, Revocations, Revoked, TokenFacts,
+    recent::Recent,
     record::{self, Changes, Record},
 };
 
@@ -28,6 +30,7 @@ pub(super) struct State {
     pub(super) revocations: Arc<Revocations>,
     pub(super) issuer: Box<str>,
     pub(super) limits: Limits,
+    pub(super) clients: Recent<Client>,
 }
 
 /// How many of a kind there may be at one time.

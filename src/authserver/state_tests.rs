@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use super::*;
-use crate::authserver::rows::MOST_LIVE;
+use crate::authserver::{clients::CLIENTS, rows::MOST_LIVE};
 
 const T: u64 = 1_800_000_000;
 
 fn state(limits: Limits) -> State {
     let record = Record::in_memory().expect("memory");
-    State { record, revocations: Arc::default(), issuer: "http://a".into(), limits }
+    State { record, revocations: Arc::default(), issuer: "http://a".into(), limits, clients: Recent::new(CLIENTS) }
 }
 
 fn roomy() -> State {

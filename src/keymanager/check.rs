@@ -158,8 +158,8 @@ fn parameters(parameters: &Map<String, Value>) -> Result<()> {
 }
 
 fn value_of(field: &str, value: &Value, depth: usize) -> Result<()> {
-    if depth > 4 {
-        return Err(Error::invalid(field.to_owned(), "is nested too deep: at most 4 levels"));
+    if depth > DEEPEST {
+        return Err(Error::invalid(field.to_owned(), format!("is nested too deep: at most {DEEPEST} levels")));
     }
     match value {
         Value::String(text) => bounded(field, text, MOST_TEXT),
@@ -310,15 +310,21 @@ pub(super) fn bound_scopes(keys: &[String], needed: bool) -> Result<()> {
     scope_keys("scopes", keys)
 }
 
-const MOST_NAME: usize = 255;
-const MOST_TEXT: usize = 4096;
+/// Bytes of a name.
+pub const MOST_NAME: usize = 255;
+/// Bytes of a text.
+pub const MOST_TEXT: usize = 4096;
 const MOST_URI: usize = 2048;
 const MOST_SECRET: usize = 1024;
-const MOST_TOKEN: usize = 16 << 10;
-const MOST_ITEMS: usize = 100;
+/// Bytes of a token.
+pub const MOST_TOKEN: usize = 16 << 10;
+/// Members of a list or an object.
+pub const MOST_ITEMS: usize = 100;
+/// Levels of objects and lists in a parameter.
+pub const DEEPEST: usize = 4;
 const MOST_URIS: usize = 1000;
-/// What 32 bits hold, as WSO2 has it.
-const MOST_LIFETIME: i64 = 2_147_483_647;
+/// Seconds: what 32 bits hold, as WSO2 has it.
+pub const MOST_LIFETIME: i64 = 2_147_483_647;
 const LIFETIMES: [&str; 4] = [
     "application_access_token_expiry_time",
     "user_access_token_expiry_time",

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
-    Result, Sensitive, check,
+    Origin, Result, Sensitive, check,
     engine::{Asked, Effect, told},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, joined, taken_application, taken_client},
 };
@@ -58,7 +58,7 @@ impl Engine {
             made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
             made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
             let mapping = mapping_of(&managed, &consumer_key, &app, Mode::Created)?;
-            let mut effect = Effect::of(made).row(RowChange::Map(mapping));
+            let mut effect = Effect::of(made).row(map(&managed, mapping));
             effect.after = told(&effect.gave);
             effect.subject = Some(consumer_key.clone());
             effect.made = Some(consumer_key);
@@ -101,8 +101,8 @@ impl Engine {
             .await?;
         let mut app = without_secret(found.did()?);
         if let Some(mapping) = self.mapping(key_manager, consumer_key)? {
-            app.application_uuid = app.application_uuid.or(mapping.application_uuid);
-            app.app_owner = mapping.owner.or(app.app_owner);
+            app.application_uuid = app.application_uuid.or_else(|| mapping.application_uuid.clone());
+            app.app_owner = mapping.owner.clone().or(app.app_owner);
         }
         Ok(app)
     }
@@ -132,7 +132,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::UpdateApplicationOwner, consumer_key)
             .with(&json!({ "owner": owner }));
         let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
-        let before = self.mapping(key_manager, consumer_key)?.and_then(|row| row.owner);
+        let before = self.mapping(key_manager, consumer_key)?.and_then(|row| row.owner.clone());
         self.perform(asked, checked, |managed| async move {
             let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
             after.app_owner.get_or_insert_with(|| owner.to_owned());
@@ -176,7 +176,7 @@ impl Engine {
             let mut found = without_secret(found);
             found.application_uuid = app.application_uuid.or(found.application_uuid);
             found.app_owner = app.app_owner.or(found.app_owner);
-            Ok(Effect::of(found).after(&mapping).row(RowChange::Map(mapping)))
+            Ok(Effect::of(found).after(&mapping).row(map(&managed, mapping)))
         })
         .await
     }
@@ -192,7 +192,7 @@ impl Engine {
         });
         self.perform(asked, checked, |managed| async move {
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
-            Ok(Effect::of(()).before(json!(mapping)).row(unmap))
+            Ok(Effect::of(()).before(json!(mapping.as_deref())).row(unmap))
         })
         .await
     }
@@ -314,6 +314,12 @@ fn mapping_of(managed: &Managed, consumer_key: &str, app: &OAuthApplicationInfo,
         key_type: check::key_type(app.parameter("key_type"))?,
         mode,
     })
+}
+
+/// Its row, for as long as the key manager stands.
+fn map(managed: &Managed, mapping: Mapping) -> RowChange {
+    let stored = (managed.origin == Origin::Stored).then(|| managed.settings.issuer.clone());
+    RowChange::Map { mapping, stored }
 }
 
 /// Shown once, when it is made.

@@ -15,13 +15,14 @@ use super::{
     Error, Managed, Operation, Registry, Result,
     metrics::Metrics,
     pending::Task,
-    rows::{AUDIT, AuditEntry, Mapping, PendingRow, RevokedRow, RowChange},
+    rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
 };
 use crate::{
     net::Clock,
     problem::Problem,
     store::{
         Revocations,
+        recent::Recent,
         record::{self, Record},
     },
     token::settings::KeyManagerSettings,
@@ -36,6 +37,7 @@ pub struct Engine {
     pub(super) metrics: Metrics,
     pub(super) assembly: Option<Arc<dyn Assembly>>,
     record: Option<Record>,
+    mappings: Recent<Mapping>,
     pub(super) revocations: Arc<Revocations>,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -187,6 +189,7 @@ impl Engine {
             metrics: Metrics::register(prometheus)?,
             assembly,
             record,
+            mappings: Recent::new(MAPPINGS),
             revocations,
             turns: Mutex::default(),
         })
@@ -370,9 +373,9 @@ impl Engine {
     }
 
     /// The mapping of a client, if it has one.
-    pub fn mapping(&self, key_manager: &str, consumer_key: &str) -> Result<Option<Mapping>> {
+    pub fn mapping(&self, key_manager: &str, consumer_key: &str) -> Result<Option<Arc<Mapping>>> {
         let Some(record) = &self.record else { return Ok(None) };
-        record.get(&super::rows::MAPPINGS, &super::rows::joined(&[key_manager, consumer_key])).map_err(unkept)
+        self.mappings.get(record, &joined(&[key_manager, consumer_key])).map_err(unkept)
     }
 
     /// Lines of the audit after the line `after`, in their order.

@@ -112,7 +112,11 @@ pub(super) struct PendingRow {
 /// One thing that a change of the record does. Run again where another change of the same commit failed.
 #[derive(Debug, Clone)]
 pub(super) enum RowChange {
-    Map(Mapping),
+    Map {
+        mapping: Mapping,
+        /// Of a key manager that is stored: its issuer, by which it must still stand.
+        stored: Option<String>,
+    },
     Unmap {
         key_manager: String,
         consumer_key: String,
@@ -143,7 +147,14 @@ impl RowChange {
     /// Whether nothing stands against it. Asked of all before any is made.
     pub(super) fn check(&self, changes: &Changes<'_>) -> Result<Result<(), Error>, record::Error> {
         let row = match self {
-            Self::Map(row) => row,
+            Self::Map { mapping, stored } => {
+                if let Some(issuer) = stored
+                    && !stands(changes, &mapping.key_manager, issuer)?
+                {
+                    return Ok(Err(Error::Conflict("the key manager was removed meanwhile".into())));
+                }
+                mapping
+            }
             Self::Unconfigure(name) => return in_use(changes, name),
             _ => return Ok(Ok(())),
         };
@@ -158,7 +169,7 @@ impl RowChange {
 
     pub(super) fn apply(&self, changes: &Changes<'_>) -> Result<(), record::Error> {
         match self {
-            Self::Map(row) => {
+            Self::Map { mapping: row, .. } => {
                 if let Some(key) = row.application_key() {
                     changes.put(&APPLICATIONS, &key, &row.consumer_key)?;
                 }
@@ -202,6 +213,13 @@ fn supersede(changes: &Changes<'_>, row: &PendingRow) -> Result<(), record::Erro
         }
     }
     Ok(())
+}
+
+/// Whether it is stored with this issuer: its removal, and another of its name, count as soon as they are committed, though
+/// they may not be in force yet.
+fn stands(changes: &Changes<'_>, key_manager: &str, issuer: &str) -> Result<bool, record::Error> {
+    let row = changes.get(&STORED, key_manager.as_bytes())?;
+    Ok(row.is_some_and(|row| row.get("issuer").and_then(Value::as_str) == Some(issuer)))
 }
 
 /// A key manager stays for as long as something here is about it.

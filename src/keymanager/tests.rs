@@ -294,3 +294,59 @@ async fn a_key_manager_stays_while_clients_or_waiting_changes_are_about_it() {
     did(stand.engine.create_application(&caller(), "two", app(json!({ "clientId": "c" }))).await);
     remove().await.unwrap();
 }
+
+/// The key manager `one`, stored.
+async fn stored() -> Stand {
+    let stand = stand();
+    stand.engine.registry.replace(vec![Managed { origin: Origin::Stored, ..stand.one.managed("one", "") }]);
+    let settings = json!({"name": "one", "connector": "oidc", "issuer": "https://one.example"});
+    stand.engine.change(vec![RowChange::Configure { name: "one".into(), settings }]).await.unwrap();
+    stand
+}
+
+#[tokio::test]
+async fn what_is_removed_but_still_in_force_gets_no_client() {
+    let stand = stored().await;
+    did(stand.create(json!({"clientId": "before"})).await);
+    let removal = || vec![RowChange::Unconfigure("one".into())];
+    assert!(matches!(stand.engine.change(removal()).await, Err(Error::Conflict(why)) if why.contains("before")));
+    did(stand.engine.delete_application(&caller(), "one", "before").await);
+    stand.engine.change(removal()).await.unwrap();
+
+    let refused = stand.create(json!({"clientId": "after"})).await;
+    assert!(matches!(&refused, Err(Error::Conflict(why)) if why.contains("removed")), "{refused:?}");
+    assert!(stand.one.clients.lock().is_empty(), "it is taken back");
+    assert!(stand.engine.mapping("one", "after").unwrap().is_none());
+    stand.one.clients.lock().insert("known".into(), OAuthApplicationInfo::default());
+    let request = MapRequest { client_id: "known".into(), ..MapRequest::default() };
+    let refused = stand.engine.map_application(&caller(), "one", request).await;
+    assert!(matches!(&refused, Err(Error::Conflict(why)) if why.contains("removed")), "{refused:?}");
+
+    // Another of the name is another key manager.
+    let settings = json!({"name": "one", "connector": "oidc", "issuer": "https://other.example"});
+    stand.engine.change(vec![RowChange::Configure { name: "one".into(), settings }]).await.unwrap();
+    assert!(matches!(stand.create(json!({"clientId": "after"})).await, Err(Error::Conflict(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_beside_creations_leaves_no_mapping_behind() {
+    for _ in 0..20 {
+        let stand = Arc::new(stored().await);
+        let creations: Vec<_> = (0..8)
+            .map(|n| {
+                let stand = Arc::clone(&stand);
+                tokio::spawn(async move { stand.create(json!({"clientId": format!("c{n}")})).await })
+            })
+            .collect();
+        let removed = stand.engine.change(vec![RowChange::Unconfigure("one".into())]).await;
+        let mut made = 0;
+        for creation in creations {
+            made += usize::from(creation.await.unwrap().is_ok());
+        }
+        let view = stand.record.view().unwrap();
+        let mapped = view.rows(&super::rows::MAPPINGS, &[], 100).unwrap().len();
+        assert_eq!(mapped, made);
+        assert_eq!(stand.one.clients.lock().len(), made, "what is not mapped is taken back");
+        assert!(removed.is_err() || made == 0, "removed, with {made} clients");
+    }
+}

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::keymanager::check::{DEEPEST, MOST_ITEMS, MOST_LIFETIME, MOST_NAME, MOST_TEXT, MOST_TOKEN};
+
 /// The schemas by name. Each takes the place of one that only stands for it.
 pub(super) fn schemas() -> Map<String, Value> {
     let all = [
@@ -58,7 +60,7 @@ fn known_parameters() -> Value {
 }
 
 /// Any value, so many levels deep.
-fn value(depth: u32) -> Value {
+fn value(depth: usize) -> Value {
     let mut value = text(MOST_TEXT);
     match depth {
         DEEPEST => {
@@ -128,7 +130,7 @@ fn loose_token_request() -> Value {
 }
 
 /// Texts by name.
-fn texts(about: &str, most: u32) -> Value {
+fn texts(about: &str, most: usize) -> Value {
     let mut text = text(most);
     text["type"] = "string".into();
     json!({
@@ -149,15 +151,9 @@ fn name() -> Value {
 }
 
 /// No control characters, and at most so many.
-fn text(most: u32) -> Value {
+fn text(most: usize) -> Value {
     json!({ "maxLength": most, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$" })
 }
 
-const DEEPEST: u32 = 4;
-const MOST_ITEMS: u32 = 100;
-const MOST_NAME: u32 = 255;
-const MOST_TEXT: u32 = 4096;
-const MOST_TOKEN: u32 = 16 << 10;
-const MOST_LIFETIME: u32 = 2_147_483_647;
 /// 0 to [`MOST_LIFETIME`] in at most ten digits.
 const SECONDS: &str = "[0-9]{1,9}|[01][0-9]{9}|20[0-9]{8}|21[0-3][0-9]{7}|214[0-6][0-9]{6}|2147[0-3][0-9]{5}|21474[0-7][0-9]{4}|214748[0-2][0-9]{3}|2147483[0-5][0-9]{2}|21474836[0-3][0-9]|214748364[0-7]";

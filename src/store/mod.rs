@@ -20,6 +20,7 @@ mod metadata;
 mod path;
 mod quota;
 mod range;
+pub mod recent;
 pub mod record;
 mod resource;
 mod revocation;

@@ -12,7 +12,11 @@ use std::{
     marker::PhantomData,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
 };
 
@@ -53,6 +57,8 @@ struct Counted {
     commits: IntCounter,
     /// Those that were acknowledged.
     changes: IntCounter,
+    /// Counts up when what is committed can be seen, before anybody is told of it.
+    generation: Arc<AtomicU64>,
 }
 
 /// Why the record cannot be opened, read or written. Never holds a row.
@@ -168,6 +174,11 @@ impl Record {
         self.0.in_memory
     }
 
+    /// Another one than before once anything has been committed.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.counted.generation.load(Ordering::Acquire)
+    }
+
     /// The rows as they are now.
     pub fn view(&self) -> Result<View, Error> {
         self.0.database.begin_read().map(View).map_err(storage)
@@ -228,7 +239,7 @@ impl Drop for Inner {
 impl Changes<'_> {
     /// One row.
     pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
-        get(table, &self.0.open_table(table.definition()).map_err(storage)?, key)
+        Ok(get(table, &self.0.open_table(table.definition()).map_err(storage)?, key)?.map(|(row, _)| row))
     }
 
     /// At most `most` rows whose keys begin with `prefix`, in the order of their keys.
@@ -258,6 +269,15 @@ impl Changes<'_> {
 impl View {
     /// One row.
     pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, Error> {
+        Ok(self.measured(table, key)?.map(|(row, _)| row))
+    }
+
+    /// One row, and the bytes of its text.
+    pub(super) fn measured<V: DeserializeOwned>(
+        &self,
+        table: &Table<V>,
+        key: &[u8],
+    ) -> Result<Option<(V, usize)>, Error> {
         match self.0.open_table(table.definition()) {
             Ok(rows) => get(table, &rows, key),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -294,9 +314,11 @@ fn get<V: DeserializeOwned>(
     table: &Table<V>,
     rows: &impl ReadableTable<Bytes, Bytes>,
     key: &[u8],
-) -> Result<Option<V>, Error> {
-    let row = rows.get(key).map_err(storage)?;
-    row.map(|row| serde_json::from_slice(row.value()).map_err(|error| unreadable(table, &error))).transpose()
+) -> Result<Option<(V, usize)>, Error> {
+    let Some(row) = rows.get(key).map_err(storage)? else { return Ok(None) };
+    let text = row.value();
+    let row = serde_json::from_slice(text).map_err(|error| unreadable(table, &error))?;
+    Ok(Some((row, text.len())))
 }
 
 fn rows<V: DeserializeOwned>(
@@ -374,7 +396,10 @@ fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> 
     for job in &mut *jobs {
         job.run(&changes)?;
     }
-    transaction.commit().map_err(storage)?;
+    let committed = transaction.commit().map_err(storage);
+    // Where it failed too: then nobody knows what can be seen.
+    counted.generation.fetch_add(1, Ordering::Release);
+    committed?;
     counted.commits.inc();
     counted.changes.inc_by(jobs.len() as u64);
     Ok(())
@@ -385,6 +410,7 @@ impl Counted {
         Ok(Self {
             commits: IntCounter::new("tollgate_record_commits_total", "Durable commits of the record.")?,
             changes: IntCounter::new("tollgate_record_changes_total", "Changes in durable commits of the record.")?,
+            generation: Arc::default(),
         })
     }
 }

@@ -90,7 +90,7 @@ async fn changes_run_one_after_the_other_and_share_commits() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (1..=500).collect::<Vec<u64>>());
-    let Counted { commits, changes } = &record.0.counted;
+    let Counted { commits, changes, .. } = &record.0.counted;
     assert_eq!(changes.get(), 500);
     assert!((1..=500).contains(&commits.get()));
     assert_eq!(record.get(&NUMBERS, b"n").expect("readable"), Some(500));
