@@ -111,6 +111,37 @@ fn batches_are_reconciled_and_no_request_asks() {
     assert_eq!(metric(&place.gates[3], "asked_total"), 0.0);
 }
 
+#[test]
+fn sliding_windows_and_buckets_are_shared_in_every_mode() {
+    for algorithm in ["sliding", "gcra"] {
+        for mode in ["batched", "lease", "strict"] {
+            let (idp, redis) = (Idp::start(), Redis::start());
+            let shared = redis.shared(&format!("mode = \"{mode}\"\ninterval = \"10ms\""));
+            let tables = tables(30).replace("per =", &format!("algorithm = \"{algorithm}\"\nper ="));
+            let settings =
+                Config::orders(&idp, "echo:").with("[throttle]\nheaders = true\n").with(&shared).with(&tables);
+            let gates: Vec<Gate> = (0..3).map(|_| Gate::start(|ports| settings.text(ports))).collect();
+            let place = Place { gates, redis, idp };
+            place.wait_available(1.0);
+            let (mut passed, begun) = (0, Instant::now());
+            while begun.elapsed() < Duration::from_secs(20) {
+                let before = passed;
+                passed += place.passing(3);
+                if passed == before && passed >= 30 {
+                    break;
+                }
+            }
+            // In a day's bucket there is room for one more after 48 minutes.
+            let most = if mode == "batched" { 36 } else { 30 };
+            assert!((30..=most).contains(&passed), "{algorithm} {mode}: {passed}");
+            let refused = place.ask(0);
+            assert_eq!((refused.status, &*policy(&refused)), (429, "\"Shared\";q=30;w=86400"), "{algorithm} {mode}");
+            let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=86_400).contains(&after), "{algorithm} {mode}: {after}");
+        }
+    }
+}
+
 /// A10.
 #[test]
 fn while_redis_is_away_the_rule_holds_and_shows() {
