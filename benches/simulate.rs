@@ -14,7 +14,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 use tollgate::{
-    store::Window,
+    store::{Algorithm, Window},
     throttle::shared::{Answer, Demand, Ledger, Line, SharedMode, Short, model::Hash},
 };
 
@@ -182,6 +182,7 @@ impl World {
             limit: self.limits[key],
             window,
             number: 1,
+            algorithm: Algorithm::Fixed,
             stop: true,
             amount: 1,
         }
@@ -326,7 +327,9 @@ fn argument_bytes(number: u64) -> u64 {
 }
 
 fn line_bytes(line: &Line) -> u64 {
-    KEY_BYTES + [line.have, line.want, line.back, line.limit, line.ttl_ms].into_iter().map(argument_bytes).sum::<u64>()
+    // The last says that windows are fixed.
+    let numbers = [line.have, line.want, line.back, line.limit, line.ttl_ms, 0];
+    KEY_BYTES + numbers.into_iter().map(argument_bytes).sum::<u64>()
 }
 
 fn answer_bytes(answer: &Answer) -> u64 {
@@ -348,4 +351,4 @@ const SCRIPT_BYTES: u64 = 190;
 /// A key: `$45\r\ntollgate:count:{00}:…`.
 const KEY_BYTES: u64 = 52;
 /// Numbers of one counted request, and their answer.
-const COUNT_BYTES: u64 = 55;
+const COUNT_BYTES: u64 = 62;

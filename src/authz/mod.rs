@@ -157,8 +157,12 @@ impl Authorizer {
             Some(verdict) => verdict,
             None => Box::pin(self.limiter.ask_and_admit(&charges, request.now, want_usage)).await,
         };
-        if let Err(Unable::Throttled(throttled)) = &verdict {
-            self.metrics.count_throttled(throttled.level.label(), &throttled.usage.tier);
+        match &verdict {
+            Ok(admitted) if admitted.over_quota => self.metrics.over_quota.inc(),
+            Err(Unable::Throttled(throttled)) => {
+                self.metrics.count_throttled(throttled.level.label(), &throttled.usage.tier);
+            }
+            Ok(_) | Err(Unable::Away) => {}
         }
         verdict.map_err(Denial::from)
     }

@@ -55,10 +55,6 @@ fn mistakes_at_the_top() {
         ("shared = { redis = 'redis://h', interval = '9ms' }", "shared.interval: is 10ms to 10s"),
         ("shared = { redis = 'redis://h', interval = '11s' }", "shared.interval: is 10ms to 10s"),
         ("shared = { redis = 'redis://h', timeout = '0' }", "shared.timeout: is 1ms to 10s"),
-        (
-            "shared = { redis = 'redis://h' }\ntiers = [{ name = 'T', requests = 1, per = '1m', algorithm = 'gcra' }]",
-            "tiers[0].algorithm: not in this build",
-        ),
         ("throttle.failures.per = '999ms'", "throttle.failures.per: must be at least 1s"),
         ("verification.waiting = 0", "verification.waiting: must be from 1 to 65536"),
         ("verification.waiting = 65537", "verification.waiting: must be from 1 to 65536"),
@@ -74,6 +70,8 @@ fn mistakes_at_the_top() {
         "shared = { redis = 'redis://h', mode = 'batched', interval = '100ms', on_outage = 'local' }",
         "shared = { redis = 'redis://h', mode = 'lease', interval = '10ms', timeout = '1ms', on_outage = 'deny' }",
         "shared = { redis = 'redis://h', mode = 'strict', interval = '10s', timeout = '10s' }",
+        "shared.redis = 'redis://h'\ntiers = [{ name = 'T', requests = 1, per = '1m', algorithm = 'gcra' }]",
+        "shared.redis = 'redis://h'\ntiers = [{ name = 'T', requests = 1, per = '1m', algorithm = 'sliding' }]",
     ] {
         assert_eq!(problems(&format!("{allowed}\n{GOOD}")), Vec::<String>::new(), "{allowed}");
     }

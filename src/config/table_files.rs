@@ -15,7 +15,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Settings, problems::Findings, rows, unbuilt};
+use super::{Settings, problems::Findings, rows};
 use crate::{
     problem::{Place, Problem},
     store::{MOST_MISTAKES, Pass, Row, Source},
@@ -185,9 +185,6 @@ impl Source for TableFiles<'_> {
                     Err(message) => Err(("line".into(), message.into())),
                 };
                 goes_on = match row {
-                    Ok(Row::Tier(tier)) if unbuilt::is_unshared(settings, &tier) => {
-                        wrong("algorithm", "only \"fixed\" where counters are shared, in this build")
-                    }
                     Ok(row) => {
                         if let Row::Api(api) = &row {
                             findings.look_at(settings, api, &place);

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub access_lines_dropped: IntCounter,
     /// Answers that did not tell how many tokens they used, where a tier counts them.
     pub tokens_unknown: IntCounter,
+    /// Requests that passed beyond the quota or the burst of a tier that does not stop.
+    pub over_quota: IntCounter,
 
     requests: CounterVec,
     throttled: IntCounterVec,
@@ -136,6 +138,7 @@ impl Metrics {
             steps: Default::default(),
             access_lines_dropped: access_lines_dropped(&registry),
             tokens_unknown: tokens_unknown(&registry),
+            over_quota: over_quota(&registry),
             requests,
             throttled: counters(
                 &registry,
@@ -399,6 +402,16 @@ fn tokens_unknown(registry: &Registry) -> IntCounter {
     let counter = IntCounter::new(
         "tollgate_throttle_tokens_unknown_total",
         "Answers that did not tell how many tokens they used, where a tier counts tokens.",
+    )
+    .expect(CONSTANT);
+    register(registry, counter.clone());
+    counter
+}
+
+fn over_quota(registry: &Registry) -> IntCounter {
+    let counter = IntCounter::new(
+        "tollgate_over_quota_total",
+        "Requests that passed beyond the quota or the burst of a tier that does not stop.",
     )
     .expect(CONSTANT);
     register(registry, counter.clone());

@@ -136,6 +136,37 @@ pub(super) fn window_s(quota: &Quota, word: u128, at: Moment) -> u64 {
     window::length_s(quota.window, number)
 }
 
+/// The word of a window with this amount; of a sliding one also with that of the window before. Buckets have none.
+pub(super) fn word(algorithm: Algorithm, number: u32, before: u64, amount: u64) -> u128 {
+    match algorithm {
+        Algorithm::Fixed | Algorithm::Gcra => Fixed { window: number, amount }.word(),
+        Algorithm::Sliding => {
+            let (before, amount) = (before.min(Sliding::MOST), amount.min(Sliding::MOST));
+            Sliding { window: number, before, amount }.word()
+        }
+    }
+}
+
+/// How much of a window is left at that moment, and its length, in milliseconds.
+pub(super) fn rest_ms(window: Window, number: u32, ms: u64) -> (u64, u64) {
+    let length = window::length_s(window, number) * 1_000;
+    // A moment before the window is its beginning.
+    (window::end_ms(window, number).saturating_sub(ms).min(length), length)
+}
+
+/// What is in a bucket at that moment, in parts of which one request has so many; rounded up.
+pub(super) fn content(quota: &Quota, word: u128, ms: u64, parts: u64) -> u64 {
+    let content = word.saturating_sub(Bucket::now(quota, Moment { ms, window: 0 }));
+    let content = content.min(Bucket::one(quota) << 48) * u128::from(parts);
+    u64::try_from(content.div_ceil(Bucket::one(quota))).unwrap_or(u64::MAX)
+}
+
+/// The bucket with that content at that moment; rounded up.
+pub(super) fn bucket(quota: &Quota, content: u64, ms: u64, parts: u64) -> u128 {
+    let content = (Bucket::one(quota) * u128::from(content)).div_ceil(u128::from(parts.max(1)));
+    Bucket::now(quota, Moment { ms, window: 0 }).saturating_add(content).min(Bucket::MOST)
+}
+
 /// One window: its number in 32 bits, its amount in 64.
 #[derive(Clone, Copy)]
 struct Fixed {
@@ -193,9 +224,7 @@ impl Sliding {
         if self.before == 0 {
             return self.amount;
         }
-        let length = window::length_s(quota.window, self.window) * 1_000;
-        // A moment before the window is its beginning.
-        let left = window::end_ms(quota.window, self.window).saturating_sub(at.ms).min(length);
+        let (left, length) = rest_ms(quota.window, self.window, at.ms);
         self.amount + share(self.before, left, length)
     }
 
@@ -216,7 +245,7 @@ impl Sliding {
 }
 
 /// `amount` × `left` / `length`, rounded up.
-fn share(amount: u64, left: u64, length: u64) -> u64 {
+pub(super) fn share(amount: u64, left: u64, length: u64) -> u64 {
     match amount.checked_mul(left) {
         Some(product) => product.div_ceil(length.max(1)),
         None => u64::try_from((u128::from(amount) * u128::from(left)).div_ceil(u128::from(length))).unwrap_or(u64::MAX),

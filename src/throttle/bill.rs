@@ -30,7 +30,7 @@ struct Due {
 }
 
 impl Due {
-    fn demand(&self, now: Now) -> Option<Demand> {
+    fn demand(&self, now: Now) -> Demand {
         together::demand(self.key, &self.quota, self.stops, now)
     }
 }
@@ -65,8 +65,8 @@ impl Limiter {
             let at = Moment::of(&due.quota, now);
             // Swept between the look-up and the addition: once more, on a new one.
             while self.counters.cell(due.key, &due.quota, &guard).add(amount, at).is_none() {}
-            if let (Some(shared), Some(demand)) = (self.shared(), due.demand(now)) {
-                shared.record(&Demand { amount, ..demand });
+            if let Some(shared) = self.shared() {
+                shared.record(&Demand { amount, ..due.demand(now) }, now.steady_ms);
             }
         }
     }
@@ -77,7 +77,7 @@ impl Limiter {
         bill.due.iter().filter(|due| due.stops && due.quota.kind == kind).all(|due| {
             let word = self.counters.cell(due.key, &due.quota, &guard).word();
             let has_room = algorithm::has_room(&due.quota, word, Moment::of(&due.quota, now));
-            has_room && due.demand(now).zip(self.shared()).is_none_or(|(demand, shared)| shared.left(&demand) > 0)
+            has_room && self.shared().is_none_or(|shared| shared.left(&due.demand(now), now.steady_ms) > 0)
         })
     }
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::{
     Admitted, Charge, Limiter, Throttled, USUAL, Usage,
     account::{self, Account},
+    algorithm::{self, Moment},
     shared::{Demand, Refused, Shared, path::Passage},
     window,
 };
@@ -54,7 +55,7 @@ impl Limiter {
             return Some(Ok(Admitted::default()));
         }
         let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
-            shared.give_back_here(passage, &demands);
+            shared.give_back_here(passage, &demands, now.steady_ms);
             Unable::Throttled(marked(shared, throttled))
         });
         Some(verdict.map(|admitted| completed(shared, admitted, &demands, &origins, now)))
@@ -89,15 +90,14 @@ impl Limiter {
     }
 }
 
-/// What is counted together: quotas of fixed windows. Others are refused by the configuration where counters are
-/// shared.
+/// What is counted together: all quotas.
 fn wanted<'a>(charges: &'a [Charge<'a>], now: Now) -> Wanted<'a> {
     let (mut demands, mut origins) = (SmallVec::new(), SmallVec::new());
     for charge in charges {
         let quotas = [Some((&charge.tier.quota, account::key(charge))), also(charge)];
         for (quota, key) in quotas.into_iter().flatten() {
-            demands.extend(demand(key, quota, charge.tier.stop_on_quota_reach, now));
-            origins.extend(is_shared(quota).then_some((charge, quota)));
+            demands.push(demand(key, quota, charge.tier.stop_on_quota_reach, now));
+            origins.push((charge, quota));
         }
     }
     (demands, origins)
@@ -107,15 +107,13 @@ fn also<'a>(charge: &Charge<'a>) -> Option<(&'a Quota, u128)> {
     charge.tier.limits.also.as_ref().map(|quota| (quota, account::also_key(charge)))
 }
 
-/// What is wanted of a quota, if it is shared: one request, or a look at what is counted afterwards.
-pub(super) fn demand(key: u128, quota: &Quota, stop: bool, now: Now) -> Option<Demand> {
-    let amount = u64::from(quota.kind == QuotaKind::Requests);
-    let number = window::number(quota.window, now.steady_ms);
-    is_shared(quota).then_some(Demand { key, limit: quota.limit, window: quota.window, number, stop, amount })
-}
-
-const fn is_shared(quota: &Quota) -> bool {
-    matches!(quota.algorithm, Algorithm::Fixed)
+/// What is wanted of a quota: one request, or a look at what is counted afterwards.
+pub(super) fn demand(key: u128, quota: &Quota, stop: bool, now: Now) -> Demand {
+    let Quota { kind, limit, window, algorithm } = *quota;
+    let amount = u64::from(kind == QuotaKind::Requests);
+    // A bucket has no windows.
+    let number = if algorithm == Algorithm::Gcra { 0 } else { window::number(window, now.steady_ms) };
+    Demand { key, limit, window, number, algorithm, stop, amount }
 }
 
 /// What this process said, with what all sidecars have counted.
@@ -128,12 +126,13 @@ fn completed(
 ) -> Admitted {
     for (demand, (charge, quota)) in demands.iter().zip(origins) {
         if !demand.stop {
-            admitted.over_quota |= shared.is_beyond(demand);
+            admitted.over_quota |= shared.is_beyond(demand, now.steady_ms);
         }
         let Some(told) = &admitted.usage else { continue };
-        let left = shared.left(demand);
+        let (word, at) = (shared.word(demand), Moment::of(quota, now));
+        let left = quota.limit.saturating_sub(algorithm::counted(quota, word, at));
         if u128::from(left) * u128::from(told.limit) < u128::from(told.remaining) * u128::from(quota.limit) {
-            admitted.usage = Some(usage(charge, quota, demand, left, now));
+            admitted.usage = Some(usage(charge, quota, word, at, left, algorithm::reset_ms(quota, word, at)));
         }
     }
     if let Some(told) = &mut admitted.usage {
@@ -157,19 +156,24 @@ fn unable(
 ) -> Unable {
     let Refused::Full(at) = refused else { return Unable::Away };
     let (charge, quota) = origins[at];
-    let usage = usage(charge, quota, &demands[at], 0, now);
+    let (word, moment) = (shared.word(&demands[at]), Moment::of(quota, now));
+    // Of a share that is not had here, no more is known than when the window ends.
+    let wait_ms = match algorithm::wait_ms(quota, word, moment) {
+        0 => algorithm::reset_ms(quota, word, moment),
+        wait_ms => wait_ms,
+    };
+    let usage = usage(charge, quota, word, moment, 0, wait_ms);
     Unable::Throttled(marked(shared, Throttled { level: charge.level, burst: false, usage }))
 }
 
-fn usage(charge: &Charge<'_>, quota: &Quota, demand: &Demand, remaining: u64, now: Now) -> Usage {
-    let left_ms = window::end_ms(quota.window, demand.number).saturating_sub(now.steady_ms);
+fn usage(charge: &Charge<'_>, quota: &Quota, word: u128, at: Moment, remaining: u64, reset_ms: u64) -> Usage {
     Usage {
         tier: charge.tier.name.clone(),
         kind: quota.kind,
         limit: quota.limit,
-        window_s: window::length_s(quota.window, demand.number),
+        window_s: algorithm::window_s(quota, word, at),
         remaining,
-        reset_s: left_ms.div_ceil(1_000).max(1),
+        reset_s: reset_ms.div_ceil(1_000).max(1),
         alone: false,
     }
 }

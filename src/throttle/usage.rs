@@ -29,9 +29,13 @@ impl Limiter {
             let quota = quota?;
             let (word, at) = (self.counters.word(key, &guard), Moment::of(quota, now));
             let here = algorithm::counted(quota, word, at);
-            let together = self.shared().zip(together::demand(key, quota, charge.tier.stop_on_quota_reach, now));
-            let (used, alone) = together.map_or((here, false), |(shared, demand)| {
-                (here.max(quota.limit.saturating_sub(shared.left(&demand))), shared.is_away())
+            let demand = together::demand(key, quota, charge.tier.stop_on_quota_reach, now);
+            // Of two that began at different times, what has counted more is nearer to the truth.
+            let (word, used, alone) = self.shared().map_or((word, here, false), |shared| {
+                let known = shared.word(&demand);
+                let there = algorithm::counted(quota, known, at);
+                let word = if there > here { known } else { word };
+                (word, there.max(here), shared.is_away())
             });
             let usage = Usage {
                 tier: charge.tier.name.clone(),

@@ -28,14 +28,14 @@ throttle() {
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
-# start_eight URL MODE OUTAGE [TIMEOUT] [LIMIT]: ready, and counting together.
+# start_eight URL MODE OUTAGE [TIMEOUT] [LIMIT] [ALGORITHM]: ready, and counting together.
 start_eight() {
   local n
   eight=()
   quiet_hour
   for n in "${!gate_ports[@]}"; do
     fill "$here/throttle.toml" "$work/gate$n.toml" "GATE=${gate_ports[n]}" "ADMIN=${admin_ports[n]}" "REDIS=$1" \
-      "MODE=$2" "OUTAGE=$3" "TIMEOUT=${4:-50ms}" "LIMIT=${5:-1000}"
+      "MODE=$2" "OUTAGE=$3" "TIMEOUT=${4:-50ms}" "LIMIT=${5:-1000}" "ALGORITHM=${6:-fixed}"
     start "$work/gate$n.log" "$binary" serve --config "$work/gate$n.toml"
     eight+=("$started")
   done
@@ -95,10 +95,17 @@ between() {
 
 # counters_on NAME PROGRAM
 counters_on() {
+  local mode most
   start_store "$2" || { fail "$1 starts" "$(<"$work/store.log")"; return; }
   eight_and_a_thousand "$1" batched 1108
   eight_and_a_thousand "$1" lease 1000
   eight_and_a_thousand "$1" strict 1000
+  for mode in batched lease strict; do
+    most=1000
+    [[ $mode != batched ]] || most=1108
+    eight_and_a_thousand "$1" "$mode" "$most" sliding
+    eight_and_a_thousand "$1" "$mode" "$most" gcra
+  done
   uneven "$1"
   killed_midway "$1" "$2" lease
   killed_midway "$1" "$2" strict
@@ -111,16 +118,19 @@ counters_on() {
   stop "$store_pid"
 }
 
-# 500 requests a second together, 1,000 an hour: in mode batched 2 × rate × interval + N more at most.
+# eight_and_a_thousand NAME MODE MOST [ALGORITHM]: 500 requests a second together, 1,000 an hour: in mode batched 2 × rate × interval + N more at most.
 eight_and_a_thousand() {
-  local before after
+  local before after begun most=$3
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" "$2" deny || return
+  start_eight "redis://127.0.0.1:$store" "$2" deny 50ms 1000 "${4:-fixed}" || return
   settled
   before=$(sum tollgate_shared_counters_round_trips_total)
+  begun=$SECONDS
   flood 500 6
+  # What has run out of a bucket meanwhile may come again, a second more at either end.
+  [[ ${4:-} != gcra ]] || most=$((most + (SECONDS - begun + 2) * 1000 / 3600 + 1))
   after=$(sum tollgate_shared_counters_round_trips_total)
-  between "$1, $2: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$3"
+  between "$1, $2, ${4:-fixed}: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
   [[ $(of other) == 0 && $(of unavailable) == 0 ]] || fail "$1, $2: nothing else happens" "$flooded"
   echo "   $2: $flooded; round trips a second and process: $(((after - before) / 8 / 6))"
   # Two an interval, and those of the time in which the metrics are read.

@@ -292,8 +292,11 @@ fn every_level_in_every_state_with_and_without_a_stop() {
                     assert_eq!(answer.header("x-ratelimit-remaining"), Some(&*left.to_string()), "{name}: {answer:?}");
                 }
                 assert_eq!(place.upstream.times(MARK), marks, "{name}");
+                let over = || place.gate.metric("tollgate_over_quota_total", &[]);
+                let before = over();
                 let request = call();
                 let answer = place.send(&request);
+                assert_eq!(over() - before, f64::from(u8::from(!stop)), "{name}");
                 if stop {
                     let told = (answer.status, answer.json()["code"].as_str().map(str::to_owned));
                     assert_eq!(told, (429, Some(code.to_owned())), "{name}: {answer:?}");

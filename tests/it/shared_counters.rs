@@ -1,9 +1,12 @@
 //! Quotas that several gates count together through Redis: each mode, Redis away, back, slow; tiers and modes that
 //! change. Rows A06, A09 and A10 of the attack list.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
-use crate::support::{Answer, Config, Gate, Idp, Redis, Request, Via, api, block_on, resource};
+use crate::support::{Answer, BOTH, Config, Gate, Idp, Redis, Request, api, block_on, resource};
 
 /// Gates that share a Redis and an open API.
 struct Place {
@@ -11,6 +14,7 @@ struct Place {
     redis: Redis,
     // Held: its keys are fetched at start.
     idp: Idp,
+    asked: AtomicUsize,
 }
 
 /// A day, so that no test meets the end of a window but at midnight.
@@ -29,7 +33,7 @@ impl Place {
         let (idp, redis) = (Idp::start(), Redis::start());
         let settings = config(&idp, &redis, shared, limit);
         let gates: Vec<Gate> = (0..gates).map(|_| Gate::start(|ports| settings.text(ports))).collect();
-        let place = Self { gates, redis, idp };
+        let place = Self { gates, redis, idp, asked: AtomicUsize::new(0) };
         place.wait_available(1.0);
         place
     }
@@ -40,8 +44,10 @@ impl Place {
         }
     }
 
+    /// Over HTTP/1.1 and HTTP/2 in turn.
     fn ask(&self, gate: usize) -> Answer {
-        block_on(self.gates[gate].send(Via::H1, &Request::get("/open/x")))
+        let via = BOTH[self.asked.fetch_add(1, Ordering::Relaxed) % 2];
+        block_on(self.gates[gate].send(via, &Request::get("/open/x")))
     }
 
     fn status(&self, gate: usize) -> u16 {
@@ -109,6 +115,42 @@ fn batches_are_reconciled_and_no_request_asks() {
     assert_eq!(passed, 100, "the others' 62 count here");
     assert_eq!(place.redis.asked()[1], 0);
     assert_eq!(metric(&place.gates[3], "asked_total"), 0.0);
+}
+
+#[test]
+fn sliding_windows_and_buckets_are_shared_in_every_mode() {
+    for algorithm in ["sliding", "gcra"] {
+        for mode in ["batched", "lease", "strict"] {
+            let (idp, redis) = (Idp::start(), Redis::start());
+            let shared = redis.shared(&format!("mode = \"{mode}\"\ninterval = \"10ms\""));
+            let tables = tables(30).replace("per =", &format!("algorithm = \"{algorithm}\"\nper ="));
+            let settings =
+                Config::orders(&idp, "echo:").with("[throttle]\nheaders = true\n").with(&shared).with(&tables);
+            let gates: Vec<Gate> = (0..3).map(|_| Gate::start(|ports| settings.text(ports))).collect();
+            let place = Place { gates, redis, idp, asked: AtomicUsize::new(0) };
+            place.wait_available(1.0);
+            let (mut passed, begun) = (0, Instant::now());
+            while begun.elapsed() < Duration::from_secs(20) {
+                let before = passed;
+                let exchanges: Vec<f64> = place.gates.iter().map(|gate| metric(gate, "round_trips_total")).collect();
+                passed += place.passing(3);
+                // What passed is told within an exchange, and learnt by the next.
+                for (gate, before) in place.gates.iter().zip(exchanges).filter(|_| mode == "batched") {
+                    gate.wait_for("an exchange", || metric(gate, "round_trips_total") > before);
+                }
+                if passed == before && passed >= 30 {
+                    break;
+                }
+            }
+            // In a day's bucket there is room for one more after 48 minutes.
+            let most = if mode == "batched" { 30 + 2 * 3 + 3 } else { 30 };
+            assert!((30..=most).contains(&passed), "{algorithm} {mode}: {passed}");
+            let refused = place.ask(0);
+            assert_eq!((refused.status, &*policy(&refused)), (429, "\"Shared\";q=30;w=86400"), "{algorithm} {mode}");
+            let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=86_400).contains(&after), "{algorithm} {mode}: {after}");
+        }
+    }
 }
 
 /// A10.

@@ -9,28 +9,42 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
+use portable_atomic::AtomicU128;
+
 use super::{
+    super::{algorithm, window},
     ledger::{Demand, Taken},
     settings::SharedMode,
 };
+use crate::store::{Algorithm, Window};
 
-/// One limit in one window. A new window is a new cell.
+/// One limit in one window; a bucket (`bucket`) has one cell for all its time. A new window is a new cell.
 pub struct Cell {
     /// Which limit.
     pub(super) key: u128,
     /// Which of its windows.
     pub(super) number: u32,
+    pub(super) algorithm: Algorithm,
+    pub(super) window: Window,
     /// When the window ends, on the steady clock.
     pub(super) end_ms: u64,
+    /// When nothing of it counts any more: of a sliding window, when the next one ends.
+    kept_ms: u64,
     /// The limit as it was met last.
-    limit: AtomicU64,
-    held: AtomicU64,
+    pub(super) limit: AtomicU64,
+    /// The limit less what the window before still counts, as it was met last.
+    room: AtomicU64,
+    /// What others held in the window before, as Redis said last.
+    others_before: AtomicU64,
+    /// A bucket as it is known here, with what was counted here.
+    pub(super) word: AtomicU128,
+    pub(super) held: AtomicU64,
     /// Of `held`: not yet used.
     free: AtomicU64,
     /// What all others hold, as Redis said last.
     others: AtomicU64,
     /// `held`, as Redis was told last.
-    told: AtomicU64,
+    pub(super) told: AtomicU64,
     /// Sidecars with this limit in this window.
     nodes: AtomicU32,
     /// What was used at the last answer.
@@ -54,8 +68,35 @@ pub struct Line {
     pub back: u64,
     /// The limit.
     pub limit: u64,
-    /// How long Redis keeps the key from now on.
+    /// How long Redis keeps the key from now on; of a bucket, once it is empty.
     pub ttl_ms: u64,
+    /// What depends on the algorithm.
+    pub form: Form,
+}
+
+/// What Redis is told of a limit by its algorithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Nothing else.
+    Fixed,
+    /// Of the window before counts `left` / `length`.
+    Sliding {
+        /// The part.
+        left: u64,
+        /// Of which the whole has so many.
+        length: u64,
+    },
+    /// A bucket.
+    Bucket {
+        /// What Redis was told before of `have`.
+        told: u64,
+        /// What was in the bucket then, as is known here, in parts of a request.
+        content: u64,
+        /// In how many milliseconds a full bucket runs out.
+        length_ms: u64,
+        /// A request has so many parts.
+        parts: u64,
+    },
 }
 
 /// What Redis says of a cell after an exchange.
@@ -67,19 +108,40 @@ pub struct Answer {
     pub total: u64,
     /// How many fields there are; 0: it was not asked.
     pub nodes: u32,
+    /// The same of the window before, of a sliding one.
+    pub before: Before,
+}
+
+/// What Redis says of the window before a sliding one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Before {
+    /// What others hold in it.
+    pub others: u64,
+    /// How much of its sum counts now.
+    pub counts: u64,
 }
 
 impl Cell {
-    pub(super) fn new(demand: &Demand, end_ms: u64) -> Self {
+    /// `begin`: where a bucket's count begins.
+    pub(super) fn new(demand: &Demand, begin: u64) -> Self {
+        let Demand { key, limit, window, number, algorithm, .. } = *demand;
+        let begin = if algorithm == Algorithm::Gcra { begin } else { 0 };
+        let last = if algorithm == Algorithm::Sliding { number.saturating_add(1) } else { number };
         Self {
-            key: demand.key,
-            number: demand.number,
-            end_ms,
-            limit: AtomicU64::new(demand.limit),
-            held: AtomicU64::new(0),
+            key,
+            number,
+            algorithm,
+            window,
+            end_ms: window::end_ms(window, number),
+            kept_ms: window::end_ms(window, last),
+            limit: AtomicU64::new(limit),
+            room: AtomicU64::new(limit),
+            others_before: AtomicU64::new(0),
+            word: AtomicU128::new(0),
+            held: AtomicU64::new(begin),
             free: AtomicU64::new(0),
             others: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            told: AtomicU64::new(begin),
             nodes: AtomicU32::new(1),
             used_then: AtomicU64::new(0),
             low: AtomicU64::new(0),
@@ -94,12 +156,22 @@ impl Cell {
         self.key
     }
 
+    /// What the window before still takes of the limit, if `held` was counted there here.
+    pub(super) fn before(&self, held: u64) -> u64 {
+        held.saturating_add(self.others_before.load(Relaxed))
+    }
+
+    /// Notes what limit a request brings, and how much of it the window before leaves.
+    pub(super) fn note(&self, limit: u64, room: u64) {
+        self.limit.store(limit, Relaxed);
+        self.room.store(room, Relaxed);
+    }
+
     /// Takes what is demanded if there is room by what is known: what was counted here and what others hold.
     pub(super) fn take_known(&self, demand: &Demand) -> Taken {
-        self.limit.store(demand.limit, Relaxed);
-        let others = self.others.load(Relaxed);
+        let (others, most) = (self.others.load(Relaxed), self.room.load(Relaxed));
         let take = |held: u64| {
-            let room = !demand.stop || held.saturating_add(others) < demand.limit;
+            let room = !demand.stop || held.saturating_add(others) < most;
             room.then(|| held.saturating_add(demand.amount))
         };
         match self.held.fetch_update(Relaxed, Relaxed, take) {
@@ -110,7 +182,6 @@ impl Cell {
 
     /// Takes one out of the share.
     pub(super) fn take_share(&self, demand: &Demand, now_ms: u64) -> Taken {
-        self.limit.store(demand.limit, Relaxed);
         self.set(SHARING);
         if self.used_ms.load(Relaxed) != now_ms {
             self.used_ms.store(now_ms, Relaxed);
@@ -152,11 +223,6 @@ impl Cell {
         self.used().saturating_add(self.others.load(Relaxed))
     }
 
-    /// What is left of the limit, as far as is known.
-    pub(super) fn left(&self, limit: u64) -> u64 {
-        limit.saturating_sub(self.counted())
-    }
-
     pub(super) fn held(&self) -> u64 {
         self.held.load(Relaxed)
     }
@@ -166,11 +232,10 @@ impl Cell {
     }
 
     /// Whether the next exchange should not wait for its time: the limit is near, or the share nearly used.
-    pub(super) fn is_pressing(&self, limit: u64) -> bool {
+    pub(super) fn is_pressing(&self, limit: u64, left: u64) -> bool {
         if self.is(SHARING) {
-            return self.free() <= self.low.load(Relaxed) && self.left(limit) > self.free();
+            return self.free() <= self.low.load(Relaxed) && left > self.free();
         }
-        let left = self.left(limit);
         let untold = self.held().saturating_sub(self.told.load(Relaxed));
         left > 0 && left <= untold.max(limit >> NEAR_SHIFT)
     }
@@ -180,19 +245,36 @@ impl Cell {
     pub(super) fn line(&self, mode: SharedMode, now_ms: u64, idle_ms: u64) -> Line {
         let limit = self.limit.load(Relaxed);
         let have = self.held();
-        let mut line = Line { have, want: 0, back: 0, limit, ttl_ms: self.ttl_ms(now_ms) };
+        let form = self.form(have, now_ms);
+        let mut line = Line { have, want: 0, back: 0, limit, ttl_ms: self.ttl_ms(now_ms), form };
         if !self.is(SHARING) {
             return line;
         }
         let excess = have.saturating_add(self.others.load(Relaxed)).saturating_sub(limit);
-        if mode != SharedMode::Lease || self.is_idle(now_ms, idle_ms) {
+        if mode != SharedMode::Lease || now_ms >= self.end_ms || self.is_idle(now_ms, idle_ms) {
             line.back = self.free.swap(0, Relaxed);
         } else if excess > 0 && self.free() > 0 {
             line.back = self.take_free(excess);
-        } else if now_ms < self.end_ms {
-            line.want = self.want(limit);
+        } else {
+            line.want = self.want(self.room.load(Relaxed));
         }
         line
+    }
+
+    /// What depends on the algorithm, where `have` was counted here.
+    pub(super) fn form(&self, have: u64, now_ms: u64) -> Form {
+        match self.algorithm {
+            Algorithm::Fixed => Form::Fixed,
+            Algorithm::Gcra => self.bucket_form(have, now_ms),
+            Algorithm::Sliding => {
+                let (left, length) = algorithm::rest_ms(self.window, self.number, now_ms);
+                match length {
+                    // Beyond this, products are not exact in Redis: in parts, rounded up.
+                    LONG_MS.. => Form::Sliding { left: algorithm::share(PARTS, left, length), length: PARTS },
+                    _ => Form::Sliding { left, length },
+                }
+            }
+        }
     }
 
     /// One more for each of those that wait, beside what was used since the last answer: twice that, and no more than
@@ -212,6 +294,10 @@ impl Cell {
 
     /// Takes an answer over. `close_ms`: for how long nobody asks again where there was nothing left.
     pub(super) fn learn(&self, line: &Line, answer: Answer, now_ms: u64, close_ms: u64) {
+        if self.algorithm == Algorithm::Gcra {
+            return self.learn_bucket(line.have, answer, now_ms);
+        }
+        self.others_before.store(answer.before.others, Relaxed);
         self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
         self.told.fetch_max(line.have, Relaxed);
         if answer.nodes > 0 {
@@ -228,7 +314,8 @@ impl Cell {
         self.held.fetch_add(share, Relaxed);
         let free = self.free.fetch_add(share, Relaxed).saturating_add(share);
         self.low.store(free / 2, Relaxed);
-        let nothing_left = line.want > 0 && free == 0 && answer.total >= line.limit;
+        let nothing_left =
+            line.want > 0 && free == 0 && answer.total.saturating_add(answer.before.counts) >= line.limit;
         self.closed_until_ms.store(if nothing_left { now_ms.saturating_add(close_ms) } else { 0 }, Relaxed);
     }
 
@@ -237,8 +324,12 @@ impl Cell {
         let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(line.back)));
     }
 
-    /// What others hold, as one request learns it.
-    pub(super) fn learn_others(&self, answer: Answer) {
+    /// What others hold, as one request learns it that said that `have` was counted here.
+    pub(super) fn learn_others(&self, have: u64, answer: Answer, now_ms: u64) {
+        if self.algorithm == Algorithm::Gcra {
+            return self.learn_bucket(have, answer, now_ms);
+        }
+        self.others_before.store(answer.before.others, Relaxed);
         self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
     }
 
@@ -247,17 +338,30 @@ impl Cell {
         self.closed_until_ms.store(until_ms, Relaxed);
     }
 
-    /// Whether there was nothing left just now, under this limit.
-    pub(super) fn is_closed(&self, limit: u64, now_ms: u64) -> bool {
-        now_ms < self.closed_until_ms.load(Relaxed) && self.left(limit) == 0
+    /// Whether there was nothing left just now.
+    pub(super) fn is_closed(&self, left: u64, now_ms: u64) -> bool {
+        now_ms < self.closed_until_ms.load(Relaxed) && left == 0
     }
 
     pub(super) fn ttl_ms(&self, now_ms: u64) -> u64 {
-        self.end_ms.saturating_sub(now_ms).saturating_add(KEPT_MS)
+        match self.algorithm {
+            Algorithm::Gcra => KEPT_MS,
+            _ => self.kept_ms.saturating_sub(now_ms).saturating_add(KEPT_MS),
+        }
     }
 
+    /// Whether it counts no more.
     pub(super) fn is_over(&self, now_ms: u64) -> bool {
-        self.end_ms.saturating_add(FORGOTTEN_MS) <= now_ms
+        let end_ms = match self.algorithm {
+            Algorithm::Gcra => self.empty_ms(),
+            _ => self.kept_ms,
+        };
+        end_ms.saturating_add(FORGOTTEN_MS) <= now_ms
+    }
+
+    /// Whether a share is of no more use: the window has ended.
+    pub(super) const fn has_ended(&self, now_ms: u64) -> bool {
+        now_ms >= self.end_ms
     }
 
     /// Whether its share was not used for so long.
@@ -306,6 +410,11 @@ pub(super) const ASKING: u8 = 4;
 pub(super) const SHARING: u8 = 8;
 /// It is among those whose share goes back when it is idle.
 pub(super) const WATCHED: u8 = 16;
+
+/// A day and an hour: twice this many milliseconds multiplied are less than 2^53.
+const LONG_MS: u64 = 90_000_000;
+/// Of a longer window, a part is told in so many.
+const PARTS: u64 = 1 << 26;
 
 /// A limit is near when a sixteenth of it is left.
 const NEAR_SHIFT: u32 = 4;

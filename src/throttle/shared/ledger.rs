@@ -3,18 +3,31 @@
 //! Knows nothing of Redis: [`Ledger::gather`] says what to tell and to ask, [`Ledger::learn`] takes the answer. Taking
 //! what is there neither locks nor waits; it allocates once for each limit and window.
 
-use std::{collections::VecDeque, hash::Hash, sync::Arc};
+use std::{
+    collections::VecDeque,
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use papaya::{Guard, HashMap};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    super::{local::Seeded, window},
+    super::{
+        algorithm::{self, Moment},
+        local::Seeded,
+    },
     cell::{ASKING, Answer, Cell, Line, PRESSING, QUEUED, WATCHED},
     settings::SharedMode,
 };
-use crate::store::Window;
+use crate::{
+    net::Now,
+    store::{Algorithm, Quota, QuotaKind, Window},
+};
 
 /// What a request wants of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +38,10 @@ pub struct Demand {
     pub limit: u64,
     /// The kind of window.
     pub window: Window,
-    /// The window's number.
+    /// The window's number; a bucket has none: 0.
     pub number: u32,
+    /// How it moves on.
+    pub algorithm: Algorithm,
     /// Whether the limit refuses.
     pub stop: bool,
     /// How much is taken; 0: it is only looked at, and counted afterwards.
@@ -63,6 +78,8 @@ pub struct Ledger {
     watched: Mutex<Vec<Arc<Cell>>>,
     /// The ids in `cells`, each once, for the sweep. Locked when a cell is made or swept.
     sweep: Mutex<VecDeque<Id>>,
+    /// Where the next bucket's count begins: above those that were forgotten, which Redis may remember.
+    begin: AtomicU64,
     /// Told when an exchange should not wait for its time.
     pub(super) early: Notify,
     /// Told when what was asked for has come, or will not.
@@ -91,6 +108,7 @@ impl Ledger {
             queue: Mutex::new(queue),
             watched: Mutex::default(),
             sweep: Mutex::default(),
+            begin: AtomicU64::new(0),
             early: Notify::new(),
             answered: Notify::new(),
         }
@@ -101,17 +119,20 @@ impl Ledger {
         let guard = self.cells.guard();
         for (at, demand) in demands.iter().enumerate() {
             let cell = self.cell(demand, &guard);
-            let taken = match is_share(mode, demand) {
-                true => match cell.take_share(demand, now_ms) {
+            self.note(cell, demand, now_ms, &guard);
+            let taken = match (demand.algorithm, is_share(mode, demand)) {
+                (Algorithm::Gcra, _) if mode == SharedMode::Lease && !alone => Taken::Ask,
+                (Algorithm::Gcra, _) => cell.take_bucket(demand, now_ms),
+                (_, true) => match cell.take_share(demand, now_ms) {
                     Taken::Ask if alone => cell.take_known(demand),
                     taken => taken,
                 },
-                false => cell.take_known(demand),
+                (_, false) => cell.take_known(demand),
             };
             // Also where it was full: others may have given back.
-            self.touch(cell, demand, mode);
+            self.touch(cell, demand, mode, now_ms, &guard);
             if taken != Taken::Yes {
-                self.give_back(mode, &demands[..at]);
+                self.give_back(mode, &demands[..at], now_ms);
                 return Err(Short { at, ask: taken == Taken::Ask });
             }
         }
@@ -119,10 +140,11 @@ impl Ledger {
     }
 
     /// Gives back what was taken.
-    pub fn give_back(&self, mode: SharedMode, demands: &[Demand]) {
+    pub fn give_back(&self, mode: SharedMode, demands: &[Demand], now_ms: u64) {
         let guard = self.cells.guard();
         for demand in demands {
             match (self.cells.get(&Id::of(demand), &guard), is_share(mode, demand)) {
+                (Some(cell), _) if demand.algorithm == Algorithm::Gcra => cell.give_back_bucket(demand.amount, now_ms),
                 (Some(cell), true) => cell.give_back_share(),
                 (Some(cell), false) => cell.give_back_known(demand.amount),
                 (None, _) => {}
@@ -131,29 +153,76 @@ impl Ledger {
     }
 
     /// Counts an amount that is only known now.
-    pub fn record(&self, demand: &Demand, mode: SharedMode) {
+    pub fn record(&self, demand: &Demand, mode: SharedMode, now_ms: u64) {
         let guard = self.cells.guard();
         let cell = self.cell(demand, &guard);
-        cell.count(demand.amount);
-        self.touch(cell, demand, mode);
+        self.note(cell, demand, now_ms, &guard);
+        match demand.algorithm {
+            Algorithm::Gcra => cell.fill_bucket(demand.amount, now_ms),
+            _ => cell.count(demand.amount),
+        }
+        self.touch(cell, demand, mode, now_ms, &guard);
+    }
+
+    /// What is counted, as far as is known here, as a quota's word.
+    pub fn word(&self, demand: &Demand) -> u128 {
+        let guard = self.cells.guard();
+        self.cells.get(&Id::of(demand), &guard).map_or(0, |cell| self.word_of(cell, &guard))
+    }
+
+    fn word_of(&self, cell: &Cell, guard: &impl Guard) -> u128 {
+        match cell.algorithm {
+            Algorithm::Fixed => algorithm::word(cell.algorithm, cell.number, 0, cell.counted()),
+            Algorithm::Sliding => {
+                algorithm::word(cell.algorithm, cell.number, self.before(cell, guard), cell.counted())
+            }
+            Algorithm::Gcra => cell.word.load(Relaxed),
+        }
+    }
+
+    /// What was counted in the window before a sliding one.
+    fn before(&self, cell: &Cell, guard: &impl Guard) -> u64 {
+        let id = cell.number.checked_sub(1).map(|number| Id { key: cell.key, number });
+        let here = id.and_then(|id| self.cells.get(&id, guard));
+        cell.before(here.map_or(0, |cell| cell.held()))
+    }
+
+    /// Notes what limit a request brings, and what the window before leaves of it.
+    fn note(&self, cell: &Cell, demand: &Demand, now_ms: u64, guard: &impl Guard) {
+        let before = match demand.algorithm {
+            Algorithm::Sliding => {
+                let (left, length) = algorithm::rest_ms(demand.window, demand.number, now_ms);
+                algorithm::share(self.before(cell, guard), left, length)
+            }
+            Algorithm::Fixed | Algorithm::Gcra => 0,
+        };
+        cell.note(demand.limit, demand.limit.saturating_sub(before));
     }
 
     /// What is left of a limit, as far as is known.
-    pub fn left(&self, demand: &Demand) -> u64 {
-        let guard = self.cells.guard();
-        self.cells.get(&Id::of(demand), &guard).map_or(demand.limit, |cell| cell.left(demand.limit))
+    pub fn left(&self, demand: &Demand, now_ms: u64) -> u64 {
+        demand.limit.saturating_sub(self.counted(demand, now_ms))
     }
 
     /// Whether more is counted than the limit holds, as far as is known; of what is counted afterwards: as much.
-    pub fn is_beyond(&self, demand: &Demand) -> bool {
-        let guard = self.cells.guard();
-        let counted = self.cells.get(&Id::of(demand), &guard).map_or(0, |cell| cell.counted());
-        counted >= demand.limit.saturating_add(demand.amount)
+    pub fn is_beyond(&self, demand: &Demand, now_ms: u64) -> bool {
+        self.counted(demand, now_ms) >= demand.limit.saturating_add(demand.amount)
+    }
+
+    fn counted(&self, demand: &Demand, now_ms: u64) -> u64 {
+        demand.counted(self.word(demand), now_ms)
     }
 
     /// The cell of a demand, for whoever asks for it.
     pub(super) fn open(&self, demand: &Demand) -> Arc<Cell> {
         Arc::clone(self.cell(demand, &self.cells.guard()))
+    }
+
+    /// The same, which takes the demand's limit over.
+    pub(super) fn open_noted(&self, demand: &Demand) -> Arc<Cell> {
+        let cell = self.open(demand);
+        cell.note(demand.limit, demand.limit);
+        cell
     }
 
     fn cell<'g>(&self, demand: &Demand, guard: &'g impl Guard) -> &'g Arc<Cell> {
@@ -165,8 +234,8 @@ impl Ledger {
 
     #[cold]
     fn make<'g>(&self, demand: &Demand, guard: &'g impl Guard) -> &'g Arc<Cell> {
-        let end_ms = window::end_ms(demand.window, demand.number);
-        match self.cells.try_insert_with(Id::of(demand), || Arc::new(Cell::new(demand, end_ms)), guard) {
+        let begin = self.begin.load(Relaxed);
+        match self.cells.try_insert_with(Id::of(demand), || Arc::new(Cell::new(demand, begin)), guard) {
             Ok(cell) => {
                 self.sweep.lock().push_back(Id::of(demand));
                 cell
@@ -175,9 +244,10 @@ impl Ledger {
         }
     }
 
-    fn touch(&self, cell: &Arc<Cell>, demand: &Demand, mode: SharedMode) {
+    fn touch(&self, cell: &Arc<Cell>, demand: &Demand, mode: SharedMode, now_ms: u64, guard: &impl Guard) {
         // In mode strict Redis has counted it; what it has not is recorded, or counted while it was away.
-        let pressing = mode != SharedMode::Strict && cell.is_pressing(demand.limit);
+        let left = || demand.limit.saturating_sub(demand.counted(self.word_of(cell, guard), now_ms));
+        let pressing = mode != SharedMode::Strict && cell.is_pressing(demand.limit, left());
         self.queue(cell);
         if pressing && cell.set(PRESSING) {
             self.early.notify_one();
@@ -216,6 +286,7 @@ impl Ledger {
     /// What a request asks for one limit; none: somebody asks already.
     pub fn ask(&self, demand: &Demand, mode: SharedMode, now_ms: u64) -> Option<(Arc<Cell>, Line)> {
         let cell = self.open(demand);
+        self.note(&cell, demand, now_ms, &self.cells.guard());
         let line = cell.set(ASKING).then(|| cell.line(mode, now_ms, u64::MAX))?;
         Some((cell, line))
     }
@@ -255,10 +326,10 @@ impl Ledger {
     /// Queues shares that were not used for so long, so that they go back.
     pub fn rest(&self, mode: SharedMode, now_ms: u64, idle_ms: u64) {
         self.watched.lock().retain(|cell| {
-            let keeps = cell.free() > 0 && now_ms < cell.end_ms;
+            let keeps = cell.free() > 0 && !cell.is_over(now_ms);
             if !keeps {
                 cell.clear(WATCHED);
-            } else if mode != SharedMode::Lease || cell.is_idle(now_ms, idle_ms) {
+            } else if mode != SharedMode::Lease || cell.has_ended(now_ms) || cell.is_idle(now_ms, idle_ms) {
                 self.queue(cell);
             }
             keeps
@@ -273,7 +344,12 @@ impl Ledger {
         for _ in 0..looked_at {
             let Some(id) = ids.pop_front() else { return };
             match self.cells.get(&id, &guard) {
-                Some(cell) if cell.is_over(now_ms) => _ = self.cells.remove(&id, &guard),
+                Some(cell) if cell.is_over(now_ms) => {
+                    if cell.algorithm == Algorithm::Gcra {
+                        self.begin.fetch_max(cell.held().saturating_add(APART), Relaxed);
+                    }
+                    let _ = self.cells.remove(&id, &guard);
+                }
                 Some(_) => ids.push_back(id),
                 None => {}
             }
@@ -303,6 +379,15 @@ impl std::fmt::Debug for Ledger {
     }
 }
 
+impl Demand {
+    /// What a word of this limit says that counts at that moment.
+    fn counted(&self, word: u128, now_ms: u64) -> u64 {
+        let Self { limit, window, algorithm, .. } = *self;
+        let quota = Quota { kind: QuotaKind::Requests, limit, window, algorithm };
+        algorithm::counted(&quota, word, Moment::of(&quota, Now::at_ms(now_ms)))
+    }
+}
+
 impl Id {
     const fn of(demand: &Demand) -> Self {
         Self { key: demand.key, number: demand.number }
@@ -311,8 +396,12 @@ impl Id {
 
 /// Whether a limit is counted in shares: amounts that are known beforehand, of limits that refuse.
 pub(super) const fn is_share(mode: SharedMode, demand: &Demand) -> bool {
-    matches!(mode, SharedMode::Lease) && demand.stop && demand.amount == 1
+    let in_windows = !matches!(demand.algorithm, Algorithm::Gcra);
+    matches!(mode, SharedMode::Lease) && in_windows && demand.stop && demand.amount == 1
 }
+
+/// More than requests that count on a bucket while it is forgotten.
+const APART: u64 = 1 << 20;
 
 /// Odd, so that multiplying loses nothing.
 const SPREAD: u128 = 0xd6e8_feb8_6659_fd93_a5a5_1f3c_9e37_79b9;

@@ -15,6 +15,10 @@
 //! In mode `lease` a sidecar takes up to half of its part of what is left, and less as that shrinks: what it does not use
 //! goes back after two idle seconds, and when the process ends. A request waits `timeout` at most.
 //!
+//! *Admitted* is what the limit's algorithm counts: of fixed windows what passed in one, of sliding ones with the share of
+//! the window before, of GCRA what is in the bucket. In mode `lease` there are no shares of a bucket: what runs out while
+//! a share is held would be admitted twice. There a request asks, as in mode `strict`.
+//!
 //! Amounts that are known only afterwards (bytes, events, tokens) are looked at when a request begins and told with the
 //! next exchange, in every mode.
 //!
@@ -30,11 +34,14 @@
 //! its master does not know that it lacks them: until each sidecar has connected and told, as much as was lost may be
 //! admitted above the limit.
 
+mod bucket;
 mod cell;
 mod exchange;
 mod ledger;
 mod metrics;
 pub mod model;
+#[cfg(test)]
+mod moving_tests;
 pub(super) mod path;
 mod script;
 mod settings;
@@ -55,7 +62,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-pub use cell::{Answer, Cell, Line};
+pub use cell::{Answer, Before, Cell, Form, Line};
 pub use ledger::{Demand, Ledger, Short, Taken};
 pub use metrics::Metrics;
 pub use path::Refused;
@@ -109,18 +116,23 @@ impl Shared {
     }
 
     /// Counts an amount that is only known now.
-    pub(super) fn record(&self, demand: &Demand) {
-        self.ledger.record(demand, self.terms.load().mode);
+    pub(super) fn record(&self, demand: &Demand, now_ms: u64) {
+        self.ledger.record(demand, self.terms.load().mode, now_ms);
     }
 
     /// What is left of a limit, as far as is known here.
-    pub(super) fn left(&self, demand: &Demand) -> u64 {
-        self.ledger.left(demand)
+    pub(super) fn left(&self, demand: &Demand, now_ms: u64) -> u64 {
+        self.ledger.left(demand, now_ms)
+    }
+
+    /// What is counted, as far as is known here, as a quota's word.
+    pub(super) fn word(&self, demand: &Demand) -> u128 {
+        self.ledger.word(demand)
     }
 
     /// Whether more is counted than the limit holds, as far as is known here.
-    pub(super) fn is_beyond(&self, demand: &Demand) -> bool {
-        self.ledger.is_beyond(demand)
+    pub(super) fn is_beyond(&self, demand: &Demand, now_ms: u64) -> bool {
+        self.ledger.is_beyond(demand, now_ms)
     }
 
     /// Whether Redis is not to be asked now.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cell::{Answer, Line};
+use super::cell::{Answer, Before, Form, Line};
 
 /// The hash of one limit in one window.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +18,13 @@ impl<N: Ord> Hash<N> {
         Self { fields: BTreeMap::new(), total: 0 }
     }
 
-    /// The first script, for one limit.
+    /// The first script, for one limit of fixed windows.
     pub fn exchange(&mut self, node: N, line: &Line, settling: bool) -> Answer {
+        self.exchange_after(Before::default(), node, line, settling)
+    }
+
+    /// The same where the window before counts, too.
+    pub fn exchange_after(&mut self, counted: Before, node: N, line: &Line, settling: bool) -> Answer {
         let before = self.fields.get(&node).copied().unwrap_or(0);
         let (mut mine, mut total) = (before, self.total);
         if mine < line.have {
@@ -32,7 +37,8 @@ impl<N: Ord> Hash<N> {
                 total -= line.back;
             }
         } else if !settling {
-            let more = line.want.saturating_sub(mine - line.have).min(line.limit.saturating_sub(total));
+            let more =
+                line.want.saturating_sub(mine - line.have).min(line.limit.saturating_sub(total + counted.counts));
             mine += more;
             total += more;
         }
@@ -41,13 +47,26 @@ impl<N: Ord> Hash<N> {
             self.total = total;
         }
         let nodes = if line.want > 0 { self.fields.len().max(1) } else { 0 };
-        Answer { mine, total, nodes: u32::try_from(nodes).unwrap_or(u32::MAX) }
+        Answer { mine, total, nodes: u32::try_from(nodes).unwrap_or(u32::MAX), before: counted }
+    }
+
+    /// What this window, the former one, says to that sidecar in the next.
+    pub fn before(&self, node: &N, form: Form) -> Before {
+        let Form::Sliding { left, length } = form else { return Before::default() };
+        let others = self.total - self.fields.get(node).copied().unwrap_or(0);
+        let counts = (u128::from(self.total) * u128::from(left)).div_ceil(u128::from(length.max(1)));
+        Before { others, counts: u64::try_from(counts).unwrap_or(u64::MAX) }
     }
 
     /// The second script's look, for one limit: whether there is no room.
     pub fn is_full(&self, node: &N, mine: u64, limit: Option<u64>) -> bool {
+        self.is_full_after(Before::default(), node, mine, limit)
+    }
+
+    /// The same where the window before counts, too.
+    pub fn is_full_after(&self, before: Before, node: &N, mine: u64, limit: Option<u64>) -> bool {
         let told = mine.saturating_sub(self.fields.get(node).copied().unwrap_or(0));
-        limit.is_some_and(|limit| self.total + told >= limit)
+        limit.is_some_and(|limit| self.total + told + before.counts >= limit)
     }
 
     /// The second script's counting, for one limit.
@@ -57,7 +76,7 @@ impl<N: Ord> Hash<N> {
         let after = (*field + told).saturating_add_signed(amount);
         self.total = self.total + after - *field;
         *field = after;
-        Answer { mine: after, total: self.total, nodes: 0 }
+        Answer { mine: after, total: self.total, nodes: 0, before: Before::default() }
     }
 
     /// The sum of all fields.
@@ -73,5 +92,68 @@ impl<N: Ord> Hash<N> {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+}
+
+/// A limit by GCRA: one bucket.
+#[derive(Debug, Clone, Default)]
+pub struct Bucket<N> {
+    fields: BTreeMap<N, u64>,
+    level: Option<u64>,
+    since_ms: u64,
+}
+
+impl<N: Ord> Bucket<N> {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self { fields: BTreeMap::new(), level: None, since_ms: 0 }
+    }
+
+    /// The bucket at that moment, where its data may be new, with what a sidecar has put in: its field, and the content.
+    fn at(&self, node: &N, have: u64, form: Form, size: u64, now: (u64, bool)) -> (u64, u64) {
+        let (now_ms, settling) = now;
+        let Form::Bucket { told, content, length_ms, parts } = form else { return (0, 0) };
+        let gone = |ms: u64| u128::from(ms) * u128::from(size) * u128::from(parts);
+        let drained = |level: u64| {
+            let gone = gone(now_ms.saturating_sub(self.since_ms)) / u128::from(length_ms);
+            level.saturating_sub(u64::try_from(gone).unwrap_or(u64::MAX))
+        };
+        let known = match self.level {
+            Some(_) if !settling => {
+                content.saturating_sub(u64::try_from(gone(1_000).div_ceil(u128::from(length_ms))).unwrap_or(u64::MAX))
+            }
+            _ => content,
+        };
+        let level = self.level.map_or(0, drained).max(known);
+        let mine = self.fields.get(node).copied().unwrap_or(told).max(told);
+        (mine.max(have), level + have.saturating_sub(mine) * parts)
+    }
+
+    /// The first script.
+    pub fn exchange(&mut self, node: N, line: &Line, now_ms: u64, settling: bool) -> Answer {
+        let (mine, level) = self.at(&node, line.have, line.form, line.limit, (now_ms, settling));
+        self.keep(node, mine, level, now_ms);
+        Answer { mine, total: level, ..Answer::default() }
+    }
+
+    /// The second script: none where there is no room.
+    pub fn count(&mut self, node: N, line: &Line, stop: bool, amount: i64, now_ms: u64) -> Option<Answer> {
+        let Form::Bucket { parts, .. } = line.form else { return None };
+        let (mine, level) = self.at(&node, line.have, line.form, line.limit, (now_ms, false));
+        if stop && level + parts > line.limit * parts {
+            return None;
+        }
+        let mine = mine + u64::try_from(amount).unwrap_or(0);
+        let level = match u64::try_from(amount) {
+            Ok(amount) => level + amount * parts,
+            Err(_) => level.saturating_sub(amount.unsigned_abs() * parts),
+        };
+        self.keep(node, mine, level, now_ms);
+        Some(Answer { mine, total: level, ..Answer::default() })
+    }
+
+    fn keep(&mut self, node: N, mine: u64, level: u64, now_ms: u64) {
+        self.fields.insert(node, mine);
+        (self.level, self.since_ms) = (Some(level), now_ms);
     }
 }

@@ -16,7 +16,7 @@ use super::{
     script::Count,
     settings::{OutageRule, SharedMode, Terms},
 };
-use crate::net::redis::Connection;
+use crate::{net::redis::Connection, store::Algorithm};
 
 /// Why a request does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(in super::super) enum Passage {
     Here(SharedMode),
     /// By Redis.
     There,
+    /// Buckets by Redis, what is left from shares here.
+    Apart(SharedMode),
     /// Not at all: `on_outage` allows.
     Uncounted,
 }
@@ -74,7 +76,7 @@ impl Shared {
         let asking = async {
             match terms.mode {
                 SharedMode::Strict => self.count_there(&terms, demands, now_ms).await,
-                mode => self.take_shares(mode, &terms, demands, now_ms).await,
+                mode => self.take_apart(mode, &terms, demands, now_ms).await,
             }
         };
         match time::timeout(terms.timeout, asking).await {
@@ -88,21 +90,25 @@ impl Shared {
 
     /// Gives back what a request has taken that is refused for another reason.
     pub(in super::super) async fn give_back(&self, passage: Passage, demands: &[Demand], now_ms: u64) {
-        match passage {
-            Passage::Here(_) => self.give_back_here(passage, demands),
-            Passage::There => {
-                let timeout = self.terms.load().timeout;
-                let cells = self.open(demands);
-                let _ = time::timeout(timeout, self.uncount(&cells, now_ms)).await;
-            }
-            Passage::Uncounted => {}
+        let counted_there = match passage {
+            Passage::Here(_) | Passage::Uncounted => SmallVec::new(),
+            Passage::There => SmallVec::from_slice(demands),
+            Passage::Apart(_) => parts(demands).1,
+        };
+        self.give_back_here(passage, demands, now_ms);
+        if !counted_there.is_empty() {
+            let timeout = self.terms.load().timeout;
+            let cells = self.open(&counted_there);
+            let _ = time::timeout(timeout, self.uncount(&cells, now_ms)).await;
         }
     }
 
-    /// The same where Redis need not be asked.
-    pub(in super::super) fn give_back_here(&self, passage: Passage, demands: &[Demand]) {
-        if let Passage::Here(mode) = passage {
-            self.ledger.give_back(mode, demands);
+    /// The same of what Redis need not be asked for.
+    pub(in super::super) fn give_back_here(&self, passage: Passage, demands: &[Demand], now_ms: u64) {
+        match passage {
+            Passage::Here(mode) => self.ledger.give_back(mode, demands, now_ms),
+            Passage::Apart(mode) => self.ledger.give_back(mode, &parts(demands).0, now_ms),
+            Passage::There | Passage::Uncounted => {}
         }
     }
 
@@ -126,6 +132,34 @@ impl Shared {
         }
         self.went();
         self.ledger.early.notify_one();
+    }
+
+    /// Takes shares, and lets Redis count buckets, of which there are none.
+    async fn take_apart(
+        &self,
+        mode: SharedMode,
+        terms: &Terms,
+        demands: &[Demand],
+        now_ms: u64,
+    ) -> Result<Result<Passage, Refused>, Unanswered> {
+        let (here, there) = parts(demands);
+        if there.is_empty() || mode != SharedMode::Lease {
+            return self.take_shares(mode, terms, demands, now_ms).await;
+        }
+        // Where this is not awaited to its end, what was taken here goes back.
+        let mut taken = Taken { shared: self, mode, demands: &[], now_ms };
+        let place = |at: usize, of: fn(&Demand) -> bool| {
+            demands.iter().enumerate().filter(|(_, demand)| of(demand)).nth(at).map_or(at, |(place, _)| place)
+        };
+        if let Err(refused) = self.take_shares(mode, terms, &here, now_ms).await? {
+            return Ok(Err(refused.at(|at| place(at, |demand| !is_bucket(demand)))));
+        }
+        taken.demands = &here;
+        if let Err(refused) = self.count_there(terms, &there, now_ms).await? {
+            return Ok(Err(refused.at(|at| place(at, is_bucket))));
+        }
+        taken.demands = &[];
+        Ok(Ok(Passage::Apart(mode)))
     }
 
     async fn take_shares(
@@ -185,7 +219,10 @@ impl Shared {
         now_ms: u64,
     ) -> Result<Result<Passage, Refused>, Unanswered> {
         let cells = self.open(demands);
-        if let Some(at) = cells.iter().position(|(cell, demand)| demand.stop && cell.is_closed(demand.limit, now_ms)) {
+        let is_closed = |(cell, demand): &(Arc<Cell>, Demand)| {
+            demand.stop && cell.is_closed(self.ledger.left(demand, now_ms), now_ms)
+        };
+        if let Some(at) = cells.iter().position(is_closed) {
             return Ok(Err(Refused::Full(at)));
         }
         self.metrics.asked.inc();
@@ -196,8 +233,8 @@ impl Shared {
                 part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
             let counted = self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
             self.note(group, counted.state);
-            for (at, answer) in part.iter().zip(&counted.answers) {
-                cells[*at].0.learn_others(*answer);
+            for ((at, answer), (_, count)) in part.iter().zip(&counted.answers).zip(&counts) {
+                cells[*at].0.learn_others(count.mine, *answer, now_ms);
             }
             let refused = counted.refused.and_then(|place| part.get(place));
             if let Some(at) = refused {
@@ -225,9 +262,15 @@ impl Shared {
             let group = self.names.group(&cells[part[0]].0);
             let back = |at: &usize| {
                 let (cell, demand) = &cells[*at];
-                cell.give_back_known(demand.amount);
+                let mine = if is_bucket(demand) {
+                    cell.take_out(demand.amount, now_ms);
+                    cell.held()
+                } else {
+                    cell.give_back_known(demand.amount);
+                    0
+                };
                 let amount = i64::try_from(demand.amount).map_or(i64::MIN, |amount| -amount);
-                (&**cell, Count { mine: 0, limit: None, amount, ttl_ms: cell.ttl_ms(now_ms) })
+                (&**cell, Count { mine, limit: None, amount, ..count(&cells[*at], now_ms) })
             };
             let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
             self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
@@ -236,7 +279,7 @@ impl Shared {
     }
 
     fn open(&self, demands: &[Demand]) -> SmallVec<[(Arc<Cell>, Demand); USUAL]> {
-        demands.iter().map(|demand| (self.ledger.open(demand), *demand)).collect()
+        demands.iter().map(|demand| (self.ledger.open_noted(demand), *demand)).collect()
     }
 
     /// Places of cells, those together that one script may use.
@@ -260,11 +303,46 @@ impl Shared {
 }
 
 fn count((cell, demand): &(Arc<Cell>, Demand), now_ms: u64) -> Count {
+    let mine = cell.held();
     Count {
-        mine: cell.held(),
+        mine,
         limit: demand.stop.then_some(demand.limit),
         amount: i64::try_from(demand.amount).unwrap_or(i64::MAX),
         ttl_ms: cell.ttl_ms(now_ms),
+        form: cell.form(mine, now_ms),
+        size: demand.limit,
+    }
+}
+
+/// Those of windows, and those of buckets.
+fn parts(demands: &[Demand]) -> (SmallVec<[Demand; USUAL]>, SmallVec<[Demand; USUAL]>) {
+    demands.iter().copied().partition(|demand| !is_bucket(demand))
+}
+
+fn is_bucket(demand: &Demand) -> bool {
+    demand.algorithm == Algorithm::Gcra
+}
+
+impl Refused {
+    fn at(self, place: impl Fn(usize) -> usize) -> Self {
+        match self {
+            Self::Full(at) => Self::Full(place(at)),
+            Self::Away => Self::Away,
+        }
+    }
+}
+
+/// What was taken of shares before the rest is known.
+struct Taken<'a> {
+    shared: &'a Shared,
+    mode: SharedMode,
+    demands: &'a [Demand],
+    now_ms: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.shared.ledger.give_back(self.mode, self.demands, self.now_ms);
     }
 }
 

@@ -16,8 +16,8 @@ use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Cmd, RedisError, RedisResult, Value, cmd};
 
-use super::cell::{Answer, Cell, Line};
-use crate::net::redis::Connection;
+use super::cell::{Answer, Before, Cell, Form, Line};
+use crate::{net::redis::Connection, store::Algorithm};
 
 /// How our keys are called, and which may be used together.
 #[derive(Debug)]
@@ -51,6 +51,9 @@ pub(super) struct Count {
     /// How much; less than nothing gives back.
     pub(super) amount: i64,
     pub(super) ttl_ms: u64,
+    pub(super) form: Form,
+    /// The limit, also where it does not refuse.
+    pub(super) size: u64,
 }
 
 /// What became of a request that Redis counts.
@@ -83,9 +86,18 @@ impl Names {
         if self.is_cluster { 0..TAGS } else { 0..1 }
     }
 
-    fn key(&self, cell: &Cell) -> String {
+    /// The cell's key, and of a sliding window the former's.
+    fn keys(&self, cell: &Cell) -> impl Iterator<Item = String> + use<> {
         let key = URL_SAFE_NO_PAD.encode(cell.key.to_be_bytes());
-        format!("{}count:{{{:02x}}}:{key}:{}", self.prefix, tag(cell.key), cell.number)
+        let begin = format!("{}count:{{{:02x}}}:{key}:", self.prefix, tag(cell.key));
+        let former = (cell.algorithm == Algorithm::Sliding).then(|| cell.number.saturating_sub(1));
+        [Some(cell.number), former].into_iter().flatten().map(move |number| format!("{begin}{number}"))
+    }
+
+    /// How many keys a script has, with the epoch's, and which.
+    fn add_keys<'a>(&self, command: &mut Cmd, group: u8, cells: impl Iterator<Item = &'a Cell>) {
+        let keys: Vec<String> = cells.flat_map(|cell| self.keys(cell)).collect();
+        command.arg(keys.len() + 1).arg(self.epoch(group)).arg(&keys);
     }
 
     fn epoch(&self, group: u8) -> String {
@@ -103,26 +115,24 @@ impl Names {
         until_ms: u64,
         lines: impl ExactSizeIterator<Item = (&'a Cell, &'a Line)> + Clone,
     ) -> RedisResult<(State, Vec<Answer>)> {
-        let count = lines.len();
         let fill = |command: &mut Cmd| {
-            command.arg(count + 1).arg(self.epoch(group));
-            lines.clone().for_each(|(cell, _)| _ = command.arg(self.key(cell)));
+            self.add_keys(command, group, lines.clone().map(|(cell, _)| cell));
             command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, line) in lines.clone() {
                 command.arg(line.have).arg(line.want).arg(line.back).arg(line.limit).arg(line.ttl_ms);
+                add_form(command, line.form, line.limit);
             }
         };
         let said = run(connection, &EXCHANGE, fill).await?;
         let (state, said) = state(&said)?;
-        if said.len() != 3 * count {
-            return Err(odd());
-        }
-        let answers = said.chunks_exact(3).map(|said| Answer {
-            mine: said[0],
-            total: said[1],
-            nodes: u32::try_from(said[2]).unwrap_or(u32::MAX),
-        });
-        Ok((state, answers.collect()))
+        let mut said = said.iter().copied();
+        let answer = |(_, line): (_, &Line)| {
+            let (mine, total, nodes) = (said.next()?, said.next()?, said.next()?);
+            let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+            Some(Answer { mine, total, nodes, before: before(line.form, &mut said)? })
+        };
+        let answers: Option<Vec<Answer>> = lines.map(answer).collect();
+        answers.filter(|_| said.next().is_none()).map(|answers| (state, answers)).ok_or_else(odd)
     }
 
     /// Counts a request at all its limits of one group, or at none.
@@ -134,8 +144,7 @@ impl Names {
         counts: &[(&Cell, Count)],
     ) -> RedisResult<Counted> {
         let fill = |command: &mut Cmd| {
-            command.arg(counts.len() + 1).arg(self.epoch(group));
-            counts.iter().for_each(|(cell, _)| _ = command.arg(self.key(cell)));
+            self.add_keys(command, group, counts.iter().map(|(cell, _)| *cell));
             command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, count) in counts {
                 command.arg(count.mine);
@@ -144,17 +153,43 @@ impl Names {
                     None => command.arg(-1),
                 };
                 command.arg(count.amount).arg(count.ttl_ms);
+                add_form(command, count.form, count.size);
             }
         };
         let said = run(connection, &COUNT, fill).await?;
         let (state, said) = state(&said)?;
         let Some((refused, said)) = said.split_first() else { return Err(odd()) };
-        if !state.settling && said.len() != 2 * counts.len() {
-            return Err(odd());
-        }
-        let answers = said.chunks_exact(2).map(|said| Answer { mine: said[0], total: said[1], nodes: 0 });
         let refused = usize::try_from(*refused).ok().and_then(|place| place.checked_sub(1));
-        Ok(Counted { state, refused, answers: answers.collect() })
+        if state.settling {
+            return Ok(Counted { state, refused, answers: Vec::new() });
+        }
+        let mut said = said.iter().copied();
+        let answer = |(_, count): &(_, Count)| {
+            let (mine, total) = (said.next()?, said.next()?);
+            Some(Answer { mine, total, nodes: 0, before: before(count.form, &mut said)? })
+        };
+        let answers: Option<Vec<Answer>> = counts.iter().map(answer).collect();
+        let answers = answers.filter(|_| said.next().is_none()).ok_or_else(odd)?;
+        Ok(Counted { state, refused, answers })
+    }
+}
+
+/// What depends on the algorithm: its number in the scripts, and what they need.
+fn add_form(command: &mut Cmd, form: Form, limit: u64) {
+    match form {
+        Form::Fixed => command.arg(0),
+        Form::Sliding { left, length } => command.arg(1).arg(left).arg(length),
+        Form::Bucket { told, content, length_ms, parts } => {
+            command.arg(2).arg(told).arg(content).arg(length_ms).arg(parts).arg(limit)
+        }
+    };
+}
+
+/// Two numbers more of the window before a sliding one.
+fn before(form: Form, said: &mut impl Iterator<Item = u64>) -> Option<Before> {
+    match form {
+        Form::Sliding { .. } => Some(Before { others: said.next()?, counts: said.next()? }),
+        Form::Fixed | Form::Bucket { .. } => Some(Before::default()),
     }
 }
 
@@ -226,118 +261,18 @@ const SETTLE_MS: u64 = 2_000;
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(EXCHANGE_BODY));
 static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(COUNT_BODY));
 
-/// KEYS: the epoch, then the limits. ARGV: this sidecar's field, the time to settle, until when it is done (0: always),
-/// then what each script says.
-const BEGIN: &str = "\
-local node, replaced = ARGV[1], 0
-local function number(text)
-  local n = tonumber(text)
-  if n and n >= 0 and n < 9007199254740992 then return math.floor(n) end
-end
-local function remove(key)
-  redis.call('DEL', key)
-  replaced = replaced + 1
-end
-local function read(key)
-  local hash = redis.pcall('HMGET', key, node, 't')
-  if hash.err then
-    remove(key)
-    return 0, 0
-  end
-  local mine, total = number(hash[1]), number(hash[2])
-  if (hash[1] and not mine) or (hash[2] and not total) then
-    remove(key)
-    return 0, 0
-  end
-  mine = mine or 0
-  return mine, math.max(total or 0, mine)
-end
-local function write(key, mine, total, ttl)
-  redis.call('HSET', key, node, string.format('%.0f', mine), 't', string.format('%.0f', total))
-  redis.call('PEXPIRE', key, ttl)
-end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(ARGV[3]) > 0 and now > tonumber(ARGV[3]) then
-  return redis.error_reply('LATE the command came after its time')
-end
-local epoch = redis.pcall('GET', KEYS[1])
-if type(epoch) == 'table' then
-  remove(KEYS[1])
-  epoch = nil
-end
-epoch = epoch and number(epoch)
-if not epoch then
-  redis.call('SET', KEYS[1], string.format('%.0f', now))
-  epoch = now
-end
-local age = now - epoch
-local settling = age >= 0 and age < tonumber(ARGV[2])
-local out = {settling and 1 or 0, 0, epoch, now}
-";
+/// KEYS: the epoch, then the limits, after a sliding one its former window. ARGV: this sidecar's field, the time to
+/// settle, until when it is done (0: always), then what each script says of each limit, and what depends on the algorithm:
+/// 0; or 1, the rest of the window and its length; or 2, how much of this sidecar's amount it has told, what was in the
+/// bucket then, in how many milliseconds a full one runs out, the parts of a request, and how many requests it holds.
+///
+/// A bucket is a hash, too: `c` its content in parts, rounded up, at the time `a`, and the fields of those who have told
+/// something in this hour, `r`. Where they are forgotten, what a sidecar says that it has told is believed. What
+/// sidecars know of the content is believed as far as it is not older than a second, or all of it while the data are new.
+const BEGIN: &str = include_str!("begin.lua");
 
 /// For each limit: at least so much is ours, so much more is wanted, so much goes back, limit, time to live.
-const EXCHANGE_BODY: &str = "\
-for i = 2, #KEYS do
-  local at = 4 + (i - 2) * 5
-  local have, want, back = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local limit, ttl = tonumber(ARGV[at + 3]), ARGV[at + 4]
-  local mine, total = read(KEYS[i])
-  local before = mine
-  if mine < have then
-    total = total + have - mine
-    mine = have
-  end
-  if back > 0 then
-    if mine == have then
-      mine = mine - back
-      total = total - back
-    end
-  elseif not settling then
-    local more = math.min(want - (mine - have), limit - total)
-    if more > 0 then
-      mine = mine + more
-      total = total + more
-    end
-  end
-  if mine ~= before then write(KEYS[i], mine, total, ttl) end
-  local nodes = 0
-  if want > 0 then nodes = math.max(redis.call('HLEN', KEYS[i]) - 1, 1) end
-  out[#out + 1], out[#out + 2], out[#out + 3] = mine, total, nodes
-end
-out[2] = replaced
-return out
-";
+const EXCHANGE_BODY: &str = include_str!("exchange.lua");
 
 /// For each limit: at least so much is ours, limit or -1, amount, time to live.
-const COUNT_BODY: &str = "\
-out[5] = 0
-if settling then
-  out[2] = replaced
-  return out
-end
-local known = {}
-for i = 2, #KEYS do
-  local at = 4 + (i - 2) * 4
-  local have, limit = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local mine, total = read(KEYS[i])
-  if mine < have then
-    total = total + have - mine
-    mine = have
-  end
-  known[i] = {mine, total}
-  if out[5] == 0 and limit >= 0 and total >= limit then out[5] = i - 1 end
-end
-for i = 2, #KEYS do
-  local at = 4 + (i - 2) * 4
-  local mine, total = known[i][1], known[i][2]
-  if out[5] == 0 then
-    local amount = math.max(tonumber(ARGV[at + 2]), -mine)
-    mine, total = mine + amount, total + amount
-    write(KEYS[i], mine, total, ARGV[at + 3])
-  end
-  out[#out + 1], out[#out + 2] = mine, total
-end
-out[2] = replaced
-return out
-";
+const COUNT_BODY: &str = include_str!("count.lua");

@@ -9,14 +9,22 @@ use super::{
     model::Hash,
     settings::SharedMode::{self, Batched, Lease, Strict},
 };
-use crate::store::Window;
+use crate::store::{Algorithm, Window};
 
 const NOW: u64 = 3_600_000;
 const INTERVAL: u64 = 100;
 const IDLE: u64 = 2_000;
 
 fn demand(limit: u64) -> Demand {
-    Demand { key: 7, limit, window: Window::Seconds(3_600), number: 1, stop: true, amount: 1 }
+    Demand {
+        key: 7,
+        limit,
+        window: Window::Seconds(3_600),
+        number: 1,
+        algorithm: Algorithm::Fixed,
+        stop: true,
+        amount: 1,
+    }
 }
 
 /// Sidecars and their Redis, one limit.
@@ -250,7 +258,7 @@ fn alone_it_counts_on_from_what_is_known() {
             world.request(1, Fate::Answered);
             world.exchange(1, Fate::Answered);
         }
-        let known = world.nodes[1].left(&world.demand);
+        let known = world.nodes[1].left(&world.demand, world.now_ms);
         let alone = (0..20).filter(|_| world.nodes[1].take(mode, true, &[world.demand], NOW).is_ok()).count();
         assert_eq!(alone as u64, known, "{mode:?}");
         world.exchange(1, Fate::Answered);
@@ -337,9 +345,9 @@ fn amounts_are_counted_afterwards_and_looked_at_before() {
         let ledger = Ledger::new();
         let look = Demand { amount: 0, ..demand(100) };
         assert!(ledger.take(mode, false, &[look], NOW).is_ok());
-        ledger.record(&Demand { amount: 250, ..look }, mode);
+        ledger.record(&Demand { amount: 250, ..look }, mode, NOW);
         assert_eq!(ledger.take(mode, false, &[look], NOW), Err(Short { at: 0, ask: false }));
-        assert!(ledger.is_beyond(&look));
+        assert!(ledger.is_beyond(&look, NOW));
         let lines = ledger.gather(mode, NOW, IDLE, usize::MAX);
         assert_eq!(lines.iter().map(|(_, line)| (line.have, line.want, line.back)).collect::<Vec<_>>(), [(250, 0, 0)]);
     }

@@ -10,6 +10,8 @@ pub(super) const SECTION: Section = Section {
         ("A06", "reload::a_changed_tier_counts_at_once"),
         ("A07", "throttle::buckets_are_not_joined_by_concatenation"),
         ("A08", "throttle::no_header_escapes_the_bucket"),
+        ("A09", "shared_counters::batches_are_reconciled_and_no_request_asks"),
+        ("A10", "shared_counters::while_redis_is_away_the_rule_holds_and_shows"),
         ("A11", "refusals::a_429_says_when_to_come_back"),
         ("A13", "throttle::refused_requests_count_nowhere, introspection::a_flood_of_one_address_is_stopped"),
         (
@@ -21,8 +23,6 @@ pub(super) const SECTION: Section = Section {
     ],
     waits: &[
         ("A04", "API keys are no credential here"),
-        ("A09", "waits for shared counters"),
-        ("A10", "waits for shared counters"),
         ("A12", "covered where the clock and the windows are: a process cannot step the machine's clock"),
         ("A14", "policy languages are not in the design"),
     ],

@@ -5,6 +5,7 @@ mod at_once;
 mod door;
 mod kill;
 mod stored;
+mod usage;
 
 use serde_json::Value;
 

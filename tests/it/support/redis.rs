@@ -17,7 +17,10 @@ use tokio::{
     time::Instant,
 };
 
-use tollgate::throttle::shared::{Line, model::Hash};
+use tollgate::throttle::shared::{
+    Before, Form, Line,
+    model::{Bucket, Hash},
+};
 
 use super::runtime;
 
@@ -47,6 +50,7 @@ struct Data {
     password: Option<String>,
     writes_refused: bool,
     counters: HashMap<String, Hash<String>>,
+    buckets: HashMap<String, Bucket<String>>,
     /// Since when it has its data.
     epoch: i64,
     settling: bool,
@@ -116,6 +120,7 @@ impl Redis {
         data.stream.clear();
         data.set.clear();
         data.counters.clear();
+        data.buckets.clear();
         data.epoch += 1;
     }
 
@@ -337,40 +342,82 @@ impl Data {
             return Error("LATE the command came after its time");
         }
         let mut out = vec![i64::from(self.settling), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
-        let numbers: Vec<i64> = args[3..].iter().map(|arg| arg.parse().unwrap()).collect();
-        let positive = |number: i64| u64::try_from(number).unwrap();
-        let said = |number: u64| i64::try_from(number).unwrap();
-        if words[1].contains("HLEN") {
+        let exchanges = words[1].contains("HLEN");
+        let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
+        if exchanges {
             self.asked[0] += 1;
-            for (key, numbers) in keys.iter().zip(numbers.chunks(5)) {
-                let &[have, want, back, limit, ttl_ms] = numbers else { panic!("five numbers") };
-                let [have, want, back, limit, ttl_ms] = [have, want, back, limit, ttl_ms].map(positive);
-                let hash = self.counters.entry((*key).to_owned()).or_default();
-                let answer = hash.exchange(node.clone(), &Line { have, want, back, limit, ttl_ms }, self.settling);
-                out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
-            }
+            limits.iter().for_each(|limit| self.exchange(limit, &node, clock, &mut out));
         } else {
             self.asked[1] += 1;
             out.push(0);
-            let limits: Vec<_> = keys.iter().zip(numbers.chunks(4)).collect();
-            if self.settling {
-                return List(out.into_iter().map(Number).collect());
-            }
-            for (n, (key, numbers)) in limits.iter().enumerate() {
-                let hash = self.counters.entry((**key).to_owned()).or_default();
-                let limit = u64::try_from(numbers[1]).ok();
-                if out[4] == 0 && hash.is_full(&node, positive(numbers[0]), limit) {
-                    out[4] = i64::try_from(n + 1).unwrap();
-                }
-            }
-            for (key, numbers) in limits {
-                let amount = if out[4] == 0 { numbers[2] } else { 0 };
-                let hash = self.counters.entry((*key).to_owned()).or_default();
-                let answer = hash.count(node.clone(), positive(numbers[0]), amount);
-                out.extend([said(answer.mine), said(answer.total)]);
+            if !self.settling {
+                self.count_all(&limits, &node, clock, &mut out);
             }
         }
         List(out.into_iter().map(Number).collect())
+    }
+
+    fn exchange(&mut self, limit: &Limit, node: &str, clock: u64, out: &mut Vec<i64>) {
+        let [have, want, back, most, ttl_ms] = limit.numbers[..] else { panic!("five numbers") };
+        let [have, want, back, most, ttl_ms] = [have, want, back, most, ttl_ms].map(positive);
+        let line = Line { have, want, back, limit: most, ttl_ms, form: limit.form };
+        let (before, settling) = (self.before(limit, node), self.settling);
+        let answer = match limit.form {
+            Form::Bucket { .. } => self.bucket(limit).exchange(node.to_owned(), &line, clock, settling),
+            _ => self.hash(limit).exchange_after(before, node.to_owned(), &line, settling),
+        };
+        out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
+        tell_before(limit, before, out);
+    }
+
+    fn count_all(&mut self, limits: &[Limit], node: &str, clock: u64, out: &mut Vec<i64>) {
+        let wanted = |limit: &Limit| {
+            let [have, most, amount, ttl_ms] = limit.numbers[..] else { panic!("four numbers") };
+            let line = Line {
+                have: positive(have),
+                want: 0,
+                back: 0,
+                limit: limit.size,
+                ttl_ms: positive(ttl_ms),
+                form: limit.form,
+            };
+            (line, u64::try_from(most).ok(), amount)
+        };
+        for (n, limit) in limits.iter().enumerate() {
+            let ((line, most, _), before) = (wanted(limit), self.before(limit, node));
+            let full = match limit.form {
+                Form::Bucket { .. } => {
+                    self.bucket(limit).clone().count(node.to_owned(), &line, most.is_some(), 1, clock).is_none()
+                }
+                _ => self.hash(limit).is_full_after(before, &node.to_owned(), line.have, most),
+            };
+            if out[4] == 0 && full {
+                out[4] = i64::try_from(n + 1).unwrap();
+            }
+        }
+        for limit in limits {
+            let ((line, _, amount), before) = (wanted(limit), self.before(limit, node));
+            let amount = if out[4] == 0 { amount } else { 0 };
+            let answer = match limit.form {
+                Form::Bucket { .. } => self.bucket(limit).count(node.to_owned(), &line, false, amount, clock).unwrap(),
+                _ => self.hash(limit).count(node.to_owned(), line.have, amount),
+            };
+            out.extend([said(answer.mine), said(answer.total)]);
+            tell_before(limit, before, out);
+        }
+    }
+
+    fn hash(&mut self, limit: &Limit) -> &mut Hash<String> {
+        self.counters.entry(limit.key.clone()).or_default()
+    }
+
+    fn bucket(&mut self, limit: &Limit) -> &mut Bucket<String> {
+        self.buckets.entry(limit.key.clone()).or_default()
+    }
+
+    fn before(&self, limit: &Limit, node: &str) -> Before {
+        let former = limit.former.as_ref().and_then(|former| self.counters.get(former));
+        former.map_or_else(Before::default, |former| former.before(&node.to_owned(), limit.form))
     }
 
     /// `ZADD GT CH`: whether something changed.
@@ -381,6 +428,52 @@ impl Data {
             self.set.insert(member.to_vec(), score);
         }
         changed
+    }
+}
+
+/// One limit of a script.
+struct Limit {
+    key: String,
+    /// The window before a sliding one.
+    former: Option<String>,
+    numbers: Vec<i64>,
+    form: Form,
+    size: u64,
+}
+
+/// Each has so many numbers, then what depends on its form.
+fn limits(keys: &[&str], args: &[&str], each: usize) -> Vec<Limit> {
+    let mut keys = keys.iter().map(|key| (*key).to_owned());
+    let mut args = args.iter().map(|arg| arg.parse::<i64>().unwrap());
+    let mut limits = Vec::new();
+    while let Some(key) = keys.next() {
+        let numbers = args.by_ref().take(each).collect();
+        let form = args.next();
+        let mut next = || positive(args.next().unwrap());
+        let (form, former, size) = match form {
+            Some(0) => (Form::Fixed, None, 0),
+            Some(1) => (Form::Sliding { left: next(), length: next() }, keys.next(), 0),
+            _ => {
+                let form = Form::Bucket { told: next(), content: next(), length_ms: next(), parts: next() };
+                (form, None, next())
+            }
+        };
+        limits.push(Limit { key, former, numbers, form, size });
+    }
+    limits
+}
+
+fn positive(number: i64) -> u64 {
+    u64::try_from(number).unwrap()
+}
+
+fn said(number: u64) -> i64 {
+    i64::try_from(number).unwrap()
+}
+
+fn tell_before(limit: &Limit, before: Before, out: &mut Vec<i64>) {
+    if matches!(limit.form, Form::Sliding { .. }) {
+        out.extend([said(before.others), said(before.counts)]);
     }
 }
 

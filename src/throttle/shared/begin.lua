@@ -1,0 +1,106 @@
+local node, replaced = ARGV[1], 0
+local function number(text)
+  local n = tonumber(text)
+  if n and n >= 0 and n < 9007199254740992 then return math.floor(n) end
+end
+local function remove(key)
+  redis.call('DEL', key)
+  replaced = replaced + 1
+end
+local function text(n) return string.format('%.0f', n) end
+local function read(key)
+  local hash = redis.pcall('HMGET', key, node, 't')
+  if hash.err then
+    remove(key)
+    return 0, 0
+  end
+  local mine, total = number(hash[1]), number(hash[2])
+  if (hash[1] and not mine) or (hash[2] and not total) then
+    remove(key)
+    return 0, 0
+  end
+  mine = mine or 0
+  return mine, math.max(total or 0, mine)
+end
+local function write(key, mine, total, ttl)
+  redis.call('HSET', key, node, text(mine), 't', text(total))
+  redis.call('PEXPIRE', key, ttl)
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if tonumber(ARGV[3]) > 0 and now > tonumber(ARGV[3]) then
+  return redis.error_reply('LATE the command came after its time')
+end
+local epoch = redis.pcall('GET', KEYS[1])
+if type(epoch) == 'table' then
+  remove(KEYS[1])
+  epoch = nil
+end
+epoch = epoch and number(epoch)
+if not epoch then
+  redis.call('SET', KEYS[1], text(now))
+  epoch = now
+end
+local age = now - epoch
+local settling = age >= 0 and age < tonumber(ARGV[2])
+local out = {settling and 1 or 0, 0, epoch, now}
+local at, place = 4, 2
+local function take()
+  at = at + 1
+  return tonumber(ARGV[at - 1])
+end
+local function key()
+  place = place + 1
+  return KEYS[place - 1]
+end
+local function add(n) out[#out + 1] = n end
+-- What others have in the window before, and how much of its sum counts now, rounded up.
+local function former()
+  local left, length = take(), take()
+  local mine, total = read(key())
+  local whole = math.floor(total / length)
+  local rest = (total - whole * length) * left
+  local part = math.floor(rest / length)
+  if part * length < rest then part = part + 1 end
+  return total - mine, whole * left + part
+end
+-- A bucket as it stands now, with what this sidecar has put in.
+local function bucket(name, have)
+  local it = {name = name}
+  local told, content = take(), take()
+  it.length, it.parts, it.size = take(), take(), take()
+  local hash = redis.pcall('HMGET', name, node, 'c', 'a', 'r')
+  local mine, level, since
+  if hash.err then
+    remove(name)
+  else
+    mine, level, since, it.round = number(hash[1]), number(hash[2]), number(hash[3]), number(hash[4])
+    if (hash[1] and not mine) or (hash[2] and not level) or (hash[3] and not since) or (hash[4] and not it.round) then
+      remove(name)
+      mine, level, since, it.round = nil, nil, nil, nil
+    end
+  end
+  local second = it.size * it.parts * 1000 / it.length
+  if level then
+    local gone = math.max(now - (since or now), 0) * it.size * it.parts
+    local out_of_it = math.floor(gone / it.length)
+    if gone >= 9007199254740992 then out_of_it = out_of_it - 2 end
+    level = math.max(level - math.max(out_of_it, 0), 0)
+    if not settling then content = content - math.ceil(second) end
+  end
+  level = math.max(level or 0, content)
+  mine = math.max(mine or told, told)
+  it.changed = have > mine
+  if it.changed then
+    level = level + (have - mine) * it.parts
+    mine = have
+  end
+  it.mine, it.level = mine, math.min(level, 4503599627370495)
+  return it
+end
+local function keep(it, ttl)
+  local round = math.floor(now / 3600000)
+  if it.round and it.round ~= round then redis.call('DEL', it.name) end
+  redis.call('HSET', it.name, node, text(it.mine), 'c', text(it.level), 'a', text(now), 'r', text(round))
+  redis.call('PEXPIRE', it.name, text(math.ceil(it.level * it.length / (it.size * it.parts)) + ttl))
+end

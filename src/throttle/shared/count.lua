@@ -1,0 +1,46 @@
+out[5] = 0
+if settling then
+  out[2] = replaced
+  return out
+end
+local all = {}
+while place <= #KEYS do
+  local name, have, limit, amount, ttl, form = key(), take(), take(), take(), take(), take()
+  local it
+  if form == 2 then
+    it = bucket(name, have)
+    it.full = it.level + it.parts > it.size * it.parts
+  else
+    it = {name = name}
+    if form == 1 then it.others, it.counts = former() end
+    it.mine, it.total = read(name)
+    if it.mine < have then
+      it.total = it.total + have - it.mine
+      it.mine = have
+    end
+    it.full = it.total + (it.counts or 0) >= limit
+  end
+  it.amount, it.ttl = amount, ttl
+  all[#all + 1] = it
+  if out[5] == 0 and limit >= 0 and it.full then out[5] = #all end
+end
+for _, it in ipairs(all) do
+  if out[5] == 0 and it.level then
+    -- What is told only rises: what is given back was told once.
+    it.mine = it.mine + math.max(it.amount, 0)
+    it.level = math.max(math.min(it.level + it.amount * it.parts, 4503599627370495), 0)
+    keep(it, it.ttl)
+  elseif out[5] == 0 then
+    local amount = math.max(it.amount, -it.mine)
+    it.mine, it.total = it.mine + amount, it.total + amount
+    write(it.name, it.mine, it.total, text(it.ttl))
+  end
+  add(it.mine)
+  add(it.level or it.total)
+  if it.others then
+    add(it.others)
+    add(it.counts)
+  end
+end
+out[2] = replaced
+return out
