@@ -70,12 +70,19 @@ struct Bench {
     runtime: Runtime,
 }
 
-static BENCH: LazyLock<Bench> = LazyLock::new(Bench::new);
+static BENCH: LazyLock<Bench> = LazyLock::new(|| Bench::new(CONFIGURATION));
+/// No level counts, and every one does.
+static BARE: LazyLock<Bench> =
+    LazyLock::new(|| Bench::new(&CONFIGURATION.replace("tier = \"Counted\"", "tier = \"Unlimited\"")));
+static LIMITED: LazyLock<Bench> = LazyLock::new(|| {
+    let with_api = CONFIGURATION.replace("version = \"v1\"\n", LIMITS_OF_API);
+    Bench::new(&(with_api.replace("tier = \"Counted\"", "tier = \"Bursts\"") + LIMITS))
+});
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl Bench {
-    fn new() -> Self {
-        let (settings, _) = config::parse(CONFIGURATION, Format::Toml, "bench").expect("the configuration is good");
+    fn new(configuration: &str) -> Self {
+        let (settings, _) = config::parse(configuration, Format::Toml, "bench").expect("the configuration is good");
         let (gate, names) = (settings.gate(), settings.key_manager_names());
         let tables = Snapshot::build(&settings.tables(&gate, &names), 1).expect("the tables are good");
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key can be made");
@@ -159,6 +166,23 @@ fn hit(bencher: Bencher<'_, '_>) {
     let headers = BENCH.token("orders:read");
     assert!(BENCH.check(GOOD, &headers));
     bencher.bench(|| BENCH.check(GOOD, &headers));
+}
+
+/// A hit that no level counts.
+#[divan::bench(threads = [1, 2])]
+fn hit_without_levels(bencher: Bencher<'_, '_>) {
+    let headers = BARE.token("orders:read");
+    assert!(BARE.check(GOOD, &headers));
+    bencher.bench(|| BARE.check(GOOD, &headers));
+}
+
+/// The same at every level: deny conditions, the API's tier with condition groups, subscription and application with
+/// bursts, a custom rule, the upstream's limit. What they cost is this less `hit_without_levels`.
+#[divan::bench(threads = [1, 2])]
+fn hit_at_every_level(bencher: Bencher<'_, '_>) {
+    let headers = LIMITED.token("orders:read");
+    assert!(LIMITED.check(GOOD, &headers));
+    bencher.bench(|| LIMITED.check(GOOD, &headers));
 }
 
 /// The same for a token that its provider vouches for: as long as a JWT, so that only the way differs.
@@ -297,4 +321,41 @@ tier = "Counted"
 name = "Counted"
 requests = 2_000_000_000
 per = "1d"
+"#;
+
+const LIMITS_OF_API: &str = r#"version = "v1"
+tier = "Guarded"
+backend_limit = { production = { requests = 2_000_000_000, per = "1d" } }
+"#;
+
+const LIMITS: &str = r#"
+[[tiers]]
+name = "Bursts"
+requests = 2_000_000_000
+per = "1d"
+burst = { requests = 2_000_000_000, per = "1d" }
+[[tiers]]
+name = "Guarded"
+requests = 2_000_000_000
+per = "1d"
+level = "advanced"
+[[tiers.conditions]]
+when = [{ ip = "203.0.113.0/24" }, { header = "User-Agent", matches = "^curl/" }]
+limit = { requests = 10, per = "1d" }
+[[tiers.conditions]]
+when = [{ query = "plan", matches = "^trial$" }]
+limit = { requests = 10, per = "1d" }
+[[tiers.conditions]]
+when = [{ claim = "country", matches = "^SE$" }]
+limit = { requests = 10, per = "1d" }
+[[deny]]
+ip = "203.0.113.7"
+[[deny]]
+user = "mallory"
+[[deny]]
+application = "ada:other"
+[[throttle.rules]]
+name = "each user"
+key = "$userId:$apiContext"
+limit = { requests = 2_000_000_000, per = "1d" }
 "#;
