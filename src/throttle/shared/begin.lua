@@ -88,10 +88,11 @@ local function bucket(name, have)
     level = math.max(level - math.max(out_of_it, 0), 0)
     if not settling then content = content - math.ceil(second) end
   end
-  level = math.max(level or 0, content)
   mine = math.max(mine or told, told)
-  it.changed = have > mine
-  if it.changed then
+  -- Whoever tells first after a loss may know less than those who come after.
+  it.changed = have > mine or content > (level or 0)
+  level = math.max(level or 0, content)
+  if have > mine then
     level = level + (have - mine) * it.parts
     mine = have
   end

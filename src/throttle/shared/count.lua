@@ -34,6 +34,9 @@ for _, it in ipairs(all) do
     local amount = math.max(it.amount, -it.mine)
     it.mine, it.total = it.mine + amount, it.total + amount
     write(it.name, it.mine, it.total, text(it.ttl))
+  elseif it.level and it.changed then
+    -- Refused, perhaps by another limit: what was told beside it counts as told from here on.
+    keep(it, it.ttl)
   end
   add(it.mine)
   add(it.level or it.total)

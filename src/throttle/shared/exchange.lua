@@ -2,7 +2,7 @@ while place <= #KEYS do
   local name, have, want, back, limit, ttl, form = key(), take(), take(), take(), take(), take(), take()
   if form == 2 then
     local it = bucket(name, have)
-    if it.changed or it.level > 0 and not it.round then keep(it, ttl) end
+    if it.changed then keep(it, ttl) end
     add(it.mine)
     add(it.level)
     add(0)

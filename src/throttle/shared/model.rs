@@ -109,10 +109,10 @@ impl<N: Ord> Bucket<N> {
         Self { fields: BTreeMap::new(), level: None, since_ms: 0 }
     }
 
-    /// The bucket at that moment, where its data may be new, with what a sidecar has put in: its field, and the content.
-    fn at(&self, node: &N, have: u64, form: Form, size: u64, now: (u64, bool)) -> (u64, u64) {
+    /// The bucket at that moment, where its data may be new, with what a sidecar has put in.
+    fn at(&self, node: &N, have: u64, form: Form, size: u64, now: (u64, bool)) -> Stand {
         let (now_ms, settling) = now;
-        let Form::Bucket { told, content, length_ms, parts } = form else { return (0, 0) };
+        let Form::Bucket { told, content, length_ms, parts } = form else { return Stand::default() };
         let gone = |ms: u64| u128::from(ms) * u128::from(size) * u128::from(parts);
         let drained = |level: u64| {
             let gone = gone(now_ms.saturating_sub(self.since_ms)) / u128::from(length_ms);
@@ -124,36 +124,59 @@ impl<N: Ord> Bucket<N> {
             }
             _ => content,
         };
-        let level = self.level.map_or(0, drained).max(known);
+        let level = self.level.map_or(0, drained);
         let mine = self.fields.get(node).copied().unwrap_or(told).max(told);
-        (mine.max(have), level + have.saturating_sub(mine) * parts)
+        Stand {
+            mine: mine.max(have),
+            level: level.max(known) + have.saturating_sub(mine) * parts,
+            changed: have > mine || known > level,
+        }
     }
 
     /// The first script.
     pub fn exchange(&mut self, node: N, line: &Line, now_ms: u64, settling: bool) -> Answer {
-        let (mine, level) = self.at(&node, line.have, line.form, line.limit, (now_ms, settling));
-        self.keep(node, mine, level, now_ms);
-        Answer { mine, total: level, ..Answer::default() }
-    }
-
-    /// The second script: none where there is no room.
-    pub fn count(&mut self, node: N, line: &Line, stop: bool, amount: i64, now_ms: u64) -> Option<Answer> {
-        let Form::Bucket { parts, .. } = line.form else { return None };
-        let (mine, level) = self.at(&node, line.have, line.form, line.limit, (now_ms, false));
-        if stop && level + parts > line.limit * parts {
-            return None;
+        let stand = self.at(&node, line.have, line.form, line.limit, (now_ms, settling));
+        if stand.changed {
+            self.keep(node, stand, now_ms);
         }
-        let mine = mine + u64::try_from(amount).unwrap_or(0);
-        let level = match u64::try_from(amount) {
-            Ok(amount) => level + amount * parts,
-            Err(_) => level.saturating_sub(amount.unsigned_abs() * parts),
-        };
-        self.keep(node, mine, level, now_ms);
-        Some(Answer { mine, total: level, ..Answer::default() })
+        stand.answer()
     }
 
-    fn keep(&mut self, node: N, mine: u64, level: u64, now_ms: u64) {
-        self.fields.insert(node, mine);
-        (self.level, self.since_ms) = (Some(level), now_ms);
+    /// The second script, and whether there is room. Where there is none, nothing is counted, but what is told is kept.
+    pub fn count(&mut self, node: N, line: &Line, stop: bool, amount: i64, now_ms: u64) -> (bool, Answer) {
+        let Form::Bucket { parts, .. } = line.form else { return (false, Answer::default()) };
+        let mut stand = self.at(&node, line.have, line.form, line.limit, (now_ms, false));
+        let room = !stop || stand.level + parts <= line.limit * parts;
+        if room {
+            stand.mine += u64::try_from(amount).unwrap_or(0);
+            stand.level = match u64::try_from(amount) {
+                Ok(amount) => stand.level + amount * parts,
+                Err(_) => stand.level.saturating_sub(amount.unsigned_abs() * parts),
+            };
+        }
+        if room || stand.changed {
+            self.keep(node, stand, now_ms);
+        }
+        (room, stand.answer())
+    }
+
+    fn keep(&mut self, node: N, stand: Stand, now_ms: u64) {
+        self.fields.insert(node, stand.mine);
+        (self.level, self.since_ms) = (Some(stand.level), now_ms);
+    }
+}
+
+/// A bucket at some moment, with what one sidecar tells.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stand {
+    mine: u64,
+    level: u64,
+    /// It is not what is written there.
+    changed: bool,
+}
+
+impl Stand {
+    fn answer(self) -> Answer {
+        Answer { mine: self.mine, total: self.level, ..Answer::default() }
     }
 }

@@ -120,13 +120,18 @@ impl World {
                 let before = self.before(demand.number, at, form);
                 let window = self.windows.entry(demand.number).or_default();
                 let full = window.is_full_after(before, &at, have, Some(self.limit));
-                (!full).then(|| Answer { before, ..window.count(at, have, 1) })
+                (!full, Answer { before, ..window.count(at, have, i64::from(!full)) })
             }
         };
-        let Some(answer) = counted.filter(|_| fate == Fate::Answered) else { return false };
+        if fate != Fate::Answered {
+            return false;
+        }
+        let (room, answer) = counted;
         cell.learn_others(have, answer, self.now_ms);
-        cell.count(1);
-        true
+        if room {
+            cell.count(1);
+        }
+        room
     }
 
     /// What the limit's algorithm counts now of what was admitted, in parts of which a request has `LENGTH`.
@@ -271,6 +276,39 @@ fn a_bucket_that_redis_has_lost_is_told_once() {
         let above = if mode == Batched { 80 } else { 0 };
         assert!((40..=40 + above).contains(&passed), "{mode:?}: {passed}");
     }
+}
+
+#[test]
+fn who_knows_most_of_a_lost_bucket_is_heard_though_another_told_first() {
+    let mut world = World::new(Strict, Algorithm::Gcra, 2, 100);
+    assert!(world.request(0, Fate::Answered));
+    for _ in 0..90 {
+        assert!(world.request(1, Fate::Answered));
+    }
+    (world.bucket, world.settling) = (Bucket::new(), true);
+    for at in [0, 1] {
+        world.nodes[at].tell_all();
+        world.exchange(at, Fate::Answered);
+    }
+    world.settling = false;
+    // Sidecar 1 has nothing to do any more.
+    assert_eq!((0..100).filter(|_| world.request(0, Fate::Answered)).count(), 9);
+}
+
+#[test]
+fn what_a_refused_count_told_is_kept() {
+    let mut world = World::new(Strict, Algorithm::Gcra, 2, 100);
+    for _ in 0..100 {
+        assert!(world.request(1, Fate::Answered));
+    }
+    // Counted without a question, as bytes are, and told by a count that finds no room.
+    let demand = world.demand();
+    world.nodes[0].open_noted(&demand).count(50);
+    assert!(!world.request(0, Fate::Answered));
+    world.exchange(0, Fate::Answered);
+    // Half of the bucket is empty then; without what was told, all of it.
+    world.now_ms += LENGTH;
+    assert!(!(0..60).all(|_| world.request(1, Fate::Answered)));
 }
 
 #[test]

@@ -387,7 +387,7 @@ impl Data {
             let ((line, most, _), before) = (wanted(limit), self.before(limit, node));
             let full = match limit.form {
                 Form::Bucket { .. } => {
-                    self.bucket(limit).clone().count(node.to_owned(), &line, most.is_some(), 1, clock).is_none()
+                    !self.bucket(limit).clone().count(node.to_owned(), &line, most.is_some(), 1, clock).0
                 }
                 _ => self.hash(limit).is_full_after(before, &node.to_owned(), line.have, most),
             };
@@ -399,7 +399,7 @@ impl Data {
             let ((line, _, amount), before) = (wanted(limit), self.before(limit, node));
             let amount = if out[4] == 0 { amount } else { 0 };
             let answer = match limit.form {
-                Form::Bucket { .. } => self.bucket(limit).count(node.to_owned(), &line, false, amount, clock).unwrap(),
+                Form::Bucket { .. } => self.bucket(limit).count(node.to_owned(), &line, false, amount, clock).1,
                 _ => self.hash(limit).count(node.to_owned(), line.have, amount),
             };
             out.extend([said(answer.mine), said(answer.total)]);
