@@ -125,7 +125,7 @@ impl Shared {
     async fn send(&self, link: &mut Link, parts: Vec<Part>, clock: &Clock) -> RedisResult<()> {
         self.metrics.round_trips.inc();
         // The first says what Redis's clock is, and nothing else.
-        let until_ms = if link.is_begun { self.until_ms(clock.now().steady_ms) } else { 0 };
+        let until_ms = if link.is_begun { self.until_ms() } else { 0 };
         link.is_begun = true;
         let mut asked = JoinSet::new();
         for (group, lines) in parts {
@@ -160,7 +160,7 @@ impl Shared {
         clock: &Clock,
     ) {
         self.note(group, state);
-        self.note_clock(state, clock.now().steady_ms);
+        self.note_clock(state);
         if link.epochs.insert(group, state.epoch).is_some_and(|before| before != state.epoch) {
             tracing::warn!("Redis has lost its counters: what was counted here is told again");
             self.ledger.tell_all();
@@ -204,7 +204,7 @@ const MOST: usize = 50_000;
 /// Cells of one script.
 const CHUNK: usize = 250;
 
-/// Longest wait for the answer to an exchange. No request waits so long.
+/// Longest wait for the answer to an exchange.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest time for the last exchange.

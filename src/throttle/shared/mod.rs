@@ -57,7 +57,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -83,7 +83,9 @@ pub struct Shared {
     answers: AtomicBool,
     /// A bit for each group of keys whose Redis has its data for too short a time.
     settling: AtomicU64,
-    /// Redis's clock before ours, at least, in milliseconds as a two's complement number; of the connection in use.
+    begun: Instant,
+    /// Redis's clock before the time since `begun`, at least, in milliseconds as a two's complement number; of the
+    /// connection in use.
     ahead_ms: AtomicU64,
     metrics: Metrics,
 }
@@ -99,6 +101,7 @@ impl Shared {
             link: ArcSwapOption::empty(),
             answers: AtomicBool::new(false),
             settling: AtomicU64::new(0),
+            begun: Instant::now(),
             ahead_ms: AtomicU64::new(0),
             metrics,
         }
@@ -161,14 +164,18 @@ impl Shared {
         }
     }
 
-    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more.
-    fn until_ms(&self, now_ms: u64) -> u64 {
-        now_ms.wrapping_add(self.ahead_ms.load(Relaxed)).saturating_add(exchange::millis(exchange::PATIENCE))
+    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more. A request's
+    /// own time is of no use here: it may have waited long for its token.
+    fn until_ms(&self) -> u64 {
+        let patience = self.terms.load().timeout.max(exchange::PATIENCE);
+        exchange::millis(self.begun.elapsed())
+            .wrapping_add(self.ahead_ms.load(Relaxed))
+            .saturating_add(exchange::millis(patience))
     }
 
     /// What Redis's clock said, in an answer that came now.
-    fn note_clock(&self, state: State, now_ms: u64) {
-        self.ahead_ms.store(state.clock_ms.wrapping_sub(now_ms), Relaxed);
+    fn note_clock(&self, state: State) {
+        self.ahead_ms.store(state.clock_ms.wrapping_sub(exchange::millis(self.begun.elapsed())), Relaxed);
     }
 
     fn came(&self) {

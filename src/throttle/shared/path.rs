@@ -201,8 +201,7 @@ impl Shared {
         let mut connection = self.connection()?;
         let line = cell.line(mode, now_ms, u64::MAX);
         let group = self.names.group(cell);
-        let asked =
-            self.names.exchange(&mut connection, group, self.until_ms(now_ms), [(&**cell, &line)].into_iter()).await;
+        let asked = self.names.exchange(&mut connection, group, self.until_ms(), [(&**cell, &line)].into_iter()).await;
         let (state, answers) = asked.inspect_err(|_| cell.forgo(&line))?;
         self.note(group, state);
         for answer in answers {
@@ -231,7 +230,7 @@ impl Shared {
             let group = self.names.group(&cells[part[0]].0);
             let counts: SmallVec<[_; USUAL]> =
                 part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
-            let counted = self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
+            let counted = self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
             self.note(group, counted.state);
             for ((at, answer), (_, count)) in part.iter().zip(&counted.answers).zip(&counts) {
                 cells[*at].0.learn_others(count.mine, *answer, now_ms);
@@ -273,7 +272,7 @@ impl Shared {
                 (&**cell, Count { mine, limit: None, amount, ..count(&cells[*at], now_ms) })
             };
             let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
-            self.names.count(&mut connection, group, self.until_ms(now_ms), &counts).await?;
+            self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ pub(super) const SECTION: Section = Section {
     cases,
     tests: &[
         ("A05", "introspection::an_opaque_token_needs_a_subscription_too"),
-        ("A06", "reload::a_changed_tier_counts_at_once"),
+        ("A06", "reload::another_limit_or_tier_of_the_same_window_goes_on_with_what_was_used"),
         ("A07", "throttle::buckets_are_not_joined_by_concatenation"),
         ("A08", "throttle::no_header_escapes_the_bucket"),
         ("A09", "shared_counters::batches_are_reconciled_and_no_request_asks"),
