@@ -80,8 +80,8 @@ fn structured(usage: &Usage, headers: &mut HeaderMap) {
     }
 }
 
-/// A quoted name, parameters and what follows (RFC 9651). Not by `format!`: where every answer tells its quota, that
-/// is a tenth of what a refusal costs.
+/// A quoted name, parameters and what follows (RFC 9651). Not by `format!`, which costs more: every answer may tell its
+/// quota.
 fn item(name: &str, parameters: [(&str, u64); 2], rest: &[&str]) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut text = SmallVec::<[u8; 128]>::new();
     text.push(b'"');
