@@ -166,6 +166,24 @@ fn another_limit_or_tier_of_the_same_window_goes_on_with_what_was_used() {
     assert_eq!(passing(&place, 9), 2, "another window begins at nothing");
 }
 
+/// A tier that something still uses cannot go: what was counted on it goes on.
+#[test]
+fn a_reload_without_a_used_tier_is_refused() {
+    let place = place(&(five() + FIVE));
+    assert_eq!(passing(&place, 3), 3);
+    let failed = || place.gate.metric("tollgate_config_reloads_total", &["outcome=\"failed\""]);
+    let before = (failed(), place.generation());
+    let mut without = place.config.clone();
+    without.rest = without.rest.replace(FIVE, "");
+    place.gate.reload(&without.text(place.ports()));
+    place.gate.wait_for("the refusal", || failed() > before.0);
+    assert_eq!(place.generation(), before.1);
+    let state = place.state();
+    let error = state["config"]["last_error"].as_str().unwrap_or_default();
+    assert!(error.contains("subscriptions[1].tier"), "{state}");
+    assert_eq!(passing(&place, 5), 2, "two are left of five");
+}
+
 #[test]
 fn a_subscription_change_counts_for_cached_tokens() {
     let place = place("");
