@@ -280,12 +280,23 @@ async fn upstreams_fail_in_their_own_ways() {
         let _ = stream.read(&mut [0; 9]).await;
     })
     .await;
+    // Without what the fields say of it, this body is something else.
+    let coded = |codings: &'static str| {
+        raw(move |mut stream, _| async move {
+            read_head(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {codings}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(format!("{head}2\r\nok\r\n0\r\n\r\n").as_bytes()).await;
+        })
+    };
+    let (compressed, inverted) = (coded("gzip, chunked").await, coded("chunked, gzip").await);
     let good = echo().await;
     let dead = format!("http://{dead}");
     for (upstream, status, code) in [
         (json!(dead), 502, "101503"),
         (json!(nonsense.url("http")), 502, "101503"),
         (json!(switching.url("http")), 502, "101503"),
+        (json!(compressed.url("http")), 502, "101503"),
+        (json!(inverted.url("http")), 502, "101503"),
         (json!(silent.url("http")), 504, "101504"),
         (json!(silent.url("h2c")), 504, "101504"),
     ] {

@@ -298,7 +298,7 @@ fn a_flood_of_one_address_is_stopped() {
 
 #[test]
 fn a_failing_provider_is_503_and_never_a_verdict() {
-    let asking = Asking::start("timeout = \"300ms\"\n", "");
+    let asking = Asking::start("timeout = \"3s\"\n", "");
     let known = asking.good();
     assert_eq!(asking.status(&known), 200);
     let broken = [

@@ -77,9 +77,14 @@ fn cases(world: &'static World) -> Vec<Case> {
     all
 }
 
-/// Sends bytes that hold two requests by one reading, `MARK` standing for a fresh mark. Gives the status
-/// and how often the upstream saw the mark.
+/// Sends bytes that hold two requests by one reading, `MARK` standing for a fresh mark. Gives the status,
+/// how often the upstream saw the mark, and whether the connection was closed.
 fn smuggle(text: &str) -> (u16, usize, bool) {
+    smuggle_before("", text)
+}
+
+/// The same where the connection is kept: `next` follows once there is an answer, and is to be its last request.
+fn smuggle_before(next: &str, text: &str) -> (u16, usize, bool) {
     let world = world(Form::Wso2);
     let mark = unique();
     let bytes = text.replace("MARK", &mark);
@@ -87,10 +92,13 @@ fn smuggle(text: &str) -> (u16, usize, bool) {
         let mut client = Client::connect(world.gate.ports.proxy).await.unwrap();
         client.write(bytes.as_bytes()).await.unwrap();
         let answer = client.read("POST").await;
+        let _ = client.write(next.as_bytes()).await;
         let closed = answer.status == 0 || client.closes().await;
         (answer.status, world.upstream.times(&mark), closed)
     })
 }
+
+const LAST: &str = "GET /orders/v1/public/1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
 #[test]
 fn length_and_chunks_together_smuggle_nothing() {
@@ -164,11 +172,12 @@ fn http_1_0_chunks_are_not_reused() {
 
 #[test]
 fn bytes_after_an_upgrade_are_no_request() {
-    let (status, seen, _) = smuggle(
+    let (status, seen, closed) = smuggle_before(
+        LAST,
         "GET /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\
          GET /orders/v1/admin/MARK HTTP/1.1\r\nhost: a\r\n\r\n",
     );
-    assert!(status == 401 && seen == 0, "{status} {seen}");
+    assert!(status == 401 && seen == 0 && closed, "{status} {seen} {closed}");
 }
 
 #[test]
@@ -176,10 +185,10 @@ fn a_denied_body_is_no_request() {
     let body = "GET /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\n\r\n";
     for method in ["POST", "GET"] {
         let length = body.len() + "m0000000".len() - "MARK".len();
-        let (status, seen, _) = smuggle(&format!(
-            "{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"
-        ));
-        assert!(status == 401 && seen == 0, "{method} {status} {seen}");
+        let request =
+            format!("{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (status, seen, closed) = smuggle_before(LAST, &request);
+        assert!(status == 401 && seen == 0 && closed, "{method} {status} {seen} {closed}");
     }
     // A length announced, no body sent: answered all the same.
     let world = world(Form::Wso2);

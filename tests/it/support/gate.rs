@@ -173,7 +173,8 @@ impl Gate {
 
     /// The access line whose path holds `mark`; waits for it a while.
     pub(crate) fn access_line(&self, mark: &str) -> Option<Value> {
-        for _ in 0..150 {
+        let end = Instant::now() + STARTING;
+        while Instant::now() < end {
             let text = self.stdout();
             let found =
                 text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
@@ -220,8 +221,8 @@ impl Gate {
     }
 
     /// Waits for its end.
-    pub(crate) fn wait_exit(&mut self, within: Duration) -> Option<ExitStatus> {
-        let end = Instant::now() + within;
+    pub(crate) fn wait_exit(&mut self) -> Option<ExitStatus> {
+        let end = Instant::now() + STARTING;
         while Instant::now() < end {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
                 return Some(status);
@@ -276,7 +277,7 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
     use std::io::{Read as _, Write as _};
     let mut answer = Answer::default();
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return answer };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_read_timeout(Some(STARTING));
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut bytes = Vec::new();
     if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut bytes)).is_err() {
@@ -291,5 +292,6 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
     answer
 }
 
-/// Longest wait for a gate to come up.
-const STARTING: Duration = Duration::from_secs(20);
+/// Longest wait for a gate to come up, and for whatever must come. Far more than any machine needs: a test that would
+/// fail sooner would tell of the machine.
+const STARTING: Duration = Duration::from_secs(60);
