@@ -224,12 +224,12 @@ async fn bodies_have_a_largest_size() {
 #[tokio::test]
 async fn an_upload_that_goes_on_has_time_and_one_that_stops_has_not() {
     let upstream = echo().await;
-    let gate = gate(Plan { proxy: json!({ "timeouts": { "request": "200ms" } }), ..Plan::to(upstream.url("http")) });
-    for (pieces, status) in [(6, 200), (2, 408)] {
+    let gate = gate(Plan { proxy: json!({ "timeouts": { "request": "1s" } }), ..Plan::to(upstream.url("http")) });
+    for (pieces, status) in [(30, 200), (2, 408)] {
         let mut client = gate.connect().await;
-        client.write_all(b"POST /api/a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n").await.unwrap();
+        client.write_all(b"POST /api/a HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\n").await.unwrap();
         for _ in 0..pieces {
-            tokio::time::sleep(Duration::from_millis(80)).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
             client.write_all(b"x").await.unwrap();
         }
         assert_eq!(read_answer(&mut client).await.status, status);

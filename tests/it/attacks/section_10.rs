@@ -16,6 +16,7 @@ pub(super) const SECTION: Section = Section {
             "S13",
             "limits::a_slow_head_is_cut, a_head_in_time_…, a_slow_body_…, an_answer_that_nobody_reads_…, a_stalled_handshake_…",
         ),
+        ("S15", "a_body_where_there_is_none_is_dropped"),
         ("S16", "a_denied_expectation_gets_no_100"),
     ],
     waits: &[],
@@ -67,9 +68,12 @@ fn cases(world: &'static World) -> Vec<Case> {
             move || Request::get(&format!("/orders/v1/public/{{m}}?{}", "x".repeat(9 << 10))),
         ),
     ];
-    for script in ["split", "switch"] {
+    for (name, script) in [
+        ("S14 field with CR", "split"),
+        ("S15 101 unasked", "switch"),
+        ("S15 coded, and not only in chunks", "odd:coded"),
+    ] {
         let token = good.clone();
-        let name = if script == "split" { "S14 field with CR" } else { "S15 101 unasked" };
         all.push(Case::new(name, Expect::failed(502, "101503", "14"), move || {
             Request::get("/orders/v1/plain/{m}").bearer(&token).script(script)
         }));
@@ -194,6 +198,25 @@ fn a_denied_body_is_no_request() {
     let world = world(Form::Wso2);
     let head = b"POST /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n";
     assert_eq!(block_on(raw_h1(world.gate.ports.proxy, head, "POST")).status, 401);
+}
+
+/// What follows a head that has no body is no answer to the next request.
+#[test]
+fn a_body_where_there_is_none_is_dropped() {
+    let world = world(Form::Wso2);
+    block_on(async {
+        let mut client = Client::connect(world.gate.ports.proxy).await.unwrap();
+        for (method, script, status) in [("GET", "odd:204", 204), ("HEAD", "odd:head", 200)] {
+            for _ in 0..3 {
+                let odd = client.call(&Request::new(method, "/orders/v1/public/{m}").script(script)).await;
+                assert_eq!((odd.status, odd.body.len()), (status, 0), "{script} {odd:?}");
+                assert_eq!(odd.header("content-length").is_some(), method == "HEAD", "{script} {odd:?}");
+                let next = Request::get("/orders/v1/public/{m}");
+                let answer = client.call(&next).await;
+                assert!(answer.status == 200 && answer.forwarded().contains(&next.mark), "{script} {answer:?}");
+            }
+        }
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -121,15 +121,14 @@ impl Gate {
     }
 
     fn wait_listening(&mut self) -> Result<(), ExitStatus> {
-        let end = Instant::now() + STARTING;
-        while Instant::now() < end {
+        for _ in 0..LOOKS {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
                 return Err(status);
             }
             if std::net::TcpStream::connect(("127.0.0.1", self.ports.admin)).is_ok() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BETWEEN);
         }
         panic!("the gate does not listen:\n{}", self.stderr());
     }
@@ -141,11 +140,13 @@ impl Gate {
 
     /// Waits until `condition` holds, or fails the test.
     pub(crate) fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
-        let end = Instant::now() + STARTING;
-        while !condition() {
-            assert!(Instant::now() < end, "never came: {what}\n{}", self.stderr());
-            std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..LOOKS {
+            if condition() {
+                return;
+            }
+            std::thread::sleep(BETWEEN);
         }
+        panic!("never came: {what}\n{}", self.stderr());
     }
 
     /// Sends a request to the proxy door.
@@ -173,8 +174,7 @@ impl Gate {
 
     /// The access line whose path holds `mark`; waits for it a while.
     pub(crate) fn access_line(&self, mark: &str) -> Option<Value> {
-        let end = Instant::now() + STARTING;
-        while Instant::now() < end {
+        for _ in 0..LOOKS {
             let text = self.stdout();
             let found =
                 text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
@@ -182,7 +182,7 @@ impl Gate {
             if let Some(line) = found.next() {
                 return Some(line);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(BETWEEN);
         }
         None
     }
@@ -222,12 +222,11 @@ impl Gate {
 
     /// Waits for its end.
     pub(crate) fn wait_exit(&mut self) -> Option<ExitStatus> {
-        let end = Instant::now() + STARTING;
-        while Instant::now() < end {
+        for _ in 0..LOOKS {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
                 return Some(status);
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BETWEEN);
         }
         None
     }
@@ -292,6 +291,9 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
     answer
 }
 
-/// Longest wait for a gate to come up, and for whatever must come. Far more than any machine needs: a test that would
-/// fail sooner would tell of the machine.
+/// How often it is looked for what must come, and the pause between. Looks are counted, not seconds: a machine that is slow,
+/// or stands still for a while, has as many.
+const LOOKS: u32 = 3000;
+const BETWEEN: Duration = Duration::from_millis(20);
+/// Longest wait for the end of a command, and for an answer of the admin door.
 const STARTING: Duration = Duration::from_secs(60);
