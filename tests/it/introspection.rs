@@ -336,7 +336,7 @@ fn a_request_that_waited_for_its_token_is_counted_all_the_same() {
 
 #[test]
 fn a_failing_provider_is_503_and_never_a_verdict() {
-    let asking = Asking::start("timeout = \"300ms\"\n", "");
+    let asking = Asking::start("timeout = \"3s\"\n", "");
     let known = asking.good();
     assert_eq!(asking.status(&known), 200);
     let broken = [

@@ -161,7 +161,7 @@ fn web_socket_messages_count_and_the_one_beyond_closes() {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.gate.ports.proxy)).await.unwrap();
         tokio_tungstenite::client_async(request, stream).await
     };
-    let within = std::time::Duration::from_secs(20);
+    let within = std::time::Duration::from_secs(60);
     block_on(async {
         let (mut socket, _) = open().await.unwrap();
         for text in ["one", "two"] {
