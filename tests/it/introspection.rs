@@ -8,8 +8,8 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    Backend, Case, Config, Expect, Form, Gate, Idp, Redis, Request, Token, Via, Weather, api, block_on, check_all,
-    keys, now, resource, unique, world,
+    Backend, Case, Config, Expect, Form, Gate, Idp, Redis, Request, Token, Via, Weather, api, application, block_on,
+    check_all, keys, now, resource, subscription, unique, world,
 };
 
 /// A gate whose one key manager asks its provider, with further lines for the manager and for the file.
@@ -324,13 +324,16 @@ fn bad_jwts_stay_401_and_spend_no_allowance() {
 fn a_request_that_waited_for_its_token_is_counted_all_the_same() {
     let redis = Redis::start();
     let shared = redis.shared("mode = \"strict\"\non_outage = \"deny\"");
-    let tables = format!("[throttle]\nheaders = true\n{shared}");
+    let tables = shared
+        + &application("gold", "gold", "Unlimited", "")
+        + &subscription("gold", "Orders:v1", "Gold", "UNBLOCKED");
     let asking = Asking::start("timeout = \"5s\"\n", &tables);
     asking.gate.wait_for("shared counters", || asking.gate.metric("tollgate_shared_counters_available", &[]) == 1.0);
     asking.idp.weather(Weather::Slow(1_200));
-    let before = redis.counted();
-    assert_eq!(asking.get(&asking.good()), (200, String::new()));
-    assert!(redis.counted() > before, "Redis has counted it");
+    let token = format!("opaque-token-of-gold-{}", unique());
+    asking.idp.say(&token, &asking.idp.told("gold"));
+    assert_eq!(asking.get(&token), (200, String::new()));
+    assert_eq!(redis.counted(), 1);
     assert_eq!(asking.gate.metric("tollgate_shared_counters_outage_requests_total", &[]), 0.0);
 }
 

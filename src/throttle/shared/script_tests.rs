@@ -129,9 +129,11 @@ impl Game {
         let full = |(cell, count): &(Arc<Cell>, Count)| self.is_full(at, cell, count, said.state);
         let refused = counts.iter().position(full);
         assert_eq!(said.refused, refused, "{at} {counts:?} {:?}", said.state);
-        for ((cell, count), answer) in counts.iter().zip(said.answers) {
+        // All are read before any is written.
+        let before: Vec<Before> = counts.iter().map(|(cell, count)| self.before(at, cell, count.form)).collect();
+        for (((cell, count), answer), before) in counts.iter().zip(said.answers).zip(before) {
             let expected = self.expect_count(at, cell, count, refused.is_some(), said.state);
-            assert_eq!(answer, expected, "{at} {cell:?} {count:?} {:?}", said.state);
+            assert_eq!(answer, Answer { before, ..expected }, "{at} {cell:?} {count:?} {:?}", said.state);
         }
     }
 
@@ -152,13 +154,11 @@ impl Game {
                 false => bucket.count(at, &line(count), false, count.amount, state.clock_ms).1,
             };
         }
-        let before = self.before(at, cell, count.form);
         let hash = self.hashes.entry((cell.key, cell.number)).or_default();
-        let answer = match refused {
+        match refused {
             true => hash.clone().count(at, count.mine, 0),
             false => hash.count(at, count.mine, count.amount),
-        };
-        Answer { before, ..answer }
+        }
     }
 
     /// What the server holds is what the model does.
