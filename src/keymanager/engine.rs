@@ -59,6 +59,8 @@ pub struct Caller {
     pub who: String,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// Whoever calls tries again what has timed out: then nothing of that is left for a human.
+    pub tries_again: bool,
 }
 
 /// What was asked for.
@@ -286,9 +288,10 @@ impl Engine {
     }
 
     /// An operation that failed may have changed something: then that is noted, and what is left.
-    async fn note_failure(&self, asked: &Asked, error: &Error) {
+    pub(super) async fn note_failure(&self, asked: &Asked, error: &Error) {
         let left = match error {
             Error::HalfDone { left, .. } => left.clone(),
+            Error::TimedOut(_) if asked.caller.tries_again => return,
             Error::TimedOut(_) => format!("{} of {} may have been done", asked.operation.name(), asked.subject),
             _ => return,
         };

@@ -227,7 +227,7 @@ impl Engine {
             Err(error) => Err(error),
         };
         let asked = Asked::new(
-            &Caller { who: row.who.clone(), dry_run: false },
+            &Caller { who: row.who.clone(), ..Caller::default() },
             &row.key_manager,
             operation,
             row.task.subject(),

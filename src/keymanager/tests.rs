@@ -29,7 +29,7 @@ fn stand() -> Stand {
 }
 
 fn caller() -> Caller {
-    Caller { who: "tester".into(), dry_run: false }
+    Caller { who: "tester".into(), ..Caller::default() }
 }
 
 fn app(json: serde_json::Value) -> OAuthApplicationInfo {
@@ -193,6 +193,29 @@ async fn what_may_yet_succeed_is_tried_again_and_what_cannot_is_told() {
     let outcomes = stand.engine.everywhere(&caller(), Everywhere::DeleteScope("orders:read".into())).await.unwrap();
     let told: Vec<_> = outcomes.iter().map(|it| &*it.outcome).collect();
     assert_eq!(told, ["done", "unsupported"]);
+}
+
+#[tokio::test]
+async fn a_late_answer_waits_once_where_it_is_tried_again_and_is_left_where_it_is_not() {
+    let stand = stand();
+    let scope = Scope { key: "orders:read".into(), ..Scope::default() };
+    *stand.two.mood.lock() = Some(Error::TimedOut("late".into()));
+    let outcomes = stand.engine.everywhere(&caller(), Everywhere::RegisterScope(scope.clone())).await.unwrap();
+    assert_eq!(outcomes[1].outcome, "pending");
+    let waiting = stand.engine.pending("two", 0, 10).unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].operation), (1, "registerScope"), "{waiting:?}");
+    let tending = tokio::spawn(Arc::clone(&stand.engine).tend());
+    *stand.two.mood.lock() = None;
+    stand.wait_until("an empty queue", |stand| stand.engine.pending("two", 0, 10).unwrap().is_empty()).await;
+    tending.abort();
+    assert!(stand.two.scopes.lock().contains_key("orders:read"));
+    // Then nothing keeps the key manager here.
+    stand.engine.change(vec![RowChange::Unconfigure("two".into())]).await.unwrap();
+
+    *stand.one.mood.lock() = Some(Error::TimedOut("late".into()));
+    assert!(stand.engine.register_scope(&caller(), "one", scope).await.is_err());
+    let left = stand.engine.pending("one", 0, 10).unwrap();
+    assert_eq!((left.len(), &*left[0].operation), (1, "none"), "{left:?}");
 }
 
 #[tokio::test]
