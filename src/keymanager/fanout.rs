@@ -109,6 +109,7 @@ impl Engine {
         let one = move |name: String| {
             let (engine, caller, change) = (Arc::clone(&engine), caller.clone(), change.clone());
             async move {
+                let _turn = engine.turn(change.clone().task().turn(&name)).await;
                 let outcome = engine.at_one(&caller, &name, change.clone()).await;
                 engine.outcome(&caller, name, change, outcome).await
             }

@@ -109,6 +109,17 @@ impl Task {
         }
     }
 
+    /// Whose turn it takes: what is changed by it at its key manager, as the management door names it.
+    pub(super) fn turn(&self, key_manager: &str) -> String {
+        let kind = match self {
+            Self::Scope(_) | Self::NoScope { .. } => "scope",
+            Self::DeleteClient { .. } => "client",
+            Self::Left { .. } => "left",
+            _ => "resource",
+        };
+        [kind, key_manager, self.subject()].join("\0")
+    }
+
     /// Does it, whatever has been done of it already.
     async fn run(&self, managed: &Managed) -> Result<()> {
         let provider = &managed.connector;
@@ -219,8 +230,14 @@ impl Engine {
         Ok(())
     }
 
-    async fn retry_one(&self, row: PendingRow) -> Result<()> {
+    pub(super) async fn retry_one(&self, row: PendingRow) -> Result<()> {
         let Some(operation) = row.task.operation() else { return Ok(()) };
+        let _turn = self.turn(row.task.turn(&row.key_manager)).await;
+        let record = self.record(operation)?;
+        if record.get(&PENDING, &row.id.to_be_bytes()).map_err(unkept)?.is_none() {
+            // Something else was wanted meanwhile, or somebody has forgotten it.
+            return Ok(());
+        }
         // Its key manager may have left the configuration, and may come back.
         let outcome = match self.registry.find(&row.key_manager) {
             Ok(managed) => row.task.run(&managed).await,
