@@ -195,6 +195,9 @@ impl Engine {
 
     /// Tries what waits, and lets revocations go that have expired, for as long as it is polled.
     pub async fn tend(self: Arc<Self>) {
+        if let Err(error) = self.own_up().await {
+            tracing::error!(%error, "what a process before this one did not end cannot be put into the audit");
+        }
         self.count_pending();
         let mut ticks = time::interval(TEND_EVERY);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);

@@ -141,6 +141,8 @@ pub(super) enum RowChange {
     Settle(u64),
     Later(PendingRow),
     Audit(AuditEntry),
+    /// The note of this key, that something was begun, is taken away.
+    Ended(Vec<u8>),
 }
 
 impl RowChange {
@@ -195,6 +197,7 @@ impl RowChange {
                 changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
             }
             Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
+            Self::Ended(key) => changes.remove(&BEGUN, key).map(drop),
             Self::Later(row) => changes.put(&PENDING, &row.id.to_be_bytes(), row),
             Self::Audit(entry) => {
                 let id = next(changes, b"audit")?;
@@ -328,6 +331,8 @@ pub(super) const REVOKED: Table<RevokedRow> = Table::new("keymanager.revoked");
 pub(super) const STORED: Table<Value> = Table::new("keymanager.stored");
 pub(super) const PENDING: Table<PendingRow> = Table::new("keymanager.pending");
 pub(super) const AUDIT: Table<AuditEntry> = Table::new("keymanager.audit");
+/// What was begun, until it is ended.
+pub(super) const BEGUN: Table<AuditEntry> = Table::new("keymanager.begun");
 const COUNTERS: Table<u64> = Table::new("keymanager.counters");
 
 /// Of what stands against something, so much is named.
