@@ -70,7 +70,8 @@ pub struct AuditEntry {
     #[serde(skip_serializing_if = "Value::is_null", default)]
     #[schema(value_type = Object)]
     pub after: Value,
-    /// `done`, or why it failed when something may have changed all the same.
+    /// `done`, or why it failed when something may have changed all the same; `unended`: the process ended before it could
+    /// be noted.
     pub outcome: String,
     /// More of that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
