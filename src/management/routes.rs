@@ -256,14 +256,16 @@ fn of_clients() -> Vec<Route> {
             "deleteMappedApplication",
             run!(clients::unmap),
         )
-        .empty(204),
+        .empty(204)
+        .conditional(),
         change(
             Method::POST,
             "/v1/key-managers/{km}/clients/{ck}/secret",
             "getNewApplicationConsumerSecret",
             run!(clients::new_secret),
         )
-        .gives::<NewSecret>(200),
+        .gives::<NewSecret>(200)
+        .conditional(),
         change(
             Method::POST,
             "/v1/key-managers/{km}/clients/{ck}/secrets",
@@ -271,7 +273,8 @@ fn of_clients() -> Vec<Route> {
             run!(clients::add_secret),
         )
         .may_take::<ConsumerSecretRequest>()
-        .gives::<ConsumerSecretInfo>(201),
+        .gives::<ConsumerSecretInfo>(201)
+        .conditional(),
         get("/v1/key-managers/{km}/clients/{ck}/secrets", "retrieveApplicationConsumerSecrets", run!(clients::secrets))
             .gives::<Secrets>(200),
         change(
@@ -280,7 +283,8 @@ fn of_clients() -> Vec<Route> {
             "deleteApplicationConsumerSecret",
             run!(clients::delete_secret),
         )
-        .empty(204),
+        .empty(204)
+        .conditional(),
     ]
 }
 

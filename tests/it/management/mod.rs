@@ -4,6 +4,7 @@ mod access;
 mod at_once;
 mod door;
 mod kill;
+mod providers;
 mod stored;
 mod usage;
 
