@@ -52,7 +52,7 @@ impl Limiter {
             Err(refused) => return Some(Err(unable(shared, refused, &demands, &origins, now))),
         };
         if passage == Passage::Uncounted {
-            return Some(self.admit_bursts(charges, now).map_err(Unable::Throttled));
+            return Some(self.admit_uncounted(shared, charges, now));
         }
         let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
             shared.give_back_here(passage, &demands, now.steady_ms);
@@ -72,7 +72,7 @@ impl Limiter {
         let passage = shared.ask(&demands, now.steady_ms).await;
         let passage = passage.map_err(|refused| unable(shared, refused, &demands, &origins, now))?;
         if passage == Passage::Uncounted {
-            return self.admit_bursts(charges, now).map_err(Unable::Throttled);
+            return self.admit_uncounted(shared, charges, now);
         }
         match self.admit(charges, now, want_usage) {
             Ok(admitted) => Ok(completed(shared, admitted, &demands, &origins, now)),
@@ -81,6 +81,11 @@ impl Limiter {
                 Err(Unable::Throttled(marked(shared, throttled)))
             }
         }
+    }
+
+    /// What no quota counts, since Redis is away, the bursts of this process still do.
+    fn admit_uncounted(&self, shared: &Shared, charges: &[Charge<'_>], now: Now) -> Result<Admitted, Unable> {
+        self.admit_bursts(charges, now).map_err(|throttled| Unable::Throttled(marked(shared, throttled)))
     }
 
     /// Whether there is room here, without taking any.

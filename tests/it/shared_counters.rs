@@ -290,7 +290,7 @@ fn bursts_hold_while_redis_is_away_whatever_the_rule() {
             assert_eq!(place.passing(8), passing, "{mode} {rule}");
             if rule == "allow" {
                 let refused = place.ask(0);
-                assert_eq!((refused.status, &*policy(&refused)), (429, "\"Shared\";q=3;w=86400"), "{mode}");
+                assert_eq!((refused.status, &*policy(&refused)), (429, "\"Shared\";q=3;w=86400;alone"), "{mode}");
             }
         }
     }

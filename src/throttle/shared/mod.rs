@@ -25,7 +25,7 @@
 //! # While Redis is away
 //!
 //! Nothing waits for it. `on_outage = "local"` counts here, beginning from what others are known to have used; `deny`
-//! refuses, save what a share still holds; `allow` counts nothing. What was counted here is told when Redis is back.
+//! refuses, save what a share still holds; `allow` counts nothing but bursts. What was counted here is told when Redis is back.
 //!
 //! A Redis that comes back empty, or with an older snapshot, or a replica that takes over without the last writes of its
 //! master, is told by each sidecar what it has counted, or holds as a share. For two seconds from then on it hands out

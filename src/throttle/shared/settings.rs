@@ -27,7 +27,7 @@ pub enum OutageRule {
     Local,
     /// Refused.
     Deny,
-    /// Passed uncounted.
+    /// Passed uncounted; bursts hold.
     Allow,
 }
 
