@@ -29,6 +29,9 @@ throttle() {
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
+# How long a request may wait for Redis where nothing goes wrong: a busy machine is no outage.
+patience=2s
+
 # start_eight URL MODE OUTAGE [TIMEOUT] [LIMIT] [ALGORITHM]: ready, and counting together.
 start_eight() {
   local n
@@ -144,7 +147,7 @@ plays_like_the_model() {
 eight_and_a_thousand() {
   local before after begun most=$3
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" "$2" deny 50ms 1000 "${4:-fixed}" || return
+  start_eight "redis://127.0.0.1:$store" "$2" deny "$patience" 1000 "${4:-fixed}" || return
   settled
   before=$(sum tollgate_shared_counters_round_trips_total)
   begun=$SECONDS
@@ -164,7 +167,7 @@ eight_and_a_thousand() {
 uneven() {
   local passed
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" lease deny || return
+  start_eight "redis://127.0.0.1:$store" lease deny "$patience" || return
   settled
   flood 200 2
   passed=$(of passed)
@@ -223,7 +226,7 @@ restored_midway() {
 
 # stopped_midway NAME MODE ALGORITHM: a Redis that hangs; each counts alone meanwhile.
 stopped_midway() {
-  local load most=150
+  local load
   cli FLUSHALL >/dev/null
   start_eight "redis://127.0.0.1:$store" "$2" local 50ms 100000 "$3" || return
   settled
@@ -243,8 +246,8 @@ stopped_midway() {
   else
     fail "$1, $2, $3: stopped for three seconds: every request passes" "$flooded"
   fi
-  # The machine may be busy; what must not be is a wait for Redis.
-  [[ $(of longest) -lt $((most + 350)) ]] || fail "$1, $2: stopped: no request waits for Redis" "$flooded"
+  # The machine may be busy; what must not be is a wait for Redis, which hangs for twice as long.
+  [[ $(of longest) -lt 1500 ]] || fail "$1, $2: stopped: no request waits for Redis" "$flooded"
   await 5 available "${admin_ports[0]}" || fail "$1, $2: continued: it counts together"
   sleep 1
   check "$1, $2: continued: what was counted alone is told" told_all $(($(of passed) + 1))
@@ -322,7 +325,7 @@ counters_of_a_user_by_tls() {
   certificates "$dir" || { fail "certificates are made" "$(tail -3 "$work/openssl.log")"; return; }
   start_store_with_tls "$dir" || { fail "Redis with TLS starts" "$(<"$work/store.log")"; return; }
   few_rights
-  if SSL_CERT_FILE=$dir/ca.pem start_eight "rediss://tollgate:s3cret@localhost:$spare" strict deny; then
+  if SSL_CERT_FILE=$dir/ca.pem start_eight "rediss://tollgate:s3cret@localhost:$spare" strict deny "$patience"; then
     settled
     flood 500 3
     between "a user with few rights, over TLS, strict: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 1000
@@ -360,7 +363,7 @@ counters_in_a_cluster() {
       [[ $mode != batched ]] || most=1108
       [[ $algorithm != gcra ]] || most=$((most + 4))
       for port in "$store" "$spare" "$third"; do redis-cli -p "$port" FLUSHALL >/dev/null; done
-      start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny 50ms 1000 "$algorithm" || return
+      start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny "$patience" 1000 "$algorithm" || return
       settled
       flood 500 6
       between "a cluster of three, $mode, $algorithm: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
