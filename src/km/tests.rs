@@ -152,3 +152,15 @@ fn each_status_has_its_code_and_no_secret_is_repeated() {
     let hidden = inputs.hidden(Error::Refused { status: StatusCode::BAD_REQUEST, text });
     assert_eq!(hidden.to_string(), "the provider says: [redacted] is wrong");
 }
+
+#[test]
+fn what_failed_at_some_is_told_and_ends_with_70() {
+    let outcomes = json!({ "outcomes": [
+        { "keyManager": "one", "outcome": "done", "result": { "key": "a" } },
+        { "keyManager": "two", "outcome": "failed", "detail": "gone" },
+    ] });
+    let answer = Answer { method: Method::GET, text: outcomes.to_string(), body: Some(outcomes), etag: None };
+    let told = told("getScopeByNameEverywhere", &answer, false);
+    assert_eq!((told.code, told.note.as_str()), (70, "failed at: two"), "{}", told.text);
+    assert!(told.text.contains("failed"), "{}", told.text);
+}

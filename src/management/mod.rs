@@ -16,6 +16,8 @@ mod idempotency;
 mod offer;
 mod openapi;
 mod platform;
+#[cfg(test)]
+mod reading_tests;
 mod routes;
 mod scopes;
 mod settings;

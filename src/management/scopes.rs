@@ -179,7 +179,7 @@ pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
         let key = key.clone();
         async move { engine.scope(&name, &key).await.map(|scope| json!(scope)) }
     };
-    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+    found(door.engine.read_everywhere(read).await)
 }
 
 pub(super) async fn update_everywhere(door: &Door, ask: Ask) -> Answer {
@@ -201,7 +201,7 @@ pub(super) async fn resource_everywhere(door: &Door, ask: Ask) -> Answer {
         let id = id.clone();
         async move { engine.resource(&name, &id).await.map(|resource| json!(resource)) }
     };
-    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+    found(door.engine.read_everywhere(read).await)
 }
 
 pub(super) async fn update_resource_everywhere(door: &Door, ask: Ask) -> Answer {
@@ -240,6 +240,17 @@ async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
         return Ok(Reply::json(StatusCode::ACCEPTED, &Outcomes { outcomes }));
     }
     if any("failed") && !any("done") && !any("dry_run") {
+        return Err(failed_everywhere(&outcomes));
+    }
+    Ok(Reply::ok(&Outcomes { outcomes }))
+}
+
+/// What each has of it; 404 where every one that can be asked says that it has none. One that could not be asked may have
+/// it: then each outcome is listed.
+fn found(outcomes: Vec<Outcome>) -> Answer {
+    let absent = |it: &Outcome| it.error.clone().is_some_and(|error| Problem::from(error).status == 404);
+    let asked = || outcomes.iter().filter(|it| it.outcome != "unsupported");
+    if asked().next().is_some() && asked().all(absent) {
         return Err(failed_everywhere(&outcomes));
     }
     Ok(Reply::ok(&Outcomes { outcomes }))
