@@ -96,6 +96,13 @@ fn a_body_is_of_flags_files_and_both() {
     assert_eq!(token.body, Some(json!({ "token": "s3cret" })));
     let page = good("scope list NAME --limit 5 --cursor x");
     assert_eq!(page.query, [("limit", "5".to_owned()), ("cursor", "x".to_owned())]);
+    assert!(!page.whole && !good("audit").whole);
+    for words in ["list", "secret list NAME KEY", "token active NAME KEY", "scope list NAME", "everywhere list-scopes"]
+    {
+        let (all, part) = (good(words), good(&format!("{words} --limit 5")));
+        assert!(all.whole && all.query.is_empty(), "{words}");
+        assert!(!part.whole && part.query == [("limit", "5".to_owned())], "{words}");
+    }
     assert_eq!(good("scope list NAME --api a --api b").query, [("api", "a,b".to_owned())]);
     assert_eq!(good("resource replace-scopes NAME API").body, Some(json!({ "scopes": [] })));
     assert_eq!(good("resource detach-scopes NAME API").body, None);

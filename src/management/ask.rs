@@ -131,6 +131,20 @@ impl Ask {
     }
 }
 
+/// One page of rows that `key` tells apart, in its order; and the cursor of the next, where there is one.
+pub(super) fn paged<T>(
+    (limit, after): (usize, Option<&str>),
+    mut rows: Vec<T>,
+    key: impl Fn(&T) -> &str,
+) -> (Vec<T>, Option<String>) {
+    rows.retain(|row| after.is_none_or(|after| key(row) > after));
+    rows.sort_by(|a, b| key(a).cmp(key(b)));
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let cursor = rows.last().filter(|_| more).map(|last| key(last).to_owned());
+    (rows, cursor)
+}
+
 fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem> {
     let mut query = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {

@@ -153,12 +153,13 @@ fn parameters(route: &Route) -> Vec<Value> {
     all
 }
 
-/// What the last page gave. Rows that are numbered have their number, scopes their key, revocations theirs in base64url.
+/// What the last page gave. Rows that are numbered have their number, revocations their key in base64url, all others the
+/// text that tells them apart.
 fn cursor(path: &str) -> Value {
     match path.rsplit('/').next() {
-        Some("scopes") => json!({ "type": "string" }),
+        Some("pending" | "audit") => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
         Some("revocations") => json!({ "type": "string", "pattern": BASE64URL }),
-        _ => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
+        _ => json!({ "type": "string" }),
     }
 }
 

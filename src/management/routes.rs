@@ -16,7 +16,7 @@ use super::{
     ask::Ask,
     clients::{self, NewSecret, Owner, Secrets},
     platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
-    scopes::{self, Keys, Outcomes, Scopes, ToValidate},
+    scopes::{self, Keys, Outcomes, Scopes, ScopesEverywhere, ToValidate},
     tokens::{self, ActiveTokens, CanHandle, OneTimeToken, Revoked, RevokedPage, Token},
     usage::{self, UsageList},
 };
@@ -192,7 +192,7 @@ fn ask(path: &'static str, operation: &'static str, run: Handler) -> Route {
 
 fn key_managers() -> Vec<Route> {
     vec![
-        get("/v1/key-managers", "listKeyManagers", run!(platform::list)).gives::<KeyManagers>(200),
+        get("/v1/key-managers", "listKeyManagers", run!(platform::list)).gives::<KeyManagers>(200).paged(),
         get("/v1/key-managers/{km}", "getKeyManagerConfiguration", run!(platform::read))
             .gives::<KeyManagerConfiguration>(200),
         change(Method::PUT, "/v1/key-managers/{km}", "loadConfiguration", run!(platform::put))
@@ -273,7 +273,8 @@ fn of_clients() -> Vec<Route> {
         .may_take::<ConsumerSecretRequest>()
         .gives::<ConsumerSecretInfo>(201),
         get("/v1/key-managers/{km}/clients/{ck}/secrets", "retrieveApplicationConsumerSecrets", run!(clients::secrets))
-            .gives::<Secrets>(200),
+            .gives::<Secrets>(200)
+            .paged(),
         change(
             Method::DELETE,
             "/v1/key-managers/{km}/clients/{ck}/secrets/{id}",
@@ -296,7 +297,8 @@ fn of_tokens() -> Vec<Route> {
         .may_take::<AccessTokenRequest>()
         .gives::<AccessTokenInfo>(201),
         get("/v1/key-managers/{km}/clients/{ck}/tokens", "getActiveTokensByConsumerKey", run!(tokens::active))
-            .gives::<ActiveTokens>(200),
+            .gives::<ActiveTokens>(200)
+            .paged(),
         tokens(get("/v1/key-managers/{km}/clients/{ck}/token", "getAccessTokenByConsumerKey", run!(tokens::shown)))
             .gives::<AccessTokenInfo>(200),
         ask(
@@ -411,7 +413,9 @@ fn of_all() -> Vec<Route> {
         everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
             .takes::<Scope>()
             .needs("key"),
-        get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere)).gives::<Outcomes>(200),
+        get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere))
+            .gives::<ScopesEverywhere>(200)
+            .paged(),
         get(SCOPE, "getScopeByNameEverywhere", run!(scopes::read_everywhere)).gives::<Outcomes>(200),
         everywhere(Method::PUT, SCOPE, "updateScopeEverywhere", run!(scopes::update_everywhere)).takes::<Scope>(),
         everywhere(Method::DELETE, SCOPE, "deleteScopeEverywhere", run!(scopes::delete_everywhere)),

@@ -4,6 +4,7 @@ mod access;
 mod at_once;
 mod door;
 mod kill;
+mod lists;
 mod stored;
 mod usage;
 
