@@ -8,8 +8,9 @@ use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
     Origin, Result, Sensitive, check,
     engine::{Asked, Effect, told},
-    rows::{APPLICATIONS, Mapping, Mode, RowChange, joined, taken_application, taken_client},
+    rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
 };
+use crate::store::KeyType;
 
 /// A client that the provider has, and whose it is to be.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -167,7 +168,7 @@ impl Engine {
             app.parameters.insert("key_type".into(), Value::String(key_type));
         }
         let checked = check::client_secret(client_secret.as_ref())
-            .and_then(|()| check::name("clientId", &client_id))
+            .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
             .and_then(|()| self.require_free(key_manager, &app));
         self.perform(asked, checked, |managed| async move {
@@ -270,12 +271,39 @@ impl Engine {
         {
             return Err(taken_client());
         }
+        self.require_undeclared(key_manager, app)?;
         let (Some(record), Some(uuid)) = (self.store(), &app.application_uuid) else { return Ok(()) };
         let key = joined(&[uuid, key_manager, &check::key_type(app.parameter("key_type"))?]);
         match record.get(&APPLICATIONS, &key).map_err(super::engine::unkept)? {
             Some(_) => Err(taken_application()),
             None => Ok(()),
         }
+    }
+
+    /// Refuses a client that is an application's by the configuration, and one more for an application that has one there.
+    fn require_undeclared(&self, key_manager: &str, app: &OAuthApplicationInfo) -> Result<()> {
+        let Some(tables) = self.tables.as_ref().map(|tables| tables.load()) else { return Ok(()) };
+        if let Some(key) = app.client_id.as_deref().and_then(|id| tables.consumer_key(key_manager, id)) {
+            let name = tables.applications.get(key.application as usize).map_or("", |it| &*it.name);
+            return Err(Error::Conflict(format!("clientId: declared in the file, as a key of {name}").into()));
+        }
+        let Some(application) = &app.application_uuid else { return Ok(()) };
+        let key_type = match check::key_type(app.parameter("key_type"))?.as_str() {
+            "SANDBOX" => KeyType::Sandbox,
+            _ => KeyType::Production,
+        };
+        match tables.has_key(application, key_manager, key_type) {
+            true => Err(declared_application()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// WSO2 has a code of its own for an id that is not there.
+fn mapped_id(client_id: &str) -> Result<()> {
+    match client_id {
+        "" => Err(Error::invalid("clientId", "must not be empty (WSO2: 901414)")),
+        id => check::name("clientId", id),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod at_once;
+mod declared;
 mod door;
 mod kill;
 mod lists;
