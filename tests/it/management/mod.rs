@@ -2,6 +2,7 @@
 
 mod access;
 mod at_once;
+mod audit;
 mod declared;
 mod door;
 mod kill;
