@@ -16,7 +16,7 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 use super::{
     Door,
     answer::{Problem, etag},
-    routes::Route,
+    route::Route,
 };
 use crate::keymanager::{Caller, Result as Outcome, fault};
 

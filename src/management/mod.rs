@@ -18,6 +18,7 @@ mod openapi;
 mod platform;
 #[cfg(test)]
 mod reading_tests;
+mod route;
 mod routes;
 mod scopes;
 mod settings;
@@ -56,7 +57,8 @@ use access::Admitted;
 use answer::Answer;
 use ask::Ask;
 use idempotency::Begun;
-use routes::{Route, routes};
+use route::Route;
+use routes::routes;
 
 use crate::{
     keymanager::{Caller, Engine},

@@ -95,24 +95,24 @@ fn ids(apis: &str) -> Result<BTreeSet<String>, Problem> {
 }
 
 pub(super) async fn read(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::ok(&door.engine.scope(ask.km(), ask.path("name")).await?).tagged())
+    Ok(Reply::ok(&door.engine.scope(ask.km(), ask.path("key")).await?).tagged())
 }
 
 pub(super) async fn exists(door: &Door, ask: Ask) -> Answer {
-    match door.engine.scope_exists(ask.km(), ask.path("name")).await? {
+    match door.engine.scope_exists(ask.km(), ask.path("key")).await? {
         true => Ok(Reply::empty(StatusCode::OK)),
         false => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such scope")),
     }
 }
 
 pub(super) async fn update(door: &Door, ask: Ask) -> Answer {
-    let (scope, (km, name)) = (ask.json()?, (ask.km(), ask.path("name")));
+    let (scope, (km, name)) = (ask.json()?, (ask.km(), ask.path("key")));
     let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
     Ok(Reply::done(StatusCode::OK, door.engine.update_scope(&ask.caller, km, name, scope).await?))
 }
 
 pub(super) async fn delete(door: &Door, ask: Ask) -> Answer {
-    let (km, name) = (ask.km(), ask.path("name"));
+    let (km, name) = (ask.km(), ask.path("key"));
     let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
     Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.delete_scope(&ask.caller, km, name).await?))
 }
@@ -194,7 +194,7 @@ pub(super) async fn list_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
-    let key = ask.path("name").to_owned();
+    let key = ask.path("key").to_owned();
     check::scope_key("name", &key)?;
     let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
         let key = key.clone();
@@ -204,11 +204,11 @@ pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn update_everywhere(door: &Door, ask: Ask) -> Answer {
-    everywhere(door, &ask, Everywhere::UpdateScope(ask.path("name").to_owned(), ask.json::<Scope>()?)).await
+    everywhere(door, &ask, Everywhere::UpdateScope(ask.path("key").to_owned(), ask.json::<Scope>()?)).await
 }
 
 pub(super) async fn delete_everywhere(door: &Door, ask: Ask) -> Answer {
-    everywhere(door, &ask, Everywhere::DeleteScope(ask.path("name").to_owned())).await
+    everywhere(door, &ask, Everywhere::DeleteScope(ask.path("key").to_owned())).await
 }
 
 pub(super) async fn register_resource_everywhere(door: &Door, ask: Ask) -> Answer {

@@ -22,22 +22,28 @@ fn a_key_that_the_file_declares_is_taken() {
             assert!(detail.contains(&format!("{field}: declared in the file")), "{problem}");
         }
     };
-    for path in [clients.to_owned(), format!("{clients}/map")] {
-        taken(&path, json!({ "clientId": "till" }), "clientId");
-        taken(&path, json!({ "clientId": "other", "applicationUUID": "shop" }), "applicationUUID");
+    let map = format!("{clients}/map");
+    taken(&map, json!({ "clientId": "till" }), "clientId");
+    taken(&map, json!({ "clientId": "till", "applicationUUID": "shop" }), "clientId");
+    taken(clients, json!({ "clientId": "till", "applicationUUID": "market" }), "clientId");
+    taken(clients, json!({ "clientId": "till", "parameters": { "key_type": "SANDBOX" } }), "clientId");
+    for path in [clients, &map] {
+        taken(path, json!({ "clientId": "other", "applicationUUID": "shop" }), "applicationUUID");
     }
+    // The file awaits it: it may be made for its application, once.
+    let awaited = json!({ "clientId": "till", "applicationUUID": "shop" });
+    assert_eq!(tell("POST", clients, &awaited).status, 201);
+    assert_eq!(tell("POST", clients, &awaited).status, 409);
     let empty = tell("POST", &format!("{clients}/map"), &json!({ "clientId": "" }));
     assert_eq!((empty.status, &empty.json()["code"]), (400, &json!("901414")), "{}", empty.text());
     // Another key type, another application, another client: nothing stands against them.
     let sandbox = json!({ "clientId": "try", "applicationUUID": "shop", "parameters": { "key_type": "SANDBOX" } });
     assert_eq!(tell("POST", clients, &sandbox).status, 201);
     assert_eq!(tell("POST", clients, &json!({ "clientId": "other", "applicationUUID": "market" })).status, 201);
-    // What a reload declares is taken from then on; a client that was made before stays whose it is.
-    let late = json!({ "clientId": "late", "parameters": { "grant_types": "client_credentials" } });
-    assert_eq!(tell("POST", clients, &late).status, 201);
+    // What a reload declares is taken from then on.
+    let late = json!({ "clientId": "late", "applicationUUID": "market" });
     let both = applications.replace("}]", "}, { consumer_key = \"late\" }]");
     gate.reload(&gate.config_text().replace(applications, &both));
     gate.wait_for("the reload", || gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""]) >= 1.0);
-    assert_eq!(tell("DELETE", &format!("{clients}/late"), &Value::Null).status, 204);
     taken(clients, late, "clientId");
 }
