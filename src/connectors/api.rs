@@ -23,7 +23,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time,
 };
-use url::{Url, form_urlencoded::Serializer};
+use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     client_auth::{self, Credential},
     oidc::Place,
     own_token::OwnToken,
-    refusal::{self, Refusal, Secrets},
+    refusal::{self, Refusal, Secrets, is_nobody_there},
 };
 use crate::{
     keymanager::{Error, Result},
@@ -69,6 +69,8 @@ pub(super) struct Call<'c> {
     /// Whether a refusal of the credentials is one of ours.
     ours: bool,
     absent: Option<&'static str>,
+    /// Whether it makes something that nobody would know of if the answer were lost.
+    makes: bool,
     secrets: Secrets,
 }
 
@@ -97,6 +99,7 @@ pub(super) struct Reply {
     body: bytes::Bytes,
     /// Who answered, for an error.
     from: String,
+    makes: bool,
 }
 
 /// A place among those who call or wait, given back when dropped.
@@ -170,12 +173,14 @@ impl Api {
         let _present = self.enter()?;
         let end = time::Instant::now() + self.timeout;
         let (answer, secrets) = self.answer(&call, end).await?;
-        let from = shown(&call.place.url);
+        let from = refusal::shown(&call.place.url);
         if answer.status.is_success() {
-            return Ok(Reply { headers: answer.headers, body: answer.body, from });
+            return Ok(Reply { headers: answer.headers, body: answer.body, from, makes: call.makes });
         }
         let otherwise = || refusal::error(&answer, &from, call.absent, call.ours, &secrets);
-        Err(read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise))
+        let error = read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise);
+        let fell_over = matches!(error, Error::Refused { status: 500 | 502.., .. });
+        Err(if call.makes && fell_over { error.unclear() } else { error })
     }
 
     /// The same for a call whose subject may well be gone already: none where the provider says so.
@@ -251,7 +256,7 @@ impl Api {
             Err(ClientError::TooLarge { .. }) => permit.succeeded(),
             _ => permit.failed(Instant::now()),
         }
-        outcome.map(|answer| (answer, secrets)).map_err(unanswered)
+        outcome.map(|answer| (answer, secrets)).map_err(|error| refusal::unanswered(error, call.makes))
     }
 
     /// Header fields and body, with what says who we are. What is secret in them is noted.
@@ -332,7 +337,8 @@ impl Api {
 impl<'c> Call<'c> {
     pub(super) fn new(method: Method, place: &'c Place) -> Self {
         let (headers, secrets) = (HeaderMap::new(), Secrets::default());
-        Self { method, place, headers, body: Body::None, who: Who::Open, ours: false, absent: None, secrets }
+        let (who, body) = (Who::Open, Body::None);
+        Self { method, place, headers, body, who, ours: false, absent: None, makes: false, secrets }
     }
 
     pub(super) fn get(place: &'c Place) -> Self {
@@ -421,6 +427,13 @@ impl<'c> Call<'c> {
         self
     }
 
+    /// It makes a client or a secret: where it was sent and its answer is lost, of no use, or a 5xx, that is
+    /// [`Error::Unclear`].
+    pub(super) const fn makes(mut self) -> Self {
+        self.makes = true;
+        self
+    }
+
     /// Marks another secret of the call.
     pub(super) fn secret(mut self, secret: &str) -> Self {
         self.secrets.note(secret);
@@ -434,7 +447,9 @@ impl Reply {
         serde_json::from_slice(&self.body).map_err(|error| {
             // What serde says may quote the body, where secrets stand.
             let (line, column) = (error.line(), error.column());
-            Error::Answer(format!("{}: not the JSON that is due, at line {line}, column {column}", self.from))
+            let error =
+                Error::Answer(format!("{}: not the JSON that is due, at line {line}, column {column}", self.from));
+            if self.makes { error.unclear() } else { error }
         })
     }
 }
@@ -469,24 +484,6 @@ pub(super) fn asking<'q>(place: &Place, query: impl IntoIterator<Item = (&'q str
     let mut url = place.url.clone();
     url.query_pairs_mut().extend_pairs(query);
     Place { url, reach: place.reach }
-}
-
-/// A gateway before the provider that has nobody behind it.
-const fn is_nobody_there(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
-}
-
-fn unanswered(error: ClientError) -> Error {
-    match error {
-        ClientError::TimedOut(place) => Error::TimedOut(place),
-        ClientError::TooLarge { .. } => Error::Answer(error.to_string()),
-        other => Error::Unreachable(other.to_string()),
-    }
-}
-
-/// Without user, query and fragment, where secrets may stand.
-fn shown(url: &Url) -> String {
-    url.origin().ascii_serialization() + url.path()
 }
 
 const NO_FIELD: &str = "must be visible ASCII characters";

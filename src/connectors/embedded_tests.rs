@@ -5,7 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{net::Clock, store::record::Record, token::settings::KeyManagerSettings};
+use crate::{
+    keymanager::{Caller, Engine, Managed, Origin},
+    net::Clock,
+    store::record::Record,
+    token::settings::KeyManagerSettings,
+};
 
 fn manager(tokens: &str) -> Embedded {
     let settings: KeyManagerSettings = serde_json::from_value(json!({
@@ -70,6 +75,61 @@ async fn a_client_is_told_as_it_was_asked_for_and_can_be_put_back() {
     assert_eq!((said.validity_period, said.is_application_token), (Some(300_000), true), "and milliseconds there");
     assert_eq!(said.issued_time.map(|millis| millis % 1000), Some(0));
     assert_eq!(said.parameters.get("iss"), Some(&json!("http://127.0.0.1:9000")));
+}
+
+/// An engine over the provider, whose rows are in this record.
+fn engine(record: &Record) -> Arc<Engine> {
+    let settings: KeyManagerSettings = serde_json::from_value(json!({
+        "name": "local", "connector": "embedded", "issuer": "http://127.0.0.1:9000", "listen": "127.0.0.1:9000",
+    }))
+    .expect("settings of the contract");
+    let clock = Arc::new(Clock::new());
+    let provider = Provider::new(&settings, "key_managers[0]", Arc::clone(&clock)).expect("good settings");
+    provider.open(record.clone(), Arc::default()).expect("a good record");
+    let registry = prometheus::Registry::new();
+    let engine = Engine::new(Some(record.clone()), Arc::default(), clock, &registry, None).expect("metrics");
+    let connector: Arc<dyn KeyManager> = Arc::new(Embedded::new(provider));
+    engine.registry.replace(vec![Managed { settings, connector, origin: Origin::Declared }]);
+    Arc::new(engine)
+}
+
+#[tokio::test]
+async fn a_change_whose_end_was_never_written_is_in_the_audit_after_a_restart() {
+    let record = Record::in_memory().expect("memory");
+    let caller = Caller { who: "tester".into(), ..Caller::default() };
+    let app = |id: &str| application(json!({ "clientId": id, "applicationUUID": id }));
+    let killed = engine(&record);
+    killed.create_application(&caller, "local", app("ended")).await.expect("a client");
+    killed.create_application(&caller, "local", app("ended")).await.expect_err("it is there");
+    killed.delete_application(&caller, "local", "unknown").await.expect_err("it is not there");
+    assert_eq!(killed.begun(), 0, "what has ended, well or not, has no note");
+    // The provider's change is on its way to the record when everything else stops.
+    let mut making = Box::pin(killed.create_application(&caller, "local", app("begun")));
+    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(making.as_mut().poll(cx))).await;
+    assert!(polled.is_pending());
+    drop(making);
+    record.change(|_| Ok(())).await.expect("a record");
+    assert_eq!(killed.begun(), 1);
+    drop(killed);
+
+    let next = engine(&record);
+    next.retrieve_application("local", "begun").await.expect("it was made");
+    let tending = tokio::spawn(Arc::clone(&next).tend());
+    while next.begun() > 0 {
+        tokio::task::yield_now().await;
+    }
+    tending.abort();
+    let audit = next.audit(0, 10).expect("readable");
+    let told: Vec<_> = audit.iter().map(|entry| (&*entry.subject, &*entry.outcome, &*entry.who)).collect();
+    assert_eq!(told, [("ended", "done", "tester"), ("begun", "unended", "tester")]);
+    assert_eq!(audit[1].after["applicationUUID"], "begun");
+    let waiting = next.pending("local", 0, 10).expect("readable");
+    assert_eq!((waiting.len(), &*waiting[0].operation), (1, "none"), "{waiting:?}");
+    let another = engine(&record);
+    let tending = tokio::spawn(Arc::clone(&another).tend());
+    record.change(|_| Ok(())).await.expect("a record");
+    tending.abort();
+    assert_eq!(another.audit(0, 10).expect("readable").len(), 2, "it is told once");
 }
 
 #[tokio::test]

@@ -128,6 +128,12 @@ impl Http {
         }
         let call = Call::new(method, place);
         let call = if let Some(body) = &body { call.json(body) } else { call };
+        let call = match operation {
+            Operation::CreateApplication
+            | Operation::NewApplicationConsumerSecret
+            | Operation::GenerateConsumerSecret => call.makes(),
+            _ => call,
+        };
         self.send(call, |refusal| problem(operation, what, refusal)).await
     }
 
@@ -176,7 +182,10 @@ impl Http {
             Some(id) if !id.is_empty() => Ok(made),
             _ => Err(Error::Answer("there is no clientId in its answer".into())),
         });
-        let Err(error) = answer else { return answer };
+        let error = match answer {
+            Ok(made) => return Ok(made),
+            Err(error) => error.settled(),
+        };
         let what = error.to_string();
         let Some(id) = wished else {
             return Err(Error::HalfDone { what, left: "a client whose id it has not told".into() });

@@ -120,12 +120,11 @@ impl KeyManager for Keycloak {
         }
         let scopes = self.scope_ids(&application.list("scope")).await?;
         let call = self.post(&["clients"], Operation::CreateApplication).await?;
-        let made = self.oauth.api.send(Call::post(&call.0).json(&body.into()).own_token(&call.1)).await;
+        let made = self.oauth.api.send(Call::post(&call.0).json(&body.into()).own_token(&call.1).makes()).await;
         let outcome = match made {
             Ok(_) => self.completed(&id, &scopes).await,
             // It may have been made all the same.
-            Err(error @ (Error::TimedOut(_) | Error::Unreachable(_) | Error::Answer(_))) => Err(error),
-            Err(error @ Error::Refused { status: 500.., .. }) => Err(error),
+            Err(error @ (Error::TimedOut(_) | Error::Unclear(_))) => Err(error),
             Err(error) => return Err(error),
         };
         match outcome {
@@ -216,8 +215,9 @@ impl KeyManager for Keycloak {
         let operation = Operation::NewApplicationConsumerSecret;
         let known = self.client(consumer_key, operation).await?;
         let (place, token) = self.post(&["clients", &known.id, "client-secret"], operation).await?;
-        let made: Secret = self.oauth.api.send(Call::post(&place).own_token(&token)).await?.json()?;
-        let secret = made.value.ok_or_else(|| Error::Answer("there is no secret in the answer".into()))?;
+        let made: Secret = self.oauth.api.send(Call::post(&place).own_token(&token).makes()).await?.json()?;
+        let useless = || Error::Answer("there is no secret in the answer".into()).unclear();
+        let secret = made.value.ok_or_else(useless)?;
         // Where a policy keeps the one before for a while, that is ended too.
         let before = below(&place, ["rotated"]);
         match self.oauth.api.send_if_there(Call::delete(&before).own_token(&token)).await {
@@ -405,8 +405,10 @@ impl Keycloak {
             self.remove(&["clients", &known.id], CLIENT).await
         };
         match removed.await {
-            Ok(()) | Err(Error::NotFound(_)) => error,
-            Err(_) => Error::HalfDone { what: error.to_string(), left: format!("the client {consumer_key}") },
+            // Without an answer it may yet come to be.
+            Err(Error::NotFound(_)) if error.is_unanswered() => error,
+            Ok(()) | Err(Error::NotFound(_)) => error.settled(),
+            Err(_) => Error::HalfDone { what: error.settled().to_string(), left: format!("the client {consumer_key}") },
         }
     }
 

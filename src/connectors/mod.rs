@@ -19,7 +19,8 @@
 //!    [`Error::Invalid`](crate::keymanager::Error::Invalid) with the field's name.
 //! 4. What is not there is `NotFound`, what is there already `Conflict`, and a provider's refusal keeps its own words.
 //!    A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and in no error.
-//! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`.
+//! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a call
+//!    that makes something is lost, that is `Unclear`: the engine keeps a record of it.
 //! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
 //!    everything else must be done.
 
@@ -42,6 +43,8 @@ mod introspection_tests;
 mod keycloak;
 mod keycloak_client;
 mod keycloak_rows;
+#[cfg(test)]
+mod lost_tests;
 mod oauth;
 mod oidc;
 mod okta;

@@ -211,11 +211,13 @@ impl KeyManager for Okta {
         self.may(Operation::CreateApplication)?;
         okta_rows::check_wishes(application)?;
         let body = okta_rows::metadata(application, &Map::new())?;
-        let reply = self.send(Call::post(&self.at(["oauth2", "v1", "clients"])).json(&body.into()), CLIENT).await?;
+        let place = self.at(["oauth2", "v1", "clients"]);
+        let reply = self.send(Call::post(&place).json(&body.into()).makes(), CLIENT).await?;
         match reply.json::<Client>() {
             Ok(client) => Ok(client.told(true)),
             Err(error) => {
-                Err(Error::HalfDone { what: error.to_string(), left: "a client whose id is not known".into() })
+                let what = error.settled().to_string();
+                Err(Error::HalfDone { what, left: "a client whose id is not known".into() })
             }
         }
     }
@@ -276,9 +278,9 @@ impl KeyManager for Okta {
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         self.may(Operation::NewApplicationConsumerSecret)?;
         let place = api::below(&self.client_at(consumer_key), ["lifecycle", "newSecret"]);
-        let client: Client = self.send(Call::post(&place), CLIENT).await?.json()?;
+        let client: Client = self.send(Call::post(&place).makes(), CLIENT).await?.json()?;
         let Some(secret) = client.client_secret else {
-            return Err(Error::Answer("there is no client_secret in its answer".into()));
+            return Err(Error::Answer("there is no client_secret in its answer".into()).unclear());
         };
         // Okta voids one of two: the other must not stay good.
         let others = self.all_secrets(consumer_key).await?.into_iter();
@@ -303,7 +305,7 @@ impl KeyManager for Okta {
             body["client_secret"] = json!(secret);
         }
         let place = self.secrets_at(consumer_key);
-        let secret: Secret = self.send(Call::post(&place).json(&body), CLIENT).await?.json()?;
+        let secret: Secret = self.send(Call::post(&place).json(&body).makes(), CLIENT).await?.json()?;
         Ok(secret.told(true))
     }
 

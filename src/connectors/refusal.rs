@@ -3,9 +3,13 @@
 
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
+use url::Url;
 use zeroize::Zeroizing;
 
-use crate::{keymanager::Error, net::client::Answer};
+use crate::{
+    keymanager::Error,
+    net::client::{Answer, ClientError},
+};
 
 /// The secrets of one call.
 #[derive(Debug, Clone, Default)]
@@ -112,6 +116,27 @@ pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, o
         _ if status.is_client_error() || status.is_server_error() => Error::Refused { status: status.as_u16(), detail },
         _ => Error::Answer(format!("{from}: answered {}", status.as_u16())),
     }
+}
+
+/// The error that no answer is, or one without end. `makes`: whether it is worth knowing that the call was sent.
+pub(super) fn unanswered(error: ClientError, makes: bool) -> Error {
+    let sent = matches!(error, ClientError::Unreachable { sent: true, .. } | ClientError::TooLarge { .. });
+    let error = match error {
+        ClientError::TimedOut(place) => Error::TimedOut(place),
+        ClientError::TooLarge { .. } => Error::Answer(error.to_string()),
+        other => Error::Unreachable(other.to_string()),
+    };
+    if makes && sent { error.unclear() } else { error }
+}
+
+/// A gateway before the provider that has nobody behind it.
+pub(super) const fn is_nobody_there(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Without user, query and fragment, where secrets may stand.
+pub(super) fn shown(url: &Url) -> String {
+    url.origin().ascii_serialization() + url.path()
 }
 
 /// What the provider says, in whichever dialect.

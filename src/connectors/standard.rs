@@ -24,7 +24,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Memory, OAuthApplicationInfo, Operation,
-        Result, Scope, Sensitive,
+        Result, Scope, Sensitive, check,
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -130,7 +130,7 @@ impl KeyManager for Standard {
             }
         }
         let place = self.oauth.directory.place(Endpoint::Registration, Operation::CreateApplication).await?;
-        let mut call = Call::post(&place).json(&client_metadata::metadata(application)?.into());
+        let mut call = Call::post(&place).json(&client_metadata::metadata(application)?.into()).makes();
         if let Some(token) = &self.initial {
             call = call.bearer(token)?.ours();
         }
@@ -138,7 +138,14 @@ impl KeyManager for Standard {
         let told: Map<String, Value> = reply.json()?;
         let mut row = Row::of(application);
         row.learn(&told);
-        let made = client_metadata::application(&told)?;
+        let made = client_metadata::application(&told).and_then(|made| match &made.client_id {
+            Some(id) => check::name("client_id", id).map(|()| made).map_err(|error| Error::Answer(error.to_string())),
+            None => Ok(made),
+        });
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => return Err(self.undo("whose id is not known", &row, error).await),
+        };
         let id = made.client_id.clone().unwrap_or_default();
         if let Err(error) = self.keep(&id, &row).await {
             return Err(self.undo(&id, &row, error).await);
@@ -342,7 +349,7 @@ impl Standard {
         Ok(row.tell(application))
     }
 
-    /// A client that could not be remembered is removed again; nobody could ever manage it.
+    /// A client that is not as it must be, or could not be remembered, is removed again; nobody could ever manage it.
     async fn undo(&self, id: &str, row: &Row, error: Error) -> Error {
         let removed = async {
             let access = row.access.as_ref().ok_or(Error::NotFound(CLIENT))?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::keymanager::{Error, OAuthApplicationInfo, Result};
+use crate::keymanager::{Error, OAuthApplicationInfo, Result, hex};
 
 /// The registration request; the caller adds what differs between making and changing a client.
 pub(super) fn body(application: &OAuthApplicationInfo, owner: &str) -> Result<Map<String, Value>> {
@@ -45,6 +45,13 @@ pub(super) fn body(application: &OAuthApplicationInfo, owner: &str) -> Result<Ma
         }
     }
     Ok(body)
+}
+
+/// An id that nobody has, of the characters and the length that the server takes: `[a-zA-Z0-9_]{15,30}`.
+pub(super) fn random_id() -> Result<String> {
+    let mut random = [0; 14];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Error::Record("the system gives no random numbers".into()))?;
+    Ok(hex(&random))
 }
 
 /// The client, without its secret.

@@ -173,15 +173,27 @@ impl KeyManager for IdentityServer {
         let mut body = client::body(application, self.owner(application))?;
         let kind = if application.token_type.as_deref() == Some("JWT") { "JWT" } else { "DEFAULT" };
         body.insert("token_type_extension".into(), json!(kind));
-        if let Some(id) = &application.client_id {
+        // Where nobody wishes for an id it is chosen here, so that it is known whatever becomes of the answer.
+        let chosen = match &application.client_id {
+            Some(_) => None,
+            None => Some(client::random_id()?),
+        };
+        if let Some(id) = application.client_id.as_ref().or(chosen.as_ref()) {
             body.insert("ext_param_client_id".into(), json!(id));
         }
         if let Some(secret) = &application.client_secret {
             body.insert("ext_param_client_secret".into(), json!(secret.reveal()));
         }
-        let told: Map<String, Value> = self.send(Call::post(&self.clients).json(&body.into())).await?;
-        let secret = told.get("client_secret").and_then(Value::as_str).map(Sensitive::from);
-        Ok(OAuthApplicationInfo { client_secret: secret, ..client::read(&told)? })
+        let told = self.send(Call::post(&self.clients).json(&body.into()).makes()).await;
+        let made = told.and_then(|told: Map<String, Value>| {
+            let secret = told.get("client_secret").and_then(Value::as_str).map(Sensitive::from);
+            let made = client::read(&told).map_err(Error::unclear)?;
+            Ok(OAuthApplicationInfo { client_secret: secret, ..made })
+        });
+        match (made, &chosen) {
+            (Err(error @ (Error::Unclear(_) | Error::TimedOut(_))), Some(id)) => Err(self.undo(id, error).await),
+            (made, _) => made,
+        }
     }
 
     async fn update_application(
@@ -262,8 +274,8 @@ impl KeyManager for IdentityServer {
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         let place = below(&self.place(consumer_key), ["regenerate-consumer-secret"]);
-        let made: SecretBody = self.send(Call::post(&place).absent(CLIENT)).await?;
-        made.client_secret.ok_or_else(|| Error::Answer("there is no client_secret in the answer".into()))
+        let made: SecretBody = self.send(Call::post(&place).absent(CLIENT).makes()).await?;
+        made.client_secret.ok_or_else(|| Error::Answer("there is no client_secret in the answer".into()).unclear())
     }
 
     async fn add_secret(&self, consumer_key: &str, request: &ConsumerSecretRequest) -> Result<ConsumerSecretInfo> {
@@ -274,7 +286,7 @@ impl KeyManager for IdentityServer {
             "client_secret": request.client_secret.as_ref().map(Sensitive::reveal),
         });
         let place = below(&self.place(consumer_key), ["generate-secret"]);
-        let made: SecretBody = self.send(Call::post(&place).json(&body).absent(CLIENT)).await?;
+        let made: SecretBody = self.send(Call::post(&place).json(&body).absent(CLIENT).makes()).await?;
         made.told(false)
     }
 
@@ -373,6 +385,16 @@ impl IdentityServer {
 
     async fn done(&self, call: Call<'_>) -> Result<()> {
         self.oauth.api.send(self.signed(call)?).await.map(drop)
+    }
+
+    /// Takes a client away of which nobody knows whether it was made. Its id is ours, so that it is no other's.
+    async fn undo(&self, id: &str, error: Error) -> Error {
+        match self.delete_application(id).await {
+            // Without an answer it may yet come to be.
+            Err(Error::NotFound(_)) if error.is_unanswered() => error,
+            Ok(()) | Err(Error::NotFound(_)) => error.settled(),
+            Err(_) => Error::HalfDone { what: error.settled().to_string(), left: format!("the client {id}") },
+        }
     }
 
     /// Where a client is: its id, in base64url with padding.

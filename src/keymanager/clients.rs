@@ -54,7 +54,7 @@ impl Engine {
         self.perform(asked, checked, |managed| async move {
             let mut made = managed.connector.create_application(&app).await?;
             let Some(consumer_key) = made.client_id.clone() else {
-                return Err(Error::Answer("a client was made, and its id is not told".into()));
+                return Err(Error::Answer("a client was made, and its id is not told".into()).unclear());
             };
             made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
             made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
@@ -108,12 +108,17 @@ impl Engine {
         Ok(app)
     }
 
-    /// `deleteApplication`: its tokens are refused from now on.
+    /// `deleteApplication`: its tokens are refused from now on. One that only its mapping knows of is deleted too.
     pub async fn delete_application(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteApplication, consumer_key);
+        let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
-            let before = known(&managed, consumer_key).await;
-            managed.connector.delete_application(consumer_key).await?;
+            let mut before = known(&managed, consumer_key).await;
+            match (managed.connector.delete_application(consumer_key).await, mapping) {
+                // It is gone there by another's hand: what is here of it goes too.
+                (Err(Error::NotFound(_)), Some(mapping)) => before = json!(*mapping),
+                (outcome, _) => outcome?,
+            }
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
             let mut effect = Effect::of(()).before(before).row(unmap);
             effect.revoked.push(self.client_revoked(&managed, consumer_key));

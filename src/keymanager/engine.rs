@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Error, Managed, Operation, Registry, Result,
+    Error, Managed, Operation, Registry, Result, begun,
     metrics::Metrics,
     pending::Task,
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
@@ -42,6 +42,8 @@ pub struct Engine {
     mappings: Recent<Mapping>,
     pub(super) revocations: Arc<Revocations>,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// What a process before this one has begun and not ended.
+    pub(super) begun_before: Mutex<Vec<(Vec<u8>, AuditEntry)>>,
 }
 
 /// How a stored key manager comes to life: the assembly's affair.
@@ -61,6 +63,8 @@ pub struct Caller {
     pub who: String,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// Whoever calls tries again what has timed out: then nothing of that is left for a human.
+    pub tries_again: bool,
 }
 
 /// What was asked for.
@@ -190,6 +194,7 @@ impl Engine {
             clock,
             metrics: Metrics::register(prometheus)?,
             assembly,
+            begun_before: Mutex::new(begun::before(record.as_ref())),
             record,
             tables: None,
             mappings: Recent::new(MAPPINGS),
@@ -238,30 +243,34 @@ impl Engine {
     {
         let changes = changes(asked.operation);
         managed.require(asked.operation)?;
-        if changes {
-            self.record(asked.operation)?;
-        }
+        let record = changes.then(|| self.record(asked.operation)).transpose()?;
         checked?;
-        if changes && asked.caller.dry_run {
+        let Some(record) = record else { return work(managed).await.map(|effect| Done::Did(effect.gave)) };
+        if asked.caller.dry_run {
             return Ok(Done::Would(plan(asked)));
         }
-        let effect = match work(Arc::clone(&managed)).await {
-            Ok(effect) => effect,
+        let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
+        let kept = match outcome {
+            Ok(effect) => self.keep(asked, &managed, &effect, note.clone()).await.map(|()| effect.gave),
             Err(error) => {
-                if changes {
-                    self.note_failure(asked, &error).await;
-                }
-                return Err(error);
+                self.note_failure(asked, &error).await;
+                Err(error)
             }
         };
-        if changes {
-            self.keep(asked, &managed, &effect).await?;
+        if !matches!(kept, Ok(_) | Err(Error::Record(_))) {
+            self.end(note).await;
         }
-        Ok(Done::Did(effect.gave))
+        kept.map(Done::Did)
     }
 
     /// The record and the audit in one change; then what must be felt at once.
-    async fn keep<T>(&self, asked: &Asked, managed: &Managed, effect: &Effect<T>) -> Result<()> {
+    async fn keep<T>(
+        &self,
+        asked: &Asked,
+        managed: &Managed,
+        effect: &Effect<T>,
+        note: Option<RowChange>,
+    ) -> Result<()> {
         let entry = AuditEntry {
             subject: effect.subject.clone().unwrap_or_else(|| asked.subject.clone()),
             before: effect.before.clone(),
@@ -272,6 +281,7 @@ impl Engine {
         let mut rows = effect.rows.clone();
         rows.extend(effect.revoked.iter().cloned().map(RowChange::Revoke));
         rows.push(RowChange::Audit(entry));
+        rows.extend(note);
         // What the provider has done counts, whether or not it can be noted.
         self.put_in_force(&effect.revoked);
         match (self.change(rows).await, &effect.made) {
@@ -294,10 +304,13 @@ impl Engine {
     }
 
     /// An operation that failed may have changed something: then that is noted, and what is left.
-    async fn note_failure(&self, asked: &Asked, error: &Error) {
+    pub(super) async fn note_failure(&self, asked: &Asked, error: &Error) {
         let left = match error {
             Error::HalfDone { left, .. } => left.clone(),
-            Error::TimedOut(_) => format!("{} of {} may have been done", asked.operation.name(), asked.subject),
+            Error::TimedOut(_) | Error::Unclear(_) if asked.caller.tries_again => return,
+            Error::TimedOut(_) | Error::Unclear(_) => {
+                format!("{} of {} may have been done", asked.operation.name(), asked.subject)
+            }
             _ => return,
         };
         self.note_left(asked, error, Task::Left { left }).await;

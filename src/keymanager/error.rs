@@ -49,6 +49,9 @@ pub enum Error {
     /// The provider did not answer in time. It may have done what was asked.
     #[error("the provider did not answer in time: {0}")]
     TimedOut(String),
+    /// It was asked for, and nobody knows whether it was done: no answer that says so came back.
+    #[error("{0}; it may have been done all the same")]
+    Unclear(Box<Self>),
     /// It was half done, and the half could not be undone.
     #[error("{what}; what had been done could not be undone: {left}")]
     HalfDone {
@@ -73,7 +76,32 @@ impl Error {
         match self {
             Self::Unreachable(_) | Self::TimedOut(_) | Self::Credentials(_) | Self::Answer(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Unclear(why) => why.may_pass(),
             _ => false,
+        }
+    }
+
+    /// The same where it was sent: it may have been done.
+    pub fn unclear(self) -> Self {
+        match self {
+            error @ (Self::Unclear(_) | Self::HalfDone { .. }) => error,
+            error => Self::Unclear(Box::new(error)),
+        }
+    }
+
+    /// What failed, once it is known that nothing of it was done, or that it was undone.
+    pub fn settled(self) -> Self {
+        match self {
+            Self::Unclear(why) => *why,
+            error => error,
+        }
+    }
+
+    /// Whether no answer came: what was asked for may yet be done.
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Unclear(why) => why.is_unanswered(),
+            error => matches!(error, Self::TimedOut(_) | Self::Unreachable(_)),
         }
     }
 
@@ -89,6 +117,7 @@ impl Error {
             Self::Answer(_) => "answer",
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timeout",
+            Self::Unclear(why) => why.label(),
             Self::HalfDone { .. } => "half_done",
             Self::Record(_) => "record",
         }

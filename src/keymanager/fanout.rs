@@ -105,10 +105,11 @@ impl Engine {
     pub async fn everywhere(self: &Arc<Self>, caller: &Caller, change: Everywhere) -> Result<Vec<Outcome>> {
         self.record(change.operation())?;
         change.check()?;
-        let (engine, caller) = (Arc::clone(self), caller.clone());
+        let (engine, caller) = (Arc::clone(self), Caller { tries_again: true, ..caller.clone() });
         let one = move |name: String| {
             let (engine, caller, change) = (Arc::clone(&engine), caller.clone(), change.clone());
             async move {
+                let _turn = engine.turn(change.clone().task().turn(&name)).await;
                 let outcome = engine.at_one(&caller, &name, change.clone()).await;
                 engine.outcome(&caller, name, change, outcome).await
             }
@@ -174,10 +175,15 @@ impl Engine {
     ) -> Outcome {
         let error = match outcome {
             Ok(done) => return done_at(name, done),
-            Err(error) if !error.may_pass() || !self.has_room_to_wait() => return plain(name, Err(error)),
+            Err(error) if !error.may_pass() => return plain(name, Err(error)),
             Err(error) => error,
         };
         let asked = Asked::new(caller, &name, change.operation(), change.subject());
+        if !self.has_room_to_wait() {
+            let once = Caller { tries_again: false, ..caller.clone() };
+            self.note_failure(&Asked { caller: once, ..asked }, &error).await;
+            return plain(name, Err(error));
+        }
         let task = change.task();
         let entry = AuditEntry {
             after: told(&task),

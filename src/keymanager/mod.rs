@@ -6,6 +6,7 @@
 //!
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
+mod begun;
 pub mod check;
 mod clients;
 mod configuration;

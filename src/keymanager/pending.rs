@@ -109,6 +109,17 @@ impl Task {
         }
     }
 
+    /// Whose turn it takes: what is changed by it at its key manager, as the management door names it.
+    pub(super) fn turn(&self, key_manager: &str) -> String {
+        let kind = match self {
+            Self::Scope(_) | Self::NoScope { .. } => "scope",
+            Self::DeleteClient { .. } => "client",
+            Self::Left { .. } => "left",
+            _ => "resource",
+        };
+        [kind, key_manager, self.subject()].join("\0")
+    }
+
     /// Does it, whatever has been done of it already.
     async fn run(&self, managed: &Managed) -> Result<()> {
         let provider = &managed.connector;
@@ -184,6 +195,9 @@ impl Engine {
 
     /// Tries what waits, and lets revocations go that have expired, for as long as it is polled.
     pub async fn tend(self: Arc<Self>) {
+        if let Err(error) = self.own_up().await {
+            tracing::error!(%error, "what a process before this one did not end cannot be put into the audit");
+        }
         self.count_pending();
         let mut ticks = time::interval(TEND_EVERY);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -219,15 +233,21 @@ impl Engine {
         Ok(())
     }
 
-    async fn retry_one(&self, row: PendingRow) -> Result<()> {
+    pub(super) async fn retry_one(&self, row: PendingRow) -> Result<()> {
         let Some(operation) = row.task.operation() else { return Ok(()) };
+        let _turn = self.turn(row.task.turn(&row.key_manager)).await;
+        let record = self.record(operation)?;
+        if record.get(&PENDING, &row.id.to_be_bytes()).map_err(unkept)?.is_none() {
+            // Something else was wanted meanwhile, or somebody has forgotten it.
+            return Ok(());
+        }
         // Its key manager may have left the configuration, and may come back.
         let outcome = match self.registry.find(&row.key_manager) {
             Ok(managed) => row.task.run(&managed).await,
             Err(error) => Err(error),
         };
         let asked = Asked::new(
-            &Caller { who: row.who.clone(), dry_run: false },
+            &Caller { who: row.who.clone(), ..Caller::default() },
             &row.key_manager,
             operation,
             row.task.subject(),

@@ -70,7 +70,8 @@ pub struct AuditEntry {
     #[serde(skip_serializing_if = "Value::is_null", default)]
     #[schema(value_type = Object)]
     pub after: Value,
-    /// `done`, or why it failed when something may have changed all the same.
+    /// `done`, or why it failed when something may have changed all the same; `unended`: the process ended before it could
+    /// be noted.
     pub outcome: String,
     /// More of that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -141,6 +142,8 @@ pub(super) enum RowChange {
     Settle(u64),
     Later(PendingRow),
     Audit(AuditEntry),
+    /// The note of this key, that something was begun, is taken away.
+    Ended(Vec<u8>),
 }
 
 impl RowChange {
@@ -195,6 +198,7 @@ impl RowChange {
                 changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
             }
             Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
+            Self::Ended(key) => changes.remove(&BEGUN, key).map(drop),
             Self::Later(row) => changes.put(&PENDING, &row.id.to_be_bytes(), row),
             Self::Audit(entry) => {
                 let id = next(changes, b"audit")?;
@@ -332,6 +336,8 @@ pub(super) const REVOKED: Table<RevokedRow> = Table::new("keymanager.revoked");
 pub(super) const STORED: Table<Value> = Table::new("keymanager.stored");
 pub(super) const PENDING: Table<PendingRow> = Table::new("keymanager.pending");
 pub(super) const AUDIT: Table<AuditEntry> = Table::new("keymanager.audit");
+/// What was begun, until it is ended.
+pub(super) const BEGUN: Table<AuditEntry> = Table::new("keymanager.begun");
 const COUNTERS: Table<u64> = Table::new("keymanager.counters");
 
 /// Of what stands against something, so much is named.

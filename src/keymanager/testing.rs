@@ -19,6 +19,8 @@ pub(crate) struct Memory {
     pub(crate) revoked: Mutex<Vec<String>>,
     /// What everything fails with, until it is taken away.
     pub(crate) mood: Mutex<Option<Error>>,
+    /// What a removal of a client fails with.
+    pub(crate) holding: Mutex<Option<Error>>,
     /// What it has no way to do.
     pub(crate) cannot: Mutex<Vec<Operation>>,
 }
@@ -81,6 +83,7 @@ impl KeyManager for Memory {
 
     async fn delete_application(&self, key: &str) -> Result<()> {
         self.may()?;
+        self.holding.lock().clone().map_or(Ok(()), Err)?;
         self.clients.lock().remove(key).map(drop).ok_or(Error::NotFound("client"))
     }
 

@@ -29,7 +29,7 @@ fn stand() -> Stand {
 }
 
 fn caller() -> Caller {
-    Caller { who: "tester".into(), dry_run: false }
+    Caller { who: "tester".into(), ..Caller::default() }
 }
 
 fn app(json: serde_json::Value) -> OAuthApplicationInfo {
@@ -196,6 +196,29 @@ async fn what_may_yet_succeed_is_tried_again_and_what_cannot_is_told() {
 }
 
 #[tokio::test]
+async fn a_late_answer_waits_once_where_it_is_tried_again_and_is_left_where_it_is_not() {
+    let stand = stand();
+    let scope = Scope { key: "orders:read".into(), ..Scope::default() };
+    *stand.two.mood.lock() = Some(Error::TimedOut("late".into()));
+    let outcomes = stand.engine.everywhere(&caller(), Everywhere::RegisterScope(scope.clone())).await.unwrap();
+    assert_eq!(outcomes[1].outcome, "pending");
+    let waiting = stand.engine.pending("two", 0, 10).unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].operation), (1, "registerScope"), "{waiting:?}");
+    let tending = tokio::spawn(Arc::clone(&stand.engine).tend());
+    *stand.two.mood.lock() = None;
+    stand.wait_until("an empty queue", |stand| stand.engine.pending("two", 0, 10).unwrap().is_empty()).await;
+    tending.abort();
+    assert!(stand.two.scopes.lock().contains_key("orders:read"));
+    // Then nothing keeps the key manager here.
+    stand.engine.change(vec![RowChange::Unconfigure("two".into())]).await.unwrap();
+
+    *stand.one.mood.lock() = Some(Error::TimedOut("late".into()));
+    assert!(stand.engine.register_scope(&caller(), "one", scope).await.is_err());
+    let left = stand.engine.pending("one", 0, 10).unwrap();
+    assert_eq!((left.len(), &*left[0].operation), (1, "none"), "{left:?}");
+}
+
+#[tokio::test]
 async fn what_is_left_half_done_is_audited_and_waits_for_a_human() {
     let stand = stand();
     *stand.one.mood.lock() =
@@ -207,6 +230,90 @@ async fn what_is_left_half_done_is_audited_and_waits_for_a_human() {
     stand.engine.forget_pending(&caller(), "one", waiting[0].id).await.unwrap();
     assert!(stand.engine.pending("one", 0, 10).unwrap().is_empty());
     assert!(matches!(stand.engine.forget_pending(&caller(), "one", waiting[0].id).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn what_may_have_been_made_unseen_waits_for_a_human() {
+    let stand = stand();
+    *stand.one.mood.lock() = Some(Error::Unreachable("it broke off".into()).unclear());
+    let failed = stand.create(json!({"clientName": "x"})).await;
+    assert!(matches!(&failed, Err(error @ Error::Unclear(_)) if error.to_string().contains("may have been done")));
+    let waiting = stand.engine.pending("one", 0, 10).unwrap();
+    assert_eq!((waiting.len(), &*waiting[0].operation), (1, "none"), "{waiting:?}");
+    let audit = stand.engine.audit(0, 10).unwrap();
+    assert_eq!((audit.len(), &*audit[0].outcome), (1, "unreachable"), "{audit:?}");
+    *stand.one.mood.lock() = Some(Error::Unreachable("nobody is there".into()));
+    assert!(stand.create(json!({"clientName": "x"})).await.is_err());
+    assert_eq!(stand.engine.pending("one", 0, 10).unwrap().len(), 1, "nothing was sent");
+}
+
+#[tokio::test]
+async fn what_could_not_be_undone_is_undone_later() {
+    let stand = stored().await;
+    stand.engine.change(vec![RowChange::Unconfigure("one".into())]).await.unwrap();
+    *stand.one.holding.lock() = Some(Error::Unreachable("gone".into()));
+    let failed = stand.create(json!({"clientId": "orphan"})).await;
+    assert!(matches!(failed, Err(Error::HalfDone { .. })), "{failed:?}");
+    assert!(stand.one.clients.lock().contains_key("orphan"));
+    let waiting = stand.engine.pending("one", 0, 10).unwrap();
+    let told = (waiting.len(), &*waiting[0].operation, &*waiting[0].subject);
+    assert_eq!(told, (1, "deleteApplication", "orphan"));
+    let tending = tokio::spawn(Arc::clone(&stand.engine).tend());
+    stand.wait_until("a try", |stand| stand.engine.pending("one", 0, 10).unwrap()[0].attempts > 1).await;
+    *stand.one.holding.lock() = None;
+    stand.wait_until("an empty queue", |stand| stand.engine.pending("one", 0, 10).unwrap().is_empty()).await;
+    tending.abort();
+    assert!(stand.one.clients.lock().is_empty());
+    let audit = stand.engine.audit(0, 10).unwrap();
+    let told: Vec<_> = audit.iter().map(|entry| (&*entry.operation, &*entry.outcome)).collect();
+    assert_eq!(told, [("createApplication", "half_done"), ("deleteApplication", "done")]);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_at_its_provider_can_be_deleted_here() {
+    let stand = stand();
+    did(stand.create(json!({"clientId": "a", "applicationUUID": "u"})).await);
+    let before = stand.engine.now();
+    stand.one.clients.lock().clear();
+    did(stand.engine.delete_application(&caller(), "one", "a").await);
+    assert!(stand.engine.mapping("one", "a").unwrap().is_none() && stand.is_revoked("a", before));
+    let audit = stand.engine.audit(0, 10).unwrap();
+    let last = audit.last().unwrap();
+    assert_eq!((&*last.operation, &*last.outcome), ("deleteApplication", "done"));
+    assert_eq!(last.before["applicationUUID"], "u", "{last:?}");
+    // Its application may have another, and there is nothing more to delete.
+    assert!(matches!(stand.engine.delete_application(&caller(), "one", "a").await, Err(Error::NotFound(_))));
+    did(stand.create(json!({"clientId": "b", "applicationUUID": "u"})).await);
+}
+
+#[tokio::test]
+async fn what_is_done_everywhere_and_what_is_tried_again_take_their_turns() {
+    let stand = stand();
+    let scope = |key: &str| Scope { key: key.into(), ..Scope::default() };
+    let turn = |key_manager: &str, key: &str| stand.engine.turn(["scope", key_manager, key].join("\0"));
+    let held = turn("one", "a").await;
+    let engine = Arc::clone(&stand.engine);
+    let change = Everywhere::RegisterScope(scope("a"));
+    let telling = tokio::spawn(async move { engine.everywhere(&caller(), change).await });
+    stand.wait_until("the other's scope", |stand| stand.two.scopes.lock().contains_key("a")).await;
+    assert!(stand.one.scopes.lock().is_empty(), "somebody else changes it now");
+    drop(held);
+    assert!(telling.await.unwrap().unwrap().iter().all(|outcome| outcome.outcome == "done"));
+    assert!(stand.one.scopes.lock().contains_key("a"));
+
+    *stand.two.mood.lock() = Some(Error::Unreachable("gone".into()));
+    stand.engine.everywhere(&caller(), Everywhere::RegisterScope(scope("b"))).await.unwrap();
+    *stand.two.mood.lock() = None;
+    let rows = stand.record.view().unwrap().rows(&super::rows::PENDING, &[], 10).unwrap();
+    let row = rows.into_iter().next().unwrap().1;
+    let (id, held) = (row.id, turn("two", "b").await);
+    let engine = Arc::clone(&stand.engine);
+    let retrying = tokio::spawn(async move { engine.retry_one(row).await });
+    tokio::task::yield_now().await;
+    stand.engine.forget_pending(&caller(), "two", id).await.unwrap();
+    drop(held);
+    retrying.await.unwrap().unwrap();
+    assert!(!stand.two.scopes.lock().contains_key("b"), "it was no longer wanted");
 }
 
 #[tokio::test]

@@ -101,6 +101,8 @@ impl From<Error> for Problem {
                 Ok(status) if matches!(status.as_u16(), 400 | 404 | 409 | 422) => problem(status),
                 _ => problem(StatusCode::BAD_GATEWAY),
             },
+            // Not 503, which invites to do it again.
+            Error::Unclear(_) => problem(StatusCode::BAD_GATEWAY),
             Error::Credentials(_) | Error::Answer(_) | Error::HalfDone { .. } => problem(StatusCode::BAD_GATEWAY),
             Error::Unreachable(_) => problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "5"),
             Error::TimedOut(_) => problem(StatusCode::GATEWAY_TIMEOUT),

@@ -48,6 +48,10 @@ impl Ask {
         if if_match.as_deref().is_some_and(str::is_empty) {
             return Err(Problem::field(header::IF_MATCH.as_str(), "must name an ETag, or be *"));
         }
+        if if_match.is_some() && !route.conditional && !request.method().is_safe() {
+            let why = "is not for this route: there is no one thing here that has an ETag";
+            return Err(Problem::field(header::IF_MATCH.as_str(), why));
+        }
         let body = read_body(request, route).await?;
         Ok(Self { caller, body, path, query, if_match })
     }

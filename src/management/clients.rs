@@ -70,7 +70,9 @@ pub(super) async fn map(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn unmap(door: &Door, ask: Ask) -> Answer {
-    let done = door.engine.delete_mapping(&ask.caller, ask.km(), ask.path("ck")).await?;
+    let (km, ck) = (ask.km(), ask.path("ck"));
+    let _turn = ask.turn(door, &["client", km, ck], || door.engine.retrieve_application(km, ck)).await?;
+    let done = door.engine.delete_mapping(&ask.caller, km, ck).await?;
     Ok(Reply::done(StatusCode::NO_CONTENT, done))
 }
 
@@ -79,13 +81,16 @@ pub(super) async fn parse(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn new_secret(door: &Door, ask: Ask) -> Answer {
-    let done = door.engine.new_secret(&ask.caller, ask.km(), ask.path("ck")).await?;
+    let (km, ck) = (ask.km(), ask.path("ck"));
+    let _turn = ask.turn(door, &["client", km, ck], || door.engine.retrieve_application(km, ck)).await?;
+    let done = door.engine.new_secret(&ask.caller, km, ck).await?;
     Ok(Reply::done(StatusCode::OK, done.map(|client_secret| NewSecret { client_secret })))
 }
 
 pub(super) async fn add_secret(door: &Door, ask: Ask) -> Answer {
-    let request = ask.json_or_default()?;
-    let done = door.engine.add_secret(&ask.caller, ask.km(), ask.path("ck"), request).await?;
+    let (request, (km, ck)) = (ask.json_or_default()?, (ask.km(), ask.path("ck")));
+    let _turn = ask.turn(door, &["client", km, ck], || door.engine.retrieve_application(km, ck)).await?;
+    let done = door.engine.add_secret(&ask.caller, km, ck, request).await?;
     Ok(Reply::done(StatusCode::CREATED, done))
 }
 
@@ -97,6 +102,8 @@ pub(super) async fn secrets(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn delete_secret(door: &Door, ask: Ask) -> Answer {
-    let done = door.engine.delete_secret(&ask.caller, ask.km(), ask.path("ck"), ask.path("id")).await?;
+    let (km, ck) = (ask.km(), ask.path("ck"));
+    let _turn = ask.turn(door, &["client", km, ck], || door.engine.retrieve_application(km, ck)).await?;
+    let done = door.engine.delete_secret(&ask.caller, km, ck, ask.path("id")).await?;
     Ok(Reply::done(StatusCode::NO_CONTENT, done))
 }

@@ -176,7 +176,7 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
     key.as_deref().map_or(Ok(()), idempotency::check)?;
     let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
     let reads = request.method().is_safe() && !route.changes;
-    let caller = Caller { who: admitted.who, dry_run: false };
+    let caller = Caller { who: admitted.who, ..Caller::default() };
     let ask = Ask::read(request, &route, caller).await?;
     if reads {
         return (route.run)(&door, ask).await.map(IntoResponse::into_response);

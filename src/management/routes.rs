@@ -146,14 +146,16 @@ fn of_clients() -> Vec<Route> {
             "deleteMappedApplication",
             run!(clients::unmap),
         )
-        .empty(204),
+        .empty(204)
+        .conditional(),
         change(
             Method::POST,
             "/v1/key-managers/{km}/clients/{ck}/secret",
             "getNewApplicationConsumerSecret",
             run!(clients::new_secret),
         )
-        .gives::<NewSecret>(200),
+        .gives::<NewSecret>(200)
+        .conditional(),
         change(
             Method::POST,
             "/v1/key-managers/{km}/clients/{ck}/secrets",
@@ -162,7 +164,8 @@ fn of_clients() -> Vec<Route> {
         )
         .may_take::<ConsumerSecretRequest>()
         .gives::<ConsumerSecretInfo>(201)
-        .leads(201, "id", "$response.body#/secretId", &["deleteApplicationConsumerSecret"]),
+        .leads(201, "id", "$response.body#/secretId", &["deleteApplicationConsumerSecret"])
+        .conditional(),
         get("/v1/key-managers/{km}/clients/{ck}/secrets", "retrieveApplicationConsumerSecrets", run!(clients::secrets))
             .gives::<Secrets>(200)
             .paged(),
@@ -172,7 +175,8 @@ fn of_clients() -> Vec<Route> {
             "deleteApplicationConsumerSecret",
             run!(clients::delete_secret),
         )
-        .empty(204),
+        .empty(204)
+        .conditional(),
     ]
 }
 

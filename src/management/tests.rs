@@ -149,6 +149,36 @@ async fn of_two_who_change_one_thing_the_later_is_told() {
 }
 
 #[tokio::test]
+async fn a_condition_holds_for_all_that_is_a_clients_and_is_refused_where_there_is_no_one_thing() {
+    let stand = Stand::start().await;
+    stand.ask("POST", "/v1/key-managers/one/clients", r#"{"clientId":"a"}"#).await;
+    let path = "/v1/key-managers/one/clients/a";
+    let tag = stand.ask("GET", path, "").await.field("etag").unwrap().to_owned();
+    let (now, stale) = (format!("If-Match: {tag}\r\n"), "If-Match: \"stale\"\r\n");
+    for (method, below) in [("POST", "secret"), ("POST", "secrets"), ("DELETE", "secrets/s"), ("DELETE", "mapping")] {
+        let refused = stand.ask_with(method, &format!("{path}/{below}"), stale, "").await;
+        assert_eq!(refused.status, 412, "{below}: {}", refused.body);
+    }
+    assert_eq!(stand.one.clients.lock()["a"].client_secret.as_ref().unwrap().reveal(), "s3cret-of-a");
+    assert_eq!(stand.ask_with("POST", &format!("{path}/secret"), &now, "").await.status, 200);
+    assert_eq!(stand.one.clients.lock()["a"].client_secret.as_ref().unwrap().reveal(), "n3w-s3cret");
+
+    for (method, path, body) in [
+        ("POST", "/v1/key-managers/one/clients", r#"{"clientId":"b"}"#),
+        ("POST", "/v1/key-managers/one/clients/map", r#"{"clientId":"b"}"#),
+        ("POST", "/v1/scopes", r#"{"key":"a"}"#),
+        ("PUT", "/v1/scopes/a", r#"{"name":"A"}"#),
+        ("DELETE", "/v1/resources/a", ""),
+        ("DELETE", "/v1/key-managers/one/pending/1", ""),
+    ] {
+        let refused = stand.ask_with(method, path, "If-Match: *\r\n", body).await;
+        assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("if-match")), "{path}: {}", refused.body);
+    }
+    assert!(stand.one.scopes.lock().is_empty() && stand.one.clients.lock().len() == 1);
+    assert_eq!(stand.ask_with("GET", path, stale, "").await.status, 200, "who only reads changes nothing");
+}
+
+#[tokio::test]
 async fn what_is_sent_again_is_done_once() {
     let stand = Stand::start().await;
     let (path, key) = ("/v1/key-managers/one/clients", "Idempotency-Key: k1\r\n");
@@ -196,6 +226,7 @@ async fn a_providers_refusals_have_their_statuses() {
         (Error::Answer("odd".into()), 502),
         (Error::Unreachable("gone".into()), 503),
         (Error::TimedOut("late".into()), 504),
+        (Error::Unreachable("broke off".into()).unclear(), 502),
         (Error::HalfDone { what: "a".into(), left: "b".into() }, 502),
         (Error::Record("full".into()), 503),
     ] {

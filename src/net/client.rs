@@ -118,6 +118,8 @@ pub enum ClientError {
         url: String,
         /// What happened.
         reason: String,
+        /// Whether the request had a connection: then it may have arrived.
+        sent: bool,
     },
     /// It took too long.
     #[error("{0}: timed out")]
@@ -361,7 +363,7 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
     if error.is_timeout() {
         return ClientError::TimedOut(shown(url));
     }
-    ClientError::Unreachable { url: shown(url), reason: innermost(error) }
+    ClientError::Unreachable { url: shown(url), reason: innermost(error), sent: !error.is_connect() }
 }
 
 fn media_type(headers: &HeaderMap) -> Box<str> {

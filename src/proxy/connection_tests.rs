@@ -34,13 +34,13 @@ fn counted(gate: &Gate, reason: &str) -> bool {
 #[tokio::test]
 async fn a_head_has_its_time_from_its_first_byte() {
     let upstream = echo().await;
-    let gate = hasty(&upstream, "150ms", "60s");
+    let gate = hasty(&upstream, "1s", "60s");
     let mut silent = gate.connect().await;
     assert!(is_closed(&mut silent).await, "from accept");
 
     let mut slow = gate.connect().await;
     ask(&mut slow, "GET /api/a HTTP/1.1").await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     ask(&mut slow, "GET /api/a HTTP/1.1").await;
     slow.write_all(b"GET /api").await.unwrap();
     let mut trickling = slow;

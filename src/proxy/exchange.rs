@@ -134,6 +134,11 @@ impl Exchange {
         }
     }
 
+    /// The upstream's answer is none that can be passed on.
+    pub(super) fn unreadable(&self) {
+        self.observer.metrics.upstream_error(UpstreamError::Protocol);
+    }
+
     /// Whether the answer may have a body.
     pub(super) fn wants_body(&self) -> bool {
         self.method != Method::HEAD

@@ -120,15 +120,22 @@ impl Outbound<'_> {
     }
 }
 
-/// Makes an upstream's fields into what the client gets.
-pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool) {
+/// Makes an upstream's fields into what the client gets. False: its body is in a coding other than `chunked`, which
+/// nobody asked for, and which would be lost on the way (RFC 9112 section 6.1).
+pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool) -> bool {
     let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     let mut unwanted = Unwanted::new();
+    let (mut coded, mut readable) = (false, true);
     for (name, value) in &*headers {
         match name.as_str() {
             "connection" => {
                 named(value, &mut unwanted);
                 unwanted.push(header::CONNECTION);
+            }
+            "transfer-encoding" => {
+                readable &= !coded && value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                coded = true;
+                unwanted.push(header::TRANSFER_ENCODING);
             }
             other if is_hop_by_hop(other) || other == "te" => unwanted.push(name.clone()),
             _ => {}
@@ -142,6 +149,7 @@ pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     headers.append(header::VIA, via(version));
+    readable
 }
 
 /// Trailers carry no identity, no credential and nothing of one connection.

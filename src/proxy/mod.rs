@@ -346,7 +346,7 @@ impl<J: Judge> Proxy<J> {
     fn answer(&self, turn: Turn, outcome: Outcome) -> Response<Body> {
         let Turn { mut exchange, connection, kind, upgrade, .. } = turn;
         match outcome {
-            Outcome::Answered(response) => pass_on(response, exchange),
+            Outcome::Answered(response) => pass_on(response, exchange, kind),
             Outcome::Published(response) => {
                 exchange.granted();
                 exchange.status = response.status().as_u16();
@@ -392,9 +392,12 @@ impl<J: Judge> Handler for Proxy<J> {
 }
 
 /// An upstream's answer, as the client gets it.
-fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>) -> Response<Body> {
+fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
     let version = response.version();
-    headers::edit_response(response.headers_mut(), version, false);
+    if !headers::edit_response(response.headers_mut(), version, false) {
+        exchange.unreadable();
+        return fault(&Denial::UpstreamFailed, exchange, kind);
+    }
     if let Some(usage) = &exchange.usage {
         fault::rate_limit(usage, &exchange.found.tables.gate, response.headers_mut());
     }

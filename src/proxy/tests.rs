@@ -224,12 +224,12 @@ async fn bodies_have_a_largest_size() {
 #[tokio::test]
 async fn an_upload_that_goes_on_has_time_and_one_that_stops_has_not() {
     let upstream = echo().await;
-    let gate = gate(Plan { proxy: json!({ "timeouts": { "request": "200ms" } }), ..Plan::to(upstream.url("http")) });
-    for (pieces, status) in [(6, 200), (2, 408)] {
+    let gate = gate(Plan { proxy: json!({ "timeouts": { "request": "1s" } }), ..Plan::to(upstream.url("http")) });
+    for (pieces, status) in [(30, 200), (2, 408)] {
         let mut client = gate.connect().await;
-        client.write_all(b"POST /api/a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n").await.unwrap();
+        client.write_all(b"POST /api/a HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\n").await.unwrap();
         for _ in 0..pieces {
-            tokio::time::sleep(Duration::from_millis(80)).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
             client.write_all(b"x").await.unwrap();
         }
         assert_eq!(read_answer(&mut client).await.status, status);
@@ -268,11 +268,16 @@ async fn upstreams_fail_in_their_own_ways() {
         std::future::pending::<()>().await;
     })
     .await;
-    let nonsense = raw(|mut stream, _| async move {
-        read_head(&mut stream).await;
-        let _ = stream.write_all(b"SSH-2.0\r\n\r\n").await;
-    })
-    .await;
+    let saying = |said: &'static [u8]| {
+        raw(move |mut stream, _| async move {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(said).await;
+        })
+    };
+    let nonsense = saying(b"SSH-2.0\r\n\r\n").await;
+    // Without what the field says of it, the body is something else.
+    let compressed = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    let inverted = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
     let switching = raw(|mut stream, _| async move {
         read_head(&mut stream).await;
         let _ =
@@ -286,6 +291,8 @@ async fn upstreams_fail_in_their_own_ways() {
         (json!(dead), 502, "101503"),
         (json!(nonsense.url("http")), 502, "101503"),
         (json!(switching.url("http")), 502, "101503"),
+        (json!(compressed.url("http")), 502, "101503"),
+        (json!(inverted.url("http")), 502, "101503"),
         (json!(silent.url("http")), 504, "101504"),
         (json!(silent.url("h2c")), 504, "101504"),
     ] {

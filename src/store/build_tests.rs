@@ -129,6 +129,26 @@ const MISTAKEN_TABLES: &[(&str, &str)] = &[
         "tiers[1].name",
     ),
     (
+        "[[tiers]]\nname = 'A'\nrequests = 1\nper = '1m'\nlevel = 'advanced'\n[[tiers.conditions]]\n\
+         when = [{ query = 'q', matches = 'x' }]\nlimit = { requests = 0, per = '1m' }",
+        "tiers[0].conditions[0].limit.requests",
+    ),
+    (
+        "[[tiers]]\nname = 'A'\nrequests = 1\nper = '1m'\nlevel = 'advanced'\n[[tiers.conditions]]\n\
+         when = [{ query = 'q', matches = 'x' }]\nlimit = { requests = 2147483648, per = '1m' }",
+        "tiers[0].conditions[0].limit.requests",
+    ),
+    (
+        "[[apis]]\nname = 'L'\ncontext = '/l'\nupstream = 'echo:'\nresources = [{ path = '/' }]\n\
+         backend_limit = { production = { requests = 0, per = '1s' } }",
+        "apis[1].backend_limit.production.requests",
+    ),
+    (
+        "[[apis]]\nname = 'L'\ncontext = '/l'\nupstream = 'echo:'\nresources = [{ path = '/' }]\n\
+         backend_limit = { sandbox = { requests = 0, per = '1s' } }",
+        "apis[1].backend_limit.sandbox.requests",
+    ),
+    (
         "[[apis]]\nname = 'Orders'\nversion = 'v1'\ncontext = '/o'\nupstream = 'echo:'\nresources = [{ path = '/' }]",
         "apis[1].name",
     ),

@@ -3,6 +3,7 @@
 //! touch. Beside it the [`Revocations`], which change one by one.
 
 mod advanced;
+mod along;
 mod api;
 mod application;
 mod build;

@@ -179,6 +179,11 @@ impl Record {
         self.0.counted.generation.load(Ordering::Acquire)
     }
 
+    /// Whether both are handles on one record.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The rows as they are now.
     pub fn view(&self) -> Result<View, Error> {
         self.0.database.begin_read().map(View).map_err(storage)
@@ -191,13 +196,19 @@ impl Record {
 
     /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable. Changes run one
     /// after the other. It may run again where another change of the same commit failed; an error undoes it.
-    pub async fn change<T, F>(&self, change: F) -> Result<T, Error>
+    pub async fn change<T, F>(&self, mut change: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (sender, outcome) = oneshot::channel();
-        self.submit(change, move |outcome| drop(sender.send(outcome)))?;
+        let mut along = self.companion();
+        let both = move |changes: &Changes<'_>| {
+            let gave = change(changes)?;
+            along.as_mut().map_or(Ok(()), |along| along(changes))?;
+            Ok(gave)
+        };
+        self.submit(both, move |outcome| drop(sender.send(outcome)))?;
         outcome.await.unwrap_or(Err(Error::Closed))
     }
 

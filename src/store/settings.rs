@@ -215,7 +215,7 @@ pub enum SubscriptionRule {
 pub struct ResourceSettings {
     /// Template: exact segments, `{param}`, or a last `/*`.
     pub path: String,
-    /// Verbs; `*` is every verb but CONNECT and TRACE.
+    /// Verbs; `*` is every one of RFC 9110 and PATCH, but CONNECT and TRACE. Others count where they are listed.
     #[serde(default = "any_method")]
     pub methods: Vec<String>,
     /// Scopes it needs; empty: authenticated is enough.

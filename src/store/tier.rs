@@ -15,8 +15,7 @@ pub struct Tier {
     pub limits: Arc<Limits>,
     /// Digest over everything that tells this counter from others: level, what is counted for
     /// (API, resource, application, subscription: names, length-prefixed), and the quota's kind, window and algorithm.
-    /// Neither the tier's name nor its limit: whoever moves to another tier keeps what was used of the window. A limit
-    /// kept as GCRA is part of it, since there what was used is counted in its fractions.
+    /// Neither the tier's name nor its limit: whoever moves to another tier keeps what was used of the window.
     /// Its bytes: a number would take a million rows 16 bytes more each, for alignment.
     pub counter: [u8; 16],
 }
@@ -209,9 +208,6 @@ impl Digest {
             Window::Months(n) => (1, n),
         };
         self.0.update(&[quota.kind as u8, quota.algorithm as u8]);
-        if quota.algorithm == Algorithm::Gcra {
-            self.0.update(&quota.limit.to_be_bytes());
-        }
         self.number(unit).number(length)
     }
 

@@ -225,8 +225,9 @@ impl Sharer {
         for revocation in revocations {
             match revocation {
                 Some(revocation) => {
-                    self.metrics.received.inc();
                     self.revocations.learn(revocation);
+                    // Who sees it counted can count on it.
+                    self.metrics.received.inc();
                 }
                 None => malformed += 1,
             }

@@ -91,6 +91,11 @@ impl<'a, 'g> Account<'a, 'g> {
                 return Err(self.quota_reached());
             }
         }
+        self.take_burst()
+    }
+
+    /// Takes one request from the burst limit alone; on refusal nothing is taken, of the quota neither.
+    pub(super) fn take_burst(&mut self) -> Result<(), Throttled> {
         let Some(burst) = self.burst else { return Ok(()) };
         match self.cell.take_burst(*burst, self.at.ms, self.stops()) {
             Ok(taken) => {

@@ -4,8 +4,11 @@
 //! - *Sliding*: fixed windows, and the amount of the one before: what counts is the present window's amount and, of
 //!   the former's, the share that the last window's length still reaches into, rounded up. Exact where the former's
 //!   was spread evenly; in any time of a share f of a window's length no more than 1 + f limits are admitted.
-//! - *GCRA*: when the bucket is empty again (ITU-T I.371), in nanoseconds times the limit, so that nothing is ever
-//!   rounded. Exact; in any time of a share f of a window's length no more than 1 + f limits are admitted.
+//! - *GCRA* (ITU-T I.371), as a bucket: when it was last counted, and what was in it then. A request has as many parts as
+//!   the window has milliseconds, and in each as many run out as the limit is, so that nothing is ever rounded. Exact; in
+//!   any time of a share f of a window's length no more than 1 + f limits are admitted.
+//!
+//! The limit is in none of the words: under another one what was used counts on.
 //!
 //! A window only rolls forward: a moment before it counts as its beginning.
 
@@ -36,7 +39,7 @@ pub(super) fn has_room(quota: &Quota, word: u128, at: Moment) -> bool {
     match quota.algorithm {
         Algorithm::Fixed => Fixed::at(word, at).amount < quota.limit,
         Algorithm::Sliding => Sliding::at(word, at).counted(quota, at) < quota.limit,
-        Algorithm::Gcra => word.saturating_add(Bucket::one(quota)) <= Bucket::now(quota, at) + Bucket::full(quota),
+        Algorithm::Gcra => Bucket::at(word, quota, at.ms).content + Bucket::one(quota) <= Bucket::full(quota),
     }
 }
 
@@ -46,7 +49,7 @@ pub(super) fn counted(quota: &Quota, word: u128, at: Moment) -> u64 {
         Algorithm::Fixed => Fixed::at(word, at).amount,
         Algorithm::Sliding => Sliding::at(word, at).counted(quota, at),
         Algorithm::Gcra => {
-            let content = word.saturating_sub(Bucket::now(quota, at)).div_ceil(Bucket::one(quota));
+            let content = Bucket::at(word, quota, at.ms).content.div_ceil(Bucket::one(quota));
             u64::try_from(content).unwrap_or(u64::MAX)
         }
     }
@@ -66,8 +69,9 @@ pub(super) fn add(quota: &Quota, word: u128, amount: u64, at: Moment) -> u128 {
             sliding.word()
         }
         Algorithm::Gcra => {
-            let more = Bucket::one(quota) * u128::from(amount);
-            word.max(Bucket::now(quota, at)).saturating_add(more).min(Bucket::MOST)
+            let mut bucket = Bucket::at(word, quota, at.ms);
+            bucket.content = bucket.content.saturating_add(Bucket::one(quota) * u128::from(amount));
+            bucket.word()
         }
     }
 }
@@ -91,7 +95,11 @@ pub(super) fn give_back(quota: &Quota, word: u128, taken: u128) -> Option<u128> 
             *amount = amount.checked_sub(1)?;
             Some(sliding.word())
         }
-        Algorithm::Gcra => Some(word.saturating_sub(Bucket::one(quota))),
+        Algorithm::Gcra => {
+            let mut bucket = Bucket::of(word);
+            bucket.content = bucket.content.saturating_sub(Bucket::one(quota));
+            Some(bucket.word())
+        }
     }
 }
 
@@ -100,7 +108,7 @@ pub(super) fn over_ms(quota: &Quota, word: u128) -> u64 {
     match quota.algorithm {
         Algorithm::Fixed => window::end_ms(quota.window, Fixed::of(word).window),
         Algorithm::Sliding => window::end_ms(quota.window, Sliding::of(word).window.saturating_add(1)),
-        Algorithm::Gcra => Bucket::end_ms(quota, word),
+        Algorithm::Gcra => Bucket::of(word).until_ms(quota, 0),
     }
 }
 
@@ -109,7 +117,7 @@ pub(super) fn reset_ms(quota: &Quota, word: u128, at: Moment) -> u64 {
     let end = match quota.algorithm {
         Algorithm::Fixed => window::end_ms(quota.window, Fixed::at(word, at).window),
         Algorithm::Sliding => window::end_ms(quota.window, Sliding::at(word, at).window),
-        Algorithm::Gcra => Bucket::end_ms(quota, word),
+        Algorithm::Gcra => Bucket::of(word).until_ms(quota, 0),
     };
     end.saturating_sub(at.ms)
 }
@@ -120,8 +128,8 @@ pub(super) fn wait_ms(quota: &Quota, word: u128, at: Moment) -> u64 {
         Algorithm::Fixed => reset_ms(quota, word, at),
         Algorithm::Sliding => Sliding::at(word, at).wait_ms(quota, at),
         Algorithm::Gcra => {
-            let room = word.saturating_add(Bucket::one(quota)).saturating_sub(Bucket::full(quota));
-            Bucket::end_ms(quota, room).saturating_sub(at.ms)
+            let room = Bucket::full(quota).saturating_sub(Bucket::one(quota));
+            Bucket::at(word, quota, at.ms).until_ms(quota, room).saturating_sub(at.ms)
         }
     }
 }
@@ -156,15 +164,14 @@ pub(super) fn rest_ms(window: Window, number: u32, ms: u64) -> (u64, u64) {
 
 /// What is in a bucket at that moment, in parts of which one request has so many; rounded up.
 pub(super) fn content(quota: &Quota, word: u128, ms: u64, parts: u64) -> u64 {
-    let content = word.saturating_sub(Bucket::now(quota, Moment { ms, window: 0 }));
-    let content = content.min(Bucket::one(quota) << 48) * u128::from(parts);
+    let content = Bucket::at(word, quota, ms).content.min(Bucket::one(quota) << 48) * u128::from(parts);
     u64::try_from(content.div_ceil(Bucket::one(quota))).unwrap_or(u64::MAX)
 }
 
 /// The bucket with that content at that moment; rounded up.
 pub(super) fn bucket(quota: &Quota, content: u64, ms: u64, parts: u64) -> u128 {
     let content = (Bucket::one(quota) * u128::from(content)).div_ceil(u128::from(parts.max(1)));
-    Bucket::now(quota, Moment { ms, window: 0 }).saturating_add(content).min(Bucket::MOST)
+    Bucket { ms: ms.min(Bucket::LAST_MS), content }.word()
 }
 
 /// One window: its number in 32 bits, its amount in 64.
@@ -252,28 +259,48 @@ pub(super) fn share(amount: u64, left: u64, length: u64) -> u64 {
     }
 }
 
-/// A bucket's times, in nanoseconds times the limit: one request or byte then lasts for the window's nanoseconds.
-struct Bucket;
+/// A bucket: when it was last counted, in 42 bits (until the year 2109), and its content in 86, four times the largest
+/// limit in the longest window: more is not told apart.
+#[derive(Clone, Copy)]
+struct Bucket {
+    ms: u64,
+    content: u128,
+}
 
 impl Bucket {
+    const MOST: u128 = (1 << 86) - 1;
     /// Below the mark of a swept cell.
-    const MOST: u128 = u128::MAX >> 1;
+    const LAST_MS: u64 = (1 << 42) - 2;
+
+    const fn of(word: u128) -> Self {
+        Self { ms: (word >> 86) as u64, content: word & Self::MOST }
+    }
+
+    /// As it stands at that moment.
+    fn at(word: u128, quota: &Quota, ms: u64) -> Self {
+        let bucket = Self::of(word);
+        let ms = ms.clamp(bucket.ms, Self::LAST_MS.max(bucket.ms));
+        let gone = u128::from(ms - bucket.ms) * u128::from(quota.limit);
+        Self { ms, content: bucket.content.saturating_sub(gone) }
+    }
+
+    fn word(self) -> u128 {
+        u128::from(self.ms) << 86 | self.content.min(Self::MOST)
+    }
 
     fn one(quota: &Quota) -> u128 {
         // Months are refused at load.
         let (Window::Seconds(length) | Window::Months(length)) = quota.window;
-        u128::from(length.max(1)) * 1_000_000_000
+        u128::from(length.max(1)) * 1_000
     }
 
     fn full(quota: &Quota) -> u128 {
         Self::one(quota) * u128::from(quota.limit)
     }
 
-    fn now(quota: &Quota, at: Moment) -> u128 {
-        u128::from(at.ms) * 1_000_000 * u128::from(quota.limit)
-    }
-
-    fn end_ms(quota: &Quota, word: u128) -> u64 {
-        u64::try_from(word.div_ceil(u128::from(quota.limit.max(1)) * 1_000_000)).unwrap_or(u64::MAX)
+    /// When no more than this is left in it.
+    fn until_ms(self, quota: &Quota, rest: u128) -> u64 {
+        let gone = self.content.saturating_sub(rest).div_ceil(u128::from(quota.limit.max(1)));
+        self.ms.saturating_add(u64::try_from(gone).unwrap_or(u64::MAX))
     }
 }

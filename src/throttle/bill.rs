@@ -64,7 +64,7 @@ impl Limiter {
         for due in bill.due.iter().filter(|due| due.quota.kind == kind && amount > 0) {
             let at = Moment::of(&due.quota, now);
             // Swept between the look-up and the addition: once more, on a new one.
-            while self.counters.cell(due.key, &due.quota, &guard).add(amount, at).is_none() {}
+            while self.counters.cell(due.key, &due.quota, &guard).add(&due.quota, amount, at).is_none() {}
             if let Some(shared) = self.shared() {
                 shared.record(&Demand { amount, ..due.demand(now) }, now.steady_ms);
             }

@@ -13,7 +13,7 @@ use papaya::{Guard, HashMap};
 use parking_lot::Mutex;
 use portable_atomic::AtomicU128;
 
-use crate::store::{Burst, Quota};
+use crate::store::{Algorithm, Burst, Quota, QuotaKind, Window};
 
 use super::algorithm::{self, Moment};
 
@@ -32,9 +32,11 @@ pub(super) struct Cell {
     word: AtomicU128,
     /// When the burst limit's bucket is empty again (GCRA's theoretical arrival time), in nanoseconds.
     empty_at_ns: AtomicU64,
-    /// As it was when the cell was made. Kind, window and algorithm are part of the counter's identity, the limit is
-    /// not: whoever takes brings it.
-    quota: Quota,
+    /// Window and algorithm are part of the counter's identity.
+    window: Window,
+    algorithm: Algorithm,
+    /// The limit is not: whoever takes brings it. Of a bucket it is that which was met last, by which it runs out.
+    limit: AtomicU64,
 }
 
 /// What happened to a quota.
@@ -109,7 +111,22 @@ impl Counters {
 
 impl Cell {
     fn new(quota: Quota) -> Self {
-        Self { word: AtomicU128::new(0), empty_at_ns: AtomicU64::new(0), quota }
+        let Quota { limit, window, algorithm, .. } = quota;
+        let (word, empty_at_ns) = (AtomicU128::new(0), AtomicU64::new(0));
+        Self { word, empty_at_ns, window, algorithm, limit: AtomicU64::new(limit) }
+    }
+
+    /// With the limit that was met last.
+    fn quota(&self) -> Quota {
+        let Self { window, algorithm, .. } = *self;
+        Quota { kind: QuotaKind::Requests, limit: self.limit.load(Relaxed), window, algorithm }
+    }
+
+    /// Notes the limit of a bucket, where it is another.
+    fn note(&self, quota: &Quota) {
+        if quota.algorithm == Algorithm::Gcra && self.limit.load(Relaxed) != quota.limit {
+            self.limit.store(quota.limit, Relaxed);
+        }
     }
 
     fn is_swept(&self) -> bool {
@@ -120,7 +137,7 @@ impl Cell {
     fn retire(&self, now_ms: u64) -> bool {
         let word = self.word.load(Relaxed);
         let is_over = word != SWEPT
-            && algorithm::over_ms(&self.quota, word).saturating_add(GRACE_MS) <= now_ms
+            && algorithm::over_ms(&self.quota(), word).saturating_add(GRACE_MS) <= now_ms
             && self.empty_at_ns.load(Relaxed) <= nanoseconds(now_ms);
         // Whoever counts meanwhile changes the word, and this fails.
         is_over && self.word.compare_exchange(word, SWEPT, Relaxed, Relaxed).is_ok()
@@ -134,6 +151,7 @@ impl Cell {
 
     /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
     pub(super) fn take_quota(&self, quota: &Quota, at: Moment, stop: bool) -> Taken {
+        self.note(quota);
         let mut word = self.word.load(Relaxed);
         loop {
             if word == SWEPT {
@@ -152,13 +170,14 @@ impl Cell {
     }
 
     /// Counts `amount`, whether there is room or not, and tells what is counted; none where the cell was swept.
-    pub(super) fn add(&self, amount: u64, at: Moment) -> Option<u128> {
+    pub(super) fn add(&self, quota: &Quota, amount: u64, at: Moment) -> Option<u128> {
+        self.note(quota);
         let mut word = self.word.load(Relaxed);
         loop {
             if word == SWEPT {
                 return None;
             }
-            let more = algorithm::add(&self.quota, word, amount, at);
+            let more = algorithm::add(quota, word, amount, at);
             match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
                 Ok(_) => return Some(more),
                 Err(newer) => word = newer,
@@ -168,9 +187,9 @@ impl Cell {
 
     /// Gives one request back, unless what it was `taken` from is over.
     pub(super) fn give_back_quota(&self, taken: u128) {
-        let mut word = self.word.load(Relaxed);
+        let (quota, mut word) = (self.quota(), self.word.load(Relaxed));
         while word != SWEPT {
-            let Some(less) = algorithm::give_back(&self.quota, word, taken) else { return };
+            let Some(less) = algorithm::give_back(&quota, word, taken) else { return };
             match self.word.compare_exchange_weak(word, less, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(newer) => word = newer,

@@ -201,6 +201,23 @@ impl Limiter {
         Ok(Admitted { usage, over_quota, bill: Bill::of(&accounts) })
     }
 
+    /// Takes one request from every burst limit, or from none, and leaves the quotas alone.
+    fn admit_bursts(&self, charges: &[Charge<'_>], now: Now) -> Result<Admitted, Throttled> {
+        let guard = self.counters.guard();
+        let mut accounts = SmallVec::<[Account<'_, '_>; USUAL]>::new();
+        let mut over_quota = false;
+        for charge in charges.iter().filter(|charge| charge.tier.burst.is_some()) {
+            let mut account = Account::open(&self.counters, charge, now, &guard);
+            if let Err(throttled) = account.take_burst() {
+                accounts.iter().for_each(Account::give_back);
+                return Err(throttled);
+            }
+            over_quota |= account.beyond;
+            accounts.push(account);
+        }
+        Ok(Admitted { over_quota, ..Admitted::default() })
+    }
+
     /// Forgets counters whose window has ended; called now and then by `app`. Looks at a part of them at a
     /// time, in turn.
     pub fn sweep(&self, now: Now) {

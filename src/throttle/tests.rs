@@ -132,6 +132,29 @@ fn giving_back_restores_quota_and_burst() {
 }
 
 #[test]
+fn under_another_limit_a_bucket_counts_on_from_what_was_used() {
+    let bucket = |limit| {
+        let quota = Quota { algorithm: Algorithm::Gcra, ..Quota::requests(limit, Window::Seconds(1_000)) };
+        of_quota(1, quota)
+    };
+    let limiter = Limiter::new();
+    let passing = |limit, ms| {
+        let tier = bucket(limit);
+        (0..2_000).filter(|_| passes(&limiter, &[charge(Level::Subscription, &tier)], ms)).count()
+    };
+    let wide = bucket(1_000);
+    assert!((0..400).all(|_| passes(&limiter, &[charge(Level::Subscription, &wide)], 0)));
+    assert_eq!(passing(500, 0), 100, "400 of 500 are used");
+    assert_eq!(passing(1_000, 0), 500, "500 of 1,000 are used");
+    assert_eq!(passing(500, 0), 0);
+    // Five hundred too many run out at the pace of the new limit.
+    assert_eq!([passing(500, 999_999), passing(500, 1_002_000)], [0, 1]);
+    // And so long it is kept, though under the old limit it would be empty.
+    limiter.sweep(Now::at_ms(1_900_000));
+    assert_eq!(limiter.counters.len(), 1);
+}
+
+#[test]
 fn a_lost_race_takes_nothing() {
     // Charging one counter twice is the race in a single thread: both looks see room for one.
     let limiter = Limiter::new();

@@ -52,7 +52,7 @@ impl Limiter {
             Err(refused) => return Some(Err(unable(shared, refused, &demands, &origins, now))),
         };
         if passage == Passage::Uncounted {
-            return Some(Ok(Admitted::default()));
+            return Some(self.admit_bursts(charges, now).map_err(Unable::Throttled));
         }
         let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
             shared.give_back_here(passage, &demands, now.steady_ms);
@@ -72,7 +72,7 @@ impl Limiter {
         let passage = shared.ask(&demands, now.steady_ms).await;
         let passage = passage.map_err(|refused| unable(shared, refused, &demands, &origins, now))?;
         if passage == Passage::Uncounted {
-            return Ok(Admitted::default());
+            return self.admit_bursts(charges, now).map_err(Unable::Throttled);
         }
         match self.admit(charges, now, want_usage) {
             Ok(admitted) => Ok(completed(shared, admitted, &demands, &origins, now)),

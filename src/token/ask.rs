@@ -141,9 +141,10 @@ impl Call {
             Err(error) => return Err(self.failed(&error)),
         };
         let now = self.now.after(started.elapsed());
+        let version = self.issuer.version();
         let judged = match self.judge(&answer, now) {
             // The provider signs with a key that we do not have yet.
-            Err(Fault::UnknownKey) => match self.issuer.renew(now).await {
+            Err(Fault::UnknownKey) => match self.issuer.renew(version, now).await {
                 Renewal::Fetched => self.judge(&answer, self.now.after(started.elapsed())),
                 Renewal::Same | Renewal::Failed => Err(Fault::UnknownKey),
             },

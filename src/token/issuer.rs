@@ -253,6 +253,11 @@ impl Issuer {
         self.wake.notify_one();
     }
 
+    /// The version of the keys at hand.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.keys.load().as_ref().map(|set| set.version)
+    }
+
     /// Whether the last fetch failed.
     pub(super) fn is_failing(&self) -> bool {
         self.failures.load(Ordering::Relaxed) > 0
@@ -264,12 +269,16 @@ impl Issuer {
         u32::try_from(wait.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Waits for newer keys, for a token whose key id is unknown. One fetch for all who wait; none within
-    /// the cool-down of the last one that was asked for like this.
-    pub(super) async fn renew(&self, now: Now) -> Renewal {
+    /// Waits for newer keys than version `lacking`, which has none of the id that a token names. One fetch for all who
+    /// wait; none within the cool-down of the last one that was asked for like this.
+    pub(super) async fn renew(&self, lacking: Option<u64>, now: Now) -> Renewal {
         if let KeySource::Local(keys) = &self.source {
             // Whoever else has read them meanwhile: it costs little to look again.
             self.read_local(keys);
+            return Renewal::Fetched;
+        }
+        if self.version() != lacking {
+            // Somebody else's fetch ended while this one was on its way here.
             return Renewal::Fetched;
         }
         let mut met = self.met.subscribe();

@@ -134,8 +134,29 @@ async fn the_address_is_looked_up_again_when_the_keys_are_of_no_use_or_lack_one(
     }
     issuer.wake.notify_one();
     wait_for(3).await;
-    assert_eq!(issuer.renew(clock.now()).await, Renewal::Fetched);
+    assert_eq!(issuer.renew(issuer.version(), clock.now()).await, Renewal::Fetched);
     assert_eq!(*provider.rediscovered.lock(), [false, true, false, true]);
+    issuer.retire();
+    time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
+}
+
+#[tokio::test]
+async fn whoever_was_late_for_newer_keys_looks_again_and_fetches_nothing() {
+    let (old, new) = (Signer::new(Algorithm::ES256, "old"), Signer::new(Algorithm::ES256, "new"));
+    let provider = Arc::new(Provider::with(&old.jwks()));
+    let issuer = issuer(&provider, |_| {});
+    let clock = Arc::new(Clock::new());
+    let task = tokio::spawn(Arc::clone(&issuer).run(Arc::clone(&clock), None));
+    while issuer.version().is_none() {
+        time::sleep(Duration::from_millis(2)).await;
+    }
+    let lacking = issuer.version();
+    *provider.answer.lock() = Some(new.jwks().to_string());
+    assert_eq!(issuer.renew(lacking, clock.now()).await, Renewal::Fetched);
+    // Its keys were read before that fetch ended, its wish came after: the cool-down is not for it.
+    assert_eq!(issuer.renew(lacking, clock.now()).await, Renewal::Fetched);
+    assert_eq!(issuer.renew(issuer.version(), clock.now()).await, Renewal::Same);
+    assert_eq!(provider.count(), 2);
     issuer.retire();
     time::timeout(Duration::from_secs(5), task).await.expect("it ends").expect("no panic");
 }

@@ -360,10 +360,10 @@ impl Authenticator {
     ) -> Result<Authenticated, Rejection> {
         let sight = Sight { digest, token, allowed, came: (now, Instant::now()) };
         let mut outcome = self.see(&sight).await;
-        if let Err(Refused::UnknownKey(issuer)) = outcome {
-            outcome = match issuer.renew(sight.now()).await {
+        if let Err(Refused::UnknownKey(issuer, version)) = outcome {
+            outcome = match issuer.renew(Some(version), sight.now()).await {
                 Renewal::Fetched => self.see(&sight).await,
-                Renewal::Same => Err(Refused::UnknownKey(issuer)),
+                Renewal::Same => Err(Refused::UnknownKey(issuer, version)),
                 Renewal::Failed => Err(Refused::NoKeys(issuer)),
             };
         }
@@ -393,7 +393,7 @@ impl Authenticator {
                 Ok(good)
             }
             Err(Refused::Flaw(flaw)) => Err(self.refuse(flaw)),
-            Err(Refused::UnknownKey(_)) => Err(self.refuse(Flaw::UnknownKey)),
+            Err(Refused::UnknownKey(..)) => Err(self.refuse(Flaw::UnknownKey)),
             Err(Refused::Wait) => {
                 self.metrics.shed();
                 Err(Rejection::Overloaded)

@@ -42,8 +42,8 @@ pub(super) enum Refused {
     Flaw(Flaw),
     /// Its issuer's keys are not there, or too old.
     NoKeys(Arc<Issuer>),
-    /// Its issuer's keys lack the one it names.
-    UnknownKey(Arc<Issuer>),
+    /// Its issuer's keys, of this version, lack the one it names.
+    UnknownKey(Arc<Issuer>, u64),
     /// It is for its provider to say; what was verified of it, where both must agree.
     Ask(Arc<Issuer>, Option<Box<Verified>>),
     /// It is not its turn to be verified; in the end: too many wait for theirs.
@@ -122,7 +122,7 @@ impl Authenticator {
         };
         let keys = match set.candidates(header.key_id.as_deref(), header.algorithm) {
             Candidates::Some(keys) => keys,
-            Candidates::UnknownId => return Err(Refused::UnknownKey(issuer)),
+            Candidates::UnknownId => return Err(Refused::UnknownKey(issuer, set.version)),
             Candidates::Unfit => return Err(Flaw::Algorithm.into()),
         };
         self.have(turn)?;

@@ -2,7 +2,7 @@
 
   keycloak.py realm PORT        the realm `gw`, its clients, and the audiences that their tokens name
   keycloak.py rotate PORT NAME  a new RSA key of that name signs from now on
-  keycloak.py manage PORT       the client `tollgate` may do what the Key Manager does; a user `ada`
+  keycloak.py manage PORT       the client `tollgate` may do what the Key Manager does, and exchange tokens; a user `ada`
   keycloak.py retire PORT       no key but those that `rotate` made signs or verifies any more
 """
 
@@ -78,7 +78,15 @@ def realm(admin):
 def manage(admin):
     found = {made["clientId"]: made["id"] for made in admin("GET", "/gw/clients")}
     own, realm_management = found["tollgate"], found["realm-management"]
-    admin("PUT", f"/gw/clients/{own}", admin("GET", f"/gw/clients/{own}") | {"authorizationServicesEnabled": True})
+    row = admin("GET", f"/gw/clients/{own}") | {"authorizationServicesEnabled": True}
+    row["attributes"] |= {"standard.token.exchange.enabled": "true"}
+    admin("PUT", f"/gw/clients/{own}", row)
+    shop = found["shop-web"]
+    admin("PUT", f"/gw/clients/{shop}", admin("GET", f"/gw/clients/{shop}") | {"directAccessGrantsEnabled": True})
+    # By UMA 2.0 a protection token is asked for by this scope, which no realm has from the start.
+    admin("POST", "/gw/client-scopes", {"name": "uma_protection", "protocol": "openid-connect"})
+    scopes = {made["name"]: made["id"] for made in admin("GET", "/gw/client-scopes")}
+    admin("PUT", f"/gw/clients/{own}/optional-client-scopes/{scopes['uma_protection']}")
     wanted = {"manage-clients", "view-users", "query-users"}
     roles = [role for role in admin("GET", f"/gw/clients/{realm_management}/roles") if role["name"] in wanted]
     account = admin("GET", f"/gw/clients/{own}/service-account-user")["id"]

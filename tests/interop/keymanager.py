@@ -41,7 +41,10 @@ class Run:
     """`name`: the provider's, for the lines. `km`: the key manager's. `door`, `key_file`: the management door and its key.
     `gate`: the proxy, with the APIs /open and /shop of this key manager. `config`: the gate's file, to which applications
     are added. `create`: further members of a new client. `map`: a client to adopt, its id and secret. `user`: a user and
-    some of its claims. `request`: further members of a token request."""
+    some of its claims. `request`: further members of a token request. `exchange`: only token exchange and resources are
+    tried, with these clients."""
+
+    exchange = None
 
     def __init__(self, told):
         self.__dict__.update(told)
@@ -98,13 +101,14 @@ class Run:
             )
 
 
-def clients(run):
+def made(run):
+    """A new client: its consumer key and its secret; none where none could be made."""
     wanted = {"clientName": "made by the platform", "appOwner": "ada", "applicationUUID": f"u-{run.km}"}
     wanted["parameters"] = {"grant_types": "client_credentials", **run.create.pop("parameters", {})}
-    made = run.do("createApplication", 201, "POST", "/clients", {**wanted, **run.create})
-    if not made:
-        return
-    ck, secret = made["clientId"], made["clientSecret"]
+    answer = run.do("createApplication", 201, "POST", "/clients", {**wanted, **run.create})
+    if not answer:
+        return None, None
+    ck, secret = answer["clientId"], answer["clientSecret"]
     at = f"/clients/{quoted(ck)}"
     read = run.do("retrieveApplication", 200, "GET", at)
     if read:
@@ -118,12 +122,29 @@ def clients(run):
             run.holds("a client that has changed meanwhile is 412", tag.status == 412, tag.status)
     else:
         run.do("updateApplication", 200, "PUT", at, {**wanted, "clientId": ck})
-    run.do("updateApplicationOwner", 200, "PUT", f"{at}/owner", {"owner": "grace"})
-    token = tokens(run, ck, secret)
-    secret = secrets(run, ck, secret)
-    if token:
-        revoke(run, ck, secret)
-    run.do("deleteApplication", 204, "DELETE", at)
+    return ck, secret
+
+
+def owner(run, ck):
+    at = f"/clients/{quoted(ck)}"
+    told = run.do("updateApplicationOwner", 200, "PUT", f"{at}/owner", {"owner": "grace"})
+    if told:
+        run.holds("the new owner is told", told["appOwner"] == "grace", told.body)
+        if run.cans.get("retrieveApplication") is True:
+            read = run.ask("GET", at)
+            run.holds("and read back", read.status == 200 and read["appOwner"] == "grace", read.body)
+
+
+def delete(run, ck, secret):
+    """What the client had is refused from now on."""
+    at = f"/clients/{quoted(ck)}"
+    issued = issue(run, ck, secret)
+    if issued:
+        run.gate_says("before a client is deleted, its token passes", 200, f"open-{run.km}", issued["accessToken"])
+    if not run.do("deleteApplication", 204, "DELETE", at):
+        return
+    if issued:
+        run.gate_says("a deleted client's token is 401 at once", 401, f"open-{run.km}", issued["accessToken"])
     if run.cans.get("retrieveApplication") is True:
         run.holds("a deleted client is 404", run.ask("GET", at).status == 404)
 
@@ -173,11 +194,19 @@ def secrets(run, ck, secret):
         run.holds("a dropped secret is good no more", refused.status >= 400, refused.status)
     else:
         run.do("deleteApplicationConsumerSecret", 204, "DELETE", f"{at}/secrets/none")
+    issued = issue(run, ck, secret)
+    if issued:
+        run.gate_says("before a secret is rotated, a token passes", 200, f"open-{run.km}", issued["accessToken"])
     rotated = run.do("getNewApplicationConsumerSecret", 200, "POST", f"{at}/secret")
     if not rotated:
         return secret
+    if issued:
+        run.gate_says("a token obtained with the secret before is 401 at once", 401, f"open-{run.km}", issued["accessToken"])
     refused = run.ask("POST", f"{at}/tokens", {"clientSecret": secret, **run.request})
     run.holds("a rotated secret is good no more", refused.status >= 400, refused.status)
+    again = issue(run, ck, rotated["clientSecret"])
+    if again:
+        run.gate_says("one obtained with the new secret passes", 200, f"open-{run.km}", again["accessToken"])
     return rotated["clientSecret"]
 
 
@@ -225,30 +254,68 @@ def scopes(run):
     if run.do("validateScopes", 200, "POST", "/scopes/validate", {"scopes": [{"key": key}]}):
         lacking = run.ask("POST", "/scopes/validate", {"scopes": [{"key": key}, {"key": "nobody:knows"}]})
         run.holds("a scope that is not there is named", lacking.status == 400 and "nobody:knows" in str(lacking.body), lacking.body)
-    resources(run, key)
+    # Scopes are bound to what is registered.
+    wanted = registered(run)
+    bound(run, key, wanted)
     if run.do("deleteScope", 204, "DELETE", at):
         run.holds("a deleted scope is 404", run.ask("HEAD", at).status == 404)
+    resources(run, wanted)
 
 
-def resources(run, key):
+def resource_at(wanted):
+    return f"/resources/{quoted(wanted['apiId'])}"
+
+
+def registered(run):
     wanted = {"apiId": f"api/{run.km}", "name": f"Shop {run.km}", "uris": ["/items/{id}"], "scopes": []}
-    at = f"/resources/{quoted(wanted['apiId'])}"
-    made = run.do("registerNewResource", 201, "POST", "/resources", wanted)
-    read = run.do("getResourceByApiId", 200, "GET", at)
+    run.do("registerNewResource", 201, "POST", "/resources", wanted)
+    read = run.do("getResourceByApiId", 200, "GET", resource_at(wanted))
     if read:
         run.holds("a resource reads as it was made", read["uris"] == wanted["uris"] and read["name"] == wanted["name"], read.body)
-    run.do("updateRegisteredResource", 200, "PUT", at, {**wanted, "uris": ["/items/{id}", "/items"]})
-    bound = run.do("attachResourceScopes", 200, "PUT", f"{at}/scopes", {"scopes": [key]})
-    if bound:
-        run.holds("a scope is bound", key in bound["scopes"], bound.body)
+    return wanted
+
+
+def bound(run, key, wanted):
+    at = f"{resource_at(wanted)}/scopes"
+    answer = run.do("attachResourceScopes", 200, "PUT", at, {"scopes": [key]})
+    if answer:
+        run.holds("a scope is bound", key in answer["scopes"], answer.body)
     of = run.do("getScopesForAPIS", 200, "GET", f"/scopes?api={quoted(wanted['apiId'])}")
-    if of and bound:
+    if of and answer:
         run.holds("an API's scopes are told", any(one["key"] == key for one in of["items"][wanted["apiId"]]), of.body)
-    run.do("updateResourceScopes", 200, "PATCH", f"{at}/scopes", {"scopes": [key]})
-    if run.do("detachResourceScopes", 204, "DELETE", f"{at}/scopes", {"scopes": [key]}):
-        run.holds("a scope is unbound", key not in run.ask("GET", at)["scopes"])
-    if run.do("deleteRegisteredResourceByAPIId", 204, "DELETE", at) and made:
+    run.do("updateResourceScopes", 200, "PATCH", at, {"scopes": [key]})
+    if run.do("detachResourceScopes", 204, "DELETE", at, {"scopes": [key]}):
+        run.holds("a scope is unbound", key not in run.ask("GET", resource_at(wanted))["scopes"])
+
+
+def resources(run, wanted):
+    at = resource_at(wanted)
+    if run.do("updateRegisteredResource", 200, "PUT", at, {**wanted, "uris": ["/items/{id}", "/items"]}):
+        run.holds("a resource has changed", "/items" in run.ask("GET", at)["uris"])
+    if run.do("deleteRegisteredResourceByAPIId", 204, "DELETE", at):
         run.holds("a deleted resource is 404", run.ask("GET", at).status == 404)
+
+
+def exchange(run):
+    """RFC 8693: one client's token for another's. `exchange`: who gets a user's token, who exchanges it."""
+    first, second = run.exchange["of"], run.exchange["by"]
+    user = {"grantType": "password", "resourceOwnerUsername": run.user["name"], "resourceOwnerPassword": run.user["password"]}
+    issued = run.do("getNewApplicationAccessToken", 201, "POST", f"/clients/{quoted(first['clientId'])}/tokens",
+                    {"clientSecret": first["clientSecret"], **user}, what="a user's token is issued")
+    if not issued:
+        return
+    asked = {"clientSecret": second["clientSecret"], "grantType": "urn:ietf:params:oauth:grant-type:token-exchange"}
+    asked["requestParameters"] = {"subject_token": issued["accessToken"]}
+    at = f"/clients/{quoted(second['clientId'])}/tokens"
+    given = run.do("getNewApplicationAccessToken", 201, "POST", at, asked, what="it is exchanged (RFC 8693)")
+    if given:
+        kind = given["parameters"].get("issued_token_type")
+        run.holds("for an access token", kind == "urn:ietf:params:oauth:token-type:access_token", given.body)
+        run.holds("which is another", given["accessToken"] != issued["accessToken"])
+        run.gate_says("and passes at the proxy", 200, f"open-{run.km}", given["accessToken"])
+    asked["requestParameters"] = {"subject_token": issued["accessToken"][:-8] + "AAAAAAAA"}
+    refused = run.ask("POST", at, asked)
+    run.holds("a forged token is exchanged for nothing", 400 <= refused.status < 500, f"{refused.status} {refused.body}")
 
 
 def users(run):
@@ -269,16 +336,34 @@ def settings(run):
     run.outcome["setTenantDomain"] = run.cans["setTenantDomain"]
 
 
+def whole(run):
+    settings(run)
+    ck, secret = made(run)
+    if ck:
+        token = tokens(run, ck, secret)
+        secret = secrets(run, ck, secret)
+        if token:
+            revoke(run, ck, secret)
+        owner(run, ck)
+    scopes(run)
+    users(run)
+    mapping(run)
+    if ck:
+        delete(run, ck, secret)
+    missing = [name for name, can in run.cans.items() if name not in run.outcome]
+    run.holds("every operation has been tried", not missing, missing)
+
+
 def main():
     with open(sys.argv[1]) as file:
         run = Run(json.load(file))
-    settings(run)
-    clients(run)
-    mapping(run)
-    scopes(run)
-    users(run)
-    missing = [name for name, can in run.cans.items() if name not in run.outcome]
-    run.holds("every operation has been tried", not missing, missing)
+    if run.exchange:
+        exchange(run)
+        wanted = registered(run)
+        bound(run, f"{run.km}:pay", wanted)
+        resources(run, wanted)
+    else:
+        whole(run)
     with open(sys.argv[2], "w") as file:
         json.dump(run.outcome, file)
     sys.exit(run.failed > 0)

@@ -167,12 +167,19 @@ client_id = \"tollgate\"
 client_secret = \"tollgate-secret\"" \
     '"create": {}, "request": {}, "map": {"clientId": "shop-web", "clientSecret": "shop-web-secret"},
  "user": {"name": "ada", "claims": {"email": "ada@example.com"}}'
+  managed standards "Keycloak by the standards" "connector = \"oidc\"
+issuer = \"http://127.0.0.1:$kc_port/realms/gw\"
+client_id = \"tollgate\"
+client_secret = \"tollgate-secret\"" \
+    '"exchange": {"of": {"clientId": "shop-web", "clientSecret": "shop-web-secret"},
+ "by": {"clientId": "tollgate", "clientSecret": "tollgate-secret"}}, "user": {"name": "ada", "password": "l0velace-and-more"}'
   conforms Keycloak keycloak:: TOLLGATE_KEYCLOAK="http://127.0.0.1:$kc_port"
 }
 
-# README's table of operations against what ran; printed where it is another. A connector that was left out is not compared.
+# README's table of operations: what ran is printed, and compared. A connector that was left out is not compared.
 operations_hold() {
   [[ -s $work/recorded.json ]] || return 0
+  python3 "$here/keymanager_table.py" print "$work" || fail "key manager: the table of operations is printed"
   check "README: the table of operations is what ran" python3 "$here/keymanager_table.py" check "$top/README.md" "$work"
 }
 

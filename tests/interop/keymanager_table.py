@@ -3,6 +3,7 @@
   keymanager_table.py recorded DOOR KEYFILE    what wso2is, okta and auth0 say they can do, as JSON
   keymanager_table.py check README WORK        compares README's table with managed-*.json, recorded.json and openapi.json
                                                of a run; TOLLGATE_TABLE_WRITE=1 puts what ran into README instead
+  keymanager_table.py print WORK               the table as far as it ran: ? where a connector was left out or failed
 
 A cell is ✓ where the operation was done, or a number: the reason, below the table, why the connector cannot.
 """
@@ -43,7 +44,7 @@ def load(path):
     return json.load(open(path, encoding="utf-8")) if os.path.exists(path) else None
 
 
-def table(work):
+def table(work, as_far_as_it_ran=False):
     told = {name: load(f"{work}/managed-{name}.json") for name in RUN} | load(f"{work}/recorded.json")
     paths = routes(load(f"{work}/openapi.json"))
     here = os.path.dirname(os.path.abspath(__file__))
@@ -52,15 +53,17 @@ def table(work):
     for name in names:
         cells = []
         for column in RUN + RECORDED:
-            if told[column] is None:
+            if told[column] is None and not as_far_as_it_ran:
                 sys.exit(f"{column} was left out: nothing to write")
-            can = told[column].get(name)
+            can = (told[column] or {}).get(name)
             if can is True:
                 cells.append("✓")
             elif isinstance(can, str):
                 if can not in reasons:
                     reasons.append(can)
                 cells.append(str(reasons.index(can) + 1))
+            elif as_far_as_it_ran:
+                cells.append("?")
             else:
                 sys.exit(f"{column}: {name} failed")
         rows.append(f"| {name} | {paths.get(name, '–')} | {' | '.join(cells)} |")
@@ -91,5 +94,7 @@ if __name__ == "__main__":
             recorded(door, key_file)
         case ["check", readme, work]:
             check(readme, work)
+        case ["print", work]:
+            print(table(work, as_far_as_it_ran=True))
         case _:
             sys.exit(__doc__)

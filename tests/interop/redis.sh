@@ -37,9 +37,14 @@ valkey_server() {
 
 # start_store PROGRAM ARGUMENT…: a server without anything in it.
 start_store() {
+  (cd "$work/redis" && rm -rf ./*)
+  run_store "$@"
+}
+
+# run_store PROGRAM ARGUMENT…: with what was saved, if anything.
+run_store() {
   local program=$1
   shift
-  (cd "$work/redis" && rm -rf ./*)
   start "$work/store.log" "$program" --port "$store" --bind 127.0.0.1 --save '' --appendonly no --dir "$work/redis" "$@"
   store_pid=$started
   await 10 listens "$store"
@@ -267,13 +272,19 @@ revoked_meanwhile() {
   check "$1: continued: what was revoked meanwhile is told" await 15 at "$gate_b" "$token" 401
 }
 
-# Just the rights that the documentation names; a wrong password stops nobody from serving.
-users() {
-  local token rights='+type +del +xread +xrange +xrevrange +xadd +zscan +zadd +zremrangebyscore +eval +evalsha +time +get +set +hmget +hset +hlen +pexpire'
-  start_store redis-server || { fail "Redis with users starts"; return; }
+# A user with just the rights that the documentation names, and a password for the owner.
+few_rights() {
+  local rights='+type +del +xread +xrange +xrevrange +xadd +zscan +zadd +zremrangebyscore +eval +evalsha +time +get +set +hmget +hset +hlen +pexpire +info'
   # shellcheck disable=SC2086
   cli ACL SETUSER tollgate on '>s3cret' '~tollgate:*' -@all $rights >/dev/null
   cli CONFIG SET requirepass owner >/dev/null
+}
+
+# Few rights do; a wrong password stops nobody from serving.
+users() {
+  local token
+  start_store redis-server || { fail "Redis with users starts"; return; }
+  few_rights
   if start_gates "redis://127.0.0.1:$store" 'username = "tollgate"
 password = { env = "TOLLGATE_INTEROP_PASSWORD" }'; then
     race "a user with few rights: refused by both within 50 ms" 5 redis-cli --no-auth-warning -a owner -p "$store"
@@ -294,10 +305,9 @@ password = { env = "TOLLGATE_INTEROP_PASSWORD" }'; then
   stop "$store_pid"
 }
 
-# rediss:// with an authority of our own; without it, no connection.
-encrypted() {
-  local dir=$work/tls
-  need openssl openssl || { skip "TLS towards Redis: no openssl"; return; }
+# certificates DIR: of an authority and of a server on loopback.
+certificates() {
+  local dir=$1
   mkdir -p "$dir"
   {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=interop-ca \
@@ -306,9 +316,21 @@ encrypted() {
     printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n' >"$dir/ext"
     openssl x509 -req -in "$dir/csr.pem" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 \
       -extfile "$dir/ext" -out "$dir/cert.pem"
-  } >"$work/openssl.log" 2>&1 || { fail "certificates are made" "$(tail -3 "$work/openssl.log")"; return; }
-  start_store redis-server --tls-port "$spare" --tls-cert-file "$dir/cert.pem" --tls-key-file "$dir/key.pem" \
-    --tls-ca-cert-file "$dir/ca.pem" --tls-auth-clients no || { fail "Redis with TLS starts" "$(<"$work/store.log")"; return; }
+  } >"$work/openssl.log" 2>&1
+}
+
+# start_store_with_tls DIR: also on the spare port.
+start_store_with_tls() {
+  start_store redis-server --tls-port "$spare" --tls-cert-file "$1/cert.pem" --tls-key-file "$1/key.pem" \
+    --tls-ca-cert-file "$1/ca.pem" --tls-auth-clients no
+}
+
+# rediss:// with an authority of our own; without it, no connection.
+encrypted() {
+  local dir=$work/tls
+  need openssl openssl || { skip "TLS towards Redis: no openssl"; return; }
+  certificates "$dir" || { fail "certificates are made" "$(tail -3 "$work/openssl.log")"; return; }
+  start_store_with_tls "$dir" || { fail "Redis with TLS starts" "$(<"$work/store.log")"; return; }
   if SSL_CERT_FILE=$dir/ca.pem start_gates "rediss://localhost:$spare"; then
     race "TLS: refused by both within 50 ms" 5 redis-cli --tls --cacert "$dir/ca.pem" -h localhost -p "$spare"
   else

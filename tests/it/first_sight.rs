@@ -21,12 +21,26 @@ fn at_once(gate: &Gate, via: Via, tokens: &[String]) -> Vec<Answer> {
     gate.signal("STOP");
     let (answers, ()) = block_on(async {
         let go = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            while unread(gate.ports.proxy) < requests.len() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             gate.signal("CONT");
         };
         tokio::join!(join_all(requests.iter().map(|request| gate.send(via, request))), go)
     });
     answers
+}
+
+/// Connections to the port that hold a request which nobody has read: more bytes than HTTP/2's greeting has.
+fn unread(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let waiting = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, queues) = (words.next()?, words.nth(2)?);
+        let bytes = u64::from_str_radix(queues.split_once(':')?.1, 16).ok()?;
+        Some(local.ends_with(&format!(":{port:04X}")) && bytes > GREETING)
+    };
+    table.lines().filter(|line| waiting(line) == Some(true)).count()
 }
 
 /// What was answered, and how often.
@@ -125,3 +139,6 @@ fn what_is_no_good_is_401_or_503_and_its_verdict_is_its_own() {
         }
     }
 }
+
+/// The preface and a client's SETTINGS.
+const GREETING: u64 = 90;

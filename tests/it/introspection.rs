@@ -8,8 +8,8 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    Backend, Case, Config, Expect, Form, Gate, Idp, Request, Token, Via, Weather, api, block_on, check_all, keys, now,
-    resource, unique, world,
+    Backend, Case, Config, Expect, Form, Gate, Idp, Redis, Request, Token, Via, Weather, api, application, block_on,
+    check_all, keys, now, resource, subscription, unique, world,
 };
 
 /// A gate whose one key manager asks its provider, with further lines for the manager and for the file.
@@ -296,9 +296,50 @@ fn a_flood_of_one_address_is_stopped() {
     assert!(asking.gate.metric("tollgate_requests_total", &["reason=\"too_many_failures\""]) > 0.0);
 }
 
+/// A JWT is refused here, at no provider's cost: so as many bad ones as somebody brings spend nothing of what its
+/// address may bring of other tokens.
+#[test]
+fn bad_jwts_stay_401_and_spend_no_allowance() {
+    let asking = Asking::start("", "[throttle]\nfailures = { requests = 3, per = \"1h\" }\n");
+    let attacker = Some("192.0.2.66");
+    for n in 0..20 {
+        let bad = Token::of(&asking.idp, "shop-web").claim("exp", 1).claim("jti", n).sign();
+        let mut forged = Token::of(&asking.idp, "shop-web").claim("jti", n).sign();
+        forged.truncate(forged.len() - 8);
+        for token in [bad, forged] {
+            assert_eq!(block_on(asking.get_from(&token, attacker)), (401, "900901".into()), "{n}");
+        }
+    }
+    assert_eq!(block_on(asking.get_from(&asking.good(), attacker)).0, 200);
+    assert_eq!(asking.idp.calls(), 1);
+    for n in 0..3 {
+        let random = format!("random-token-{n}-{}", unique());
+        assert_eq!(block_on(asking.get_from(&random, attacker)), (401, "900901".into()), "{n}");
+    }
+    assert_eq!(block_on(asking.get_from(&asking.good(), attacker)), (429, "429".into()), "three of another kind do");
+}
+
+/// Longer than a command to Redis is good for: that counts from when it is sent.
+#[test]
+fn a_request_that_waited_for_its_token_is_counted_all_the_same() {
+    let redis = Redis::start();
+    let shared = redis.shared("mode = \"strict\"\non_outage = \"deny\"");
+    let tables = shared
+        + &application("gold", "gold", "Unlimited", "")
+        + &subscription("gold", "Orders:v1", "Gold", "UNBLOCKED");
+    let asking = Asking::start("timeout = \"5s\"\n", &tables);
+    asking.gate.wait_for("shared counters", || asking.gate.metric("tollgate_shared_counters_available", &[]) == 1.0);
+    asking.idp.weather(Weather::Slow(1_200));
+    let token = format!("opaque-token-of-gold-{}", unique());
+    asking.idp.say(&token, &asking.idp.told("gold"));
+    assert_eq!(asking.get(&token), (200, String::new()));
+    assert_eq!(redis.counted(), 1);
+    assert_eq!(asking.gate.metric("tollgate_shared_counters_outage_requests_total", &[]), 0.0);
+}
+
 #[test]
 fn a_failing_provider_is_503_and_never_a_verdict() {
-    let asking = Asking::start("timeout = \"300ms\"\n", "");
+    let asking = Asking::start("timeout = \"3s\"\n", "");
     let known = asking.good();
     assert_eq!(asking.status(&known), 200);
     let broken = [

@@ -1,42 +1,14 @@
 //! Every level at which a request may find no room, through the door: its code, its counter, and whom it leaves alone.
 
-use crate::support::{
-    Answer, Backend, Config, Gate, Idp, Request, Token, Via, api, application, block_on, resource, subscription,
-};
+use crate::support::{Answer, Place, Request, Token, api, application, resource, subscription};
 
-struct Place {
-    gate: Gate,
-    idp: Idp,
-    upstream: Backend,
-}
-
-impl Place {
-    /// The Orders API and `shop-web`, with further tables; `UP` in them is the upstream.
-    fn start(tables: &str) -> Self {
-        let (idp, upstream) = (Idp::start(), Backend::start("production"));
-        let config = Config::orders(&idp, &upstream.url()).with(&tables.replace("UP", &upstream.url()));
-        let gate = Gate::start(|ports| config.text(ports));
-        Self { gate, idp, upstream }
-    }
-
-    fn get(&self, target: &str, client: &str) -> Request {
-        Request::get(target).bearer(Token::of(&self.idp, client).sign())
-    }
-
-    fn send(&self, request: &Request) -> Answer {
-        let answer = block_on(self.gate.send(Via::H1, request));
-        assert_eq!(self.upstream.saw(&request.mark), answer.status == 200, "{answer:?}");
-        answer
-    }
-
-    /// How each of `n` requests is answered: 200, or its code.
-    fn codes(&self, n: usize, request: impl Fn(usize) -> Request) -> Vec<String> {
-        let told = |answer: &Answer| match answer.status {
-            200 => "200".to_owned(),
-            _ => answer.json()["code"].as_str().unwrap_or("none").to_owned(),
-        };
-        (0..n).map(|n| told(&self.send(&request(n)))).collect()
-    }
+/// How each of `n` requests is answered: 200, or its code.
+fn codes(place: &Place, n: usize, request: impl Fn(usize) -> Request) -> Vec<String> {
+    let told = |answer: &Answer| match answer.status {
+        200 => "200".to_owned(),
+        _ => answer.json()["code"].as_str().unwrap_or("none").to_owned(),
+    };
+    (0..n).map(|n| told(&place.send(&request(n)))).collect()
 }
 
 fn of(app: &str, api: &str, application_tier: &str, tier: &str) -> String {
@@ -165,13 +137,13 @@ fn the_first_condition_group_that_is_met_counts_on_its_own() {
         Request::get("/grouped/a/{m}").bearer(token)
     };
     let one = ["200", "900800", "900800"];
-    assert_eq!(place.codes(3, |_| curl("/grouped/a/{m}", "198.51.100.1")), one);
+    assert_eq!(codes(&place, 3, |_| curl("/grouped/a/{m}", "198.51.100.1")), one);
     let trial = ["200", "200", "900800"];
     assert_eq!(
-        place.codes(3, |n| call(&format!("/grouped/a/{{m}}?x=1&plan={}", ["trial", "t%20r", "trial"][n]))),
+        codes(&place, 3, |n| call(&format!("/grouped/a/{{m}}?x=1&plan={}", ["trial", "t%20r", "trial"][n]))),
         trial
     );
-    assert_eq!(place.codes(3, |_| country("SE")), one);
+    assert_eq!(codes(&place, 3, |_| country("SE")), one);
     // The tier's own: another claim, an address within the inverted range, a query that only looks alike.
     let others = ["200", "200", "200", "900800"];
     let other = |n: usize| match n {
@@ -179,11 +151,11 @@ fn the_first_condition_group_that_is_met_counts_on_its_own() {
         1 => curl("/grouped/a/{m}", "203.0.113.9"),
         _ => call("/grouped/a/{m}?plan=trials"),
     };
-    assert_eq!(place.codes(4, other), others);
+    assert_eq!(codes(&place, 4, other), others);
     // Each resource has its own counters, of the group too.
     for target in ["/apart/a/{m}", "/apart/b/{m}"] {
-        assert_eq!(place.codes(2, |_| curl(target, "198.51.100.1")), ["200", "900802"], "{target}");
-        assert_eq!(place.codes(4, |_| call(target)), ["200", "200", "200", "900802"], "{target}");
+        assert_eq!(codes(&place, 2, |_| curl(target, "198.51.100.1")), ["200", "900802"], "{target}");
+        assert_eq!(codes(&place, 4, |_| call(target)), ["200", "200", "200", "900802"], "{target}");
     }
 }
 
@@ -195,9 +167,9 @@ fn an_advanced_tier_may_count_each_user() {
     for user in ["alice", "bob"] {
         let token = Token::of(&place.idp, "shop-web").claim("sub", user).sign();
         let call = |_| Request::get("/own/a/{m}").bearer(&token);
-        assert_eq!(place.codes(3, call), ["200", "200", "900800"], "{user}");
+        assert_eq!(codes(&place, 3, call), ["200", "200", "900800"], "{user}");
     }
-    assert_eq!(place.codes(3, |_| Request::get("/own/a/{m}")), ["200", "200", "900800"], "the anonymous together");
+    assert_eq!(codes(&place, 3, |_| Request::get("/own/a/{m}")), ["200", "200", "900800"], "the anonymous together");
 }
 
 #[test]
@@ -216,16 +188,16 @@ limit = { requests = 3, per = \"1d\" }
 ";
     let place = Place::start(rules);
     let from = |address: &str| place.get("/orders/v1/items/{m}", "shop-web").header("x-forwarded-for", address);
-    assert_eq!(place.codes(3, |_| from("203.0.113.1")), ["200", "200", "900806"]);
-    assert_eq!(place.codes(2, |_| from("::ffff:203.0.113.1")), ["900806"; 2], "the same address");
-    assert_eq!(place.codes(3, |_| from("203.0.113.2")), ["200", "200", "900806"], "a key of its own");
-    assert_eq!(place.codes(5, |_| from("198.51.100.1")), ["200"; 5], "no key that is counted");
+    assert_eq!(codes(&place, 3, |_| from("203.0.113.1")), ["200", "200", "900806"]);
+    assert_eq!(codes(&place, 2, |_| from("::ffff:203.0.113.1")), ["900806"; 2], "the same address");
+    assert_eq!(codes(&place, 3, |_| from("203.0.113.2")), ["200", "200", "900806"], "a key of its own");
+    assert_eq!(codes(&place, 5, |_| from("198.51.100.1")), ["200"; 5], "no key that is counted");
     let by = |user: &str, region: &str| {
         let token = Token::of(&place.idp, "shop-web").claim("sub", user).claim("region", region).sign();
         Request::get("/orders/v1/items/{m}").bearer(token)
     };
     for (user, region) in [("ann", "north"), ("ann", "south"), ("eve", "north")] {
-        assert_eq!(place.codes(4, |_| by(user, region)), ["200", "200", "200", "900806"], "{user} {region}");
+        assert_eq!(codes(&place, 4, |_| by(user, region)), ["200", "200", "200", "900806"], "{user} {region}");
     }
     let metrics = place.gate.metrics();
     assert!(metrics.contains("tollgate_throttled_total{level=\"custom\",tier=\"address\"} 4"), "{metrics}");
@@ -242,8 +214,8 @@ fn a_backend_limit_protects_each_environment() {
         + &application("trier", "trier", "Unlimited", ", key_type = \"SANDBOX\"")
         + &["first", "second", "trier"].map(|app| subscription(app, "Slow:v1", "Gold", "UNBLOCKED")).concat();
     let place = Place::start(&tables);
-    assert_eq!(place.codes(2, |n| place.get("/slow/v1/a/{m}", ["first", "second"][n])), ["200", "200"]);
-    assert_eq!(place.codes(2, |_| place.get("/slow/v1/a/{m}", "trier")), ["200", "900801"]);
+    assert_eq!(codes(&place, 2, |n| place.get("/slow/v1/a/{m}", ["first", "second"][n])), ["200", "200"]);
+    assert_eq!(codes(&place, 2, |_| place.get("/slow/v1/a/{m}", "trier")), ["200", "900801"]);
     let refused = place.send(&place.get("/slow/v1/a/{m}", "first"));
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("900801")), "{refused:?}");
     assert_eq!(refused.json()["message"], "API Limit Reached");
@@ -252,12 +224,19 @@ fn a_backend_limit_protects_each_environment() {
 }
 
 /// Level, the code of its quota, and of its burst.
-const LEVELS: [(&str, &str, &str); 4] = [
+const LEVELS: [(&str, &str, &str); 6] = [
     ("api", "900800", "900800"),
     ("resource", "900802", "900802"),
     ("subscription", "900804", "900807"),
     ("application", "900803", "900809"),
+    ("custom", "900806", ""),
+    ("backend", "900801", ""),
 ];
+
+/// Whether a level has such limits: custom rules and backend limits have no bursts, and always stop.
+fn has(level: &str, kind: &str, stop: bool) -> bool {
+    !matches!(level, "custom" | "backend") || (kind == "quota" && stop)
+}
 
 #[test]
 fn every_level_in_every_state_with_and_without_a_stop() {
@@ -268,20 +247,26 @@ fn every_level_in_every_state_with_and_without_a_stop() {
     ] {
         for stop in [true, false] {
             tables += &format!("\n[[tiers]]\nname = \"{kind}-{stop}\"\n{lines}\nstop_on_quota_reach = {stop}\n");
-            for (level, ..) in LEVELS {
+            for (level, ..) in LEVELS.into_iter().filter(|(level, ..)| has(level, kind, stop)) {
                 let (name, tier) = (format!("{level}-{kind}-{stop}"), format!("{kind}-{stop}"));
                 let at = |it: &str| if level == it { tier.as_str() } else { "Unlimited" };
-                tables +=
-                    &api(&name, &format!("/{name}"), None, &format!("upstream = \"UP\"\ntier = \"{}\"", at("api")));
+                let limit = match level {
+                    "backend" => "\nbackend_limit = { production = { requests = 2, per = \"1d\" } }",
+                    _ => "",
+                };
+                let lines = format!("upstream = \"UP\"\ntier = \"{}\"{limit}", at("api"));
+                tables += &api(&name, &format!("/{name}"), None, &lines);
                 tables += &resource("/a/{id}", &format!("tier = \"{}\"", at("resource")));
                 tables += &of(&name, &name, at("application"), at("subscription"));
             }
         }
     }
-    let place = Place::start(&(tables + "\n[throttle]\nheaders = true\nx_ratelimit = true\n"));
+    let rule = "[[throttle.rules]]\nname = \"rule\"\nkey = \"$apiContext:$appId\"\nmatches = \"^/custom-\"\n\
+                limit = { requests = 2, per = \"1d\" }\n";
+    let place = Place::start(&(tables + "\n[throttle]\nheaders = true\nx_ratelimit = true\n" + rule));
     for (level, quota_code, burst_code) in LEVELS {
         for (kind, code) in [("quota", quota_code), ("burst", burst_code)] {
-            for stop in [true, false] {
+            for stop in [true, false].into_iter().filter(|stop| has(level, kind, *stop)) {
                 let name = format!("{level}-{kind}-{stop}");
                 let call = || place.get(&format!("/{name}/a/{{m}}"), &name);
                 let marks = place.upstream.times(MARK);
@@ -297,7 +282,11 @@ fn every_level_in_every_state_with_and_without_a_stop() {
                 let request = call();
                 let answer = place.send(&request);
                 assert_eq!(over() - before, f64::from(u8::from(!stop)), "{name}");
-                if stop {
+                if level == "backend" {
+                    let told = (answer.status, answer.json()["code"].as_str().map(str::to_owned));
+                    assert_eq!(told, (503, Some(code.to_owned())), "{name}: {answer:?}");
+                    assert!(answer.header("retry-after").is_some() && answer.header("ratelimit").is_none(), "{name}");
+                } else if stop {
                     let told = (answer.status, answer.json()["code"].as_str().map(str::to_owned));
                     assert_eq!(told, (429, Some(code.to_owned())), "{name}: {answer:?}");
                     assert!(answer.json()["nextAccessTime"].is_string(), "{name}: {answer:?}");

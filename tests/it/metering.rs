@@ -1,11 +1,12 @@
 //! Quotas of bytes, events and tokens through the door: what is counted as it passes, and what is refused then.
 
+use std::ops::Deref;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest as _};
 
 use crate::support::{
-    Answer, Backend, Config, Gate, H2Backend, Idp, Request, Token, Via, api, application, block_on, resource,
-    subscription,
+    Answer, H2Backend, Place, Request, Token, Via, api, application, block_on, resource, subscription,
 };
 
 /// Windows of a day, so that no test meets the end of one but at midnight.
@@ -25,19 +26,17 @@ requests = 4
 per = \"1d\"
 ";
 
-struct Place {
-    gate: Gate,
-    idp: Idp,
-    upstream: Backend,
+/// With an upstream for gRPC beside.
+struct Models {
+    place: Place,
     grpc: H2Backend,
 }
 
 /// A gate with an API of each kind, and a client of each tier's name.
-fn place() -> Place {
-    let (idp, upstream, grpc) = (Idp::start(), Backend::start("production"), H2Backend::start());
-    let models = format!("upstream = \"{}\"\ntoken_usage = {{ header = \"x-tokens\" }}", upstream.url());
+fn place() -> Models {
+    let (grpc, models) = (H2Backend::start(), "upstream = \"UP\"\ntoken_usage = { header = \"x-tokens\" }");
     let calls = format!("upstream = \"{}\"", grpc.url());
-    let apis = api("Models", "/models", None, &models)
+    let apis = api("Models", "/models", None, models)
         + &resource("/{id}", "")
         + &api("Calls", "/calls", None, &calls)
         + &resource("/{id}", "");
@@ -48,12 +47,19 @@ fn place() -> Place {
             application(tier, tier, "Unlimited", "") + &subscribed.concat()
         })
         .collect();
-    let config = Config::orders(&idp, &upstream.url()).with(TIERS).with(&apis).with(&clients);
-    let gate = Gate::start(|ports| format!("[throttle]\nheaders = true\n{}", config.text(ports)));
-    Place { gate, idp, upstream, grpc }
+    let place = Place::start(&format!("{TIERS}{apis}{clients}\n[throttle]\nheaders = true\n"));
+    Models { place, grpc }
 }
 
-impl Place {
+impl Deref for Models {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Models {
     fn send(&self, tier: &str, via: Via, request: Request) -> Answer {
         block_on(self.gate.send(via, &request.bearer(Token::of(&self.idp, tier).sign())))
     }
@@ -155,7 +161,7 @@ fn web_socket_messages_count_and_the_one_beyond_closes() {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.gate.ports.proxy)).await.unwrap();
         tokio_tungstenite::client_async(request, stream).await
     };
-    let within = std::time::Duration::from_secs(20);
+    let within = std::time::Duration::from_secs(60);
     block_on(async {
         let (mut socket, _) = open().await.unwrap();
         for text in ["one", "two"] {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -28,7 +28,7 @@ struct Ledger {
 
 impl Ledger {
     /// Asks and notes, until the provider is gone.
-    fn write(port: u16, mut random: fastrand::Rng, stop: &AtomicBool) -> Self {
+    fn write(port: u16, mut random: fastrand::Rng, stop: &AtomicBool, answers: &AtomicUsize) -> Self {
         let (mut ledger, shop) = (Self::default(), Caller::shop(port));
         while !stop.load(Ordering::Relaxed) {
             let answer = match random.u8(0..5) {
@@ -69,6 +69,7 @@ impl Ledger {
             if answer.status == 0 {
                 break;
             }
+            answers.fetch_add(1, Ordering::Relaxed);
         }
         ledger
     }
@@ -118,14 +119,16 @@ fn nothing_acknowledged_is_lost_when_it_is_killed() {
         let gate = start();
         let fresh = ledgers.len().saturating_sub(WRITERS);
         ledgers[fresh..].iter_mut().for_each(|ledger| ledger.verify(port));
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let writers: Vec<_> = (0..WRITERS)
             .map(|_| {
-                let (random, stop) = (random.fork(), Arc::clone(&stop));
-                thread::spawn(move || Ledger::write(port, random, &stop))
+                let (random, stop, answers) = (random.fork(), Arc::clone(&stop), Arc::clone(&answers));
+                thread::spawn(move || Ledger::write(port, random, &stop, &answers))
             })
             .collect();
-        thread::sleep(Duration::from_millis(random.u64(20..250)));
+        // At any moment, but after enough to say something.
+        gate.wait_for("acknowledgements", || answers.load(Ordering::Relaxed) > 15);
+        thread::sleep(Duration::from_millis(random.u64(..200)));
         gate.signal("KILL");
         // Should the gate outlive the signal, the writers end all the same.
         thread::sleep(Duration::from_millis(50));

@@ -73,7 +73,7 @@ fn the_printed_lines_do_what_they_say() {
     let out = dir.path().join("stdout");
     let child = tollgate(&[]).stdout(File::create(&out).unwrap()).stderr(Stdio::null()).spawn().unwrap();
     let _child = Ended(child);
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     let ready = || crate::support::http_get(9090, "/readyz").status == 200;
     while !ready() || !fs::read_to_string(&out).unwrap().contains("429") {
         assert!(Instant::now() < end, "not ready: {}", fs::read_to_string(&out).unwrap());

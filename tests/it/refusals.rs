@@ -175,7 +175,7 @@ fn upstreams(world: &'static World) -> Vec<Case> {
         Case::new("upstream refuses", Expect::failed(502, "101503", "14"), get("/dead/v1/items/{m}", &token)),
         Case::new("upstream resets", Expect::failed(502, "101503", "14"), scripted("reset")),
         Case::new("upstream speaks nonsense", Expect::failed(502, "101503", "14"), scripted("garbage")),
-        Case::new("upstream takes too long", Expect::failed(504, "101504", "4"), scripted("slow:9000")),
+        Case::new("upstream takes too long", Expect::failed(504, "101504", "4"), scripted("slow:600000")),
         // Over HTTP/1.1 the head alone is sent: a gate that closes with bytes unread may reset its own answer.
         Case::new("body too large", too_large.clone(), move || {
             Request::post(PLAIN).bearer(&big).header("content-length", "2097152")

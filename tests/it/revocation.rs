@@ -1,8 +1,6 @@
 //! Revocations: from Redis to every gate, and what becomes of them when Redis is away, lies or loses all.
 //! Rows O16, O17 and O18 of the attack list.
 
-use std::time::{Duration, Instant};
-
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -103,7 +101,7 @@ fn events(gate: &Gate, outcome: &str) -> f64 {
 }
 
 #[test]
-fn o16_each_kind_of_event_refuses_its_tokens_at_every_gate_within_a_second() {
+fn o16_each_kind_of_event_refuses_its_tokens_at_every_gate_at_once() {
     let place = Place::new(2);
     let (issued, until) = (now() - 100, now() + 600);
     let mut cases = Vec::new();
@@ -128,11 +126,12 @@ fn o16_each_kind_of_event_refuses_its_tokens_at_every_gate_within_a_second() {
             (_, true) => json!({ "consumer_key": "shop-web", "before": issued - 1000, "until": until }),
             (_, false) => json!({ "consumer_key": "another", "before": issued, "until": until }),
         };
-        let start = Instant::now();
+        let before: Vec<f64> = place.gates.iter().map(|gate| events(gate, "received")).collect();
         place.redis.revoke(&place.revocation(&event));
-        if hit {
-            place.refused_everywhere(&text);
-            assert!(start.elapsed() < Duration::from_secs(1), "{kind}: {:?}", start.elapsed());
+        // A read waits at Redis for it. Whoever has it refuses the very next request, cached or not.
+        for (gate, before) in place.gates.iter().zip(before) {
+            gate.wait_for("the event", || events(gate, "received") > before);
+            assert_eq!(status(gate, &text), if hit { 401 } else { 200 }, "{kind}");
         }
         let expect = if hit { Expect::T401 } else { Expect::Pass };
         cases.push(Case::new(format!("O16 {kind} {hit}"), expect, move || {
@@ -299,9 +298,7 @@ fn a_redis_that_hangs_keeps_nobody_waiting_and_is_read_when_it_answers() {
     let (good, jti) = place.good();
     place.redis.hang();
     place.connected(false);
-    let start = Instant::now();
-    assert_eq!(status(gate, &place.token("unseen").sign()), 200);
-    assert!(start.elapsed() < Duration::from_secs(5), "a request does not wait for Redis");
+    assert_eq!(status(gate, &place.token("unseen").sign()), 200, "a request does not wait for Redis");
     place.redis.revoke(&place.revocation(&json!({ "jti": jti, "until": now() + 600 })));
     assert_eq!(status(gate, &good), 200, "it cannot be known");
     place.redis.resume();

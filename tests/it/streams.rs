@@ -40,7 +40,7 @@ fn a_body_is_not_buffered() {
              transfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n"
         );
         client.write(head.as_bytes()).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(10), client.read_head()).await.unwrap().unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(60), client.read_head()).await.unwrap().unwrap();
         let mut text = client.more().await;
         while !String::from_utf8_lossy(&text).contains("first") {
             text.extend(client.more().await);
@@ -60,7 +60,7 @@ fn a_body_is_not_buffered() {
 #[test]
 fn server_sent_events_come_one_by_one() {
     let world = main_world();
-    let request = item(world).script("events:30");
+    let request = item(world).script("events:600");
     let first = block_on(async {
         let mut client = Client::connect(world.gate.ports.proxy).await.unwrap();
         client.write(&request.h1_bytes()).await.unwrap();
@@ -72,7 +72,7 @@ fn server_sent_events_come_one_by_one() {
         }
         String::from_utf8_lossy(&text).into_owned()
     });
-    assert!(!first.contains("data: 29"), "the events were held back");
+    assert!(!first.contains("data: 599"), "the events were held back");
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn a_web_socket_passes_and_is_judged() {
         assert_eq!(response.status(), 101);
         for text in ["one", "two"] {
             socket.send(Message::text(text)).await.unwrap();
-            let echoed = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap();
+            let echoed = tokio::time::timeout(Duration::from_secs(60), socket.next()).await.unwrap();
             assert_eq!(echoed.unwrap().unwrap(), Message::text(text));
         }
         // Longer than the request time-out: an upgraded connection is free of it.
-        tokio::time::sleep(Duration::from_millis(3500)).await;
+        tokio::time::sleep(Duration::from_millis(6500)).await;
         socket.send(Message::text("late")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("late"));
         match call(None).await {

@@ -1,8 +1,6 @@
 //! Quotas and bursts through the door: which bucket a request meets, and what it does not count on.
 
-use crate::support::{
-    Answer, BOTH, Backend, Config, Gate, Idp, Request, Token, Via, application, block_on, subscription,
-};
+use crate::support::{Answer, BOTH, Place, Request, Token, Via, application, block_on, subscription};
 
 /// Windows of a day, so that no test meets the end of one but at midnight.
 const TIERS: &str = "
@@ -26,47 +24,30 @@ per = \"1d\"
 stop_on_quota_reach = false
 ";
 
-struct Place {
-    gate: Gate,
-    idp: Idp,
-    upstream: Backend,
-}
-
-fn place(section: &str, tables: &str) -> Place {
-    let (idp, upstream) = (Idp::start(), Backend::start("production"));
-    let config = Config::orders(&idp, &upstream.url()).with(TIERS).with(tables);
-    let gate = Gate::start(|ports| format!("{}\n{section}", config.text(ports)));
-    Place { gate, idp, upstream }
-}
-
 fn subscribed(client: &str, application_tier: &str, subscription_tier: &str) -> String {
     application(client, client, application_tier, "")
         + &subscription(client, "Orders:v1", subscription_tier, "UNBLOCKED")
 }
 
-impl Place {
-    fn call(&self, client: &str) -> Answer {
-        self.send(&Request::get("/orders/v1/items/{m}").bearer(Token::of(&self.idp, client).sign()))
-    }
+fn place(section: &str, tables: &str) -> Place {
+    Place::start(&format!("{TIERS}{tables}\n{section}"))
+}
 
-    fn send(&self, request: &Request) -> Answer {
-        let answer = block_on(self.gate.send(Via::H1, request));
-        assert_eq!(self.upstream.saw(&request.mark), answer.status == 200, "{answer:?}");
-        answer
-    }
+fn call(place: &Place, client: &str) -> Answer {
+    place.send(&place.get("/orders/v1/items/{m}", client))
+}
 
-    /// How many of `n` calls pass.
-    fn passing(&self, client: &str, n: usize) -> usize {
-        (0..n).filter(|_| self.call(client).status == 200).count()
-    }
+/// How many of `n` calls pass.
+fn passing(place: &Place, client: &str, n: usize) -> usize {
+    (0..n).filter(|_| call(place, client).status == 200).count()
 }
 
 #[test]
 fn the_quota_is_exact_and_refreshing_the_token_gives_no_more() {
     let place = place("", &subscribed("five", "Unlimited", "Five"));
-    assert_eq!(place.passing("five", 9), 5);
-    assert_eq!(place.call("five").json()["code"], "900804");
-    assert_eq!(place.passing("shop-web", 9), 9, "others are not affected");
+    assert_eq!(passing(&place, "five", 9), 5);
+    assert_eq!(call(&place, "five").json()["code"], "900804");
+    assert_eq!(passing(&place, "shop-web", 9), 9, "others are not affected");
 }
 
 #[test]
@@ -99,8 +80,8 @@ fn bursts_have_their_own_code() {
     let tables = subscribed("sub-burst", "Unlimited", "Burst") + &subscribed("app-burst", "Burst", "Unlimited");
     let place = place("", &tables);
     for (client, code) in [("sub-burst", "900807"), ("app-burst", "900809")] {
-        assert_eq!(place.passing(client, 2), 2, "{client}");
-        let refused = place.call(client);
+        assert_eq!(passing(&place, client, 2), 2, "{client}");
+        let refused = call(&place, client);
         assert_eq!((refused.status, refused.json()["code"].as_str()), (429, Some(code)), "{refused:?}");
         assert!(refused.header("retry-after").is_some());
     }
@@ -109,7 +90,7 @@ fn bursts_have_their_own_code() {
 #[test]
 fn a_soft_quota_counts_but_lets_pass() {
     let place = place("[throttle]\nheaders = true", &subscribed("soft", "Unlimited", "Soft"));
-    assert_eq!(place.passing("soft", 6), 6);
+    assert_eq!(passing(&place, "soft", 6), 6);
 }
 
 #[test]
@@ -124,7 +105,7 @@ fn refused_requests_count_nowhere() {
         assert_eq!(place.send(&Request::get("/orders/v1/items/{m}").bearer(scopeless.sign())).status, 403);
         assert_eq!(place.send(&Request::get("/orders/v1/nothing/a/{m}").bearer(good.sign())).status, 403);
     }
-    assert_eq!(place.passing("both", 9), 3);
+    assert_eq!(passing(&place, "both", 9), 3);
 }
 
 #[test]
@@ -138,7 +119,7 @@ fn buckets_are_not_joined_by_concatenation() {
         .collect();
     let place = place("", &tables);
     for (_, key) in names {
-        assert_eq!(place.passing(key, 5), 3, "{key}");
+        assert_eq!(passing(&place, key, 5), 3, "{key}");
     }
 }
 
@@ -161,11 +142,11 @@ fn no_header_escapes_the_bucket() {
 #[test]
 fn accepted_answers_tell_the_limit_when_asked_to() {
     let place = place("[throttle]\nheaders = true", &subscribed("five", "Unlimited", "Five"));
-    let first = place.call("five");
+    let first = call(&place, "five");
     assert_eq!(first.header("ratelimit-policy"), Some("\"Five\";q=5;w=86400"), "{first:?}");
     assert!(first.header("ratelimit").is_some_and(|v| v.starts_with("\"Five\";r=4;t=")), "{first:?}");
     let silent = self::place("", "");
-    assert_eq!(silent.call("shop-web").header("ratelimit"), None);
+    assert_eq!(call(&silent, "shop-web").header("ratelimit"), None);
 }
 
 #[test]
@@ -173,8 +154,7 @@ fn api_and_resource_tiers_meet_anonymous_calls_too() {
     let api =
         crate::support::api("Free", "/free", None, "upstream = \"UP\"\nsubscription = \"none\"\ntier = \"Three\"")
             + &crate::support::resource("/a/{id}", "auth = \"none\"\ntier = \"Five\"");
-    let upstream = Backend::start("production");
-    let place = place("", &api.replace("UP", &upstream.url()));
+    let place = place("", &api);
     let all: Vec<_> = (0..5).map(|_| block_on(place.gate.send(Via::H2, &Request::get("/free/a/{m}")))).collect();
     assert_eq!(all.iter().filter(|answer| answer.status == 200).count(), 3, "the API's tier replaces the resource's");
     assert_eq!(all[4].json()["code"], "900800");

@@ -174,7 +174,7 @@ fn a_web_socket_reaches_a_tls_upstream_that_would_rather_speak_http2() {
         assert_eq!(response.status(), 101);
         for text in ["one", "two"] {
             socket.send(Message::text(text)).await.unwrap();
-            let echoed = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap();
+            let echoed = tokio::time::timeout(Duration::from_secs(60), socket.next()).await.unwrap();
             assert_eq!(echoed.unwrap().unwrap(), Message::text(text));
         }
     });
@@ -238,6 +238,6 @@ async fn head_of(port: u16, client: ClientConfig) -> String {
     let Ok(mut stream) = connector.connect("localhost".try_into().unwrap(), stream).await else { return String::new() };
     let mut bytes = Vec::new();
     let _ = stream.write_all(b"GET /up/1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
-    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -28,7 +28,7 @@ local function write(key, mine, total, ttl)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(ARGV[3]) > 0 and now > tonumber(ARGV[3]) then
+if ARGV[3] ~= '0' and now > tonumber(ARGV[3]) then
   return redis.error_reply('LATE the command came after its time')
 end
 local epoch = redis.pcall('GET', KEYS[1])
@@ -36,11 +36,23 @@ if type(epoch) == 'table' then
   remove(KEYS[1])
   epoch = nil
 end
-epoch = epoch and number(epoch)
-if not epoch then
-  redis.call('SET', KEYS[1], text(now))
-  epoch = now
+-- Since when the data are there, and at which server.
+local server
+if epoch then
+  epoch, server = string.match(epoch, '^(%d+):?(%w*)$')
+  epoch = epoch and number(epoch)
 end
+-- A server that began anew, perhaps with an older snapshot, or took over from another, may lack what was told that one.
+local here
+if not epoch or ARGV[3] == '0' then
+  local info = redis.pcall('INFO', 'server')
+  here = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or nil
+end
+if not epoch or (here and server ~= '' and server ~= here) then
+  epoch, server = now, ''
+  redis.call('SET', KEYS[1], text(now))
+end
+if here and server ~= here then redis.call('SET', KEYS[1], text(epoch) .. ':' .. here) end
 local age = now - epoch
 local settling = age >= 0 and age < tonumber(ARGV[2])
 local out = {settling and 1 or 0, 0, epoch, now}

@@ -122,8 +122,10 @@ pub struct Before {
 }
 
 impl Cell {
-    /// `begin`: where a bucket's count begins.
-    pub(super) fn new(demand: &Demand, begin: u64) -> Self {
+    /// `begin`: where a bucket's count begins. `former`: the cell of the window before, of which what others hold counts
+    /// on in a sliding one, until Redis says it anew.
+    pub(super) fn new(demand: &Demand, begin: u64, former: Option<&Self>) -> Self {
+        let others_before = former.map_or(0, |former| former.others.load(Relaxed));
         let Demand { key, limit, window, number, algorithm, .. } = *demand;
         let begin = if algorithm == Algorithm::Gcra { begin } else { 0 };
         let last = if algorithm == Algorithm::Sliding { number.saturating_add(1) } else { number };
@@ -136,7 +138,7 @@ impl Cell {
             kept_ms: window::end_ms(window, last),
             limit: AtomicU64::new(limit),
             room: AtomicU64::new(limit),
-            others_before: AtomicU64::new(0),
+            others_before: AtomicU64::new(others_before),
             word: AtomicU128::new(0),
             held: AtomicU64::new(begin),
             free: AtomicU64::new(0),
@@ -163,8 +165,12 @@ impl Cell {
 
     /// Notes what limit a request brings, and how much of it the window before leaves.
     pub(super) fn note(&self, limit: u64, room: u64) {
-        self.limit.store(limit, Relaxed);
-        self.room.store(room, Relaxed);
+        // Mostly they are as they were: then others keep their copy of what lies beside them.
+        for (known, told) in [(&self.limit, limit), (&self.room, room)] {
+            if known.load(Relaxed) != told {
+                known.store(told, Relaxed);
+            }
+        }
     }
 
     /// Takes what is demanded if there is room by what is known: what was counted here and what others hold.
@@ -343,11 +349,17 @@ impl Cell {
         now_ms < self.closed_until_ms.load(Relaxed) && left == 0
     }
 
+    /// How long Redis keeps the key from that moment on: never longer than from the window's beginning. Whoever is ahead
+    /// of Redis's clock passes that, lest what others count on is gone before its time.
     pub(super) fn ttl_ms(&self, now_ms: u64) -> u64 {
         match self.algorithm {
             Algorithm::Gcra => KEPT_MS,
-            _ => self.kept_ms.saturating_sub(now_ms).saturating_add(KEPT_MS),
+            _ => self.kept_ms.saturating_sub(now_ms.max(self.begin_ms())).saturating_add(KEPT_MS),
         }
+    }
+
+    fn begin_ms(&self) -> u64 {
+        self.end_ms.saturating_sub(window::length_s(self.window, self.number).saturating_mul(1_000))
     }
 
     /// Whether it counts no more.

@@ -101,7 +101,8 @@ impl Shared {
         let (mode, now_ms, idle_ms) = (self.terms.load().mode, clock.now().steady_ms, millis(idle));
         self.ledger.rest(mode, now_ms, idle_ms);
         let mut parts: HashMap<u8, Vec<(Arc<Cell>, Line)>> = HashMap::new();
-        for (cell, line) in self.ledger.gather(mode, now_ms, idle_ms, MOST) {
+        for (cell, mut line) in self.ledger.gather(mode, now_ms, idle_ms, MOST) {
+            line.ttl_ms = self.ttl_ms(&cell, now_ms);
             parts.entry(self.names.group(&cell)).or_default().push((cell, line));
         }
         let settling = self.settling.load(Relaxed);
@@ -124,7 +125,7 @@ impl Shared {
     /// Sends all parts at once, and takes the answers over.
     async fn send(&self, link: &mut Link, parts: Vec<Part>, clock: &Clock) -> RedisResult<()> {
         self.metrics.round_trips.inc();
-        // The first says what Redis's clock is, and nothing else.
+        // The first says what Redis's clock is, and whether it is the server that it was.
         let until_ms = if link.is_begun { self.until_ms() } else { 0 };
         link.is_begun = true;
         let mut asked = JoinSet::new();

@@ -182,9 +182,12 @@ impl Ledger {
 
     /// What was counted in the window before a sliding one.
     fn before(&self, cell: &Cell, guard: &impl Guard) -> u64 {
-        let id = cell.number.checked_sub(1).map(|number| Id { key: cell.key, number });
-        let here = id.and_then(|id| self.cells.get(&id, guard));
-        cell.before(here.map_or(0, |cell| cell.held()))
+        cell.before(self.former(cell.key, cell.number, guard).map_or(0, |cell| cell.held()))
+    }
+
+    /// The cell of the window before.
+    fn former<'g>(&self, key: u128, number: u32, guard: &'g impl Guard) -> Option<&'g Arc<Cell>> {
+        self.cells.get(&Id { key, number: number.checked_sub(1)? }, guard)
     }
 
     /// Notes what limit a request brings, and what the window before leaves of it.
@@ -235,7 +238,9 @@ impl Ledger {
     #[cold]
     fn make<'g>(&self, demand: &Demand, guard: &'g impl Guard) -> &'g Arc<Cell> {
         let begin = self.begin.load(Relaxed);
-        match self.cells.try_insert_with(Id::of(demand), || Arc::new(Cell::new(demand, begin)), guard) {
+        let former = self.former(demand.key, demand.number, guard);
+        let new = || Arc::new(Cell::new(demand, begin, former.map(|former| &**former)));
+        match self.cells.try_insert_with(Id::of(demand), new, guard) {
             Ok(cell) => {
                 self.sweep.lock().push_back(Id::of(demand));
                 cell

@@ -27,12 +27,11 @@
 //! Nothing waits for it. `on_outage = "local"` counts here, beginning from what others are known to have used; `deny`
 //! refuses, save what a share still holds; `allow` counts nothing. What was counted here is told when Redis is back.
 //!
-//! A Redis that comes back empty is told by each sidecar what it has counted, or holds as a share. For two seconds from
-//! then on it hands out nothing in modes `lease` and `strict`; this also holds when it is met for the
-//! first time. So the limit holds in them after a loss of everything, with `on_outage = "deny"`, as long as every sidecar
-//! that holds something reaches Redis within these two seconds. A replica that takes over without the last writes of
-//! its master does not know that it lacks them: until each sidecar has connected and told, as much as was lost may be
-//! admitted above the limit.
+//! A Redis that comes back empty, or with an older snapshot, or a replica that takes over without the last writes of its
+//! master, is told by each sidecar what it has counted, or holds as a share. For two seconds from then on it hands out
+//! nothing in modes `lease` and `strict`; this also holds when it is met for the first time. So the limit holds in them
+//! after a loss, with `on_outage = "deny"`, as long as every sidecar that holds something reaches Redis within these two
+//! seconds. Which server it is, `INFO server` says (`run_id`); a user that may not ask learns of an empty one alone.
 
 mod bucket;
 mod cell;
@@ -44,6 +43,8 @@ pub mod model;
 mod moving_tests;
 pub(super) mod path;
 mod script;
+#[cfg(test)]
+mod script_tests;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -168,9 +169,17 @@ impl Shared {
     /// own time is of no use here: it may have waited long for its token.
     fn until_ms(&self) -> u64 {
         let patience = self.terms.load().timeout.max(exchange::PATIENCE);
-        exchange::millis(self.begun.elapsed())
-            .wrapping_add(self.ahead_ms.load(Relaxed))
-            .saturating_add(exchange::millis(patience))
+        self.redis_ms().saturating_add(exchange::millis(patience))
+    }
+
+    /// How long Redis keeps a key: by its own clock where ours is ahead.
+    fn ttl_ms(&self, cell: &Cell, now_ms: u64) -> u64 {
+        cell.ttl_ms(now_ms.min(self.redis_ms()))
+    }
+
+    /// Redis's clock, as far as it is known.
+    fn redis_ms(&self) -> u64 {
+        exchange::millis(self.begun.elapsed()).wrapping_add(self.ahead_ms.load(Relaxed))
     }
 
     /// What Redis's clock said, in an answer that came now.

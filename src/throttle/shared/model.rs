@@ -79,6 +79,11 @@ impl<N: Ord> Hash<N> {
         Answer { mine: after, total: self.total, nodes: 0, before: Before::default() }
     }
 
+    /// What each has counted.
+    pub const fn fields(&self) -> &BTreeMap<N, u64> {
+        &self.fields
+    }
+
     /// The sum of all fields.
     pub const fn total(&self) -> u64 {
         self.total
@@ -107,6 +112,16 @@ impl<N: Ord> Bucket<N> {
     /// An empty one.
     pub const fn new() -> Self {
         Self { fields: BTreeMap::new(), level: None, since_ms: 0 }
+    }
+
+    /// What each has told.
+    pub const fn fields(&self) -> &BTreeMap<N, u64> {
+        &self.fields
+    }
+
+    /// Its content as it was kept last, and when; none: it never was.
+    pub fn content(&self) -> Option<(u64, u64)> {
+        self.level.map(|level| (level, self.since_ms))
     }
 
     /// The bucket at that moment, where its data may be new, with what a sidecar has put in.

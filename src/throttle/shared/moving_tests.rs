@@ -328,3 +328,61 @@ fn a_forgotten_bucket_begins_anew_above_what_redis_remembers() {
     world.exchange(1, Fate::Answered);
     assert!(!world.request(1, Fate::Answered), "the other has learnt of all ten");
 }
+
+/// A new window begins with what others are known to have counted in the one before.
+#[test]
+fn in_batches_a_sliding_window_begins_with_what_others_had() {
+    let mut world = World::new(Batched, Algorithm::Sliding, 2, 100);
+    assert_eq!((0..80).filter(|_| world.request(0, Fate::Answered)).count(), 80);
+    world.exchange(0, Fate::Answered);
+    assert!(world.request(1, Fate::Answered));
+    world.exchange(1, Fate::Answered);
+    // The next window has just begun, and nothing was exchanged since.
+    world.now_ms += LENGTH;
+    assert_eq!((0..100).filter(|_| world.request(1, Fate::Answered)).count(), 19);
+}
+
+#[test]
+fn under_another_limit_a_shared_bucket_counts_on_from_what_was_used() {
+    for mode in [Batched, Lease, Strict] {
+        let mut world = World::new(mode, Algorithm::Gcra, 2, 1_000);
+        for n in 0..400 {
+            assert!(world.request(n % 2, Fate::Answered));
+            world.exchange(n % 2, Fate::Answered);
+        }
+        world.limit = 500;
+        let passed = (0..1_000).filter(|_| {
+            let passed = world.request(0, Fate::Answered);
+            world.exchange(0, Fate::Answered);
+            passed
+        });
+        let passed = passed.count();
+        assert!((100..=101).contains(&passed), "{mode:?}: {passed}");
+    }
+}
+
+/// Whoever's clock is ahead tells Redis the time by Redis's clock: others count on what the key holds.
+#[test]
+fn a_key_is_kept_until_its_window_ends_by_redis_though_a_clock_is_ahead() {
+    let demand = World::new(Batched, Algorithm::Fixed, 1, 10).demand();
+    let cell = Ledger::new().open(&demand);
+    let end_ms = (NOW / LENGTH + 1) * LENGTH;
+    assert_eq!(cell.ttl_ms(end_ms - 1), 60_001);
+    assert_eq!(cell.ttl_ms(NOW), end_ms - NOW + 60_000);
+    assert_eq!(cell.ttl_ms(NOW - 86_400_000), LENGTH + 60_000, "no longer than from its beginning");
+    let registry = prometheus::Registry::new();
+    let redis = crate::net::redis::Redis::new("redis://127.0.0.1:1", None, None).unwrap();
+    let terms = super::Terms {
+        mode: Batched,
+        interval: std::time::Duration::from_millis(100),
+        timeout: std::time::Duration::from_millis(50),
+        on_outage: super::OutageRule::Local,
+    };
+    let shared = super::Shared::new(redis, "t:", terms, super::Metrics::register(&registry).unwrap());
+    for (redis_ms, least) in [(NOW, end_ms - NOW), (NOW - 5_000, LENGTH), (end_ms + 90_000, 1)] {
+        shared.note_clock(super::State { clock_ms: redis_ms, ..super::State::default() });
+        let kept = shared.ttl_ms(&cell, end_ms - 1);
+        // The test may take a while.
+        assert!((least + 55_000..=least + 60_000).contains(&kept), "{redis_ms}: {kept}");
+    }
+}

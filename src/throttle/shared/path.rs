@@ -199,7 +199,8 @@ impl Shared {
     ) -> Result<(), Unanswered> {
         self.metrics.asked.inc();
         let mut connection = self.connection()?;
-        let line = cell.line(mode, now_ms, u64::MAX);
+        let mut line = cell.line(mode, now_ms, u64::MAX);
+        line.ttl_ms = self.ttl_ms(cell, now_ms);
         let group = self.names.group(cell);
         let asked = self.names.exchange(&mut connection, group, self.until_ms(), [(&**cell, &line)].into_iter()).await;
         let (state, answers) = asked.inspect_err(|_| cell.forgo(&line))?;
@@ -229,7 +230,7 @@ impl Shared {
         for (n, part) in self.by_group(&cells).iter().enumerate() {
             let group = self.names.group(&cells[part[0]].0);
             let counts: SmallVec<[_; USUAL]> =
-                part.iter().map(|at| (&*cells[*at].0, count(&cells[*at], now_ms))).collect();
+                part.iter().map(|at| (&*cells[*at].0, self.count(&cells[*at], now_ms))).collect();
             let counted = self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
             self.note(group, counted.state);
             for ((at, answer), (_, count)) in part.iter().zip(&counted.answers).zip(&counts) {
@@ -269,12 +270,24 @@ impl Shared {
                     0
                 };
                 let amount = i64::try_from(demand.amount).map_or(i64::MIN, |amount| -amount);
-                (&**cell, Count { mine, limit: None, amount, ..count(&cells[*at], now_ms) })
+                (&**cell, Count { mine, limit: None, amount, ..self.count(&cells[*at], now_ms) })
             };
             let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
             self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
         }
         Ok(())
+    }
+
+    fn count(&self, (cell, demand): &(Arc<Cell>, Demand), now_ms: u64) -> Count {
+        let mine = cell.held();
+        Count {
+            mine,
+            limit: demand.stop.then_some(demand.limit),
+            amount: i64::try_from(demand.amount).unwrap_or(i64::MAX),
+            ttl_ms: self.ttl_ms(cell, now_ms),
+            form: cell.form(mine, now_ms),
+            size: demand.limit,
+        }
     }
 
     fn open(&self, demands: &[Demand]) -> SmallVec<[(Arc<Cell>, Demand); USUAL]> {
@@ -298,18 +311,6 @@ impl Shared {
 
     fn connection(&self) -> Result<Connection, Unanswered> {
         self.link.load().as_deref().cloned().ok_or(Unanswered::Away)
-    }
-}
-
-fn count((cell, demand): &(Arc<Cell>, Demand), now_ms: u64) -> Count {
-    let mine = cell.held();
-    Count {
-        mine,
-        limit: demand.stop.then_some(demand.limit),
-        amount: i64::try_from(demand.amount).unwrap_or(i64::MAX),
-        ttl_ms: cell.ttl_ms(now_ms),
-        form: cell.form(mine, now_ms),
-        size: demand.limit,
     }
 }
 

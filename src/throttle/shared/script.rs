@@ -7,8 +7,9 @@
 //! A command that comes late (a partition ends, and a connection that was given up delivers what it still held) could
 //! undo what a later one has done. So each carries the time, by Redis's own clock, after which it is not done.
 //!
-//! `epoch` says since when Redis has had its data. While that is less than [`SETTLE_MS`] ago no share is handed out and
-//! nothing is counted by request: whoever holds something tells it first.
+//! `epoch` says since when Redis has had its data, and which server had them then: the first command over a connection
+//! compares. While that is less than [`SETTLE_MS`] ago no share is handed out and nothing is counted by request: whoever
+//! holds something tells it first. Where a server does not say which it is, only one that is empty is noticed.
 
 use std::sync::LazyLock;
 
@@ -17,7 +18,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Cmd, RedisError, RedisResult, Value, cmd};
 
 use super::cell::{Answer, Before, Cell, Form, Line};
-use crate::{net::redis::Connection, store::Algorithm};
+use crate::net::redis::Connection;
 
 /// How our keys are called, and which may be used together.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Names {
     prefix: String,
     is_cluster: bool,
     /// This process's field.
-    node: String,
+    pub(super) node: String,
 }
 
 /// What Redis said of its data.
@@ -86,17 +87,23 @@ impl Names {
         if self.is_cluster { 0..TAGS } else { 0..1 }
     }
 
-    /// The cell's key, and of a sliding window the former's.
-    fn keys(&self, cell: &Cell) -> impl Iterator<Item = String> + use<> {
+    /// The cell's key, and of a sliding window the former's. Of a bucket it says into how many parts a request is
+    /// divided there, which depends on the limit.
+    pub(super) fn keys(&self, cell: &Cell, form: Form) -> impl Iterator<Item = String> + use<> {
         let key = URL_SAFE_NO_PAD.encode(cell.key.to_be_bytes());
         let begin = format!("{}count:{{{:02x}}}:{key}:", self.prefix, tag(cell.key));
-        let former = (cell.algorithm == Algorithm::Sliding).then(|| cell.number.saturating_sub(1));
-        [Some(cell.number), former].into_iter().flatten().map(move |number| format!("{begin}{number}"))
+        let number = u64::from(cell.number);
+        let numbers = match form {
+            Form::Fixed => [Some(number), None],
+            Form::Sliding { .. } => [Some(number), Some(number.saturating_sub(1))],
+            Form::Bucket { parts, .. } => [Some(parts), None],
+        };
+        numbers.into_iter().flatten().map(move |number| format!("{begin}{number}"))
     }
 
     /// How many keys a script has, with the epoch's, and which.
-    fn add_keys<'a>(&self, command: &mut Cmd, group: u8, cells: impl Iterator<Item = &'a Cell>) {
-        let keys: Vec<String> = cells.flat_map(|cell| self.keys(cell)).collect();
+    fn add_keys<'a>(&self, command: &mut Cmd, group: u8, cells: impl Iterator<Item = (&'a Cell, Form)>) {
+        let keys: Vec<String> = cells.flat_map(|(cell, form)| self.keys(cell, form)).collect();
         command.arg(keys.len() + 1).arg(self.epoch(group)).arg(&keys);
     }
 
@@ -116,7 +123,7 @@ impl Names {
         lines: impl ExactSizeIterator<Item = (&'a Cell, &'a Line)> + Clone,
     ) -> RedisResult<(State, Vec<Answer>)> {
         let fill = |command: &mut Cmd| {
-            self.add_keys(command, group, lines.clone().map(|(cell, _)| cell));
+            self.add_keys(command, group, lines.clone().map(|(cell, line)| (cell, line.form)));
             command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, line) in lines.clone() {
                 command.arg(line.have).arg(line.want).arg(line.back).arg(line.limit).arg(line.ttl_ms);
@@ -144,7 +151,7 @@ impl Names {
         counts: &[(&Cell, Count)],
     ) -> RedisResult<Counted> {
         let fill = |command: &mut Cmd| {
-            self.add_keys(command, group, counts.iter().map(|(cell, _)| *cell));
+            self.add_keys(command, group, counts.iter().map(|(cell, count)| (*cell, count.form)));
             command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, count) in counts {
                 command.arg(count.mine);
@@ -262,7 +269,7 @@ static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(EXCHANGE_BODY))
 static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(COUNT_BODY));
 
 /// KEYS: the epoch, then the limits, after a sliding one its former window. ARGV: this sidecar's field, the time to
-/// settle, until when it is done (0: always), then what each script says of each limit, and what depends on the algorithm:
+/// settle, until when it is done (0: always, and the server is looked at), then what each script says of each limit, and what depends on the algorithm:
 /// 0; or 1, the rest of the window and its length; or 2, how much of this sidecar's amount it has told, what was in the
 /// bucket then, in how many milliseconds a full one runs out, the parts of a request, and how many requests it holds.
 ///

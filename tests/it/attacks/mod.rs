@@ -80,6 +80,71 @@ fn every_row_of_the_complete_sections_runs_or_waits() {
     assert!(twice.is_empty(), "both run and waiting: {twice:?}");
 }
 
+/// A test that was renamed, or is gone, leaves its row to nobody.
+#[test]
+fn every_test_that_a_row_names_is_in_the_sources() {
+    let sources = sources();
+    let (mut unknown, mut found) = (Vec::new(), 0);
+    for (id, tests) in SECTIONS.iter().flat_map(|section| section.tests) {
+        let named: Vec<&str> =
+            tests.split(|c: char| !(c.is_alphanumeric() || "_:…".contains(c))).filter_map(name).collect();
+        found += named.len();
+        if named.is_empty() && !tests.starts_with("every table") {
+            unknown.push(format!("{id}: {tests}"));
+        }
+        let is_gone = |name: &&&str| !sources.iter().any(|source| source.has(name));
+        unknown.extend(named.iter().filter(is_gone).map(|name| format!("{id}: {name}")));
+    }
+    assert!(unknown.is_empty() && found > 50, "{found} names, of which there are no more: {unknown:#?}");
+    let renamed = "throttle::refused_requests_count_nowhere_else";
+    assert!(!sources.iter().any(|source| source.has(renamed)), "a name that is not there is not found");
+}
+
+/// A word that names a test or a module of them: a path, or of three parts at least.
+fn name(word: &str) -> Option<&str> {
+    let word = word.trim_end_matches(':');
+    (word.contains("::") || word.matches('_').count() > 1).then_some(word)
+}
+
+/// A file of ours, by its path without the ending.
+struct Source {
+    path: Vec<String>,
+    text: String,
+}
+
+impl Source {
+    /// Whether this has a test or module of that name; `…` ends a name that is cut.
+    fn has(&self, name: &str) -> bool {
+        let (module, name) = name.rsplit_once("::").unwrap_or(("", name));
+        let is_within = module.split("::").all(|part| part.is_empty() || self.path.iter().any(|it| it == part));
+        let declared = match name.strip_suffix('…') {
+            Some(begin) => self.text.contains(&format!("fn {begin}")),
+            None => [format!("fn {name}("), format!("mod {name}")].iter().any(|it| self.text.contains(it)),
+        };
+        is_within && (declared || self.path.last().is_some_and(|stem| stem == name))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let (mut folders, mut sources) = (vec!["src".into(), "tests/it".into()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        let folder: std::path::PathBuf = folder;
+        for entry in std::fs::read_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            if path.extension().is_none() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text =
+                    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).unwrap();
+                let path = path.with_extension("");
+                let path = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                sources.push(Source { path, text });
+            }
+        }
+    }
+    sources
+}
+
 /// Runs a section's table.
 fn run_section(section: &Section) {
     let world = world(Form::Wso2);

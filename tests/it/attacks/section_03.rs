@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ pub(super) const SECTION: Section = Section {
         ("K06", "private_parts_are_told_and_never_shown"),
         ("K07", "good_keys_count_among_bad_ones"),
         ("K08", "jwks::broken_answers_keep_the_last_good_set"),
-        ("K09", "huge_answers_cost_neither_memory_nor_the_keys"),
+        ("K09", "huge_answers_cost_neither_memory_nor_the_keys, every_kind_of_failure_keeps_the_last_good_set"),
         ("K10", "redirects_are_not_followed, metadata_leads_nowhere_forbidden, connectors::reach_tests"),
         ("K11", "an_unknown_issuer_is_asked_nothing"),
         ("K12", "another_issuers_metadata_is_refused, jwks::without_keys_nothing_passes_and_it_is_not_ready"),
@@ -59,6 +59,10 @@ fn fetches(place: &Place, outcome: &str) -> f64 {
     place.gate.metric("tollgate_jwks_fetches_total", &["key_manager=\"main\"", &format!("outcome=\"{outcome}\"")])
 }
 
+fn reloads(place: &Place) -> f64 {
+    place.gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""])
+}
+
 fn wait_for_fetch(place: &Place, outcome: &str) {
     let before = fetches(place, outcome);
     place.gate.wait_for(outcome, || fetches(place, outcome) > before);
@@ -66,11 +70,12 @@ fn wait_for_fetch(place: &Place, outcome: &str) {
 
 #[test]
 fn a_flood_of_unknown_keys_costs_one_fetch() {
-    let place = place(Idp::start(), "jwks_cooldown = \"1m\"");
+    let place = place(Idp::start(), "jwks_cooldown = \"1h\"\ntimeout = \"2m\"");
     place.gate.wait_ready();
     let (good, fetched) = (place.good(), place.idp.key_fetches());
     assert_eq!(both(&place, &good), 200);
-    let (statuses, slowest) = block_on(async {
+    place.idp.mood(Mood::Held);
+    let (statuses, ()) = block_on(async {
         let flood = futures_util::future::join_all((0..40).map(|n| {
             let (gate, idp, via) = (&place.gate, &place.idp, BOTH[n % 2]);
             async move {
@@ -84,20 +89,17 @@ fn a_flood_of_unknown_keys_costs_one_fetch() {
             }
         }));
         let others = async {
-            let mut slowest = Duration::ZERO;
-            for _ in 0..50 {
-                let start = Instant::now();
-                let request = Request::get("/orders/v1/items/{m}").bearer(&good);
+            // The fetch that all of the flood wait for has not ended: good tokens do not wait for it.
+            for token in std::iter::repeat_n(good.clone(), 50).chain([place.good()]) {
+                let request = Request::get("/orders/v1/items/{m}").bearer(&token);
                 assert_eq!(place.gate.send(Via::H1, &request).await.status, 200);
-                slowest = slowest.max(start.elapsed());
             }
-            slowest
+            place.idp.mood(Mood::Good);
         };
         tokio::join!(flood, others)
     });
     assert!(statuses.iter().flatten().all(|status| *status == 401), "{statuses:?}");
-    assert!(place.idp.key_fetches() <= fetched + 1, "{} fetches", place.idp.key_fetches() - fetched);
-    assert!(slowest < Duration::from_secs(2), "good tokens wait for nothing: {slowest:?}");
+    assert_eq!(place.idp.key_fetches(), fetched + 1);
 }
 
 #[test]
@@ -156,7 +158,8 @@ fn good_keys_count_among_bad_ones() {
 
 #[test]
 fn huge_answers_cost_neither_memory_nor_the_keys() {
-    let place = place(Idp::start(), "jwks_refresh = \"1s\"\njwks_cooldown = \"1s\"\ntimeout = \"1s\"");
+    // Time enough to say all of it: what ends an answer is its size. One that drips is a row of its own above.
+    let place = place(Idp::start(), "jwks_refresh = \"1s\"\njwks_cooldown = \"1s\"");
     place.gate.wait_ready();
     assert_eq!(both(&place, &place.good()), 200);
     let memory = || place.gate.metric("process_resident_memory_bytes", &[]);
@@ -166,7 +169,6 @@ fn huge_answers_cost_neither_memory_nor_the_keys() {
         (Mood::Endless { length: false }, "answer"),
         (Mood::Million, "answer"),
         (Mood::Bomb, "keys"),
-        (Mood::Drip, "unreachable"),
     ] {
         place.idp.mood(mood);
         wait_for_fetch(&place, outcome);
@@ -206,9 +208,8 @@ fn metadata_leads_nowhere_forbidden() {
         let idp = Idp::start();
         idp.lead_to(target);
         let place = place(idp, "");
-        let start = Instant::now();
+        // Else it would count as unreachable.
         place.gate.wait_for(target, || fetches(&place, "forbidden") >= 1.0);
-        assert!(start.elapsed() < Duration::from_secs(10), "nobody was waited for");
         assert_eq!(both(&place, &place.good()), 503, "{target}");
         assert_eq!(place.gate.admin("/readyz").status, 503, "{target}");
     }
@@ -255,17 +256,18 @@ fn keys_and_settings_are_swapped_under_load() {
     let first = config(&idp, &upstream, &lines(0));
     let gate = Gate::start(|ports| first.text(ports));
     let place = Place { gate, idp, upstream };
-    let done = AtomicBool::new(false);
+    let (done, passed) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (good, unknown) = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             block_on(futures_util::future::join_all((0..8).map(|n| {
-                let (place, done, via) = (&place, &done, BOTH[n % 2]);
+                let (place, done, passed, via) = (&place, &done, &passed, BOTH[n % 2]);
                 async move {
                     let (mut good, mut unknown) = (Vec::new(), Vec::new());
                     while !done.load(Ordering::Relaxed) {
                         let token = place.good();
                         let request = Request::get("/orders/v1/items/{m}").bearer(&token);
                         good.push(place.gate.send(via, &request).await.status);
+                        passed.fetch_add(1, Ordering::Relaxed);
                         let token = Token::of(&place.idp, "shop-web").header("kid", unique()).sign();
                         let request = Request::get("/orders/v1/items/{m}").bearer(&token);
                         unknown.push(place.gate.send(via, &request).await.status);
@@ -280,8 +282,11 @@ fn keys_and_settings_are_swapped_under_load() {
             let set = if n % 2 == 0 { "a" } else { "b" };
             place.idp.rotate(vec![keys().es256_other.jwk(set), keys().es256.jwk("es256")]);
             let next = config(&place.idp, &place.upstream, &lines(n));
+            let (reloaded, before) = (reloads(&place), passed.load(Ordering::Relaxed));
             place.gate.reload(&next.text(&place.gate.ports));
-            std::thread::sleep(Duration::from_millis(150));
+            place.gate.wait_for("the reload, under load", || {
+                reloads(&place) > reloaded && passed.load(Ordering::Relaxed) > before + 8
+            });
         }
         done.store(true, Ordering::Relaxed);
         let all = load.join().unwrap();
@@ -291,11 +296,8 @@ fn keys_and_settings_are_swapped_under_load() {
             (good, unknown)
         })
     });
-    assert!(good.len() > 50 && good.iter().all(|status| *status == 200), "{good:?}");
+    assert!(good.iter().all(|status| *status == 200), "{good:?}");
     assert!(unknown.iter().all(|status| matches!(status, 401 | 503)), "{unknown:?}");
-    place.gate.wait_for("the last reload", || {
-        place.gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""]) >= 10.0
-    });
     assert!(place.gate.alive() && !place.gate.stderr().contains("panicked"));
 }
 

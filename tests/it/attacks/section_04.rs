@@ -21,9 +21,9 @@ pub(super) const SECTION: Section = Section {
         ("O15", "introspection::under_both_the_signature_is_checked_here"),
         ("O19", "introspection::changed_facts_count_within_the_ttl"),
         ("O20", "introspection::a_failing_provider_is_503_and_never_a_verdict"),
-        ("O21", "token::introspection_tests::a_flood_evicts_no_good_token_and_memory_stays_within_the_cap"),
+        ("O21", "token::asking_tests::a_flood_evicts_no_good_token_and_memory_stays_within_the_cap"),
         ("O22", "token::introspection_tests::no_token_shows_in_what_is_remembered; every row looks for leaks"),
-        ("O16", "revocation::o16_each_kind_of_event_refuses_its_tokens_at_every_gate_within_a_second"),
+        ("O16", "revocation::o16_each_kind_of_event_refuses_its_tokens_at_every_gate_at_once"),
         // Events come from Redis, authenticated by its users and TLS; there is no HTTP receiver to forge at.
         ("O17", "revocation::o17_no_door_takes_events"),
         ("O18", "revocation::o18_malformed_entries_are_counted_and_revoke_nothing"),

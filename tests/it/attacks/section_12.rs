@@ -13,7 +13,11 @@ pub(super) const SECTION: Section = Section {
         ("A09", "shared_counters::batches_are_reconciled_and_no_request_asks"),
         ("A10", "shared_counters::while_redis_is_away_the_rule_holds_and_shows"),
         ("A11", "refusals::a_429_says_when_to_come_back"),
-        ("A13", "throttle::refused_requests_count_nowhere, introspection::a_flood_of_one_address_is_stopped"),
+        (
+            "A13",
+            "throttle::refused_requests_count_nowhere, introspection::a_flood_of_one_address_is_stopped, \
+             introspection::bad_jwts_stay_401_and_spend_no_allowance",
+        ),
         (
             "A16",
             "refusals::every_refusal_in_wso2_form, levels::every_level_in_every_state_with_and_without_a_stop, \

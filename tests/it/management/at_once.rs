@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Desk, Place, ask, text};
-use crate::support::{Gate, Request, Via, block_on, send};
+use crate::support::{Client, Gate, Request, Via, block_on, send};
 
 #[test]
 fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
@@ -35,6 +35,69 @@ fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
         assert_eq!(desk.ask("DELETE", &format!("{own}/clients/{id}"), &Value::Null).status, 204);
         assert_eq!(desk.verdict(&after), 401, "{tokens}");
         assert_eq!(desk.ask("GET", &format!("{own}/clients/{id}"), &Value::Null).status, 404);
+    }
+}
+
+/// Connections that stay open, of which every worker has at least one.
+struct Everywhere(Vec<Client>);
+
+impl Everywhere {
+    fn open(gate: &Gate, workers: usize) -> Self {
+        let mut kept = Vec::new();
+        let has_some =
+            |worker: usize| gate.metric("tollgate_worker_connections", &[&format!("worker=\"{worker}\"")]) >= 1.0;
+        while kept.len() < 4 * workers || !(0..workers).all(has_some) {
+            assert!(kept.len() < 200, "a worker gets none");
+            let mut client = block_on(Client::connect(gate.ports.proxy)).unwrap();
+            assert_eq!(block_on(client.call(&Request::get("/orders/items/1"))).status, 401, "no token");
+            kept.push(client);
+        }
+        Self(kept)
+    }
+
+    /// What each says of a token.
+    fn verdicts(&mut self, token: &str) -> Vec<u16> {
+        let request = Request::get("/orders/items/1").bearer(token);
+        let answers = self.0.iter_mut().map(|client| block_on(client.call(&request)).status);
+        let mut statuses: Vec<u16> = answers.collect();
+        statuses.dedup();
+        statuses
+    }
+}
+
+#[test]
+fn all_of_four_workers_refuse_from_the_answer_on() {
+    for tokens in ["jwt", "opaque"] {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::new(folder.path());
+        let lines = format!("tokens = \"{tokens}\"");
+        let gate = Gate::start(|ports| place.config(ports, &lines, "").replace("workers = 2", "workers = 4"));
+        let key = place.key();
+        let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+        let clients = "/v1/key-managers/own/clients";
+        let mut everywhere = Everywhere::open(&gate, 4);
+        for (method, path, body, status) in [
+            ("POST", "/v1/key-managers/own/tokens/revoke", json!({ "token": "TOKEN" }), 204),
+            ("POST", "/v1/revocations", json!({ "kind": "client", "value": "CLIENT" }), 201),
+            ("POST", "/v1/key-managers/own/clients/CLIENT/secret", Value::Null, 200),
+            ("DELETE", "/v1/key-managers/own/clients/CLIENT", Value::Null, 204),
+        ] {
+            let made = tell("POST", clients, &json!({ "clientName": "shop" })).json();
+            let (id, secret) = (text(&made, "clientId"), text(&made, "clientSecret"));
+            let issued = tell("POST", &format!("{clients}/{id}/tokens"), &json!({ "clientSecret": secret }));
+            let token = text(&issued.json(), "accessToken");
+            // Twice: then it is in the cache of each.
+            assert_eq!((everywhere.verdicts(&token), everywhere.verdicts(&token)), (vec![200], vec![200]), "{path}");
+            let body = match body {
+                Value::Null => body,
+                body => {
+                    serde_json::from_str(&body.to_string().replace("TOKEN", &token).replace("CLIENT", &id)).unwrap()
+                }
+            };
+            let done = tell(method, &path.replace("CLIENT", &id), &body);
+            assert_eq!(done.status, status, "{path}: {}", done.text());
+            assert_eq!(everywhere.verdicts(&token), [401], "{tokens}: {path}: the first request after the answer");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -22,13 +22,13 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn write(place: &Place, key: &str, writer: usize, round: usize, stop: &AtomicBool) -> Self {
+    fn write(place: &Place, key: &str, name: &str, stop: &AtomicBool, answers: &AtomicUsize) -> Self {
         let mut ledger = Self::default();
         for n in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let uuid = format!("u-{round}-{writer}-{n}");
+            let uuid = format!("{name}-{n}");
             let body = json!({ "clientName": uuid, "applicationUUID": uuid });
             let made = ask(place.port, key, "POST", "/v1/key-managers/own/clients", &body);
             if made.status == 201 {
@@ -38,6 +38,7 @@ impl Ledger {
             let revoked = ask(place.port, key, "POST", "/v1/revocations", &body);
             ledger.revoked.extend((revoked.status == 201).then_some(uuid));
             assert!(matches!(made.status, 0 | 201) && matches!(revoked.status, 0 | 201), "{made:?} {revoked:?}");
+            answers.fetch_add(usize::from(revoked.status == 201), Ordering::Relaxed);
         }
         ledger
     }
@@ -79,14 +80,17 @@ fn nothing_acknowledged_is_lost_when_it_is_killed() {
         let key = place.key();
         let fresh = ledgers.len().saturating_sub(WRITERS);
         ledgers[fresh..].iter().for_each(|ledger| ledger.verify(&place, &key));
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
-                let (place, key, stop) = (place.clone(), key.clone(), Arc::clone(&stop));
-                thread::spawn(move || Ledger::write(&place, &key, writer, round, &stop))
+                let (place, key, name) = (place.clone(), key.clone(), format!("u-{round}-{writer}"));
+                let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
+                thread::spawn(move || Ledger::write(&place, &key, &name, &stop, &answers))
             })
             .collect();
-        thread::sleep(Duration::from_millis(150 + 70 * round as u64));
+        // Each round at another moment, but after enough to say something.
+        gate.wait_for("acknowledgements", || answers.load(Ordering::Relaxed) > 5);
+        thread::sleep(Duration::from_millis(70 * round as u64));
         gate.signal("KILL");
         stop.store(true, Ordering::Relaxed);
         ledgers.extend(writers.into_iter().map(|writer| writer.join().unwrap()));

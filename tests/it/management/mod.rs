@@ -7,6 +7,7 @@ mod declared;
 mod door;
 mod kill;
 mod lists;
+mod providers;
 mod stored;
 mod usage;
 

@@ -107,6 +107,14 @@ impl Conn {
             "switch" => {
                 self.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\nconnection: upgrade\r\n\r\n").await
             }
+            "odd" => {
+                let reply: &[u8] = match argument {
+                    "204" => b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello",
+                    "head" => b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                    _ => b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                };
+                self.send(reply).await
+            }
             "echo" => self.echo(head).await,
             "events" => self.events(argument.parse().unwrap_or(3)).await,
             "upgrade" => self.upgrade(head).await,

@@ -251,10 +251,10 @@ impl Client {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Whether the other side closes within a second.
+    /// Whether the other side closes.
     pub(crate) async fn closes(&mut self) -> bool {
         let mut rest = Vec::new();
-        timeout(Duration::from_secs(3), self.stream.read_to_end(&mut rest)).await.is_ok()
+        timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.is_ok()
     }
 
     async fn read_answer(&mut self, method: &str) -> std::io::Result<Answer> {
@@ -418,4 +418,4 @@ fn pairs(map: &http::HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Longest wait for an answer: far more than any right one needs.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);

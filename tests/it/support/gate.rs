@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -121,15 +121,14 @@ impl Gate {
     }
 
     fn wait_listening(&mut self) -> Result<(), ExitStatus> {
-        let end = Instant::now() + STARTING;
-        while Instant::now() < end {
+        for _ in 0..LOOKS {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
                 return Err(status);
             }
             if std::net::TcpStream::connect(("127.0.0.1", self.ports.admin)).is_ok() {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BETWEEN);
         }
         panic!("the gate does not listen:\n{}", self.stderr());
     }
@@ -141,11 +140,13 @@ impl Gate {
 
     /// Waits until `condition` holds, or fails the test.
     pub(crate) fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
-        let end = Instant::now() + STARTING;
-        while !condition() {
-            assert!(Instant::now() < end, "never came: {what}\n{}", self.stderr());
-            std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..LOOKS {
+            if condition() {
+                return;
+            }
+            std::thread::sleep(BETWEEN);
         }
+        panic!("never came: {what}\n{}", self.stderr());
     }
 
     /// Sends a request to the proxy door.
@@ -173,7 +174,7 @@ impl Gate {
 
     /// The access line whose path holds `mark`; waits for it a while.
     pub(crate) fn access_line(&self, mark: &str) -> Option<Value> {
-        for _ in 0..150 {
+        for _ in 0..LOOKS {
             let text = self.stdout();
             let found =
                 text.lines().filter(|line| line.contains(mark)).filter_map(|l| serde_json::from_str::<Value>(l).ok());
@@ -181,7 +182,7 @@ impl Gate {
             if let Some(line) = found.next() {
                 return Some(line);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(BETWEEN);
         }
         None
     }
@@ -220,13 +221,12 @@ impl Gate {
     }
 
     /// Waits for its end.
-    pub(crate) fn wait_exit(&mut self, within: Duration) -> Option<ExitStatus> {
-        let end = Instant::now() + within;
-        while Instant::now() < end {
+    pub(crate) fn wait_exit(&mut self) -> Option<ExitStatus> {
+        for _ in 0..LOOKS {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().unwrap()) {
                 return Some(status);
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BETWEEN);
         }
         None
     }
@@ -276,7 +276,7 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
     use std::io::{Read as _, Write as _};
     let mut answer = Answer::default();
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return answer };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_read_timeout(Some(STARTING));
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut bytes = Vec::new();
     if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut bytes)).is_err() {
@@ -291,5 +291,9 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
     answer
 }
 
-/// Longest wait for a gate to come up.
-const STARTING: Duration = Duration::from_secs(20);
+/// How often it is looked for what must come, and the pause between. Looks are counted, not seconds: a machine that is slow,
+/// or stands still for a while, has as many.
+const LOOKS: u32 = 3000;
+const BETWEEN: Duration = Duration::from_millis(20);
+/// Longest wait for the end of a command, and for an answer of the admin door.
+const STARTING: Duration = Duration::from_secs(60);

@@ -49,7 +49,7 @@ pub(crate) async fn raw_h2(port: u16, fields: &[(String, Vec<u8>)], body: &[u8])
     if stream.write_all(&out).await.is_err() {
         return RawAnswer::Closed;
     }
-    timeout(Duration::from_secs(10), read(&mut stream)).await.ok().flatten().unwrap_or(RawAnswer::Closed)
+    timeout(Duration::from_secs(60), read(&mut stream)).await.ok().flatten().unwrap_or(RawAnswer::Closed)
 }
 
 /// A connection for frames of any kind.
@@ -82,7 +82,9 @@ impl RawH2 {
         let reader = tokio::spawn(async move {
             let (mut answers, mut last) = (0, None);
             loop {
-                match timeout(Duration::from_secs(5), next(&mut reading)).await {
+                // What it says is worth waiting for; once it has, little more follows.
+                let patience = Duration::from_secs(if last.is_none() { 60 } else { 10 });
+                match timeout(patience, next(&mut reading)).await {
                     Ok(Some(end @ RawAnswer::GoAway(_))) => return (answers, end),
                     Ok(Some(answer)) => (answers, last) = (answers + 1, Some(answer)),
                     Ok(None) => return (answers, RawAnswer::Closed),

@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     Broken,
     /// Answers, but only after this many milliseconds.
     Slow(u64),
+    /// Answers once it is in another mood.
+    Held,
     /// The key set is an HTML page with status 200.
     Html,
     /// The key set has no keys.
@@ -312,7 +314,11 @@ async fn go_on(stream: &mut (impl AsyncWrite + Unpin), mood: Mood) {
 
 impl State {
     async fn reply(&self, path: &str) -> Vec<u8> {
-        let mood = *self.mood.lock();
+        let mut mood = *self.mood.lock();
+        while mood == Mood::Held {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            mood = *self.mood.lock();
+        }
         if let Mood::Slow(millis) = mood {
             tokio::time::sleep(Duration::from_millis(millis)).await;
         }

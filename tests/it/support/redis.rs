@@ -2,11 +2,7 @@
 //! The scripts that Tollgate sends are not run but done; what they must do is held by real servers in
 //! `tests/interop/redis.sh` and `throttle.sh`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -17,12 +13,10 @@ use tokio::{
     time::Instant,
 };
 
-use tollgate::throttle::shared::{
-    Before, Form, Line,
-    model::{Bucket, Hash},
+use super::{
+    counters::{Counters, Kept},
+    runtime,
 };
-
-use super::runtime;
 
 /// A server on a loopback port.
 pub(crate) struct Redis {
@@ -49,13 +43,7 @@ struct Data {
     spoiled: Vec<String>,
     password: Option<String>,
     writes_refused: bool,
-    counters: HashMap<String, Hash<String>>,
-    buckets: HashMap<String, Bucket<String>>,
-    /// Since when it has its data.
-    epoch: i64,
-    settling: bool,
-    /// Exchanges of counters, and questions of single requests.
-    asked: [u64; 2],
+    counters: Counters,
 }
 
 #[derive(Clone)]
@@ -119,24 +107,34 @@ impl Redis {
         let mut data = self.data.lock();
         data.stream.clear();
         data.set.clear();
-        data.counters.clear();
-        data.buckets.clear();
-        data.epoch += 1;
+        data.counters.lose();
+    }
+
+    /// What counters hold now.
+    pub(crate) fn save(&self) -> Kept {
+        self.data.lock().counters.save()
+    }
+
+    /// Refuses connections and cuts those there are; its counters are those of then, as of a server that begins with an
+    /// older snapshot.
+    pub(crate) fn kill_back_to(&self, kept: Kept) {
+        self.up.send_replace(Up::Gone);
+        self.data.lock().counters.load(kept);
     }
 
     /// Whether it has its data for too short a time to hand out shares.
     pub(crate) fn settling(&self, settling: bool) {
-        self.data.lock().settling = settling;
+        self.data.lock().counters.settling = settling;
     }
 
     /// What all counters together hold.
     pub(crate) fn counted(&self) -> u64 {
-        self.data.lock().counters.values().map(Hash::total).sum()
+        self.data.lock().counters.total()
     }
 
     /// How many exchanges of counters there were, and questions of single requests.
     pub(crate) fn asked(&self) -> [u64; 2] {
-        self.data.lock().asked
+        self.data.lock().counters.asked
     }
 
     /// Answers nobody from now on.
@@ -300,7 +298,10 @@ impl Data {
             }
             _ if spoiled => Error(WRONG_TYPE),
             "EVAL" | "ZADD" if self.writes_refused => Error("OOM command not allowed when used memory > 'maxmemory'."),
-            "EVAL" if !words[1].contains("XADD") => self.count(words),
+            "EVAL" if !words[1].contains("XADD") => match self.counters.answer(words) {
+                Some(said) => List(said.into_iter().map(Number).collect()),
+                None => Error("LATE the command came after its time"),
+            },
             "EVAL" => self.tell(&command[7..]),
             "ZADD" => {
                 self.put(&command[4], &command[3]);
@@ -332,94 +333,6 @@ impl Data {
         Number(told)
     }
 
-    /// What the scripts of counters do: `EVAL text keys epoch key… node settle until number…`
-    fn count(&mut self, words: &[&str]) -> Reply {
-        let count: usize = words[2].parse().unwrap();
-        let (keys, args) = (&words[4..3 + count], &words[3 + count..]);
-        let (node, clock) = (args[0].to_owned(), tollgate::net::Clock::new().now().unix_ms);
-        let until: u64 = args[2].parse().unwrap();
-        if until > 0 && clock > until {
-            return Error("LATE the command came after its time");
-        }
-        let mut out = vec![i64::from(self.settling), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
-        let exchanges = words[1].contains("HLEN");
-        let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
-        if exchanges {
-            self.asked[0] += 1;
-            limits.iter().for_each(|limit| self.exchange(limit, &node, clock, &mut out));
-        } else {
-            self.asked[1] += 1;
-            out.push(0);
-            if !self.settling {
-                self.count_all(&limits, &node, clock, &mut out);
-            }
-        }
-        List(out.into_iter().map(Number).collect())
-    }
-
-    fn exchange(&mut self, limit: &Limit, node: &str, clock: u64, out: &mut Vec<i64>) {
-        let [have, want, back, most, ttl_ms] = limit.numbers[..] else { panic!("five numbers") };
-        let [have, want, back, most, ttl_ms] = [have, want, back, most, ttl_ms].map(positive);
-        let line = Line { have, want, back, limit: most, ttl_ms, form: limit.form };
-        let (before, settling) = (self.before(limit, node), self.settling);
-        let answer = match limit.form {
-            Form::Bucket { .. } => self.bucket(limit).exchange(node.to_owned(), &line, clock, settling),
-            _ => self.hash(limit).exchange_after(before, node.to_owned(), &line, settling),
-        };
-        out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
-        tell_before(limit, before, out);
-    }
-
-    fn count_all(&mut self, limits: &[Limit], node: &str, clock: u64, out: &mut Vec<i64>) {
-        let wanted = |limit: &Limit| {
-            let [have, most, amount, ttl_ms] = limit.numbers[..] else { panic!("four numbers") };
-            let line = Line {
-                have: positive(have),
-                want: 0,
-                back: 0,
-                limit: limit.size,
-                ttl_ms: positive(ttl_ms),
-                form: limit.form,
-            };
-            (line, u64::try_from(most).ok(), amount)
-        };
-        for (n, limit) in limits.iter().enumerate() {
-            let ((line, most, _), before) = (wanted(limit), self.before(limit, node));
-            let full = match limit.form {
-                Form::Bucket { .. } => {
-                    !self.bucket(limit).clone().count(node.to_owned(), &line, most.is_some(), 1, clock).0
-                }
-                _ => self.hash(limit).is_full_after(before, &node.to_owned(), line.have, most),
-            };
-            if out[4] == 0 && full {
-                out[4] = i64::try_from(n + 1).unwrap();
-            }
-        }
-        for limit in limits {
-            let ((line, _, amount), before) = (wanted(limit), self.before(limit, node));
-            let amount = if out[4] == 0 { amount } else { 0 };
-            let answer = match limit.form {
-                Form::Bucket { .. } => self.bucket(limit).count(node.to_owned(), &line, false, amount, clock).1,
-                _ => self.hash(limit).count(node.to_owned(), line.have, amount),
-            };
-            out.extend([said(answer.mine), said(answer.total)]);
-            tell_before(limit, before, out);
-        }
-    }
-
-    fn hash(&mut self, limit: &Limit) -> &mut Hash<String> {
-        self.counters.entry(limit.key.clone()).or_default()
-    }
-
-    fn bucket(&mut self, limit: &Limit) -> &mut Bucket<String> {
-        self.buckets.entry(limit.key.clone()).or_default()
-    }
-
-    fn before(&self, limit: &Limit, node: &str) -> Before {
-        let former = limit.former.as_ref().and_then(|former| self.counters.get(former));
-        former.map_or_else(Before::default, |former| former.before(&node.to_owned(), limit.form))
-    }
-
     /// `ZADD GT CH`: whether something changed.
     fn put(&mut self, member: &[u8], score: &[u8]) -> bool {
         let score: f64 = std::str::from_utf8(score).unwrap().parse().unwrap();
@@ -428,52 +341,6 @@ impl Data {
             self.set.insert(member.to_vec(), score);
         }
         changed
-    }
-}
-
-/// One limit of a script.
-struct Limit {
-    key: String,
-    /// The window before a sliding one.
-    former: Option<String>,
-    numbers: Vec<i64>,
-    form: Form,
-    size: u64,
-}
-
-/// Each has so many numbers, then what depends on its form.
-fn limits(keys: &[&str], args: &[&str], each: usize) -> Vec<Limit> {
-    let mut keys = keys.iter().map(|key| (*key).to_owned());
-    let mut args = args.iter().map(|arg| arg.parse::<i64>().unwrap());
-    let mut limits = Vec::new();
-    while let Some(key) = keys.next() {
-        let numbers = args.by_ref().take(each).collect();
-        let form = args.next();
-        let mut next = || positive(args.next().unwrap());
-        let (form, former, size) = match form {
-            Some(0) => (Form::Fixed, None, 0),
-            Some(1) => (Form::Sliding { left: next(), length: next() }, keys.next(), 0),
-            _ => {
-                let form = Form::Bucket { told: next(), content: next(), length_ms: next(), parts: next() };
-                (form, None, next())
-            }
-        };
-        limits.push(Limit { key, former, numbers, form, size });
-    }
-    limits
-}
-
-fn positive(number: i64) -> u64 {
-    u64::try_from(number).unwrap()
-}
-
-fn said(number: u64) -> i64 {
-    i64::try_from(number).unwrap()
-}
-
-fn tell_before(limit: &Limit, before: Before, out: &mut Vec<i64>) {
-    if matches!(limit.form, Form::Sliding { .. }) {
-        out.extend([said(before.others), said(before.counts)]);
     }
 }
 

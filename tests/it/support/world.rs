@@ -106,7 +106,7 @@ fn config(form: Form, idps: [&Idp; 5], upstream: &Backend, sandbox: &Backend, gr
     rest.push_str("\n[[tiers]]\nname = \"Tiny\"\nrequests = 1\nper = \"1d\"\n");
     Config {
         top: format!("fault_format = \"{format}\"\nstrip_headers = [\"X-User\"]\n"),
-        proxy: "max_body = \"1MiB\"\ntimeouts = { connect = \"2s\", request = \"3s\" }\n".into(),
+        proxy: "max_body = \"1MiB\"\ntimeouts = { connect = \"6s\", request = \"6s\" }\n".into(),
         rest,
     }
 }

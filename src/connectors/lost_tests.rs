@@ -1,0 +1,139 @@
+//! An answer that is lost, or of no use: what may have been made at a provider is undone, or stands in the record.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{
+    Means, key_manager,
+    tests::{Server, Site, reply},
+};
+use crate::{
+    keymanager::{Caller, Done, Engine, Error, Kept, Managed, Memory, OAuthApplicationInfo, Origin, Result},
+    net::{Clock, client::Client},
+    store::record::Record,
+};
+
+/// An engine over the provider at `address`, which registers clients at `/clients`.
+fn engine(kind: &str, address: SocketAddr) -> Engine {
+    let settings = serde_json::from_value(json!({
+        "name": "idp", "connector": kind, "issuer": format!("http://{address}/oauth2/token"), "discovery": false,
+        "registration_endpoint": format!("http://{address}/clients"), "client_id": "we", "client_secret": "ours",
+    }));
+    let settings = settings.expect("good settings");
+    let (client, clock) = (Client::new().expect("roots"), Arc::new(Clock::new()));
+    let record = Record::in_memory().expect("memory");
+    let memory: Arc<dyn Memory> = Arc::new(Kept::new(record.clone(), "idp"));
+    let means = Means { client: &client, clock: &clock, memory: &memory };
+    let connector = key_manager(&settings, "key_managers[0]", means).expect("good settings");
+    let engine = Engine::new(Some(record), Arc::default(), clock, &prometheus::Registry::new(), None).expect("metrics");
+    engine.registry.replace(vec![Managed { settings, connector, origin: Origin::Declared }]);
+    engine
+}
+
+async fn server(site: impl Fn(SocketAddr, &str) -> Vec<u8> + Send + Sync + 'static) -> Server {
+    let site = |at: SocketAddr| -> Box<Site> { Box::new(move |path| site(at, path)) };
+    Server::start_at("127.0.0.1", site, None).await
+}
+
+async fn create(engine: &Engine, id: Option<&str>) -> Result<Done<OAuthApplicationInfo>> {
+    let caller = Caller { who: "tester".into(), ..Caller::default() };
+    let app = OAuthApplicationInfo {
+        client_id: id.map(str::to_owned),
+        client_name: Some("shop".into()),
+        ..OAuthApplicationInfo::default()
+    };
+    engine.create_application(&caller, "idp", app).await
+}
+
+/// What is left for a human, and what the audit says became of the operation.
+fn left(engine: &Engine) -> (usize, Vec<String>) {
+    let waiting = engine.pending("idp", 0, 10).expect("readable");
+    assert!(waiting.iter().all(|row| row.operation == "none"), "{waiting:?}");
+    let audit = engine.audit(0, 10).expect("readable");
+    (waiting.len(), audit.into_iter().map(|entry| entry.outcome).collect())
+}
+
+#[tokio::test]
+async fn what_may_have_been_made_is_noted_and_what_was_refused_is_not() {
+    for (name, answer, outcome) in [
+        ("the connection breaks", Vec::new(), Some("unreachable")),
+        ("cut short", b"HTTP/1.1 201 Created\r\nContent-Length: 20\r\n\r\n{}".to_vec(), Some("unreachable")),
+        ("no JSON", reply("201 Created", "{"), Some("answer")),
+        ("an error of its own", reply("500 Internal Server Error", "{}"), Some("refused")),
+        ("refused", reply("400 Bad Request", r#"{"error":"invalid_client_metadata"}"#), None),
+        ("it has no such thing", reply("501 Not Implemented", "{}"), None),
+    ] {
+        let server = server(move |_, _| answer.clone()).await;
+        let engine = engine("oidc", server.address);
+        let failed = create(&engine, None).await;
+        assert_eq!(server.asked(), ["/clients"], "{name}: once");
+        assert_eq!(matches!(failed, Err(Error::Unclear(_))), outcome.is_some(), "{name}: {failed:?}");
+        let expected = Vec::from_iter(outcome.map(str::to_owned));
+        assert_eq!(left(&engine), (expected.len(), expected), "{name}");
+    }
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let engine = engine("oidc", gone);
+    let failed = create(&engine, None).await;
+    assert!(matches!(failed, Err(Error::Unreachable(_))), "{failed:?}");
+    assert_eq!(left(&engine), (0, Vec::new()), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_client_whose_registration_is_of_no_use_is_taken_back() {
+    for id in [Value::Null, json!(""), json!("a\u{0}b")] {
+        for (undone, is) in [("204 No Content", true), ("500 Internal Server Error", false)] {
+            let id = id.clone();
+            let server = server(move |at, path| match path {
+                "/clients" => {
+                    let uri = format!("http://{at}/clients/c1");
+                    let told = json!({"client_id": id, "client_secret": "s3cret",
+                        "registration_access_token": "t0ken", "registration_client_uri": uri});
+                    reply("201 Created", &told.to_string())
+                }
+                _ => reply(undone, ""),
+            })
+            .await;
+            let engine = engine("oidc", server.address);
+            let failed = create(&engine, None).await.expect_err("it is of no use");
+            assert_eq!(server.asked(), ["/clients", "/clients/c1"]);
+            assert_eq!(matches!(failed, Error::Answer(_)), is, "{failed:?}");
+            assert_eq!(matches!(failed, Error::HalfDone { .. }), !is, "{failed:?}");
+            assert_eq!(left(&engine).0, usize::from(!is));
+            assert!(!failed.to_string().contains("s3cret") && !failed.to_string().contains("t0ken"), "{failed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_of_our_own_choice_is_taken_back_and_another_is_not_touched() {
+    let broken = "500 Internal Server Error";
+    for (made, undone, rows) in [
+        (Vec::new(), "204 No Content", 0),
+        // It may yet come to be.
+        (Vec::new(), "404 Not Found", 1),
+        (Vec::new(), broken, 1),
+        (reply(broken, "{}"), "404 Not Found", 0),
+        (reply("201 Created", "{}"), "204 No Content", 0),
+        (reply("201 Created", "{"), "204 No Content", 0),
+    ] {
+        let answer = made.clone();
+        let server = server(move |_, path| match path {
+            "/clients" => answer.clone(),
+            _ => reply(undone, ""),
+        })
+        .await;
+        let engine = engine("wso2is", server.address);
+        let failed = create(&engine, None).await;
+        assert!(failed.is_err(), "{failed:?}");
+        let asked = server.asked();
+        assert!(asked.len() == 2 && asked[1].len() > "/clients/".len() + 20, "{asked:?}");
+        assert_eq!(left(&engine).0, rows, "{undone}: {failed:?}");
+
+        // One that was wished for may have been there before.
+        let engine = self::engine("wso2is", server.address);
+        let failed = create(&engine, Some("theirs")).await;
+        assert!(matches!(failed, Err(Error::Unclear(_))), "{failed:?}");
+        assert_eq!((server.asked().len(), left(&engine).0), (3, 1), "{:?}", server.asked());
+    }
+}

@@ -1,0 +1,211 @@
+//! The scripts, run by a real server, and the model, over random lines: what both answer, and what both hold then.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::{
+    cell::{Answer, Before, Cell, Form, Line},
+    ledger::{Demand, Ledger},
+    model::{Bucket, Hash},
+    script::{Count, Names, State},
+};
+use crate::{
+    net::redis::{Connection, Redis},
+    store::{Algorithm, Window},
+};
+
+const LIMIT: u64 = 40;
+const LENGTH_MS: u64 = 10_000;
+const PARTS: u64 = 1 << 20;
+const ROUNDS: usize = 2_000;
+
+/// A server, three sidecars, some limits, and the model of all.
+struct Game {
+    connection: Connection,
+    random: fastrand::Rng,
+    nodes: [Names; 3],
+    cells: Vec<Arc<Cell>>,
+    hashes: HashMap<(u128, u32), Hash<usize>>,
+    buckets: HashMap<u128, Bucket<usize>>,
+}
+
+impl Game {
+    async fn start(address: &str, seed: u64) -> Self {
+        let connection = Redis::new(address, None, None).unwrap().connect(Duration::from_secs(5)).await.unwrap();
+        let random = fastrand::Rng::with_seed(seed);
+        let prefix = format!("play-{seed}:");
+        let ledger = Ledger::new();
+        let demands = (0..4_u128).flat_map(|key| {
+            let numbers = [1_000, 1_001];
+            let windows = [Algorithm::Fixed, Algorithm::Sliding].into_iter().enumerate();
+            let windows = windows.flat_map(move |(n, algorithm)| numbers.map(|number| (n as u128, algorithm, number)));
+            windows.chain([(2, Algorithm::Gcra, 0)]).map(move |(n, algorithm, number)| Demand {
+                key: key * 3 + n,
+                limit: LIMIT,
+                window: Window::Seconds(10),
+                number,
+                algorithm,
+                stop: true,
+                amount: 1,
+            })
+        });
+        let cells = demands.map(|demand| ledger.open(&demand)).collect();
+        let nodes = [(); 3].map(|()| Names::new(&prefix, false));
+        Self { connection, random, nodes, cells, hashes: HashMap::new(), buckets: HashMap::new() }
+    }
+
+    /// Some limits, each once.
+    fn some(&mut self) -> Vec<Arc<Cell>> {
+        let mut cells = self.cells.clone();
+        self.random.shuffle(&mut cells);
+        cells.truncate(self.random.usize(1..=4));
+        cells
+    }
+
+    fn form(&mut self, cell: &Cell, have: u64) -> Form {
+        match cell.algorithm {
+            Algorithm::Fixed => Form::Fixed,
+            Algorithm::Sliding => Form::Sliding { left: self.random.u64(0..=LENGTH_MS), length: LENGTH_MS },
+            Algorithm::Gcra => Form::Bucket {
+                told: self.random.u64(0..=have),
+                content: if self.random.bool() { 0 } else { self.random.u64(0..=LIMIT * PARTS) },
+                length_ms: LENGTH_MS,
+                parts: PARTS,
+            },
+        }
+    }
+
+    /// A line as a sidecar might write it, also one that is told twice, or late.
+    fn line(&mut self, cell: &Cell) -> Line {
+        let have = self.random.u64(0..LIMIT);
+        let (want, back) = match self.random.u8(0..3) {
+            0 => (0, 0),
+            1 => (self.random.u64(0..LIMIT), 0),
+            _ => (0, self.random.u64(0..=have)),
+        };
+        Line { have, want, back, limit: LIMIT, ttl_ms: 60_000, form: self.form(cell, have) }
+    }
+
+    fn before(&self, at: usize, cell: &Cell, form: Form) -> Before {
+        let former = self.hashes.get(&(cell.key, cell.number.wrapping_sub(1)));
+        former.map_or_else(Before::default, |former| former.before(&at, form))
+    }
+
+    /// Whether the server has its data for too short a time.
+    async fn exchange(&mut self) -> bool {
+        let (at, cells) = (self.random.usize(0..3), self.some());
+        let lines: Vec<_> = cells.iter().map(|cell| (Arc::clone(cell), self.line(cell))).collect();
+        let told = lines.iter().map(|(cell, line)| (&**cell, line));
+        let (state, answers) = self.nodes[at].exchange(&mut self.connection, 0, 0, told).await.unwrap();
+        for ((cell, line), answer) in lines.iter().zip(answers) {
+            let expected = self.expect_exchange(at, cell, line, state);
+            assert_eq!(answer, expected, "{at} {cell:?} {line:?} {state:?}");
+        }
+        state.settling
+    }
+
+    fn expect_exchange(&mut self, at: usize, cell: &Cell, line: &Line, state: State) -> Answer {
+        if cell.algorithm == Algorithm::Gcra {
+            let bucket = self.buckets.entry(cell.key).or_default();
+            return bucket.exchange(at, line, state.clock_ms, state.settling);
+        }
+        let before = self.before(at, cell, line.form);
+        self.hashes.entry((cell.key, cell.number)).or_default().exchange_after(before, at, line, state.settling)
+    }
+
+    async fn count(&mut self) {
+        let (at, cells) = (self.random.usize(0..3), self.some());
+        let amount = self.random.i64(-2..=3);
+        let counts: Vec<_> = cells
+            .iter()
+            .map(|cell| {
+                let mine = self.random.u64(0..LIMIT);
+                let limit = (amount > 0 && self.random.u8(0..4) > 0).then_some(LIMIT);
+                let form = self.form(cell, mine);
+                (Arc::clone(cell), Count { mine, limit, amount, ttl_ms: 60_000, form, size: LIMIT })
+            })
+            .collect();
+        let told: Vec<_> = counts.iter().map(|(cell, count)| (&**cell, *count)).collect();
+        let said = self.nodes[at].count(&mut self.connection, 0, 0, &told).await.unwrap();
+        let full = |(cell, count): &(Arc<Cell>, Count)| self.is_full(at, cell, count, said.state);
+        let refused = counts.iter().position(full);
+        assert_eq!(said.refused, refused, "{at} {counts:?} {:?}", said.state);
+        // All are read before any is written.
+        let before: Vec<Before> = counts.iter().map(|(cell, count)| self.before(at, cell, count.form)).collect();
+        for (((cell, count), answer), before) in counts.iter().zip(said.answers).zip(before) {
+            let expected = self.expect_count(at, cell, count, refused.is_some(), said.state);
+            assert_eq!(answer, Answer { before, ..expected }, "{at} {cell:?} {count:?} {:?}", said.state);
+        }
+    }
+
+    fn is_full(&self, at: usize, cell: &Cell, count: &Count, state: State) -> bool {
+        if cell.algorithm == Algorithm::Gcra {
+            let mut bucket = self.buckets.get(&cell.key).cloned().unwrap_or_default();
+            return !bucket.count(at, &line(count), count.limit.is_some(), 1, state.clock_ms).0;
+        }
+        let hash = self.hashes.get(&(cell.key, cell.number)).cloned().unwrap_or_default();
+        hash.is_full_after(self.before(at, cell, count.form), &at, count.mine, count.limit)
+    }
+
+    fn expect_count(&mut self, at: usize, cell: &Cell, count: &Count, refused: bool, state: State) -> Answer {
+        if cell.algorithm == Algorithm::Gcra {
+            let bucket = self.buckets.entry(cell.key).or_default();
+            return match refused {
+                true => bucket.exchange(at, &line(count), state.clock_ms, false),
+                false => bucket.count(at, &line(count), false, count.amount, state.clock_ms).1,
+            };
+        }
+        let hash = self.hashes.entry((cell.key, cell.number)).or_default();
+        match refused {
+            true => hash.clone().count(at, count.mine, 0),
+            false => hash.count(at, count.mine, count.amount),
+        }
+    }
+
+    /// What the server holds is what the model does.
+    async fn compare(&mut self) {
+        for cell in self.cells.clone() {
+            let form = self.form(&cell, 0);
+            let key = self.nodes[0].keys(&cell, form).next().unwrap();
+            let mut held: HashMap<String, u64> =
+                redis::cmd("HGETALL").arg(&key).query_async(&mut self.connection).await.unwrap();
+            let fields = match cell.algorithm {
+                Algorithm::Gcra => {
+                    let bucket = self.buckets.get(&cell.key).cloned().unwrap_or_default();
+                    let kept = held.remove("c").zip(held.remove("a"));
+                    assert_eq!(kept, bucket.content(), "{cell:?}");
+                    held.remove("r");
+                    bucket.fields().clone()
+                }
+                _ => {
+                    let hash = self.hashes.get(&(cell.key, cell.number)).cloned().unwrap_or_default();
+                    assert_eq!(held.remove("t").unwrap_or(0), hash.total(), "{cell:?}");
+                    hash.fields().clone()
+                }
+            };
+            let fields = fields.into_iter().map(|(at, told)| (self.nodes[at].node.clone(), told)).collect();
+            assert_eq!(held, fields, "{cell:?}");
+        }
+    }
+}
+
+fn line(count: &Count) -> Line {
+    Line { have: count.mine, want: 0, back: 0, limit: count.size, ttl_ms: count.ttl_ms, form: count.form }
+}
+
+#[tokio::test]
+#[ignore = "needs a Redis or Valkey, named by TOLLGATE_REDIS"]
+async fn a_server_and_the_model_answer_alike() {
+    let address = std::env::var("TOLLGATE_REDIS").expect("the address of a server");
+    let seed = std::env::var("TOLLGATE_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("TOLLGATE_SEED={seed}");
+    let mut game = Game::start(&address, seed).await;
+    // While the data are new nothing is handed out; then everything is.
+    let mut settled = 0;
+    while settled < ROUNDS {
+        settled += usize::from(!game.exchange().await);
+        if settled > 0 {
+            game.count().await;
+        }
+    }
+    game.compare().await;
+}
