@@ -154,8 +154,8 @@ impl App {
         let assembly: Arc<dyn Assembly> = Arc::clone(wiring) as _;
         let registry = &self.metrics.registry;
         let engine = Engine::new(record.cloned(), revocations, Arc::clone(&self.clock), registry, Some(assembly));
-        let engine =
-            Arc::new(engine.map_err(|error| broken("the management door's metrics", io::Error::other(error)))?);
+        let engine = engine.map_err(|error| broken("the management door's metrics", io::Error::other(error)))?;
+        let engine = Arc::new(engine.with_tables(Arc::clone(&self.authorizer.store)));
         engine.registry.replace(managers);
         let store = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
         let access = Access::new(

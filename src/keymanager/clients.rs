@@ -8,8 +8,9 @@ use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
     Origin, Result, Sensitive, check,
     engine::{Asked, Effect, told},
-    rows::{APPLICATIONS, Mapping, Mode, RowChange, joined, taken_application, taken_client},
+    rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
 };
+use crate::store::KeyType;
 
 /// A client that the provider has, and whose it is to be.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -47,7 +48,7 @@ impl Engine {
         let named = app.client_id.as_deref().or(app.client_name.as_deref()).unwrap_or_default();
         let asked = Asked::new(caller, key_manager, Operation::CreateApplication, named).with(&app);
         let app = self.checked(key_manager, app);
-        let free = app.as_ref().map_or(Ok(()), |app| self.require_free(key_manager, app));
+        let free = app.as_ref().map_or(Ok(()), |app| self.require_free(key_manager, app, Mode::Created));
         let checked = app.as_ref().map(drop).map_err(Clone::clone).and(free);
         let app = app.unwrap_or_default();
         self.perform(asked, checked, |managed| async move {
@@ -172,9 +173,9 @@ impl Engine {
             app.parameters.insert("key_type".into(), Value::String(key_type));
         }
         let checked = check::client_secret(client_secret.as_ref())
-            .and_then(|()| check::name("clientId", &client_id))
+            .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
-            .and_then(|()| self.require_free(key_manager, &app));
+            .and_then(|()| self.require_free(key_manager, &app, Mode::Mapped));
         self.perform(asked, checked, |managed| async move {
             let found = adopted(&managed, &client_id, client_secret.as_ref()).await?;
             let mapping = mapping_of(&managed, &client_id, &app, Mode::Mapped)?;
@@ -269,18 +270,50 @@ impl Engine {
     }
 
     /// Refuses a client, or an application and key type, that is mapped. Asked again when the row is written.
-    fn require_free(&self, key_manager: &str, app: &OAuthApplicationInfo) -> Result<()> {
+    fn require_free(&self, key_manager: &str, app: &OAuthApplicationInfo, mode: Mode) -> Result<()> {
         if let Some(id) = &app.client_id
             && self.mapping(key_manager, id)?.is_some()
         {
             return Err(taken_client());
         }
+        self.require_undeclared(key_manager, app, mode)?;
         let (Some(record), Some(uuid)) = (self.store(), &app.application_uuid) else { return Ok(()) };
         let key = joined(&[uuid, key_manager, &check::key_type(app.parameter("key_type"))?]);
         match record.get(&APPLICATIONS, &key).map_err(super::engine::unkept)? {
             Some(_) => Err(taken_application()),
             None => Ok(()),
         }
+    }
+
+    /// Refuses what the configuration has: a client that is an application's there, and one more for an application. A client
+    /// that the file awaits for its application may be made, once.
+    fn require_undeclared(&self, key_manager: &str, app: &OAuthApplicationInfo, mode: Mode) -> Result<()> {
+        let Some(tables) = self.tables.as_ref().map(|tables| tables.load()) else { return Ok(()) };
+        let key_type = match check::key_type(app.parameter("key_type"))?.as_str() {
+            "SANDBOX" => KeyType::Sandbox,
+            _ => KeyType::Production,
+        };
+        let application = app.application_uuid.as_deref();
+        if let Some(key) = app.client_id.as_deref().and_then(|id| tables.consumer_key(key_manager, id)) {
+            let name = tables.applications.get(key.application as usize).map_or("", |it| &*it.name);
+            let same_type = app.parameter("key_type").is_none() || key.key_type == key_type;
+            if mode == Mode::Created && same_type && application.is_none_or(|it| it == name) {
+                return Ok(());
+            }
+            return Err(Error::Conflict(format!("clientId: declared in the file, as a key of {name}").into()));
+        }
+        match application.is_some_and(|it| tables.has_key(it, key_manager, key_type)) {
+            true => Err(declared_application()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// WSO2 has a code of its own for an id that is not there.
+fn mapped_id(client_id: &str) -> Result<()> {
+    match client_id {
+        "" => Err(Error::invalid("clientId", "must not be empty (WSO2: 901414)")),
+        id => check::name("clientId", id),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     net::Clock,
     problem::Problem,
     store::{
-        Revocations,
+        Revocations, Store,
         recent::Recent,
         record::{self, Record},
     },
@@ -37,6 +37,8 @@ pub struct Engine {
     pub(super) metrics: Metrics,
     pub(super) assembly: Option<Arc<dyn Assembly>>,
     record: Option<Record>,
+    /// The platform's tables, where they are known: what they declare is taken.
+    pub(super) tables: Option<Arc<Store>>,
     mappings: Recent<Mapping>,
     pub(super) revocations: Arc<Revocations>,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -194,10 +196,16 @@ impl Engine {
             assembly,
             begun_before: Mutex::new(begun::before(record.as_ref())),
             record,
+            tables: None,
             mappings: Recent::new(MAPPINGS),
             revocations,
             turns: Mutex::default(),
         })
+    }
+
+    /// The same beside the platform's tables.
+    pub fn with_tables(self, tables: Arc<Store>) -> Self {
+        Self { tables: Some(tables), ..self }
     }
 
     /// Does what was asked, along the one path.

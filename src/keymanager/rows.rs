@@ -302,6 +302,10 @@ pub(super) fn taken_application() -> Error {
     Error::Conflict("applicationUUID: the application has a client of this key type at this key manager already".into())
 }
 
+pub(super) fn declared_application() -> Error {
+    Error::Conflict("applicationUUID: declared in the file with a client of this key type at this key manager".into())
+}
+
 pub(super) fn joined(parts: &[&str]) -> Vec<u8> {
     parts.join("\0").into_bytes()
 }

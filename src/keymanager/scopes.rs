@@ -93,11 +93,13 @@ impl Engine {
     pub async fn scopes_for_apis(&self, key_manager: &str, ids: Vec<String>) -> Result<BTreeMap<String, Vec<Scope>>> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::ScopesForApis, "");
         let checked = ids.iter().try_for_each(|id| check::name("api", id));
-        self.perform(
-            asked,
-            checked,
-            |managed| async move { managed.connector.scopes_for_apis(&ids).await.map(Effect::of) },
-        )
+        self.perform(asked, checked, |managed| async move {
+            // A provider that is asked about none may tell of all.
+            if ids.is_empty() {
+                return Ok(Effect::of(BTreeMap::new()));
+            }
+            managed.connector.scopes_for_apis(&ids).await.map(Effect::of)
+        })
         .await?
         .did()
     }
@@ -178,10 +180,12 @@ impl Engine {
                 Operation::UpdateResourceScopes => provider.replace_scopes(api_id, &keys).await?,
                 _ => {
                     provider.detach_scopes(api_id, &keys).await?;
-                    ApiResource { api_id: api_id.to_owned(), ..ApiResource::default() }
+                    let after = without_scopes(&before, &keys);
+                    let gone = ApiResource { api_id: api_id.to_owned(), ..ApiResource::default() };
+                    return Ok(Effect::of(gone).before(before).after(&after));
                 }
             };
-            Ok(Effect::of(after).before(before).after(&json!({ "scopes": keys })))
+            Ok(Effect::of(after.clone()).before(before).after(&after))
         })
         .await
     }
@@ -203,6 +207,17 @@ async fn scope_before(managed: &Managed, key: &str) -> Value {
         None => managed.connector.scope(key).await.map_or(Value::Null, |scope| told(&scope)),
         Some(_) => Value::Null,
     }
+}
+
+/// What is left of a resource once these scopes, or all, are taken from it. Where nobody tells what there was, that they
+/// were taken.
+fn without_scopes(before: &Value, keys: &[String]) -> Value {
+    let mut after = before.clone();
+    let Some(scopes) = after.get_mut("scopes").and_then(Value::as_array_mut) else {
+        return json!({ "detached": keys });
+    };
+    scopes.retain(|scope| !keys.is_empty() && !keys.iter().any(|key| scope == key));
+    after
 }
 
 async fn resource_before(managed: &Managed, api_id: &str) -> Value {

@@ -122,8 +122,9 @@ impl Engine {
         let checked = self.require_own(key_manager, token);
         self.perform(asked, checked, |managed| async move {
             managed.connector.revoke_token(token).await?;
-            let mut effect = Effect::of(());
-            effect.revoked.push(self.token_revoked(&managed, token)?);
+            let row = self.token_revoked(&managed, token)?;
+            let mut effect = Effect::of(()).after(&row);
+            effect.revoked.push(row);
             Ok(effect)
         })
         .await
@@ -141,8 +142,9 @@ impl Engine {
         let checked = self.require_own(key_manager, token).and_then(|()| check::name("consumerKey", consumer_key));
         self.perform(asked, checked, |managed| async move {
             managed.connector.revoke_one_time_token(token, consumer_key).await?;
-            let mut effect = Effect::of(());
-            effect.revoked.push(self.token_revoked(&managed, token)?);
+            let row = self.token_revoked(&managed, token)?;
+            let mut effect = Effect::of(()).after(&row);
+            effect.revoked.push(row);
             Ok(effect)
         })
         .await

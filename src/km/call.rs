@@ -21,11 +21,13 @@ pub(super) struct Call {
     pub(super) parts: Vec<String>,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Value>,
+    /// Of a list: whether all of its pages are wanted.
+    pub(super) whole: bool,
 }
 
 impl Call {
     pub(super) fn new<const N: usize>(operation: &'static str, parts: [String; N]) -> Self {
-        Self { operation, parts: parts.into(), query: Vec::new(), body: None }
+        Self { operation, parts: parts.into(), query: Vec::new(), body: None, whole: false }
     }
 
     pub(super) fn with(self, body: Body) -> Self {

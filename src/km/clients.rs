@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{
-    Error,
+    Error, Part,
     call::{Body, Call, Inputs},
 };
 
@@ -189,7 +189,12 @@ pub(super) enum SecretCommand {
         secret_file: Option<PathBuf>,
     },
     /// List a client's secrets, masked.
-    List(Client),
+    List {
+        #[command(flatten)]
+        which: Client,
+        #[command(flatten)]
+        part: Part,
+    },
     /// Drop one of a client's secrets.
     Delete {
         #[command(flatten)]
@@ -210,7 +215,7 @@ impl SecretCommand {
                     .put_in("parameters", "expiresIn", expires_in)?;
                 which.call("generateNewApplicationConsumerSecret").with_any(body)
             }
-            Self::List(which) => which.call("retrieveApplicationConsumerSecrets"),
+            Self::List { which, part } => part.on(which.call("retrieveApplicationConsumerSecrets")),
             Self::Delete { which: Client { km, ck }, id } => Call::new("deleteApplicationConsumerSecret", [km, ck, id]),
         })
     }

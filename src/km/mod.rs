@@ -8,6 +8,7 @@ mod call;
 mod clients;
 mod door;
 mod help;
+mod pages;
 mod scopes;
 mod show;
 #[cfg(test)]
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the key managers.
-    List,
+    List(Part),
     /// Show a key manager's configuration and connector, secrets aside.
     Show(KeyManager),
     /// Tell what each operation can do at a key manager, or why not.
@@ -180,7 +181,7 @@ struct KeyManager {
     km: String,
 }
 
-/// Which part of a list.
+/// Which part of a list that may be long without end.
 #[derive(Debug, Args)]
 struct Page {
     /// At most so many; 100 without it.
@@ -197,10 +198,28 @@ impl Page {
     }
 }
 
+/// Which part of a list that is told whole without it.
+#[derive(Debug, Args)]
+struct Part {
+    /// At most so many; all without it.
+    #[arg(long)]
+    limit: Option<u16>,
+    /// Those behind, as the page before told it.
+    #[arg(long, value_name = "TEXT")]
+    cursor: Option<String>,
+}
+
+impl Part {
+    fn on(self, call: Call) -> Call {
+        let call = Call { whole: self.limit.is_none(), ..call };
+        call.ask("limit", self.limit).ask("cursor", self.cursor)
+    }
+}
+
 impl Command {
     fn call(self, inputs: &Inputs) -> Result<Call, Error> {
         Ok(match self {
-            Self::List => Call::new("listKeyManagers", []),
+            Self::List(part) => part.on(Call::new("listKeyManagers", [])),
             Self::Show(KeyManager { km }) => Call::new("getKeyManagerConfiguration", [km]),
             Self::Capabilities(KeyManager { km }) => Call::new("capabilities", [km]),
             Self::Load { km, from } => Call::new("loadConfiguration", [km]).with(Body::begin(inputs, Some(&from))?),
@@ -293,7 +312,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Told, Error> {
 }
 
 async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Result<Told, Error> {
-    match door.ask(call, terms).await {
+    match pages::ask(door, call, terms).await {
         Ok(answer) if answer.method == Method::HEAD => Ok(exists(true, json)),
         Ok(answer) => Ok(told(call.operation, &answer, json)),
         Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) if call.operation == SCOPE_EXISTS => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{
-    Error, Page,
+    Error, Part,
     call::{Body, Call, Inputs},
 };
 
@@ -27,10 +27,10 @@ pub(super) enum ScopeCommand {
         #[arg(value_name = "NAME")]
         km: String,
         /// An API's id; may be given several times.
-        #[arg(long = "api", value_name = "ID", conflicts_with_all = ["limit", "cursor"])]
+        #[arg(long = "api", value_name = "ID")]
         apis: Vec<String>,
         #[command(flatten)]
-        page: Page,
+        part: Part,
     },
     /// Tell whether there is a scope: exit 0 if there is, 1 if not.
     Exists(ScopeAt),
@@ -106,8 +106,8 @@ impl ScopeCommand {
                 Call::new("registerScope", [km]).with(scope.body(inputs, &key)?)
             }
             Self::Get(which) => which.call("getScopeByName"),
-            Self::List { km, apis, page } => {
-                let call = page.on(Call::new("getAllScopes", [km]));
+            Self::List { km, apis, part } => {
+                let call = part.on(Call::new("getAllScopes", [km]));
                 call.ask("api", (!apis.is_empty()).then(|| apis.join(",")))
             }
             Self::Exists(which) => which.call("isScopeExists"),
@@ -245,7 +245,7 @@ pub(super) enum EverywhereCommand {
         scope: ScopeBody,
     },
     /// List the scopes.
-    ListScopes,
+    ListScopes(Part),
     /// Read a scope.
     GetScope { key: String },
     /// Change a scope.
@@ -298,7 +298,7 @@ impl EverywhereCommand {
             Self::RegisterScope { key, scope } => {
                 Call::new("registerScopeEverywhere", []).with(scope.body(inputs, &key)?)
             }
-            Self::ListScopes => Call::new("getAllScopesEverywhere", []),
+            Self::ListScopes(part) => part.on(Call::new("getAllScopesEverywhere", [])),
             Self::GetScope { key } => Call::new("getScopeByNameEverywhere", [key]),
             Self::UpdateScope { key, scope } => {
                 let body = scope.body(inputs, &key)?;

@@ -96,6 +96,13 @@ fn a_body_is_of_flags_files_and_both() {
     assert_eq!(token.body, Some(json!({ "token": "s3cret" })));
     let page = good("scope list NAME --limit 5 --cursor x");
     assert_eq!(page.query, [("limit", "5".to_owned()), ("cursor", "x".to_owned())]);
+    assert!(!page.whole && !good("audit").whole);
+    for words in ["list", "secret list NAME KEY", "token active NAME KEY", "scope list NAME", "everywhere list-scopes"]
+    {
+        let (all, part) = (good(words), good(&format!("{words} --limit 5")));
+        assert!(all.whole && all.query.is_empty(), "{words}");
+        assert!(!part.whole && part.query == [("limit", "5".to_owned())], "{words}");
+    }
     assert_eq!(good("scope list NAME --api a --api b").query, [("api", "a,b".to_owned())]);
     assert_eq!(good("resource replace-scopes NAME API").body, Some(json!({ "scopes": [] })));
     assert_eq!(good("resource detach-scopes NAME API").body, None);
@@ -151,4 +158,16 @@ fn each_status_has_its_code_and_no_secret_is_repeated() {
     let text = "the provider says: hunter2-and-more is wrong".to_owned();
     let hidden = inputs.hidden(Error::Refused { status: StatusCode::BAD_REQUEST, text });
     assert_eq!(hidden.to_string(), "the provider says: [redacted] is wrong");
+}
+
+#[test]
+fn what_failed_at_some_is_told_and_ends_with_70() {
+    let outcomes = json!({ "outcomes": [
+        { "keyManager": "one", "outcome": "done", "result": { "key": "a" } },
+        { "keyManager": "two", "outcome": "failed", "detail": "gone" },
+    ] });
+    let answer = Answer { method: Method::GET, text: outcomes.to_string(), body: Some(outcomes), etag: None };
+    let told = told("getScopeByNameEverywhere", &answer, false);
+    assert_eq!((told.code, told.note.as_str()), (70, "failed at: two"), "{}", told.text);
+    assert!(told.text.contains("failed"), "{}", told.text);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{
-    Error, Page,
+    Error, Page, Part,
     call::{Body, Call, Inputs},
     clients::Client,
 };
@@ -22,7 +22,12 @@ pub(super) enum TokenCommand {
         request: Box<TokenBody>,
     },
     /// List names of a client's live tokens.
-    Active(Client),
+    Active {
+        #[command(flatten)]
+        which: Client,
+        #[command(flatten)]
+        part: Part,
+    },
     /// Show a client's newest token, as far as the provider knows it.
     Show(Client),
     /// Ask the provider about a token.
@@ -133,7 +138,7 @@ impl TokenCommand {
     pub(super) fn call(self, inputs: &Inputs) -> Result<Call, Error> {
         Ok(match self {
             Self::New { which, request } => which.call("getNewApplicationAccessToken").with_any(request.body(inputs)?),
-            Self::Active(which) => which.call("getActiveTokensByConsumerKey"),
+            Self::Active { which, part } => part.on(which.call("getActiveTokensByConsumerKey")),
             Self::Show(which) => which.call("getAccessTokenByConsumerKey"),
             Self::Introspect(token) => token.call(inputs, "getTokenMetaData")?,
             Self::Revoke(token) => token.call(inputs, "revokeToken")?,

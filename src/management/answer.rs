@@ -92,8 +92,8 @@ impl From<Error> for Problem {
                 problem(StatusCode::NOT_IMPLEMENTED).code(if off { "901405" } else { "901413" })
             }
             Error::Invalid { field, why } => {
-                let code = if why.contains("901407") { "901407" } else { "400" };
-                Self::field(field.clone(), why.clone()).code(code)
+                let code = ["901407", "901414"].into_iter().find(|code| why.contains(code));
+                Self::field(field.clone(), why.clone()).code(code.unwrap_or("400"))
             }
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
             Error::Conflict(_) => problem(StatusCode::CONFLICT),

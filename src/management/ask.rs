@@ -16,7 +16,7 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 use super::{
     Door,
     answer::{Problem, etag},
-    routes::Route,
+    route::Route,
 };
 use crate::keymanager::{Caller, Result as Outcome, fault};
 
@@ -133,6 +133,20 @@ impl Ask {
         }
         Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it has changed since it was read (If-Match)"))
     }
+}
+
+/// One page of rows that `key` tells apart, in its order; and the cursor of the next, where there is one.
+pub(super) fn paged<T>(
+    (limit, after): (usize, Option<&str>),
+    mut rows: Vec<T>,
+    key: impl Fn(&T) -> &str,
+) -> (Vec<T>, Option<String>) {
+    rows.retain(|row| after.is_none_or(|after| key(row) > after));
+    rows.sort_by(|a, b| key(a).cmp(key(b)));
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let cursor = rows.last().filter(|_| more).map(|last| key(last).to_owned());
+    (rows, cursor)
 }
 
 fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem> {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     Door,
     answer::{Answer, Reply},
-    ask::Ask,
+    ask::{Ask, paged},
 };
 use crate::keymanager::{ConsumerSecretInfo, Name, Sensitive};
 
@@ -31,8 +31,11 @@ pub(super) struct NewSecret {
 /// Secrets, masked.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Secrets {
-    /// Each of them.
+    /// In the order of their ids.
     pub(super) items: Vec<ConsumerSecretInfo>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
 }
 
 pub(super) async fn create(door: &Door, ask: Ask) -> Answer {
@@ -92,8 +95,10 @@ pub(super) async fn add_secret(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn secrets(door: &Door, ask: Ask) -> Answer {
-    let items = door.engine.secrets(ask.km(), ask.path("ck")).await?;
-    Ok(Reply::ok(&Secrets { items }))
+    let page = ask.page()?;
+    let secrets = door.engine.secrets(ask.km(), ask.path("ck")).await?;
+    let (items, cursor) = paged(page, secrets, |secret| &secret.secret_id);
+    Ok(Reply::ok(&Secrets { items, cursor }))
 }
 
 pub(super) async fn delete_secret(door: &Door, ask: Ask) -> Answer {

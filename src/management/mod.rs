@@ -16,6 +16,9 @@ mod idempotency;
 mod offer;
 mod openapi;
 mod platform;
+#[cfg(test)]
+mod reading_tests;
+mod route;
 mod routes;
 mod scopes;
 mod settings;
@@ -54,7 +57,8 @@ use access::Admitted;
 use answer::Answer;
 use ask::Ask;
 use idempotency::Begun;
-use routes::{Route, routes};
+use route::Route;
+use routes::routes;
 
 use crate::{
     keymanager::{Caller, Engine},

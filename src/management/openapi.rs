@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     answer::Problem,
     bags,
-    routes::{Route, Shape},
+    route::{Lead, Route, Shape},
 };
 use crate::{keymanager::Plan, token::settings::KeyManagerSettings};
 
@@ -21,7 +21,12 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
     for route in routes {
         let shapes = route.body.iter().chain(route.gives.iter().filter_map(|(_, shape)| shape.as_ref()));
         shapes.for_each(|shape| collect(*shape, &mut schemas));
-        paths.entry(route.path).or_default().insert(route.method.as_str().to_ascii_lowercase(), operation(route));
+        let mut operation = operation(route);
+        for lead in &route.leads {
+            let links = lead.operations.iter().map(|name| ((*name).to_owned(), link(route, lead, name, routes)));
+            operation["responses"][lead.status.to_string()]["links"] = links.collect::<Map<_, _>>().into();
+        }
+        paths.entry(route.path).or_default().insert(route.method.as_str().to_ascii_lowercase(), operation);
     }
     for shape in [
         Shape { name: Problem::name, schema: <Problem as utoipa::PartialSchema>::schema, collect: Problem::schemas },
@@ -95,6 +100,22 @@ fn operation(route: &Route) -> Value {
     operation
 }
 
+/// The other parts of the path stay as they were.
+fn link(from: &Route, lead: &Lead, operation: &str, routes: &[Route]) -> Value {
+    let to = routes.iter().find(|route| route.operation == operation);
+    let parts = to.into_iter().flat_map(|to| in_path(to.path)).map(|part| {
+        let value = if part == lead.parameter { lead.value.to_owned() } else { format!("$request.path.{part}") };
+        (part.to_owned(), Value::String(value))
+    });
+    json!({ "operationId": operation, "parameters": parts.collect::<Map<_, _>>(),
+        "description": format!("{} tells its {}.", from.operation, lead.parameter) })
+}
+
+/// The names of a path's parameters.
+fn in_path(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
 fn summary(route: &Route) -> String {
     format!("{}; needs the scope {}", route.operation, route.need.scope())
 }
@@ -116,15 +137,14 @@ fn tag(path: &str) -> &'static str {
 }
 
 fn parameters(route: &Route) -> Vec<Value> {
-    let of_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let mut all: Vec<Value> = of_path
+    let mut all: Vec<Value> = in_path(route.path)
         .map(|name| {
             if name == "id" && tag(route.path) == "tokens" {
                 return json!({ "name": name, "in": "path", "required": true, "description": "As the list tells it.",
                     "schema": { "type": "string", "minLength": 2, "maxLength": 4096, "pattern": BASE64URL } });
             }
             let about = if name == "km" { "Name of a key manager." } else { "Percent-encoded once." };
-            let schema = if name == "name" && tag(route.path) == "scopes" { "ScopeKey" } else { "Name" };
+            let schema = if name == "key" { "ScopeKey" } else { "Name" };
             json!({ "name": name, "in": "path", "required": true, "description": about,
                 "schema": { "$ref": format!("#/components/schemas/{schema}") } })
         })
@@ -153,12 +173,13 @@ fn parameters(route: &Route) -> Vec<Value> {
     all
 }
 
-/// What the last page gave. Rows that are numbered have their number, scopes their key, revocations theirs in base64url.
+/// What the last page gave. Rows that are numbered have their number, revocations their key in base64url, all others the
+/// text that tells them apart.
 fn cursor(path: &str) -> Value {
     match path.rsplit('/').next() {
-        Some("scopes") => json!({ "type": "string" }),
+        Some("pending" | "audit") => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
         Some("revocations") => json!({ "type": "string", "pattern": BASE64URL }),
-        _ => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
+        _ => json!({ "type": "string" }),
     }
 }
 
@@ -227,6 +248,44 @@ mod tests {
         let number: usize =
             document["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
         assert_eq!(number, routes.len(), "each route is told");
+    }
+
+    #[test]
+    fn a_link_leads_to_an_operation_with_all_that_its_path_needs() {
+        let routes = routes();
+        let document: Value = serde_json::from_slice(&document(&routes)).unwrap();
+        let mut number = 0;
+        for from in &routes {
+            let method = from.method.as_str().to_ascii_lowercase();
+            for lead in &from.leads {
+                let answer = &document["paths"][from.path][&method]["responses"][lead.status.to_string()];
+                assert!(from.gives.iter().any(|(status, _)| *status == lead.status), "{}", from.operation);
+                for name in lead.operations {
+                    let to = routes.iter().find(|route| route.operation == *name).unwrap_or_else(|| panic!("{name}"));
+                    let link = &answer["links"][name];
+                    assert_eq!(link["operationId"], *name, "{}", from.operation);
+                    for part in in_path(to.path) {
+                        let told = link["parameters"][part].as_str().unwrap_or_else(|| panic!("{name} {part}"));
+                        let known =
+                            told.strip_prefix("$request.path.").is_none_or(|of| in_path(from.path).any(|it| it == of));
+                        assert!(known, "{} -> {name}: {told}", from.operation);
+                    }
+                    assert!(in_path(to.path).any(|part| part == lead.parameter), "{name} has {}", lead.parameter);
+                    number += 1;
+                }
+            }
+        }
+        assert_eq!(number, answered_links(&document), "and there are no others");
+        let register = &document["paths"]["/v1/key-managers/{km}/scopes"]["post"]["responses"]["201"];
+        let expected = json!({ "km": "$request.path.km", "key": "$response.body#/key" });
+        assert_eq!(register["links"]["getScopeByName"]["parameters"], expected);
+    }
+
+    fn answered_links(document: &Value) -> usize {
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let answers = operations.flat_map(|operation| operation["responses"].as_object().unwrap().values());
+        answers.filter_map(|answer| Some(answer.get("links")?.as_object().unwrap().len())).sum()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Handlers: key managers themselves, what waits at them, the audit.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::StatusCode;
 use serde::Serialize;
@@ -10,15 +10,18 @@ use utoipa::ToSchema;
 use super::{
     Door,
     answer::{Answer, Problem, Reply},
-    ask::Ask,
+    ask::{Ask, paged},
 };
-use crate::keymanager::{AuditEntry, Done, KeyManagerConfiguration, Pending};
+use crate::keymanager::{AuditEntry, Done, KeyManagerConfiguration, Managed, Pending};
 
 /// The key managers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeyManagers {
-    /// In declared order.
+    /// In the order of their names.
     pub(super) items: Vec<KeyManagerConfiguration>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
 }
 
 /// What each operation can do: true, or why not.
@@ -46,10 +49,11 @@ pub(super) struct AuditPage {
     pub(super) cursor: Option<String>,
 }
 
-pub(super) async fn list(door: &Door, _ask: Ask) -> Answer {
-    let managers = door.engine.registry.all();
+pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
+    let managers = door.engine.registry.all().iter().cloned().collect();
+    let (managers, cursor) = paged(ask.page()?, managers, |it: &Arc<Managed>| it.name());
     let items: Result<Vec<_>, _> = managers.iter().map(|it| door.engine.configuration(it.name())).collect();
-    Ok(Reply::ok(&KeyManagers { items: items? }))
+    Ok(Reply::ok(&KeyManagers { items: items?, cursor }))
 }
 
 pub(super) async fn read(door: &Door, ask: Ask) -> Answer {

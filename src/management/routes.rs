@@ -1,22 +1,15 @@
 //! The routes, as one table: from it come the router, who may call, and `/openapi.json`.
 
-use std::{borrow::Cow, future::Future, pin::Pin};
-
 use http::Method;
 use serde_json::{Value, json};
-use utoipa::{
-    ToSchema,
-    openapi::{RefOr, schema::Schema},
-};
+use utoipa::ToSchema;
 
 use super::{
-    Door,
     access::Need,
-    answer::Answer,
-    ask::Ask,
     clients::{self, NewSecret, Owner, Secrets},
     platform::{self, AuditPage, Capabilities, KeyManagers, PendingPage},
-    scopes::{self, Keys, Outcomes, Scopes, ToValidate},
+    route::{Handler, Route},
+    scopes::{self, Keys, Outcomes, Scopes, ScopesEverywhere, ToValidate},
     tokens::{self, ActiveTokens, CanHandle, OneTimeToken, Revoked, RevokedPage, Token},
     usage::{self, UsageList},
 };
@@ -24,39 +17,6 @@ use crate::keymanager::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
     KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, Scope,
 };
-
-pub(super) type Running<'d> = Pin<Box<dyn Future<Output = Answer> + Send + 'd>>;
-pub(super) type Handler = for<'d> fn(&'d Door, Ask) -> Running<'d>;
-
-/// A route.
-#[derive(Debug, Clone)]
-pub(super) struct Route {
-    pub(super) method: Method,
-    pub(super) path: &'static str,
-    /// The operation, by WSO2's name where it has one.
-    pub(super) operation: &'static str,
-    pub(super) need: Need,
-    pub(super) body: Option<Shape>,
-    pub(super) body_optional: bool,
-    /// What this route asks of the body beyond its schema.
-    pub(super) narrowed: Option<Value>,
-    /// Statuses of success, with what is answered.
-    pub(super) gives: Vec<(u16, Option<Shape>)>,
-    pub(super) query: Vec<&'static str>,
-    /// Whether it changes something: then `dry_run`, and on POST `Idempotency-Key`, are for it.
-    pub(super) changes: bool,
-    /// Whether `If-Match` is for it.
-    pub(super) conditional: bool,
-    pub(super) run: Handler,
-}
-
-/// A body, by its schema.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) name: fn() -> Cow<'static, str>,
-    pub(super) schema: fn() -> RefOr<Schema>,
-    pub(super) collect: fn(&mut Vec<(String, RefOr<Schema>)>),
-}
 
 /// Any JSON object: what a connector documents, or WSO2 leaves open.
 #[derive(Debug, ToSchema)]
@@ -86,79 +46,6 @@ pub(super) struct LooseTokenRequest(serde_json::Map<String, Value>);
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub(super) struct Claims(std::collections::BTreeMap<String, String>);
-
-fn shape<T: ToSchema>() -> Shape {
-    Shape { name: T::name, schema: T::schema, collect: T::schemas }
-}
-
-impl Route {
-    fn new(method: Method, need: Need, path: &'static str, operation: &'static str, run: Handler) -> Self {
-        Self {
-            method,
-            path,
-            operation,
-            need,
-            body: None,
-            body_optional: false,
-            narrowed: None,
-            gives: Vec::new(),
-            query: Vec::new(),
-            changes: false,
-            conditional: false,
-            run,
-        }
-    }
-
-    fn takes<T: ToSchema>(self) -> Self {
-        Self { body: Some(shape::<T>()), ..self }
-    }
-
-    fn may_take<T: ToSchema>(self) -> Self {
-        Self { body_optional: true, ..self.takes::<T>() }
-    }
-
-    fn narrowed(self, by: Value) -> Self {
-        Self { narrowed: Some(by), ..self }
-    }
-
-    /// `name` is no matter of the path here.
-    fn needs(self, name: &str) -> Self {
-        self.narrowed(json!({ "required": [name] }))
-    }
-
-    fn gives<T: ToSchema>(mut self, status: u16) -> Self {
-        self.gives.push((status, Some(shape::<T>())));
-        self
-    }
-
-    fn empty(mut self, status: u16) -> Self {
-        self.gives.push((status, None));
-        self
-    }
-
-    fn paged(mut self) -> Self {
-        self.query.extend(["limit", "cursor"]);
-        self
-    }
-
-    fn asks(mut self, query: &'static str) -> Self {
-        self.query.push(query);
-        self
-    }
-
-    fn changes(mut self) -> Self {
-        self.query.push("dry_run");
-        Self { changes: true, ..self }
-    }
-
-    fn conditional(self) -> Self {
-        Self { conditional: true, ..self }
-    }
-
-    pub(super) fn takes_query(&self, name: &str) -> bool {
-        self.query.contains(&name)
-    }
-}
 
 macro_rules! run {
     ($handler:path) => {
@@ -192,7 +79,7 @@ fn ask(path: &'static str, operation: &'static str, run: Handler) -> Route {
 
 fn key_managers() -> Vec<Route> {
     vec![
-        get("/v1/key-managers", "listKeyManagers", run!(platform::list)).gives::<KeyManagers>(200),
+        get("/v1/key-managers", "listKeyManagers", run!(platform::list)).gives::<KeyManagers>(200).paged(),
         get("/v1/key-managers/{km}", "getKeyManagerConfiguration", run!(platform::read))
             .gives::<KeyManagerConfiguration>(200),
         change(Method::PUT, "/v1/key-managers/{km}", "loadConfiguration", run!(platform::put))
@@ -200,6 +87,7 @@ fn key_managers() -> Vec<Route> {
             .narrowed(stored_settings())
             .gives::<KeyManagerConfiguration>(200)
             .gives::<KeyManagerConfiguration>(201)
+            .leads(201, "km", "$request.path.km", &["getKeyManagerConfiguration", "capabilities", "deleteKeyManager"])
             .conditional(),
         change(Method::DELETE, "/v1/key-managers/{km}", "deleteKeyManager", run!(platform::delete))
             .empty(204)
@@ -233,10 +121,12 @@ fn of_clients() -> Vec<Route> {
     vec![
         change(Method::POST, "/v1/key-managers/{km}/clients", "createApplication", run!(clients::create))
             .takes::<OAuthApplicationInfo>()
-            .gives::<OAuthApplicationInfo>(201),
+            .gives::<OAuthApplicationInfo>(201)
+            .leads(201, "ck", "$response.body#/clientId", &OF_CLIENT),
         change(Method::POST, "/v1/key-managers/{km}/clients/map", "mapOAuthApplication", run!(clients::map))
             .takes::<MapRequest>()
-            .gives::<OAuthApplicationInfo>(200),
+            .gives::<OAuthApplicationInfo>(200)
+            .leads(200, "ck", "$response.body#/clientId", &["retrieveApplication", "deleteMappedApplication"]),
         ask("/v1/key-managers/{km}/clients/parse", "buildFromJSON", run!(clients::parse))
             .takes::<LooseApplication>()
             .gives::<OAuthApplicationInfo>(200),
@@ -274,9 +164,11 @@ fn of_clients() -> Vec<Route> {
         )
         .may_take::<ConsumerSecretRequest>()
         .gives::<ConsumerSecretInfo>(201)
+        .leads(201, "id", "$response.body#/secretId", &["deleteApplicationConsumerSecret"])
         .conditional(),
         get("/v1/key-managers/{km}/clients/{ck}/secrets", "retrieveApplicationConsumerSecrets", run!(clients::secrets))
-            .gives::<Secrets>(200),
+            .gives::<Secrets>(200)
+            .paged(),
         change(
             Method::DELETE,
             "/v1/key-managers/{km}/clients/{ck}/secrets/{id}",
@@ -300,7 +192,8 @@ fn of_tokens() -> Vec<Route> {
         .may_take::<AccessTokenRequest>()
         .gives::<AccessTokenInfo>(201),
         get("/v1/key-managers/{km}/clients/{ck}/tokens", "getActiveTokensByConsumerKey", run!(tokens::active))
-            .gives::<ActiveTokens>(200),
+            .gives::<ActiveTokens>(200)
+            .paged(),
         tokens(get("/v1/key-managers/{km}/clients/{ck}/token", "getAccessTokenByConsumerKey", run!(tokens::shown)))
             .gives::<AccessTokenInfo>(200),
         ask(
@@ -335,12 +228,18 @@ fn of_tokens() -> Vec<Route> {
 
 fn of_scopes() -> Vec<Route> {
     const SCOPES: &str = "/v1/key-managers/{km}/scopes";
-    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{name}";
+    const SCOPE: &str = "/v1/key-managers/{km}/scopes/{key}";
     vec![
         change(Method::POST, SCOPES, "registerScope", run!(scopes::register))
             .takes::<Scope>()
             .needs("key")
-            .gives::<Scope>(201),
+            .gives::<Scope>(201)
+            .leads(
+                201,
+                "key",
+                "$response.body#/key",
+                &["getScopeByName", "isScopeExists", "updateScope", "deleteScope"],
+            ),
         get(SCOPES, "getAllScopes", run!(scopes::list)).gives::<AnyObject>(200).paged().asks("api"),
         ask("/v1/key-managers/{km}/scopes/validate", "validateScopes", run!(scopes::validate))
             .takes::<ToValidate>()
@@ -367,7 +266,8 @@ fn of_resources() -> Vec<Route> {
         change(Method::POST, "/v1/key-managers/{km}/resources", "registerNewResource", run!(scopes::register_resource))
             .takes::<ApiResource>()
             .needs("apiId")
-            .gives::<ApiResource>(201),
+            .gives::<ApiResource>(201)
+            .leads(201, "apiId", "$response.body#/apiId", &OF_RESOURCE),
         get(RESOURCE, "getResourceByApiId", run!(scopes::resource)).gives::<ApiResource>(200),
         change(Method::PUT, RESOURCE, "updateRegisteredResource", run!(scopes::update_resource))
             .takes::<ApiResource>()
@@ -407,15 +307,18 @@ fn of_all() -> Vec<Route> {
     let everywhere = |method, path, operation, run| {
         change(method, path, operation, run).gives::<Outcomes>(200).gives::<Outcomes>(202)
     };
-    const SCOPE: &str = "/v1/scopes/{name}";
+    const SCOPE: &str = "/v1/scopes/{key}";
     const RESOURCE: &str = "/v1/resources/{apiId}";
     const BOUND: &str = "/v1/resources/{apiId}/scopes";
     const REVOCATION: &str = "/v1/revocations/{id}";
     vec![
         everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
             .takes::<Scope>()
-            .needs("key"),
-        get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere)).gives::<Outcomes>(200),
+            .needs("key")
+            .leads(200, "key", "$request.body#/key", &OF_SCOPE_EVERYWHERE),
+        get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere))
+            .gives::<ScopesEverywhere>(200)
+            .paged(),
         get(SCOPE, "getScopeByNameEverywhere", run!(scopes::read_everywhere)).gives::<Outcomes>(200),
         everywhere(Method::PUT, SCOPE, "updateScopeEverywhere", run!(scopes::update_everywhere)).takes::<Scope>(),
         everywhere(Method::DELETE, SCOPE, "deleteScopeEverywhere", run!(scopes::delete_everywhere)),
@@ -426,7 +329,8 @@ fn of_all() -> Vec<Route> {
             run!(scopes::register_resource_everywhere),
         )
         .takes::<ApiResource>()
-        .needs("apiId"),
+        .needs("apiId")
+        .leads(200, "apiId", "$request.body#/apiId", &OF_RESOURCE_EVERYWHERE),
         get(RESOURCE, "getResourceByApiIdEverywhere", run!(scopes::resource_everywhere)).gives::<Outcomes>(200),
         everywhere(
             Method::PUT,
@@ -452,7 +356,8 @@ fn of_all() -> Vec<Route> {
         Route { need: Need::Tokens, ..change(Method::POST, "/v1/revocations", "revoke", run!(tokens::refuse)) }
             .takes::<RevocationRequest>()
             .narrowed(revocation())
-            .gives::<Revoked>(201),
+            .gives::<Revoked>(201)
+            .leads(201, "id", "$response.body#/id", &["getRevocation", "liftRevocation"]),
         get(REVOCATION, "getRevocation", run!(tokens::revocation)).gives::<Revoked>(200),
         change(Method::DELETE, REVOCATION, "liftRevocation", run!(tokens::lift)).empty(204),
         get("/v1/usage", "listUsage", run!(usage::list))
@@ -465,3 +370,35 @@ fn of_all() -> Vec<Route> {
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]
 }
+
+/// What can be done with a client that is there.
+const OF_CLIENT: [&str; 11] = [
+    "retrieveApplication",
+    "updateApplication",
+    "deleteApplication",
+    "updateApplicationOwner",
+    "getNewApplicationConsumerSecret",
+    "generateNewApplicationConsumerSecret",
+    "retrieveApplicationConsumerSecrets",
+    "getNewApplicationAccessToken",
+    "getActiveTokensByConsumerKey",
+    "getAccessTokenByConsumerKey",
+    "buildAccessTokenRequestFromOAuthApp",
+];
+const OF_RESOURCE: [&str; 6] = [
+    "getResourceByApiId",
+    "updateRegisteredResource",
+    "deleteRegisteredResourceByAPIId",
+    "attachResourceScopes",
+    "updateResourceScopes",
+    "detachResourceScopes",
+];
+const OF_SCOPE_EVERYWHERE: [&str; 3] = ["getScopeByNameEverywhere", "updateScopeEverywhere", "deleteScopeEverywhere"];
+const OF_RESOURCE_EVERYWHERE: [&str; 6] = [
+    "getResourceByApiIdEverywhere",
+    "updateRegisteredResourceEverywhere",
+    "deleteRegisteredResourceByAPIIdEverywhere",
+    "attachResourceScopesEverywhere",
+    "updateResourceScopesEverywhere",
+    "detachResourceScopesEverywhere",
+];

@@ -1,16 +1,16 @@
 //! Handlers: scopes, resources, users; at one key manager and at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
     Door,
     answer::{Answer, Problem, Reply},
-    ask::Ask,
+    ask::{Ask, paged},
 };
 use crate::keymanager::{ApiResource, Everywhere, Operation, Outcome, Scope, ScopeKey, check};
 
@@ -47,6 +47,9 @@ pub(super) struct Scopes {
 pub(super) struct ScopesByApi {
     /// Those of each.
     pub(super) items: BTreeMap<String, Vec<Scope>>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
 }
 
 /// What became of it at each key manager.
@@ -56,55 +59,60 @@ pub(super) struct Outcomes {
     pub(super) outcomes: Vec<Outcome>,
 }
 
+/// The scopes of each key manager.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ScopesEverywhere {
+    /// In declared order; of each the scopes whose keys are on this page.
+    pub(super) outcomes: Vec<Outcome>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
+}
+
 pub(super) async fn register(door: &Door, ask: Ask) -> Answer {
     Ok(Reply::done(StatusCode::CREATED, door.engine.register_scope(&ask.caller, ask.km(), ask.json()?).await?))
 }
 
 pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
-    let (limit, after) = ask.page()?;
+    let page = ask.page()?;
     if let Some(apis) = ask.query("api") {
-        let ids = ids(apis)?;
-        return Ok(Reply::ok(&ScopesByApi { items: door.engine.scopes_for_apis(ask.km(), ids).await? }));
+        let (ids, cursor) = paged(page, ids(apis)?.into_iter().collect(), String::as_str);
+        return Ok(Reply::ok(&ScopesByApi { items: door.engine.scopes_for_apis(ask.km(), ids).await?, cursor }));
     }
-    let mut scopes = door.engine.scopes(ask.km()).await?;
-    scopes.sort_by(|a, b| a.key.cmp(&b.key));
-    scopes.retain(|scope| after.is_none_or(|after| scope.key.as_str() > after));
-    let more = scopes.len() > limit;
-    scopes.truncate(limit);
-    let cursor = scopes.last().filter(|_| more).map(|scope| scope.key.clone());
-    Ok(Reply::ok(&Scopes { items: scopes, cursor }))
+    let (items, cursor) = paged(page, door.engine.scopes(ask.km()).await?, |scope| &scope.key);
+    Ok(Reply::ok(&Scopes { items, cursor }))
 }
 
-/// What `openapi` says of `api`, member by member.
-fn ids(apis: &str) -> Result<Vec<String>, Problem> {
+/// What `openapi` says of `api`, member by member; each once.
+fn ids(apis: &str) -> Result<BTreeSet<String>, Problem> {
     let ids: Vec<String> = apis.split(',').map(str::to_owned).collect();
     if ids.len() > MOST_APIS || ids.iter().any(|id| id.starts_with(char::is_whitespace) || id.is_empty()) {
         let why = format!("must be 1 to {MOST_APIS} ids, parted by single commas, none with white space before it");
         return Err(Problem::field("api", why));
     }
     ids.iter().try_for_each(|id| check::name("api", id))?;
-    Ok(ids)
+    Ok(ids.into_iter().collect())
 }
 
 pub(super) async fn read(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::ok(&door.engine.scope(ask.km(), ask.path("name")).await?).tagged())
+    Ok(Reply::ok(&door.engine.scope(ask.km(), ask.path("key")).await?).tagged())
 }
 
 pub(super) async fn exists(door: &Door, ask: Ask) -> Answer {
-    match door.engine.scope_exists(ask.km(), ask.path("name")).await? {
+    match door.engine.scope_exists(ask.km(), ask.path("key")).await? {
         true => Ok(Reply::empty(StatusCode::OK)),
         false => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such scope")),
     }
 }
 
 pub(super) async fn update(door: &Door, ask: Ask) -> Answer {
-    let (scope, (km, name)) = (ask.json()?, (ask.km(), ask.path("name")));
+    let (scope, (km, name)) = (ask.json()?, (ask.km(), ask.path("key")));
     let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
     Ok(Reply::done(StatusCode::OK, door.engine.update_scope(&ask.caller, km, name, scope).await?))
 }
 
 pub(super) async fn delete(door: &Door, ask: Ask) -> Answer {
-    let (km, name) = (ask.km(), ask.path("name"));
+    let (km, name) = (ask.km(), ask.path("key"));
     let _turn = ask.turn(door, &["scope", km, name], || door.engine.scope(km, name)).await?;
     Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.delete_scope(&ask.caller, km, name).await?))
 }
@@ -165,29 +173,42 @@ pub(super) async fn register_everywhere(door: &Door, ask: Ask) -> Answer {
     everywhere(door, &ask, Everywhere::RegisterScope(ask.json()?)).await
 }
 
-pub(super) async fn list_everywhere(door: &Door, _ask: Ask) -> Answer {
+/// A page is of keys: a scope that several have is on the same page at each.
+pub(super) async fn list_everywhere(door: &Door, ask: Ask) -> Answer {
+    fn key(scope: &Value) -> &str {
+        scope.get("key").and_then(Value::as_str).unwrap_or_default()
+    }
+    let page = ask.page()?;
     let read = |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| async move {
         engine.scopes(&name).await.map(|scopes| json!(scopes))
     };
-    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+    let mut outcomes = door.engine.read_everywhere(read).await;
+    let scopes = outcomes.iter().filter_map(|outcome| outcome.result.as_array()).flatten();
+    let keys: BTreeSet<&str> = scopes.map(key).collect();
+    let (keys, cursor) = paged(page, keys.into_iter().map(str::to_owned).collect(), String::as_str);
+    for scopes in outcomes.iter_mut().filter_map(|outcome| outcome.result.as_array_mut()) {
+        scopes.retain(|scope| keys.binary_search_by(|it| it.as_str().cmp(key(scope))).is_ok());
+        scopes.sort_by(|a, b| key(a).cmp(key(b)));
+    }
+    Ok(Reply::ok(&ScopesEverywhere { outcomes, cursor }))
 }
 
 pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
-    let key = ask.path("name").to_owned();
+    let key = ask.path("key").to_owned();
     check::scope_key("name", &key)?;
     let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
         let key = key.clone();
         async move { engine.scope(&name, &key).await.map(|scope| json!(scope)) }
     };
-    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+    found(door.engine.read_everywhere(read).await)
 }
 
 pub(super) async fn update_everywhere(door: &Door, ask: Ask) -> Answer {
-    everywhere(door, &ask, Everywhere::UpdateScope(ask.path("name").to_owned(), ask.json::<Scope>()?)).await
+    everywhere(door, &ask, Everywhere::UpdateScope(ask.path("key").to_owned(), ask.json::<Scope>()?)).await
 }
 
 pub(super) async fn delete_everywhere(door: &Door, ask: Ask) -> Answer {
-    everywhere(door, &ask, Everywhere::DeleteScope(ask.path("name").to_owned())).await
+    everywhere(door, &ask, Everywhere::DeleteScope(ask.path("key").to_owned())).await
 }
 
 pub(super) async fn register_resource_everywhere(door: &Door, ask: Ask) -> Answer {
@@ -201,7 +222,7 @@ pub(super) async fn resource_everywhere(door: &Door, ask: Ask) -> Answer {
         let id = id.clone();
         async move { engine.resource(&name, &id).await.map(|resource| json!(resource)) }
     };
-    Ok(Reply::ok(&Outcomes { outcomes: door.engine.read_everywhere(read).await }))
+    found(door.engine.read_everywhere(read).await)
 }
 
 pub(super) async fn update_resource_everywhere(door: &Door, ask: Ask) -> Answer {
@@ -240,6 +261,17 @@ async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
         return Ok(Reply::json(StatusCode::ACCEPTED, &Outcomes { outcomes }));
     }
     if any("failed") && !any("done") && !any("dry_run") {
+        return Err(failed_everywhere(&outcomes));
+    }
+    Ok(Reply::ok(&Outcomes { outcomes }))
+}
+
+/// What each has of it; 404 where every one that can be asked says that it has none. One that could not be asked may have
+/// it: then each outcome is listed.
+fn found(outcomes: Vec<Outcome>) -> Answer {
+    let absent = |it: &Outcome| it.error.clone().is_some_and(|error| Problem::from(error).status == 404);
+    let asked = || outcomes.iter().filter(|it| it.outcome != "unsupported");
+    if asked().next().is_some() && asked().all(absent) {
         return Err(failed_everywhere(&outcomes));
     }
     Ok(Reply::ok(&Outcomes { outcomes }))

@@ -286,7 +286,7 @@ async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
     for (method, path, body, status, field) in [
         ("GET", format!("/v1/scopes/{long}"), "", 400, "name"),
         ("GET", format!("/v1/resources/{long}"), "", 400, "apiId"),
-        ("GET", format!("/v1/resources/{wide}"), "", 200, ""),
+        ("GET", format!("/v1/resources/{wide}"), "", 404, ""),
         ("GET", "/v1/audit?cursor=%2B5".into(), "", 400, "cursor"),
         ("GET", "/v1/key-managers/one/scopes?api=a,,b".into(), "", 400, "api"),
         ("GET", "/v1/key-managers/one/scopes?api=a,%20b".into(), "", 400, "api"),

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{
     Door,
     answer::{Answer, Problem, Reply},
-    ask::Ask,
+    ask::{Ask, paged},
 };
 use crate::keymanager::{Name, RevokedRow, Sensitive, TokenText};
 
@@ -44,8 +44,11 @@ pub(super) struct CanHandle {
 /// Names of live tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ActiveTokens {
-    /// What tells each from the others; never the token.
+    /// What tells each from the others, in order; never the token.
     pub(super) items: Vec<String>,
+    /// For the next page; none: this is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
 }
 
 /// A revocation, by its id.
@@ -80,8 +83,10 @@ pub(super) async fn issue(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn active(door: &Door, ask: Ask) -> Answer {
-    let items = door.engine.active_tokens(ask.km(), ask.path("ck")).await?;
-    Ok(Reply::ok(&ActiveTokens { items }))
+    let page = ask.page()?;
+    let names = door.engine.active_tokens(ask.km(), ask.path("ck")).await?;
+    let (items, cursor) = paged(page, names, String::as_str);
+    Ok(Reply::ok(&ActiveTokens { items, cursor }))
 }
 
 pub(super) async fn shown(door: &Door, ask: Ask) -> Answer {

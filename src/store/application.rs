@@ -104,6 +104,13 @@ impl ConsumerKeys {
         self.rows.get(row as usize).map(|row| row.key)
     }
 
+    /// Whether one of these rows is a key manager's and opens that environment.
+    pub(super) fn has(&self, rows: &[u32], key_manager: &str, key_type: KeyType) -> bool {
+        let Some(key_manager) = number_of(&self.names, key_manager) else { return false };
+        let is_it = |row: &KeyRow| row.key_manager == key_manager && row.key.key_type == key_type;
+        rows.iter().any(|&row| self.rows.get(row as usize).is_some_and(is_it))
+    }
+
     /// Adds a key that is not there yet, and gives its row.
     pub(super) fn put(&mut self, key_manager: &str, text: &str, key: ConsumerKey) -> u32 {
         let key_manager = number_of(&self.names, key_manager).unwrap_or_default();

@@ -238,7 +238,7 @@ impl Snapshot {
         names.find(names.hash(id), |row| self.apis.get(row as usize).is_some_and(|api| *api.id == *id))
     }
 
-    fn find_application(&self, name: &str) -> Option<u32> {
+    pub(super) fn find_application(&self, name: &str) -> Option<u32> {
         let names = &self.names.applications;
         names.find(names.hash(name), |row| self.applications.get(row as usize).is_some_and(|it| *it.name == *name))
     }

@@ -286,6 +286,12 @@ impl Snapshot {
         self.consumer_keys.get(key_manager, consumer_key)
     }
 
+    /// Whether the application of that name has a key of a key manager that opens that environment.
+    pub fn has_key(&self, application: &str, key_manager: &str, key_type: KeyType) -> bool {
+        let application = self.find_application(application).and_then(|row| self.applications.get(row as usize));
+        application.is_some_and(|it| self.consumer_keys.has(&it.keys, key_manager, key_type))
+    }
+
     /// Index of the subscription of an application to an API.
     pub fn find_subscription(&self, application: u32, api: u32) -> Option<u32> {
         self.subscriptions.find(application, api)

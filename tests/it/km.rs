@@ -258,9 +258,9 @@ fn everywhere_tells_each_outcome() {
     stand.good("everywhere detach-scopes api");
     stand.good("everywhere delete-resource api");
     stand.good("everywhere delete-scope all:read");
-    let (out, err) = stand.ends("everywhere get-scope all:read", 70);
-    assert!(out.contains("failed") && err.contains("failed at: own"), "{out}{err}");
     // All say the same of it: so does the door.
+    stand.ends("everywhere get-scope all:read", 66);
+    stand.ends("everywhere get-resource api", 66);
     stand.ends("everywhere delete-scope all:read", 66);
 }
 

@@ -2,8 +2,11 @@
 
 mod access;
 mod at_once;
+mod audit;
+mod declared;
 mod door;
 mod kill;
+mod lists;
 mod providers;
 mod stored;
 mod usage;
