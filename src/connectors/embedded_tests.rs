@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::*;
@@ -103,11 +104,15 @@ async fn a_change_whose_end_was_never_written_is_in_the_audit_after_a_restart() 
     killed.create_application(&caller, "local", app("ended")).await.expect_err("it is there");
     killed.delete_application(&caller, "local", "unknown").await.expect_err("it is not there");
     assert_eq!(killed.begun(), 0, "what has ended, well or not, has no note");
-    // The provider's change is on its way to the record when everything else stops.
+    // The provider's change is on its way to the record, which is held so that nothing comes after it, when everything
+    // else stops.
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let mut holding = Box::pin(record.change(move |_| Ok(held.recv().is_ok())));
     let mut making = Box::pin(killed.create_application(&caller, "local", app("begun")));
-    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(making.as_mut().poll(cx))).await;
-    assert!(polled.is_pending());
-    drop(making);
+    assert!((&mut holding).now_or_never().is_none());
+    assert!((&mut making).now_or_never().is_none());
+    drop((making, go_on));
+    holding.await.expect("a record");
     record.change(|_| Ok(())).await.expect("a record");
     assert_eq!(killed.begun(), 1);
     drop(killed);
