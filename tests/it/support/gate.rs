@@ -139,7 +139,7 @@ impl Gate {
     }
 
     /// Waits until `condition` holds, or fails the test.
-    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut condition: impl FnMut() -> bool) {
         for _ in 0..LOOKS {
             if condition() {
                 return;
