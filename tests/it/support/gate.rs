@@ -212,12 +212,15 @@ impl Gate {
         self.signal("HUP");
     }
 
-    /// Sends a signal by name.
+    /// Sends a signal by name. After `STOP` nothing runs any more.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().map(Child::id).unwrap();
         let sent =
             Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).status().unwrap();
         assert!(sent.success(), "cannot signal the gate");
+        if name == "STOP" {
+            self.wait_for("its threads to stop", || stands_still(pid));
+        }
     }
 
     /// Waits for its end.
@@ -293,6 +296,16 @@ pub(crate) fn http_get(port: u16, path: &str) -> Answer {
 
 /// How often it is looked for what must come, and the pause between. Looks are counted, not seconds: a machine that is slow,
 /// or stands still for a while, has as many.
+/// Whether no thread of the process runs.
+fn stands_still(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state comes after the name, which is in parentheses.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 const LOOKS: u32 = 3000;
 const BETWEEN: Duration = Duration::from_millis(20);
 /// Longest wait for the end of a command, and for an answer of the admin door.
