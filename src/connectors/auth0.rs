@@ -231,10 +231,7 @@ impl KeyManager for Auth0 {
         let types = auth0_rows::grant_types(application, None);
         let Err(error) = self.grant(&id, application, &types).await else { return Ok(client.told(true)) };
         // A client that may ask for nothing is not what was asked for.
-        match self.delete_application(&id).await {
-            Ok(()) => Err(error),
-            Err(_) => Err(Error::HalfDone { what: error.to_string(), left: format!("client {id}") }),
-        }
+        Err(error.undone(self.delete_application(&id).await, format_args!("the client {id}")))
     }
 
     async fn update_application(

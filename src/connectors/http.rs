@@ -186,14 +186,10 @@ impl Http {
             Ok(made) => return Ok(made),
             Err(error) => error.settled(),
         };
-        let what = error.to_string();
         let Some(id) = wished else {
-            return Err(Error::HalfDone { what, left: "a client whose id it has not told".into() });
+            return Err(Error::HalfDone { what: error.to_string(), left: "a client whose id it has not told".into() });
         };
-        match self.delete_application(id).await {
-            Ok(()) => Err(error),
-            Err(_) => Err(Error::HalfDone { what, left: format!("client {id}") }),
-        }
+        Err(error.undone(self.delete_application(id).await, format_args!("the client {id}")))
     }
 }
 

@@ -293,14 +293,15 @@ impl Engine {
 
     /// Takes a client back that the provider has made and that cannot be kept here.
     async fn undo(&self, asked: &Asked, managed: &Managed, client: &str, error: Error) -> Error {
-        let undone = match managed.cannot(Operation::DeleteApplication) {
-            Some(reason) => Err(reason.into_owned()),
-            None => managed.connector.delete_application(client).await.map_err(|error| error.to_string()),
+        let undone = match managed.require(Operation::DeleteApplication) {
+            Ok(()) => managed.connector.delete_application(client).await,
+            Err(error) => Err(error),
         };
-        let Err(why) = undone else { return error };
-        let half = Error::HalfDone { what: error.to_string(), left: format!("the client {client}: {why}") };
-        self.note_left(asked, &half, Task::DeleteClient { consumer_key: client.to_owned() }).await;
-        half
+        let failed = error.undone(undone, format_args!("the client {client}"));
+        if matches!(failed, Error::HalfDone { .. }) {
+            self.note_left(asked, &failed, Task::DeleteClient { consumer_key: client.to_owned() }).await;
+        }
+        failed
     }
 
     /// An operation that failed may have changed something: then that is noted, and what is left.

@@ -97,6 +97,17 @@ impl Error {
         }
     }
 
+    /// What a call comes to after which something was to be taken back that it has made, or may have made: `undone` is
+    /// what became of that, `left` what stays where it failed.
+    pub fn undone(self, undone: super::Result<()>, left: impl std::fmt::Display) -> Self {
+        match undone {
+            // Without an answer it may yet come to be.
+            Err(Self::NotFound(_)) if self.is_unanswered() => self,
+            Ok(()) | Err(Self::NotFound(_)) => self.settled(),
+            Err(why) => Self::HalfDone { what: self.settled().to_string(), left: format!("{left}: {why}") },
+        }
+    }
+
     /// Whether no answer came: what was asked for may yet be done.
     pub fn is_unanswered(&self) -> bool {
         match self {
@@ -121,5 +132,24 @@ impl Error {
             Self::HalfDone { .. } => "half_done",
             Self::Record(_) => "record",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_back_settles_what_failed_unless_it_may_yet_come_to_be() {
+        let lost = || Error::TimedOut("late".into()).unclear();
+        let useless = || Error::Answer("odd".into()).unclear();
+        let gone = || Err(Error::NotFound("client"));
+        assert_eq!(lost().undone(Ok(()), "the client a"), lost().settled());
+        assert_eq!(lost().undone(gone(), "the client a"), lost());
+        assert_eq!(useless().undone(gone(), "the client a"), useless().settled());
+        let failed = useless().undone(Err(Error::Unreachable("gone".into())), "the client a");
+        let Error::HalfDone { what, left } = failed else { panic!("{failed:?}") };
+        assert_eq!(what, useless().settled().to_string());
+        assert_eq!(left, "the client a: the provider cannot be reached: gone");
     }
 }
