@@ -24,7 +24,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Memory, OAuthApplicationInfo, Operation,
-        Result, Scope, Sensitive, check,
+        Result, Sensitive, check,
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -285,15 +285,6 @@ impl KeyManager for Standard {
     async fn detach_scopes(&self, api_id: &str, keys: &[String]) -> Result<()> {
         let resource = uma::detached(self.resource(api_id).await?, keys);
         self.replace_resource(&resource, Operation::DetachResourceScopes).await.map(drop)
-    }
-
-    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        let mut found = BTreeMap::new();
-        for api_id in api_ids {
-            let scopes = self.resource(api_id).await?.scopes.into_iter();
-            found.insert(api_id.clone(), scopes.map(|key| Scope { key, ..Scope::default() }).collect());
-        }
-        Ok(found)
     }
 }
 

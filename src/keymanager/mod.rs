@@ -263,9 +263,15 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::DetachResourceScopes)
     }
 
-    /// `getScopesForAPIS`.
-    async fn scopes_for_apis(&self, _api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        unsupported(self, Operation::ScopesForApis)
+    /// `getScopesForAPIS`. A provider that tells of its scopes no more than their keys needs no way of its own.
+    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
+        self.may(Operation::ScopesForApis)?;
+        let mut found = BTreeMap::new();
+        for api_id in api_ids {
+            let scopes = self.resource(api_id).await?.scopes.into_iter();
+            found.insert(api_id.clone(), scopes.map(|key| Scope { key, ..Scope::default() }).collect());
+        }
+        Ok(found)
     }
 
     /// `getUserClaims`. An unknown user is [`Error::NotFound`].
