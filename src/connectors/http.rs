@@ -398,7 +398,7 @@ fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> O
         "unsupported" => Error::Unsupported { operation, reason: words.into() },
         "invalid" => {
             let field = refusal.text("/field").unwrap_or_else(|| "request".into());
-            Error::Invalid { field: field.into(), why: words.into() }
+            Error::invalid(field, words)
         }
         "not_found" => Error::NotFound(what),
         "conflict" => Error::Conflict(words.into()),

@@ -312,7 +312,7 @@ impl Engine {
 /// WSO2 has a code of its own for an id that is not there.
 fn mapped_id(client_id: &str) -> Result<()> {
     match client_id {
-        "" => Err(Error::invalid("clientId", "must not be empty (WSO2: 901414)")),
+        "" => Err(Error::invalid("clientId", "must not be empty").coded("901414")),
         id => check::name("clientId", id),
     }
 }

@@ -22,6 +22,8 @@ pub enum Error {
         field: Cow<'static, str>,
         /// What is wrong with it, and what is allowed.
         why: Cow<'static, str>,
+        /// WSO2's code for it, where it has one of its own.
+        code: Option<&'static str>,
     },
     /// There is no such thing.
     #[error("there is no such {0}")]
@@ -68,7 +70,15 @@ pub enum Error {
 impl Error {
     /// A field is wrong.
     pub fn invalid(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Invalid { field: field.into(), why: why.into() }
+        Self::Invalid { field: field.into(), why: why.into(), code: None }
+    }
+
+    /// The same where WSO2 has this code for it.
+    pub fn coded(self, code: &'static str) -> Self {
+        match self {
+            Self::Invalid { field, why, .. } => Self::Invalid { field, why, code: Some(code) },
+            error => error,
+        }
     }
 
     /// Whether the same may succeed later, so that it is worth a retry.
