@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{
     Error, Managed, Operation, Registry, Result, begun,
     metrics::Metrics,
-    pending::Task,
+    pending::{Task, overtakes},
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
 };
 use crate::{
@@ -280,7 +280,10 @@ impl Engine {
         };
         let mut rows = effect.rows.clone();
         rows.extend(effect.revoked.iter().cloned().map(RowChange::Revoke));
-        rows.push(RowChange::Audit(entry));
+        rows.push(RowChange::Audit(entry.clone()));
+        if overtakes(asked.operation) {
+            rows.push(RowChange::Overtake(asked.operation, entry));
+        }
         rows.extend(note);
         // What the provider has done counts, whether or not it can be noted.
         self.put_in_force(&effect.revoked);
@@ -358,7 +361,12 @@ impl Engine {
     /// Makes these changes, all or none.
     pub(super) async fn change(&self, rows: Vec<RowChange>) -> Result<()> {
         let record = self.record(Operation::LoadConfiguration)?;
-        let waits = rows.iter().any(|row| matches!(row, RowChange::Wait(_) | RowChange::Settle(_)));
+        let some_wait = self.metrics.pending.get() > 0;
+        let waits = rows.iter().any(|row| match row {
+            RowChange::Wait(_) | RowChange::Settle(_) => true,
+            RowChange::Overtake(..) => some_wait,
+            _ => false,
+        });
         let made = record.change(move |changes| {
             for row in &rows {
                 if let Err(refused) = row.check(changes)? {

@@ -113,6 +113,13 @@ impl Ask {
         Ok((limit, after.ok_or_else(|| Problem::field("cursor", "is none of ours"))?))
     }
 
+    /// The turn of what is to be made under this name: nothing that waits is tried over it meanwhile. None for a name that
+    /// is refused anyhow.
+    pub(super) async fn turn_of_new(&self, door: &Door, kind: &str, name: &str) -> Option<OwnedMutexGuard<()>> {
+        check::name("name", name).ok()?;
+        Some(door.engine.turn([kind, self.km(), name].join("\0")).await)
+    }
+
     /// Whoever changes `subject` has its turn until the guard is gone. Where the request depends on what was read, that
     /// is what there must be now: else 412.
     pub(super) async fn turn<T, F>(
