@@ -18,7 +18,7 @@ use super::{
     answer::{Problem, etag},
     route::Route,
 };
-use crate::keymanager::{Caller, Result as Outcome, fault};
+use crate::keymanager::{Caller, Result as Outcome, check, fault};
 
 /// A request of someone who may ask it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::{
     answer::{Answer, Reply},
     ask::{Ask, paged},
 };
-use crate::keymanager::{ConsumerSecretInfo, Name, Sensitive};
+use crate::keymanager::{ConsumerSecretInfo, MapRequest, Name, OAuthApplicationInfo, Sensitive};
 
 /// A client's new owner.
 #[derive(Debug, Deserialize, ToSchema)]
