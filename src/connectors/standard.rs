@@ -189,6 +189,11 @@ impl KeyManager for Standard {
         }
     }
 
+    async fn cannot_delete(&self, consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+        let row = self.row(consumer_key).await?;
+        Ok(row.is_some_and(|row| row.access.is_none()).then_some(UNMANAGED.into()))
+    }
+
     /// No standard has owners: it is kept here.
     async fn update_application_owner(&self, consumer_key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
         let mut row = self.row(consumer_key).await?.ok_or(Error::NotFound(CLIENT))?;

@@ -147,6 +147,8 @@ pub(super) struct Effect<T> {
     pub(super) subject: Option<String>,
     pub(super) before: Value,
     pub(super) after: Value,
+    /// What else the audit is to tell.
+    pub(super) detail: Option<String>,
     pub(super) rows: Vec<RowChange>,
     pub(super) revoked: Vec<RevokedRow>,
     /// The client that must not stay at the provider if the record cannot be written.
@@ -160,6 +162,7 @@ impl<T> Effect<T> {
             subject: None,
             before: Value::Null,
             after: Value::Null,
+            detail: None,
             rows: Vec::new(),
             revoked: Vec::new(),
             made: None,
@@ -275,6 +278,7 @@ impl Engine {
             subject: effect.subject.clone().unwrap_or_else(|| asked.subject.clone()),
             before: effect.before.clone(),
             after: effect.after.clone(),
+            detail: effect.detail.clone(),
             outcome: "done".into(),
             ..self.entry(asked)
         };

@@ -110,6 +110,11 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::DeleteApplication)
     }
 
+    /// Why this client cannot be deleted at the provider, though others may be; none: as far as is known here, it can.
+    async fn cannot_delete(&self, _consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+        Ok(self.cannot(Operation::DeleteApplication))
+    }
+
     /// `updateApplicationOwner`.
     async fn update_application_owner(&self, _consumer_key: &str, _owner: &str) -> Result<OAuthApplicationInfo> {
         unsupported(self, Operation::UpdateApplicationOwner)
