@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Means,
-    api::{Call, asking, below},
+    call::{Call, asking, below},
     client_auth::same,
     directory::Endpoint,
     endpoint, keycloak_client as client,

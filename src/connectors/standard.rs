@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Means,
-    api::{Call, Reply},
+    api::Reply,
+    call::Call,
     client_metadata,
     directory::Endpoint,
     oauth::{ClientSecret, OAuth, issued_to},

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Means,
-    api::{Call, asking, below},
+    call::{Call, asking, below},
     client_auth::same,
     directory::Endpoint,
     endpoint,

@@ -55,11 +55,10 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
     }
     let properties = app.parameters.get("additionalProperties");
     match required.iter().find(|field| properties.and_then(|all| all.get(**field)).is_none()) {
-        Some(field) => Err(Error::invalid(
-            format!("parameters.additionalProperties.{field}"),
-            "is needed by this key manager",
-        )
-        .coded("901407")),
+        Some(field) => {
+            Err(Error::invalid(format!("parameters.additionalProperties.{field}"), "is needed by this key manager")
+                .coded("901407"))
+        }
         None => Ok(app),
     }
 }

@@ -310,11 +310,8 @@ fn pause_ms(attempts: u32) -> u64 {
 }
 
 const OF_SCOPES: [Operation; 3] = [Operation::RegisterScope, Operation::UpdateScope, Operation::DeleteScope];
-const OF_RESOURCES: [Operation; 3] = [
-    Operation::RegisterNewResource,
-    Operation::UpdateRegisteredResource,
-    Operation::DeleteRegisteredResourceByApiId,
-];
+const OF_RESOURCES: [Operation; 3] =
+    [Operation::RegisterNewResource, Operation::UpdateRegisteredResource, Operation::DeleteRegisteredResourceByApiId];
 const OF_BINDINGS: [Operation; 4] =
     [Operation::UpdateResourceScopes, OF_RESOURCES[0], OF_RESOURCES[1], OF_RESOURCES[2]];
 /// A client that is to go, and is then made, adopted or changed, is to stay.
