@@ -319,7 +319,7 @@ impl Standard {
     }
 
     async fn access(&self, row: &Row, operation: Operation) -> Result<(Place, Sensitive)> {
-        let access = row.access.as_ref().ok_or(Error::Unsupported { operation, reason: UNMANAGED.into() })?;
+        let access = row.access.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: UNMANAGED.into() })?;
         let beside = self.oauth.directory.place(Endpoint::Registration, operation).await?;
         let place = self.oauth.directory.led_to("registration_client_uri", &access.uri, &beside)?;
         Ok((place, access.token.clone()))
