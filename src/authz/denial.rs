@@ -13,7 +13,8 @@ use crate::{
 pub enum Denial {
     /// The path has no canonical form.
     Path(PathFlaw),
-    /// Host missing, twice, malformed, or other than the request target's authority.
+    /// Host missing, twice, malformed, or other than the request target's authority; a target of another scheme than http
+    /// and https.
     Host,
     /// A verb that is never proxied (CONNECT).
     Method,
@@ -183,7 +184,7 @@ impl Denial {
         let row = |status, code, reason, grpc, message, description| Row { status, code, reason, grpc, message, description };
         match self {
             Self::Path(flaw) => row(S::BAD_REQUEST, "400", "bad_path", grpc::INVALID_ARGUMENT, "Bad Request", describe_path(*flaw)),
-            Self::Host => row(S::BAD_REQUEST, "400", "bad_host", grpc::INVALID_ARGUMENT, "Bad Request", "The request must name exactly one host, the same in Host and request target"),
+            Self::Host => row(S::BAD_REQUEST, "400", "bad_host", grpc::INVALID_ARGUMENT, "Bad Request", "The request must name exactly one host, the same in Host and in a request target of http or https"),
             Self::Method => row(S::METHOD_NOT_ALLOWED, "405", "method", grpc::UNIMPLEMENTED, "Method Not Allowed", "This method is not served here"),
             Self::Credentials => row(S::BAD_REQUEST, "400", "two_credentials", grpc::INVALID_ARGUMENT, "Bad Request", "The request must carry exactly one credential"),
             Self::NoCredential => row(S::UNAUTHORIZED, "900902", "no_credential", grpc::UNAUTHENTICATED, "Missing Credentials", "Provide an access token: Authorization: Bearer ACCESS_TOKEN"),

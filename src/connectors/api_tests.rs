@@ -20,7 +20,8 @@ use tokio::{net::TcpListener, sync::Notify};
 use url::Url;
 
 use super::{
-    api::{Api, Call, below},
+    api::Api,
+    call::{Call, below},
     oidc::Place,
 };
 use crate::{

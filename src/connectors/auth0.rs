@@ -14,8 +14,9 @@ use url::Url;
 
 use super::{
     Means,
-    api::{self, Call, Reply},
+    api::Reply,
     auth0_rows::{self, Client, Grant},
+    call::{self, Call},
     common::{same, texts},
     directory::Endpoint,
     endpoint,
@@ -79,7 +80,7 @@ impl Auth0 {
     }
 
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
-        api::below(&self.management, path)
+        call::below(&self.management, path)
     }
 
     fn client_at(&self, consumer_key: &str) -> Place {
@@ -97,7 +98,7 @@ impl Auth0 {
 
     /// What the client may ask for.
     async fn grants(&self, consumer_key: &str) -> Result<Vec<Grant>> {
-        let place = api::asking(&self.at(["client-grants"]), [("client_id", consumer_key), ("per_page", "100")]);
+        let place = call::asking(&self.at(["client-grants"]), [("client_id", consumer_key), ("per_page", "100")]);
         self.send(Call::get(&place), CLIENT).await?.json()
     }
 
@@ -166,10 +167,10 @@ impl Auth0 {
             return self.send(Call::get(&self.at(["users", name])), USER).await?.json();
         }
         let place = if name.contains('@') {
-            api::asking(&self.at(["users-by-email"]), [("email", name)])
+            call::asking(&self.at(["users-by-email"]), [("email", name)])
         } else {
             let quoted = format!("username:\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
-            api::asking(&self.at(["users"]), [("q", quoted.as_str()), ("search_engine", "v3"), ("per_page", "2")])
+            call::asking(&self.at(["users"]), [("q", quoted.as_str()), ("search_engine", "v3"), ("per_page", "2")])
         };
         let mut found: Vec<Map<String, Value>> = self.send(Call::get(&place), USER).await?.json()?;
         match found.len() {
@@ -231,10 +232,7 @@ impl KeyManager for Auth0 {
         let types = auth0_rows::grant_types(application, None);
         let Err(error) = self.grant(&id, application, &types).await else { return Ok(client.told(true)) };
         // A client that may ask for nothing is not what was asked for.
-        match self.delete_application(&id).await {
-            Ok(()) => Err(error),
-            Err(_) => Err(Error::HalfDone { what: error.to_string(), left: format!("client {id}") }),
-        }
+        Err(error.undone(self.delete_application(&id).await, format_args!("the client {id}")))
     }
 
     async fn update_application(

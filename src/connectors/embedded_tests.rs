@@ -176,7 +176,7 @@ async fn what_a_client_cannot_be_is_refused_by_name() {
         (&jwt, json!({ "parameters": { "additionalProperties": 5 } }), PROPERTIES, "object"),
     ] {
         let error = manager.create_application(&application(change.clone())).await.expect_err("it is refused");
-        let Error::Invalid { field: named, why } = &error else { panic!("{change}: {error:?}") };
+        let Error::Invalid { field: named, why, .. } = &error else { panic!("{change}: {error:?}") };
         assert_eq!(named, field, "{change}: {why}");
         assert!(why.contains(word), "{change}: {why}");
         assert!(!error.to_string().contains("s3cret"), "{error}");

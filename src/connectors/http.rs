@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Means,
-    api::{self, Api, Call, Reply},
+    api::{Api, Reply},
+    call::{self, Call},
     endpoint,
     oidc::Place,
     refusal::Refusal,
@@ -104,7 +105,7 @@ impl Http {
         struct Body {
             cannot: BTreeMap<String, String>,
         }
-        let place = api::below(&self.base, ["capabilities"]);
+        let place = call::below(&self.base, ["capabilities"]);
         let body: Body = self.send(Call::get(&place), |_| None).await?.json()?;
         let asked = Operation::ALL.into_iter().filter(|operation| operation.is_providers());
         let cannot = asked.filter_map(|operation| {
@@ -117,7 +118,7 @@ impl Http {
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<Reply> {
-        let place = api::below(&self.base, ask.path.iter().copied());
+        let place = call::below(&self.base, ask.path.iter().copied());
         self.ask_at(&place, ask).await
     }
 
@@ -186,14 +187,10 @@ impl Http {
             Ok(made) => return Ok(made),
             Err(error) => error.settled(),
         };
-        let what = error.to_string();
         let Some(id) = wished else {
-            return Err(Error::HalfDone { what, left: "a client whose id it has not told".into() });
+            return Err(Error::HalfDone { what: error.to_string(), left: "a client whose id it has not told".into() });
         };
-        match self.delete_application(id).await {
-            Ok(()) => Err(error),
-            Err(_) => Err(Error::HalfDone { what, left: format!("client {id}") }),
-        }
+        Err(error.undone(self.delete_application(id).await, format_args!("the client {id}")))
     }
 }
 
@@ -370,8 +367,8 @@ impl KeyManager for Http {
     }
 
     async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        let place = api::below(&self.base, ["resource-scopes"]);
-        let place = api::asking(&place, api_ids.iter().map(|id| ("api", id.as_str())));
+        let place = call::below(&self.base, ["resource-scopes"]);
+        let place = call::asking(&place, api_ids.iter().map(|id| ("api", id.as_str())));
         let operation = Operation::ScopesForApis;
         let ask = Ask { operation, method: Method::GET, path: &[], body: None, what: RESOURCE };
         self.ask_at(&place, ask).await?.json()
@@ -402,7 +399,7 @@ fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> O
         "unsupported" => Error::Unsupported { operation, reason: words.into() },
         "invalid" => {
             let field = refusal.text("/field").unwrap_or_else(|| "request".into());
-            Error::Invalid { field: field.into(), why: words.into() }
+            Error::invalid(field, words)
         }
         "not_found" => Error::NotFound(what),
         "conflict" => Error::Conflict(words.into()),

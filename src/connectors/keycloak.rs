@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Means,
-    api::{Call, asking, below},
+    call::{Call, asking, below},
     client_auth::same,
     directory::Endpoint,
     endpoint, keycloak_client as client,
@@ -404,12 +404,7 @@ impl Keycloak {
             }
             self.remove(&["clients", &known.id], CLIENT).await
         };
-        match removed.await {
-            // Without an answer it may yet come to be.
-            Err(Error::NotFound(_)) if error.is_unanswered() => error,
-            Ok(()) | Err(Error::NotFound(_)) => error.settled(),
-            Err(_) => Error::HalfDone { what: error.settled().to_string(), left: format!("the client {consumer_key}") },
-        }
+        error.undone(removed.await, format_args!("the client {consumer_key}"))
     }
 
     /// Lets the client ask for these scopes.

@@ -137,3 +137,32 @@ async fn an_id_of_our_own_choice_is_taken_back_and_another_is_not_touched() {
         assert_eq!((server.asked().len(), left(&engine).0), (3, 1), "{:?}", server.asked());
     }
 }
+
+#[tokio::test]
+async fn a_client_that_nobody_here_can_manage_is_unmapped_and_stays() {
+    for managed in [true, false] {
+        let server = server(move |at, _| {
+            let mut told = json!({"client_id": "c1", "client_secret": "s3cret"});
+            if managed {
+                told["registration_access_token"] = "t0ken".into();
+                told["registration_client_uri"] = format!("http://{at}/clients/c1").into();
+            }
+            reply("201 Created", &told.to_string())
+        })
+        .await;
+        let (engine, caller) = (engine("oidc", server.address), Caller { who: "tester".into(), ..Caller::default() });
+        create(&engine, None).await.expect("it is made");
+        if managed {
+            let refused = engine.delete_mapping(&caller, "idp", "c1").await;
+            assert!(matches!(refused, Err(Error::Conflict(_))), "it can be deleted: {refused:?}");
+            continue;
+        }
+        let refused = engine.delete_application(&caller, "idp", "c1").await;
+        assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+        engine.delete_mapping(&caller, "idp", "c1").await.expect("nothing else can be done");
+        assert_eq!(engine.mapping("idp", "c1").expect("readable"), None);
+        let told = engine.audit(0, 10).expect("readable").pop().and_then(|line| line.detail).expect("a reason");
+        assert!(told.contains("left at the provider") && told.contains("registration access token"), "{told}");
+        assert_eq!(server.asked(), ["/clients"], "the provider is not asked");
+    }
+}

@@ -30,6 +30,7 @@ mod api_tests;
 mod auth0;
 mod auth0_rows;
 mod breaker;
+mod call;
 mod client_auth;
 mod client_metadata;
 mod common;

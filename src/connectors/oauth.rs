@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::{
     Means,
-    api::{Api, Call, Reply},
+    api::{Api, Reply},
+    call::Call,
     directory::{Directory, Endpoint},
 };
 use crate::{

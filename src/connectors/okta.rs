@@ -13,7 +13,8 @@ use url::Url;
 
 use super::{
     Means,
-    api::{self, Call, Reply},
+    api::Reply,
+    call::{self, Call},
     common::{same, texts},
     directory::Endpoint,
     endpoint,
@@ -64,22 +65,22 @@ impl Okta {
         let org = Place { url: root(&org), reach: Reach::Local };
         let server = server_of(&issuer);
         let base = Place { url: issuer, reach: Reach::Local };
-        let base = if server.is_some() { base } else { api::below(&base, ["oauth2"]) };
+        let base = if server.is_some() { base } else { call::below(&base, ["oauth2"]) };
         for (endpoint, name) in
             [(Endpoint::Token, "token"), (Endpoint::Introspection, "introspect"), (Endpoint::Revocation, "revoke")]
         {
-            oauth.directory = oauth.directory.known(endpoint, api::below(&base, ["v1", name]));
+            oauth.directory = oauth.directory.known(endpoint, call::below(&base, ["v1", name]));
         }
         Ok(Self {
             oauth,
-            server: server.map(|id| api::below(&org, ["api", "v1", "authorizationServers", &id])),
+            server: server.map(|id| call::below(&org, ["api", "v1", "authorizationServers", &id])),
             key: key.map(|key| key.as_str().into()),
             org,
         })
     }
 
     fn at<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
-        api::below(&self.org, path)
+        call::below(&self.org, path)
     }
 
     fn client_at(&self, consumer_key: &str) -> Place {
@@ -114,9 +115,9 @@ impl Okta {
 
     /// Drops a secret, which has to be inactive before.
     async fn drop_secret(&self, consumer_key: &str, id: &str, active: bool) -> Result<()> {
-        let place = api::below(&self.secrets_at(consumer_key), [id]);
+        let place = call::below(&self.secrets_at(consumer_key), [id]);
         if active {
-            let deactivate = api::below(&place, ["lifecycle", "deactivate"]);
+            let deactivate = call::below(&place, ["lifecycle", "deactivate"]);
             self.send(Call::post(&deactivate), SECRET).await?;
         }
         match self.send(Call::delete(&place), SECRET).await {
@@ -135,7 +136,7 @@ impl Okta {
 
     fn scopes_at(&self) -> Result<Place> {
         let server = self.server.as_ref();
-        server.map(|server| api::below(server, ["scopes"])).ok_or_else(|| Error::invalid("issuer", NO_SERVER))
+        server.map(|server| call::below(server, ["scopes"])).ok_or_else(|| Error::invalid("issuer", NO_SERVER))
     }
 
     async fn all_scopes(&self) -> Result<Vec<Map<String, Value>>> {
@@ -143,7 +144,7 @@ impl Okta {
         let (mut found, mut after) = (Vec::new(), None::<String>);
         for _ in 0..MOST_PAGES {
             let page = [("limit", "200")].into_iter().chain(after.as_deref().map(|after| ("after", after)));
-            let reply = self.send(Call::get(&api::asking(&place, page)), SCOPE).await?;
+            let reply = self.send(Call::get(&call::asking(&place, page)), SCOPE).await?;
             found.extend(reply.json::<Vec<Map<String, Value>>>()?);
             after = okta_rows::next(&reply.headers);
             if after.is_none() {
@@ -161,7 +162,7 @@ impl Okta {
     async fn scope_at(&self, key: &str) -> Result<(Map<String, Value>, Place)> {
         let scope = self.own_scope(key).await?;
         let id = scope.get("id").and_then(Value::as_str);
-        let place = api::below(&self.scopes_at()?, [id.ok_or_else(|| Error::Answer("a scope has no id".into()))?]);
+        let place = call::below(&self.scopes_at()?, [id.ok_or_else(|| Error::Answer("a scope has no id".into()))?]);
         Ok((scope, place))
     }
 }
@@ -277,7 +278,7 @@ impl KeyManager for Okta {
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         self.may(Operation::NewApplicationConsumerSecret)?;
-        let place = api::below(&self.client_at(consumer_key), ["lifecycle", "newSecret"]);
+        let place = call::below(&self.client_at(consumer_key), ["lifecycle", "newSecret"]);
         let client: Client = self.send(Call::post(&place).makes(), CLIENT).await?.json()?;
         let Some(secret) = client.client_secret else {
             return Err(Error::Answer("there is no client_secret in its answer".into()).unclear());

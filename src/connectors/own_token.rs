@@ -11,12 +11,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 use tokio::{sync::OnceCell, time};
 
-use super::{
-    api::{Api, Call},
-    client_auth,
-    oidc::Place,
-    refusal,
-};
+use super::{api::Api, call::Call, client_auth, oidc::Place, refusal};
 use crate::keymanager::{Error, Result};
 
 /// The token, or what came of asking for it.

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Means,
-    api::{Call, Reply},
+    api::Reply,
+    call::Call,
     client_metadata,
     directory::Endpoint,
     oauth::{ClientSecret, OAuth, issued_to},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Memory, OAuthApplicationInfo, Operation,
-        Result, Scope, Sensitive, check,
+        Result, Sensitive, check,
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -189,6 +190,11 @@ impl KeyManager for Standard {
         }
     }
 
+    async fn cannot_delete(&self, consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+        let row = self.row(consumer_key).await?;
+        Ok(row.is_some_and(|row| row.access.is_none()).then_some(UNMANAGED.into()))
+    }
+
     /// No standard has owners: it is kept here.
     async fn update_application_owner(&self, consumer_key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
         let mut row = self.row(consumer_key).await?.ok_or(Error::NotFound(CLIENT))?;
@@ -249,10 +255,7 @@ impl KeyManager for Standard {
         let id = resources.create(description(resource)).await?;
         let row = ResourceRow { id: id.clone(), resource: ApiResource { id: Some(id), ..resource.clone() } };
         let Err(error) = self.keep_resource(&row).await else { return Ok(row.resource) };
-        match resources.remove(&row.id).await {
-            Ok(()) | Err(Error::NotFound(_)) => Err(error),
-            Err(_) => Err(half_done(error, format!("the resource {}", row.id))),
-        }
+        Err(error.undone(resources.remove(&row.id).await, format_args!("the resource {}", row.id)))
     }
 
     async fn resource(&self, api_id: &str) -> Result<ApiResource> {
@@ -289,15 +292,6 @@ impl KeyManager for Standard {
         let resource = uma::detached(self.resource(api_id).await?, keys);
         self.replace_resource(&resource, Operation::DetachResourceScopes).await.map(drop)
     }
-
-    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        let mut found = BTreeMap::new();
-        for api_id in api_ids {
-            let scopes = self.resource(api_id).await?.scopes.into_iter();
-            found.insert(api_id.clone(), scopes.map(|key| Scope { key, ..Scope::default() }).collect());
-        }
-        Ok(found)
-    }
 }
 
 impl Standard {
@@ -320,12 +314,15 @@ impl Standard {
     /// How a client is managed (RFC 7592).
     async fn managed(&self, consumer_key: &str, operation: Operation) -> Result<(Row, Place, Sensitive)> {
         let row = self.row(consumer_key).await?.ok_or(Error::NotFound(CLIENT))?;
-        let Some(access) = row.access.clone() else {
-            return Err(Error::Unsupported { operation, reason: UNMANAGED.into() });
-        };
+        let (place, token) = self.access(&row, operation).await?;
+        Ok((row, place, token))
+    }
+
+    async fn access(&self, row: &Row, operation: Operation) -> Result<(Place, Sensitive)> {
+        let access = row.access.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: UNMANAGED.into() })?;
         let beside = self.oauth.directory.place(Endpoint::Registration, operation).await?;
         let place = self.oauth.directory.led_to("registration_client_uri", &access.uri, &beside)?;
-        Ok((row, place, access.token))
+        Ok((place, access.token.clone()))
     }
 
     /// The client in an answer, without its secret. The answer may hold a new registration access token, and the one
@@ -340,7 +337,10 @@ impl Standard {
             let kept = self.memory.remember(&client_key(consumer_key), &after).await;
             let turned = before != after;
             kept.map_err(|error| match turned {
-                true => half_done(error, format!("the registration access token of client {consumer_key} has changed")),
+                true => Error::HalfDone {
+                    what: error.to_string(),
+                    left: format!("the registration access token of client {consumer_key} has changed"),
+                },
                 false => error,
             })?;
         }
@@ -352,16 +352,10 @@ impl Standard {
     /// A client that is not as it must be, or could not be remembered, is removed again; nobody could ever manage it.
     async fn undo(&self, id: &str, row: &Row, error: Error) -> Error {
         let removed = async {
-            let access = row.access.as_ref().ok_or(Error::NotFound(CLIENT))?;
-            let operation = Operation::CreateApplication;
-            let beside = self.oauth.directory.place(Endpoint::Registration, operation).await?;
-            let place = self.oauth.directory.led_to("registration_client_uri", &access.uri, &beside)?;
-            self.oauth.api.send(Call::delete(&place).bearer(access.token.reveal())?).await
+            let (place, token) = self.access(row, Operation::DeleteApplication).await?;
+            self.oauth.api.send(Call::delete(&place).bearer(token.reveal())?.absent(CLIENT)).await.map(drop)
         };
-        match removed.await {
-            Ok(_) => error,
-            Err(_) => half_done(error, format!("the client {id}")),
-        }
+        error.undone(removed.await, format_args!("the client {id}"))
     }
 
     /// As the client that it was issued to, where its secret is known here; as ourselves otherwise.
@@ -456,10 +450,6 @@ fn credentials<'s>(method: Option<&str>, secret: Option<&'s Sensitive>) -> Resul
 fn description(resource: &ApiResource) -> Map<String, Value> {
     let name = resource.name.as_deref().unwrap_or(&resource.api_id);
     Map::from_iter([("name".into(), json!(name)), ("resource_scopes".into(), json!(resource.scopes))])
-}
-
-fn half_done(error: Error, left: String) -> Error {
-    Error::HalfDone { what: error.to_string(), left }
 }
 
 fn read<T: for<'d> Deserialize<'d>>(text: Option<String>) -> Result<Option<T>> {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    api::{Call, asking, below},
+    call::{Call, asking, below},
     directory::Endpoint,
     oauth::OAuth,
     oidc::Place,

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Means,
-    api::{Call, asking, below},
+    call::{Call, asking, below},
     client_auth::same,
     directory::Endpoint,
     endpoint,
@@ -389,12 +389,7 @@ impl IdentityServer {
 
     /// Takes a client away of which nobody knows whether it was made. Its id is ours, so that it is no other's.
     async fn undo(&self, id: &str, error: Error) -> Error {
-        match self.delete_application(id).await {
-            // Without an answer it may yet come to be.
-            Err(Error::NotFound(_)) if error.is_unanswered() => error,
-            Ok(()) | Err(Error::NotFound(_)) => error.settled(),
-            Err(_) => Error::HalfDone { what: error.settled().to_string(), left: format!("the client {id}") },
-        }
+        error.undone(self.delete_application(id).await, format_args!("the client {id}"))
     }
 
     /// Where a client is: its id, in base64url with padding.

@@ -55,10 +55,10 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
     }
     let properties = app.parameters.get("additionalProperties");
     match required.iter().find(|field| properties.and_then(|all| all.get(**field)).is_none()) {
-        Some(field) => Err(Error::invalid(
-            format!("parameters.additionalProperties.{field}"),
-            "is needed by this key manager (WSO2: 901407)",
-        )),
+        Some(field) => {
+            Err(Error::invalid(format!("parameters.additionalProperties.{field}"), "is needed by this key manager")
+                .coded("901407"))
+        }
         None => Ok(app),
     }
 }
@@ -373,10 +373,9 @@ mod tests {
         ] {
             assert_eq!(field_of(application(serde_json::from_value(app.clone()).unwrap(), &[])), field, "{app}");
         }
-        assert_eq!(
-            field_of(application(OAuthApplicationInfo::default(), &["app_type"])),
-            "parameters.additionalProperties.app_type"
-        );
+        let lacking = application(OAuthApplicationInfo::default(), &["app_type"]);
+        assert!(matches!(lacking, Err(Error::Invalid { code: Some("901407"), .. })), "{lacking:?}");
+        assert_eq!(field_of(lacking), "parameters.additionalProperties.app_type");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Operations on clients, and which of the platform's applications they belong to.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -187,18 +189,22 @@ impl Engine {
         .await
     }
 
-    /// `deleteMappedApplication`: the provider keeps the client.
+    /// `deleteMappedApplication`: the provider keeps the client. One that was created here is deleted instead, unless its
+    /// provider cannot.
     pub async fn delete_mapping(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
-        let checked = check::name("clientId", consumer_key).and_then(|()| match mapping.as_ref().map(|row| row.mode) {
-            None => Err(Error::NotFound("mapping")),
-            Some(Mode::Created) => Err(Error::Conflict("the client was created here: delete it instead".into())),
-            Some(Mode::Mapped) => Ok(()),
-        });
+        let managed = self.registry.find(key_manager)?;
+        let kept = match check::name("clientId", consumer_key) {
+            Ok(()) => stays(&managed, mapping.as_deref()).await,
+            Err(error) => Err(error),
+        };
+        let checked = kept.as_ref().map(drop).map_err(Clone::clone);
         self.perform(asked, checked, |managed| async move {
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
-            Ok(Effect::of(()).before(json!(mapping.as_deref())).row(unmap))
+            let mut effect = Effect::of(()).before(json!(mapping.as_deref())).row(unmap);
+            effect.detail = kept?.map(|why| format!("created here, and left at the provider: {why}"));
+            Ok(effect)
         })
         .await
     }
@@ -312,8 +318,21 @@ impl Engine {
 /// WSO2 has a code of its own for an id that is not there.
 fn mapped_id(client_id: &str) -> Result<()> {
     match client_id {
-        "" => Err(Error::invalid("clientId", "must not be empty (WSO2: 901414)")),
+        "" => Err(Error::invalid("clientId", "must not be empty").coded("901414")),
         id => check::name("clientId", id),
+    }
+}
+
+/// Why a client that was created here stays at its provider, where that cannot delete it; none: the provider had it
+/// before.
+async fn stays(managed: &Managed, mapping: Option<&Mapping>) -> Result<Option<Cow<'static, str>>> {
+    let mapping = mapping.ok_or(Error::NotFound("mapping"))?;
+    if mapping.mode == Mode::Mapped {
+        return Ok(None);
+    }
+    match managed.connector.cannot_delete(&mapping.consumer_key).await? {
+        None => Err(Error::Conflict("the client was created here: delete it instead".into())),
+        reason => Ok(reason),
     }
 }
 

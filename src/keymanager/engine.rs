@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{
     Error, Managed, Operation, Registry, Result, begun,
     metrics::Metrics,
-    pending::Task,
+    pending::{Task, overtakes},
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
 };
 use crate::{
@@ -147,6 +147,8 @@ pub(super) struct Effect<T> {
     pub(super) subject: Option<String>,
     pub(super) before: Value,
     pub(super) after: Value,
+    /// What else the audit is to tell.
+    pub(super) detail: Option<String>,
     pub(super) rows: Vec<RowChange>,
     pub(super) revoked: Vec<RevokedRow>,
     /// The client that must not stay at the provider if the record cannot be written.
@@ -160,6 +162,7 @@ impl<T> Effect<T> {
             subject: None,
             before: Value::Null,
             after: Value::Null,
+            detail: None,
             rows: Vec::new(),
             revoked: Vec::new(),
             made: None,
@@ -275,12 +278,16 @@ impl Engine {
             subject: effect.subject.clone().unwrap_or_else(|| asked.subject.clone()),
             before: effect.before.clone(),
             after: effect.after.clone(),
+            detail: effect.detail.clone(),
             outcome: "done".into(),
             ..self.entry(asked)
         };
         let mut rows = effect.rows.clone();
         rows.extend(effect.revoked.iter().cloned().map(RowChange::Revoke));
-        rows.push(RowChange::Audit(entry));
+        rows.push(RowChange::Audit(entry.clone()));
+        if overtakes(asked.operation) {
+            rows.push(RowChange::Overtake(asked.operation, entry));
+        }
         rows.extend(note);
         // What the provider has done counts, whether or not it can be noted.
         self.put_in_force(&effect.revoked);
@@ -293,14 +300,15 @@ impl Engine {
 
     /// Takes a client back that the provider has made and that cannot be kept here.
     async fn undo(&self, asked: &Asked, managed: &Managed, client: &str, error: Error) -> Error {
-        let undone = match managed.cannot(Operation::DeleteApplication) {
-            Some(reason) => Err(reason.into_owned()),
-            None => managed.connector.delete_application(client).await.map_err(|error| error.to_string()),
+        let undone = match managed.require(Operation::DeleteApplication) {
+            Ok(()) => managed.connector.delete_application(client).await,
+            Err(error) => Err(error),
         };
-        let Err(why) = undone else { return error };
-        let half = Error::HalfDone { what: error.to_string(), left: format!("the client {client}: {why}") };
-        self.note_left(asked, &half, Task::DeleteClient { consumer_key: client.to_owned() }).await;
-        half
+        let failed = error.undone(undone, format_args!("the client {client}"));
+        if matches!(failed, Error::HalfDone { .. }) {
+            self.note_left(asked, &failed, Task::DeleteClient { consumer_key: client.to_owned() }).await;
+        }
+        failed
     }
 
     /// An operation that failed may have changed something: then that is noted, and what is left.
@@ -357,7 +365,12 @@ impl Engine {
     /// Makes these changes, all or none.
     pub(super) async fn change(&self, rows: Vec<RowChange>) -> Result<()> {
         let record = self.record(Operation::LoadConfiguration)?;
-        let waits = rows.iter().any(|row| matches!(row, RowChange::Wait(_) | RowChange::Settle(_)));
+        let some_wait = self.metrics.pending.get() > 0;
+        let waits = rows.iter().any(|row| match row {
+            RowChange::Wait(_) | RowChange::Settle(_) => true,
+            RowChange::Overtake(..) => some_wait,
+            _ => false,
+        });
         let made = record.change(move |changes| {
             for row in &rows {
                 if let Err(refused) = row.check(changes)? {

@@ -22,6 +22,8 @@ pub enum Error {
         field: Cow<'static, str>,
         /// What is wrong with it, and what is allowed.
         why: Cow<'static, str>,
+        /// WSO2's code for it, where it has one of its own.
+        code: Option<&'static str>,
     },
     /// There is no such thing.
     #[error("there is no such {0}")]
@@ -68,7 +70,15 @@ pub enum Error {
 impl Error {
     /// A field is wrong.
     pub fn invalid(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Invalid { field: field.into(), why: why.into() }
+        Self::Invalid { field: field.into(), why: why.into(), code: None }
+    }
+
+    /// The same where WSO2 has this code for it.
+    pub fn coded(self, code: &'static str) -> Self {
+        match self {
+            Self::Invalid { field, why, .. } => Self::Invalid { field, why, code: Some(code) },
+            error => error,
+        }
     }
 
     /// Whether the same may succeed later, so that it is worth a retry.
@@ -97,6 +107,17 @@ impl Error {
         }
     }
 
+    /// What a call comes to after which something was to be taken back that it has made, or may have made: `undone` is
+    /// what became of that, `left` what stays where it failed.
+    pub fn undone(self, undone: super::Result<()>, left: impl std::fmt::Display) -> Self {
+        match undone {
+            // Without an answer it may yet come to be.
+            Err(Self::NotFound(_)) if self.is_unanswered() => self,
+            Ok(()) | Err(Self::NotFound(_)) => self.settled(),
+            Err(why) => Self::HalfDone { what: self.settled().to_string(), left: format!("{left}: {why}") },
+        }
+    }
+
     /// Whether no answer came: what was asked for may yet be done.
     pub fn is_unanswered(&self) -> bool {
         match self {
@@ -121,5 +142,24 @@ impl Error {
             Self::HalfDone { .. } => "half_done",
             Self::Record(_) => "record",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_back_settles_what_failed_unless_it_may_yet_come_to_be() {
+        let lost = || Error::TimedOut("late".into()).unclear();
+        let useless = || Error::Answer("odd".into()).unclear();
+        let gone = || Err(Error::NotFound("client"));
+        assert_eq!(lost().undone(Ok(()), "the client a"), lost().settled());
+        assert_eq!(lost().undone(gone(), "the client a"), lost());
+        assert_eq!(useless().undone(gone(), "the client a"), useless().settled());
+        let failed = useless().undone(Err(Error::Unreachable("gone".into())), "the client a");
+        let Error::HalfDone { what, left } = failed else { panic!("{failed:?}") };
+        assert_eq!(what, useless().settled().to_string());
+        assert_eq!(left, "the client a: the provider cannot be reached: gone");
     }
 }

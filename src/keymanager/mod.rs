@@ -110,6 +110,11 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::DeleteApplication)
     }
 
+    /// Why this client cannot be deleted at the provider, though others may be; none: as far as is known here, it can.
+    async fn cannot_delete(&self, _consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+        Ok(self.cannot(Operation::DeleteApplication))
+    }
+
     /// `updateApplicationOwner`.
     async fn update_application_owner(&self, _consumer_key: &str, _owner: &str) -> Result<OAuthApplicationInfo> {
         unsupported(self, Operation::UpdateApplicationOwner)
@@ -263,9 +268,15 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::DetachResourceScopes)
     }
 
-    /// `getScopesForAPIS`.
-    async fn scopes_for_apis(&self, _api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        unsupported(self, Operation::ScopesForApis)
+    /// `getScopesForAPIS`. A provider that tells of its scopes no more than their keys needs no way of its own.
+    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
+        self.may(Operation::ScopesForApis)?;
+        let mut found = BTreeMap::new();
+        for api_id in api_ids {
+            let scopes = self.resource(api_id).await?.scopes.into_iter();
+            found.insert(api_id.clone(), scopes.map(|key| Scope { key, ..Scope::default() }).collect());
+        }
+        Ok(found)
     }
 
     /// `getUserClaims`. An unknown user is [`Error::NotFound`].

@@ -99,13 +99,14 @@ impl Task {
         }
     }
 
-    /// What it settles as a whole, so that what was wanted of it before counts no more.
-    pub(super) fn whole_of(&self) -> Option<(u8, &str)> {
+    /// The operations after which nothing of it is wanted any more: each says anew what is to become of the same thing.
+    const fn overtaken_by(&self) -> &'static [Operation] {
         match self {
-            Self::Scope(_) | Self::NoScope { .. } => Some((b's', self.subject())),
-            Self::Resource(_) | Self::NoResource { .. } => Some((b'r', self.subject())),
-            Self::DeleteClient { .. } => Some((b'c', self.subject())),
-            _ => None,
+            Self::Scope(_) | Self::NoScope { .. } => &OF_SCOPES,
+            Self::Resource(_) | Self::NoResource { .. } => &OF_RESOURCES,
+            Self::Attach { .. } | Self::Replace { .. } | Self::Detach { .. } => &OF_BINDINGS,
+            Self::DeleteClient { .. } => &OF_CLIENTS,
+            Self::Left { .. } => &[],
         }
     }
 
@@ -143,6 +144,20 @@ impl Task {
             Self::Left { .. } => Ok(()),
         }
     }
+}
+
+impl PendingRow {
+    /// Whether it counts no more once `operation` was done, or is wanted, of `subject`.
+    pub(super) fn is_overtaken(&self, key_manager: &str, operation: Operation, subject: &str) -> bool {
+        self.key_manager == key_manager
+            && self.task.subject() == subject
+            && self.task.overtaken_by().contains(&operation)
+    }
+}
+
+/// Whether something that waits may be overtaken by it.
+pub(super) fn overtakes(operation: Operation) -> bool {
+    [&OF_SCOPES[..], &OF_RESOURCES, &OF_BINDINGS, &OF_CLIENTS].iter().any(|some| some.contains(&operation))
 }
 
 fn gone(outcome: Result<()>) -> Result<()> {
@@ -273,7 +288,8 @@ impl Engine {
     }
 }
 
-fn shown(row: PendingRow) -> Pending {
+/// A row as it is told.
+pub(super) fn shown(row: PendingRow) -> Pending {
     let operation = row.task.operation();
     Pending {
         id: row.id,
@@ -293,6 +309,22 @@ fn pause_ms(attempts: u32) -> u64 {
     FIRST_WAIT_MS.saturating_mul(1 << attempts.saturating_sub(1).min(12)).min(LONGEST_WAIT_MS)
 }
 
+const OF_SCOPES: [Operation; 3] = [Operation::RegisterScope, Operation::UpdateScope, Operation::DeleteScope];
+const OF_RESOURCES: [Operation; 3] =
+    [Operation::RegisterNewResource, Operation::UpdateRegisteredResource, Operation::DeleteRegisteredResourceByApiId];
+const OF_BINDINGS: [Operation; 4] =
+    [Operation::UpdateResourceScopes, OF_RESOURCES[0], OF_RESOURCES[1], OF_RESOURCES[2]];
+/// A client that is to go, and is then made, adopted or changed, is to stay.
+const OF_CLIENTS: [Operation; 8] = [
+    Operation::CreateApplication,
+    Operation::MapOAuthApplication,
+    Operation::UpdateApplication,
+    Operation::UpdateApplicationOwner,
+    Operation::DeleteApplication,
+    Operation::NewApplicationConsumerSecret,
+    Operation::GenerateConsumerSecret,
+    Operation::DeleteConsumerSecret,
+];
 pub(super) const FIRST_WAIT_MS: u64 = 1000;
 const LONGEST_WAIT_MS: u64 = 300_000;
 const TEND_EVERY: Duration = Duration::from_millis(500);

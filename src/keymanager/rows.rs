@@ -3,10 +3,14 @@
 //! Keys are names parted by a NUL, which no name holds; numbered rows have their number, big-endian, as key.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{Error, memory::forget_all, pending::Task};
+use super::{
+    Error, Operation,
+    memory::forget_all,
+    pending::{Task, shown},
+};
 use crate::store::{
     Revocation, Revoked,
     record::{self, Changes, Table},
@@ -140,6 +144,8 @@ pub(super) enum RowChange {
     Wait(PendingRow),
     /// What waited is done, or no longer wanted.
     Settle(u64),
+    /// What waited of the same thing counts no more: this operation was done since, as the line of the audit tells.
+    Overtake(Operation, AuditEntry),
     Later(PendingRow),
     Audit(AuditEntry),
     /// The note of this key, that something was begun, is taken away.
@@ -193,30 +199,57 @@ impl RowChange {
             }
             Self::Configure { name, settings } => changes.put(&STORED, name.as_bytes(), settings),
             Self::Wait(row) => {
-                supersede(changes, row)?;
+                if let Some(operation) = row.task.operation() {
+                    let by = AuditEntry {
+                        time: row.since,
+                        who: row.who.clone(),
+                        operation: operation.name().into(),
+                        key_manager: Some(row.key_manager.clone()),
+                        subject: row.task.subject().into(),
+                        outcome: "waits itself".into(),
+                        ..AuditEntry::default()
+                    };
+                    overtake(changes, operation, &by)?;
+                }
                 let id = next(changes, b"pending")?;
                 changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
             }
+            Self::Overtake(operation, by) => overtake(changes, *operation, by),
             Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
             Self::Ended(key) => changes.remove(&BEGUN, key).map(drop),
             Self::Later(row) => changes.put(&PENDING, &row.id.to_be_bytes(), row),
-            Self::Audit(entry) => {
-                let id = next(changes, b"audit")?;
-                changes.put(&AUDIT, &id.to_be_bytes(), &AuditEntry { id, ..entry.clone() })
-            }
+            Self::Audit(entry) => note(changes, entry.clone()),
         }
     }
 }
 
-/// What is wanted of a scope or a resource takes the place of what was wanted before.
-fn supersede(changes: &Changes<'_>, row: &PendingRow) -> Result<(), record::Error> {
-    let Some(subject) = row.task.whole_of() else { return Ok(()) };
+/// What is wanted of a thing takes the place of what was wanted before: that is settled, and the audit tells by what.
+fn overtake(changes: &Changes<'_>, operation: Operation, by: &AuditEntry) -> Result<(), record::Error> {
+    let key_manager = by.key_manager.as_deref().unwrap_or_default();
     for (key, old) in changes.rows(&PENDING, &[], MOST_PENDING)? {
-        if old.key_manager == row.key_manager && old.task.whole_of().as_ref() == Some(&subject) {
-            changes.remove(&PENDING, &key)?;
+        if !old.is_overtaken(key_manager, operation, &by.subject) {
+            continue;
         }
+        changes.remove(&PENDING, &key)?;
+        let line = AuditEntry {
+            time: by.time,
+            who: by.who.clone(),
+            operation: "settlePending".into(),
+            key_manager: by.key_manager.clone(),
+            subject: by.subject.clone(),
+            before: json!(shown(old)),
+            outcome: "done".into(),
+            detail: Some(format!("{} came after it: {}", by.operation, by.outcome)),
+            ..AuditEntry::default()
+        };
+        note(changes, line)?;
     }
     Ok(())
+}
+
+fn note(changes: &Changes<'_>, entry: AuditEntry) -> Result<(), record::Error> {
+    let id = next(changes, b"audit")?;
+    changes.put(&AUDIT, &id.to_be_bytes(), &AuditEntry { id, ..entry })
 }
 
 /// Whether it is stored with this issuer: its removal, and another of its name, count as soon as they are committed, though

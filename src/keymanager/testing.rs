@@ -179,15 +179,6 @@ impl KeyManager for Memory {
         self.scopes.lock().remove(key).map(drop).ok_or(Error::NotFound("scope"))
     }
 
-    async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
-        let mut found = BTreeMap::new();
-        for api_id in api_ids {
-            let scopes = self.resource(api_id).await?.scopes.into_iter();
-            found.insert(api_id.clone(), scopes.map(|key| Scope { key, ..Scope::default() }).collect());
-        }
-        Ok(found)
-    }
-
     async fn attach_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let mut resource = self.resource(api_id).await?;
         resource.scopes.extend(keys.iter().cloned());

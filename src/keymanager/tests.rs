@@ -10,6 +10,9 @@ use crate::{
     store::{Revocations, TokenFacts, record::Record},
 };
 
+#[path = "overtaken_tests.rs"]
+mod overtaken_tests;
+
 struct Stand {
     engine: Arc<Engine>,
     one: Arc<Memory>,
@@ -161,6 +164,11 @@ async fn an_adopted_client_is_compared_unless_nobody_can_or_shall() {
     assert!(matches!(delete, Err(Error::Conflict(_))), "it was created here");
     did(stand.engine.delete_mapping(&caller(), "one", "theirs").await);
     assert!(stand.one.clients.lock().contains_key("theirs"), "the provider keeps it");
+    stand.one.cannot.lock().push(Operation::DeleteApplication);
+    did(stand.engine.delete_mapping(&caller(), "one", "a").await);
+    assert!(stand.engine.mapping("one", "a").unwrap().is_none() && stand.one.clients.lock().contains_key("a"));
+    let detail = stand.engine.audit(0, 100).unwrap().pop().and_then(|line| line.detail);
+    assert_eq!(detail.as_deref(), Some("created here, and left at the provider: a memory cannot"));
 
     stand.one.cannot.lock().push(Operation::MapOAuthApplication);
     assert!(matches!(run(map("far", Some("x"))).await, Err(Error::Invalid { field, .. }) if field == "clientSecret"));

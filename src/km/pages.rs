@@ -22,8 +22,11 @@ pub(super) async fn ask(door: &Door, call: &Call, terms: &Terms) -> Result<Answe
         let more = door.ask(&following(call, &cursor), terms).await?;
         let (Some(body), Some(more)) = (&mut answer.body, more.body) else { break };
         join(body, more);
-        answer.text = body.to_string();
         last = Some(cursor);
+    }
+    // Of a single page the text stays as the door has sent it.
+    if let (Some(_), Some(body)) = (last, &answer.body) {
+        answer.text = body.to_string();
     }
     Ok(answer)
 }

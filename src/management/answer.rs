@@ -91,10 +91,7 @@ impl From<Error> for Problem {
                 let off = *operation == Operation::CreateApplication && reason.contains("allow_create");
                 problem(StatusCode::NOT_IMPLEMENTED).code(if off { "901405" } else { "901413" })
             }
-            Error::Invalid { field, why } => {
-                let code = ["901407", "901414"].into_iter().find(|code| why.contains(code));
-                Self::field(field.clone(), why.clone()).code(code.unwrap_or("400"))
-            }
+            Error::Invalid { field, why, code } => Self::field(field.clone(), why.clone()).code(code.unwrap_or("400")),
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
             Error::Conflict(_) => problem(StatusCode::CONFLICT),
             Error::Refused { status, .. } => match StatusCode::from_u16(*status) {

@@ -18,7 +18,7 @@ use super::{
     answer::{Problem, etag},
     route::Route,
 };
-use crate::keymanager::{Caller, Result as Outcome, fault};
+use crate::keymanager::{Caller, Result as Outcome, check, fault};
 
 /// A request of someone who may ask it.
 #[derive(Debug)]
@@ -111,6 +111,13 @@ impl Ask {
         let digits = |text: &&str| text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit());
         let after = cursor.map_or(Some(0), |text| Some(text).filter(digits)?.parse().ok());
         Ok((limit, after.ok_or_else(|| Problem::field("cursor", "is none of ours"))?))
+    }
+
+    /// The turn of what is to be made under this name: nothing that waits is tried over it meanwhile. None for a name that
+    /// is refused anyhow.
+    pub(super) async fn turn_of_new(&self, door: &Door, kind: &str, name: &str) -> Option<OwnedMutexGuard<()>> {
+        check::name("name", name).ok()?;
+        Some(door.engine.turn([kind, self.km(), name].join("\0")).await)
     }
 
     /// Whoever changes `subject` has its turn until the guard is gone. Where the request depends on what was read, that

@@ -9,7 +9,7 @@ use super::{
     answer::{Answer, Reply},
     ask::{Ask, paged},
 };
-use crate::keymanager::{ConsumerSecretInfo, Name, Sensitive};
+use crate::keymanager::{ConsumerSecretInfo, MapRequest, Name, OAuthApplicationInfo, Sensitive};
 
 /// A client's new owner.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -39,7 +39,8 @@ pub(super) struct Secrets {
 }
 
 pub(super) async fn create(door: &Door, ask: Ask) -> Answer {
-    let app = ask.json()?;
+    let app = ask.json::<OAuthApplicationInfo>()?;
+    let _turn = ask.turn_of_new(door, "client", app.client_id.as_deref().unwrap_or_default()).await;
     Ok(Reply::done(StatusCode::CREATED, door.engine.create_application(&ask.caller, ask.km(), app).await?))
 }
 
@@ -66,7 +67,9 @@ pub(super) async fn owner(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn map(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::done(StatusCode::OK, door.engine.map_application(&ask.caller, ask.km(), ask.json()?).await?))
+    let request = ask.json::<MapRequest>()?;
+    let _turn = ask.turn_of_new(door, "client", &request.client_id).await;
+    Ok(Reply::done(StatusCode::OK, door.engine.map_application(&ask.caller, ask.km(), request).await?))
 }
 
 pub(super) async fn unmap(door: &Door, ask: Ask) -> Answer {

@@ -70,7 +70,9 @@ pub(super) struct ScopesEverywhere {
 }
 
 pub(super) async fn register(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::done(StatusCode::CREATED, door.engine.register_scope(&ask.caller, ask.km(), ask.json()?).await?))
+    let scope = ask.json::<Scope>()?;
+    let _turn = ask.turn_of_new(door, "scope", &scope.key).await;
+    Ok(Reply::done(StatusCode::CREATED, door.engine.register_scope(&ask.caller, ask.km(), scope).await?))
 }
 
 pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
@@ -129,7 +131,9 @@ pub(super) async fn claims(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn register_resource(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::done(StatusCode::CREATED, door.engine.register_resource(&ask.caller, ask.km(), ask.json()?).await?))
+    let resource = ask.json::<ApiResource>()?;
+    let _turn = ask.turn_of_new(door, "resource", &resource.api_id).await;
+    Ok(Reply::done(StatusCode::CREATED, door.engine.register_resource(&ask.caller, ask.km(), resource).await?))
 }
 
 pub(super) async fn resource(door: &Door, ask: Ask) -> Answer {

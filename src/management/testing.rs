@@ -80,6 +80,15 @@ impl Stand {
         Self { address, one, two, engine, key, _stop: stop, _folder: folder }
     }
 
+    /// A client of `one` that is made now: its path, and the tag by which it is read.
+    pub(super) async fn client(&self, id: &str) -> (String, String) {
+        let made = self.ask("POST", "/v1/key-managers/one/clients", &format!(r#"{{"clientId":"{id}"}}"#)).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let path = format!("/v1/key-managers/one/clients/{id}");
+        let tag = self.ask("GET", &path, "").await.field("etag").unwrap().to_owned();
+        (path, tag)
+    }
+
     /// A request of the bootstrap key's holder; a body is JSON.
     pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         self.ask_with(method, path, "", body).await

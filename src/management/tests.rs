@@ -133,27 +133,23 @@ async fn bad_input_is_named() {
 #[tokio::test]
 async fn of_two_who_change_one_thing_the_later_is_told() {
     let stand = Stand::start().await;
-    stand.ask("POST", "/v1/key-managers/one/clients", r#"{"clientId":"a"}"#).await;
-    let path = "/v1/key-managers/one/clients/a";
-    let tag = stand.ask("GET", path, "").await.field("etag").unwrap().to_owned();
+    let (path, tag) = stand.client("a").await;
     let condition = format!("If-Match: {tag}\r\n");
     let (first, second) = tokio::join!(
-        stand.ask_with("PUT", path, &condition, r#"{"clientName":"first"}"#),
-        stand.ask_with("PUT", path, &condition, r#"{"clientName":"second"}"#)
+        stand.ask_with("PUT", &path, &condition, r#"{"clientName":"first"}"#),
+        stand.ask_with("PUT", &path, &condition, r#"{"clientName":"second"}"#)
     );
     let mut statuses = [first.status, second.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 412], "{} {}", first.body, second.body);
-    assert_eq!(stand.ask_with("DELETE", path, &condition, "").await.status, 412);
-    assert_eq!(stand.ask_with("DELETE", path, "If-Match: *\r\n", "").await.status, 204);
+    assert_eq!(stand.ask_with("DELETE", &path, &condition, "").await.status, 412);
+    assert_eq!(stand.ask_with("DELETE", &path, "If-Match: *\r\n", "").await.status, 204);
 }
 
 #[tokio::test]
 async fn a_condition_holds_for_all_that_is_a_clients_and_is_refused_where_there_is_no_one_thing() {
     let stand = Stand::start().await;
-    stand.ask("POST", "/v1/key-managers/one/clients", r#"{"clientId":"a"}"#).await;
-    let path = "/v1/key-managers/one/clients/a";
-    let tag = stand.ask("GET", path, "").await.field("etag").unwrap().to_owned();
+    let (path, tag) = stand.client("a").await;
     let (now, stale) = (format!("If-Match: {tag}\r\n"), "If-Match: \"stale\"\r\n");
     for (method, below) in [("POST", "secret"), ("POST", "secrets"), ("DELETE", "secrets/s"), ("DELETE", "mapping")] {
         let refused = stand.ask_with(method, &format!("{path}/{below}"), stale, "").await;
@@ -175,7 +171,7 @@ async fn a_condition_holds_for_all_that_is_a_clients_and_is_refused_where_there_
         assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("if-match")), "{path}: {}", refused.body);
     }
     assert!(stand.one.scopes.lock().is_empty() && stand.one.clients.lock().len() == 1);
-    assert_eq!(stand.ask_with("GET", path, stale, "").await.status, 200, "who only reads changes nothing");
+    assert_eq!(stand.ask_with("GET", &path, stale, "").await.status, 200, "who only reads changes nothing");
 }
 
 #[tokio::test]

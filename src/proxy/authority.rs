@@ -14,7 +14,7 @@ pub(super) fn host<B>(head: &Request<B>, tls: bool) -> Result<Cow<'_, str>, Deni
     }
     let field = single_host(head.headers())?;
     let default_port = if tls { 443 } else { 80 };
-    match (target(head.uri()), field) {
+    match (target(head.uri())?, field) {
         (None, None) if head.version() < Version::HTTP_11 => Ok(Cow::Borrowed("")),
         (None, None) => Err(Denial::Host),
         (None, Some(field)) => read(field).map(|named| named.host),
@@ -29,9 +29,14 @@ pub(super) fn host<B>(head: &Request<B>, tls: bool) -> Result<Cow<'_, str>, Deni
     }
 }
 
-/// The authority of an absolute-form target, or `:authority`.
-fn target(uri: &Uri) -> Option<&str> {
-    uri.authority().map(http::uri::Authority::as_str)
+/// The authority of an absolute-form target, or `:authority`. Of another scheme than http and https (RFC 9110 section 4.2)
+/// nothing is served here, and without one it is CONNECT's form: 400 for both, as Envoy has it; nginx passes any scheme.
+fn target(uri: &Uri) -> Result<Option<&str>, Denial> {
+    let Some(authority) = uri.authority() else { return Ok(None) };
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(Some(authority.as_str())),
+        _ => Err(Denial::Host),
+    }
 }
 
 fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
@@ -138,6 +143,17 @@ mod tests {
         assert_eq!(judge(Version::HTTP_11, "http://u@a/x", &["a"]), Err(Denial::Host));
         assert_eq!(judge(Version::HTTP_2, "http://a/x", &[]).as_deref(), Ok("a"));
         assert_eq!(judge(Version::HTTP_2, "http://a/x", &["b"]), Err(Denial::Host));
+    }
+
+    #[test]
+    fn a_target_is_of_http_or_it_is_none() {
+        for target in ["http://a/x", "https://a/x", "HTTP://a/x", "hTTps://a"] {
+            assert!(judge(Version::HTTP_2, target, &[]).is_ok(), "{target}");
+        }
+        for target in ["ftp://a/x", "ws://a/x", "httpx://a/x", "a:80", "a"] {
+            assert_eq!(judge(Version::HTTP_11, target, &["a"]), Err(Denial::Host), "{target}");
+            assert_eq!(judge(Version::HTTP_2, target, &[]), Err(Denial::Host), "{target}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Plan {
     /// The client's `Host`, where it is preserved.
     pub(super) preserved_host: Option<HeaderValue>,
     pub(super) websocket: bool,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
     pub(super) connect_timeout: Duration,
 }
 
@@ -186,6 +188,9 @@ impl Plan {
             return Err(Failure::Unspeakable);
         }
         frame(request, h2);
+        if self.trailers {
+            list_te(request.headers_mut(), h2, self.websocket);
+        }
         let request = slot.take().ok_or(Failure::Unspeakable)?;
         let (sent, lease) = match sender {
             Sender::Http1(mut sender) => {
@@ -234,6 +239,17 @@ fn frame(request: &mut Request<RequestBody>, h2: bool) {
     join_cookies(request.headers_mut());
 }
 
+/// HTTP/1 lists `TE` in `Connection` (RFC 9110 section 10.1.4), HTTP/2 has no such field.
+fn list_te(headers: &mut HeaderMap, h2: bool, websocket: bool) {
+    if h2 {
+        // From an attempt over HTTP/1.
+        headers.remove(header::CONNECTION);
+    } else {
+        let listed = if websocket { "upgrade, TE" } else { "TE" };
+        headers.insert(header::CONNECTION, HeaderValue::from_static(listed));
+    }
+}
+
 /// HTTP/2 may split cookies over several fields, HTTP/1 must not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
@@ -258,4 +274,21 @@ fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     *copy.method_mut() = request.method().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(Box::new(copy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn te_is_listed_over_http_1_and_not_over_http_2() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        list_te(&mut headers, false, true);
+        assert_eq!(headers[header::CONNECTION], "upgrade, TE");
+        list_te(&mut headers, false, false);
+        assert_eq!(headers[header::CONNECTION], "TE");
+        list_te(&mut headers, true, false);
+        assert!(headers.is_empty());
+    }
 }

@@ -28,12 +28,21 @@ pub(super) struct Outbound<'a> {
     pub(super) websocket: bool,
 }
 
+/// What is left of a client's fields.
+struct Kept {
+    /// It takes trailers.
+    trailers: bool,
+    /// There is a list of forwarded addresses, to be continued.
+    continues: bool,
+}
+
 impl Outbound<'_> {
-    /// Makes a client's fields into what the upstream gets, save `Host`.
-    pub(super) fn edit(self, headers: &mut HeaderMap) {
+    /// Makes a client's fields into what the upstream gets, save `Host` and what one connection is told of trailers.
+    /// Tells whether the client takes those.
+    pub(super) fn edit(self, headers: &mut HeaderMap) -> bool {
         let gate = &self.found.tables.gate;
         let upgrade = self.websocket.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-        let continues = self.clean(headers, gate);
+        let Kept { trailers, continues } = self.clean(headers, gate);
         headers.reserve(ADDED);
         if let Some(upgrade) = upgrade {
             headers.insert(header::UPGRADE, upgrade);
@@ -42,10 +51,11 @@ impl Outbound<'_> {
         self.forwarding(headers, continues);
         self.identity(headers, gate);
         headers.append(header::VIA, via(self.version));
+        trailers
     }
 
-    /// Takes out what must not pass. Tells whether a list of forwarded addresses is left, to be continued.
-    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) -> bool {
+    /// Takes out what must not pass.
+    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) -> Kept {
         let keep_token = self.found.api().is_some_and(|api| api.forward_token && api.token_in_header)
             && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
         let mut unwanted = Unwanted::new();
@@ -78,7 +88,7 @@ impl Outbound<'_> {
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        continues
+        Kept { trailers, continues }
     }
 
     /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are kept and continued, another's are gone.

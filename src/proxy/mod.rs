@@ -292,11 +292,13 @@ impl<J: Judge> Proxy<J> {
         // From here on nothing refuses: a refused request's body is still to be read.
         let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
         let upstreams = api.upstreams.of(turn.exchange.found.key_type);
-        let plan = turn.plan(&granted, api, upstreams);
+        let mut plan = turn.plan(&granted, api, upstreams);
         let meter = granted.admitted.bill.take().map(|bill| Arc::new(self.meter(bill, api)));
         let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, turn.head.headers())));
         let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables, gauge);
-        let mut slot = Some(turn.outbound(granted, assertion, plan.websocket).map(|()| body));
+        let (head, trailers) = turn.outbound(granted, assertion, plan.websocket);
+        plan.trailers = trailers;
+        let mut slot = Some(head.map(|()| body));
         if let (Some(meter), Some(request)) = (meter, &mut slot) {
             if meter.reads_bodies() {
                 request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -72,7 +72,7 @@ async fn fields_of_one_connection_and_of_identity_do_not_pass() {
     let id = fields["x-request-id"].take();
     assert_eq!(id.as_str().unwrap().len(), 32);
     let expected = json!({
-        "host": upstream.address.to_string(), "te": "trailers", "cookie": "a=b", "via": "1.1 tollgate",
+        "host": upstream.address.to_string(), "te": "trailers", "connection": "TE", "cookie": "a=b", "via": "1.1 tollgate",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "x-auth-subject": "ada", "x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http",
         "x-forwarded-host": "gate.test", "x-request-id": null,
@@ -143,6 +143,7 @@ async fn odd_requests_reach_nobody() {
         ("GET /api/a HTTP/1.1\nHost: u@h", 400),
         ("GET /api/a HTTP/1.1\nHost: ", 400),
         ("GET http://evil/api/a HTTP/1.1", 400),
+        ("GET ftp://gate.test/api/a HTTP/1.1", 400),
         ("GET http://gate.test/api/a HTTP/1.1", 200),
         ("GET /api/a#/b HTTP/1.1", 400),
         ("GET /api/../a HTTP/1.1", 400),

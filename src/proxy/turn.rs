@@ -77,23 +77,24 @@ impl Turn {
             preserved_host: if api.preserve_host { self.host() } else { None },
             websocket: self.upgrade.is_some()
                 && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
+            trailers: false,
             connect_timeout: self.settings.timeouts.connect.0,
         }
     }
 
-    /// The head as the upstream gets it, save what each way there says anew.
+    /// The head as the upstream gets it, save what each way there says anew; and whether the client takes trailers.
     pub(super) fn outbound(
         &mut self,
         granted: Granted,
         assertion: Option<(HeaderName, HeaderValue)>,
         websocket: bool,
-    ) -> Request<()> {
+    ) -> (Request<()>, bool) {
         self.exchange.path = granted.path;
         self.exchange.usage = granted.admitted.usage;
         self.exchange.over_quota = granted.admitted.over_quota;
         let host = self.host();
         let mut head = mem::take(&mut self.head);
-        Outbound {
+        let trailers = Outbound {
             found: &self.exchange.found,
             client: self.client,
             connection: &self.connection,
@@ -111,7 +112,7 @@ impl Turn {
         if let Some((name, value)) = assertion {
             head.headers_mut().insert(name, value);
         }
-        head
+        (head, trailers)
     }
 
     /// What the client asked for, as it wrote it.

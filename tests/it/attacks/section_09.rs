@@ -122,6 +122,8 @@ fn forms() -> Vec<Case> {
         raw("U10 empty", Expect::Parser(&[400, 0]), "", "GET"),
         raw("U11 absolute, another authority", Expect::BAD, "http://evil.example/orders/v1/public/{m}", "GET")
             .only(&[Via::H1]),
+        raw("U11 absolute, of another scheme", Expect::BAD, "ftp://api.example.com/orders/v1/public/{m}", "GET")
+            .only(&[Via::H1]),
         raw("U11 absolute, the same", Expect::Pass, "http://api.example.com/orders/v1/public/{m}", "GET")
             .only(&[Via::H1]),
         raw("U11 absolute, judged like any", Expect::M401, "http://api.example.com/orders/v1/admin/{m}", "GET")

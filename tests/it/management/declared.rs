@@ -36,6 +36,7 @@ fn a_key_that_the_file_declares_is_taken() {
     assert_eq!(tell("POST", clients, &awaited).status, 409);
     let empty = tell("POST", &format!("{clients}/map"), &json!({ "clientId": "" }));
     assert_eq!((empty.status, &empty.json()["code"]), (400, &json!("901414")), "{}", empty.text());
+    assert_eq!(empty.json()["detail"], "clientId: must not be empty");
     // Another key type, another application, another client: nothing stands against them.
     let sandbox = json!({ "clientId": "try", "applicationUUID": "shop", "parameters": { "key_type": "SANDBOX" } });
     assert_eq!(tell("POST", clients, &sandbox).status, 201);
