@@ -93,7 +93,10 @@ impl Engine {
             let before = known(&managed, consumer_key).await;
             let after = managed.connector.update_application(consumer_key, &app).await?;
             let owner = app.app_owner.filter(|_| mapping.is_some());
-            let mapping = mapping.map(|row| Mapping { owner: owner.clone().or(row.owner.clone()), ..(*row).clone() });
+            let mapping = mapping.map(|row| match &owner {
+                Some(_) => Mapping { owner: owner.clone(), ..(*row).clone() },
+                None => (*row).clone(),
+            });
             let effect = Effect::of(completed(after.clone(), mapping.as_ref())).before(before).after(&after);
             Ok(match owner {
                 Some(owner) => effect.row(owned(&managed, consumer_key, owner)),
@@ -177,7 +180,7 @@ impl Engine {
             app.parameters.insert("key_type".into(), Value::String(key_type));
         }
         let checked = check::client_secret(client_secret.as_ref())
-            .and(kind.map(drop))
+            .and_then(|()| kind.map(drop))
             .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
             .and_then(|()| self.require_free(key_manager, &app, Mode::Mapped));
