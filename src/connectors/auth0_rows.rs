@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::common::setting;
+use super::common::{check_placed, setting};
 use crate::keymanager::{Error, OAuthApplicationInfo, Result, Scope, Sensitive, split_list};
 
 /// A client.
@@ -65,6 +65,7 @@ pub(super) fn check_wishes(application: &OAuthApplicationInfo) -> Result<()> {
 
 /// The client as it is to be sent, where it was `before`. What the application does not say stays as it was.
 pub(super) fn body(application: &OAuthApplicationInfo, before: Option<&Client>) -> Result<Value> {
+    check_placed(application, "Auth0")?;
     let mut body = Map::new();
     match &application.client_name {
         Some(name) if name.contains(['<', '>']) => {

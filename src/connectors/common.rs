@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::constant_time;
 use serde_json::{Map, Value};
 
-use crate::keymanager::{OAuthApplicationInfo, Sensitive};
+use crate::keymanager::{Error, OAuthApplicationInfo, Result, Sensitive};
 
 /// Whether two secrets are the same, in a time that tells nothing but their length.
 pub(super) fn same(own: &Sensitive, given: &Sensitive) -> bool {
@@ -17,6 +17,18 @@ pub(super) fn same(own: &Sensitive, given: &Sensitive) -> bool {
 pub(super) fn setting(application: &OAuthApplicationInfo, name: &str) -> Option<String> {
     let further = application.parameters.get("additionalProperties").and_then(|further| further.get(name));
     text(further.or_else(|| application.parameters.get(name))?)
+}
+
+/// What a provider has no place for is refused, rather than lost unseen.
+pub(super) fn check_placed(application: &OAuthApplicationInfo, provider: &str) -> Result<()> {
+    let given = [
+        ("isSaasApplication", application.is_saas_application),
+        ("appAttributes", !application.app_attributes.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Error::invalid(field, format!("must be left out: {provider} has no place for it"))),
+        None => Ok(()),
+    }
 }
 
 /// The members that can be told as texts: claims of a user. What is itself an object is told member by member, under
@@ -66,6 +78,19 @@ mod tests {
         let told: Vec<_> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let city = ("address.city", "London");
         assert_eq!(told, [city, ("age", "36"), ("groups", "ops,7"), ("login", "ada"), ("verified", "true")]);
+    }
+
+    #[test]
+    fn what_has_no_place_is_named() {
+        for (text, field) in [
+            ("{}", None),
+            (r#"{"isSaasApplication":true}"#, Some("isSaasApplication")),
+            (r#"{"appAttributes":{"a":"b"}}"#, Some("appAttributes")),
+        ] {
+            let found = check_placed(&serde_json::from_str(text).expect("good"), "it");
+            let named = found.err().map(|error| error.to_string());
+            assert_eq!(named, field.map(|field| format!("{field}: must be left out: it has no place for it")));
+        }
     }
 
     #[test]

@@ -218,9 +218,8 @@ impl KeyManager for Embedded {
     async fn scopes_for_apis(&self, api_ids: &[String]) -> Result<BTreeMap<String, Vec<Scope>>> {
         let mut all = BTreeMap::new();
         for api_id in api_ids {
-            if let Some(scopes) = self.provider.scopes_of(api_id)? {
-                all.insert(api_id.clone(), scopes.into_iter().map(scope_of).collect());
-            }
+            let scopes = self.provider.scopes_of(api_id)?.ok_or(Error::NotFound("API"))?;
+            all.insert(api_id.clone(), scopes.into_iter().map(scope_of).collect());
         }
         Ok(all)
     }

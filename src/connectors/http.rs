@@ -313,7 +313,7 @@ impl KeyManager for Http {
     }
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
-        self.post(Operation::RegisterNewResource, &["resources"], resource, RESOURCE).await
+        self.post(Operation::RegisterNewResource, &["resources"], resource, BOUND).await
     }
 
     async fn resource(&self, api_id: &str) -> Result<ApiResource> {
@@ -322,7 +322,7 @@ impl KeyManager for Http {
 
     async fn update_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         let path = ["resources", &resource.api_id];
-        self.put(Operation::UpdateRegisteredResource, &path, resource, RESOURCE).await
+        self.put(Operation::UpdateRegisteredResource, &path, resource, BOUND).await
     }
 
     async fn delete_resource(&self, api_id: &str) -> Result<()> {
@@ -351,13 +351,13 @@ impl KeyManager for Http {
 
     async fn attach_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let path = ["resources", api_id, "scopes"];
-        self.put(Operation::AttachResourceScopes, &path, &json!({ "scopes": keys }), RESOURCE).await
+        self.put(Operation::AttachResourceScopes, &path, &json!({ "scopes": keys }), BOUND).await
     }
 
     async fn replace_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let (operation, path) = (Operation::UpdateResourceScopes, &["resources", api_id, "scopes"]);
         let body = Some(json!({ "scopes": keys }));
-        self.ask(Ask { operation, method: Method::PATCH, path, body, what: RESOURCE }).await?.json()
+        self.ask(Ask { operation, method: Method::PATCH, path, body, what: BOUND }).await?.json()
     }
 
     async fn detach_scopes(&self, api_id: &str, keys: &[String]) -> Result<()> {
@@ -437,6 +437,8 @@ fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
 
 const CLIENT: &str = "client";
 const RESOURCE: &str = "resource";
+/// Its `not_found` does not say which.
+const BOUND: &str = "resource, or scope to bind to it";
 const SCOPE: &str = "scope";
 const MASK: &str = "********";
 const MOST_CHARACTERS: usize = 500;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::common::setting;
+use super::common::{check_placed, setting};
 use crate::keymanager::{ConsumerSecretInfo, Error, OAuthApplicationInfo, Result, Scope, Sensitive, split_list};
 
 /// A client (RFC 7591, and what Okta adds).
@@ -85,6 +85,7 @@ pub(super) fn check_wishes(application: &OAuthApplicationInfo) -> Result<()> {
 
 /// The client as it is to be sent, where it was `before`. What the application does not say stays as it was.
 pub(super) fn metadata(application: &OAuthApplicationInfo, before: &Map<String, Value>) -> Result<Map<String, Value>> {
+    check_placed(application, "Okta")?;
     let mut body = before.clone();
     for ours in ["client_id_issued_at", "client_secret", "client_secret_expires_at"] {
         body.remove(ours);

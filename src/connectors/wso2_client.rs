@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::common::check_placed;
 use crate::keymanager::{Error, OAuthApplicationInfo, Result, hex};
 
 /// The registration request; the caller adds what differs between making and changing a client.
 pub(super) fn body(application: &OAuthApplicationInfo, owner: &str) -> Result<Map<String, Value>> {
+    check_placed(application, "the server")?;
     let none = Map::new();
     let further = match application.parameters.get(ADDITIONAL) {
         None | Some(Value::Null) => &none,
@@ -40,7 +42,7 @@ pub(super) fn body(application: &OAuthApplicationInfo, owner: &str) -> Result<Ma
         }
     }
     for (name, member) in SECRET {
-        if let Some(value) = further.get(name) {
+        if let Some(value) = further.get(name).or_else(|| application.parameters.get(name)) {
             body.insert(member.into(), value.clone());
         }
     }
@@ -170,6 +172,8 @@ mod tests {
         assert!(!sent.contains_key("ext_id_token_lifetime"));
         assert_eq!((&sent["pkceMandatory"], &sent["application_scopes"]), (&json!(true), &json!(["a"])));
         assert_eq!(sent["ext_client_secret_expires_in"], json!(60));
+        let beside = body(&application(json!({"client_secret_description": "first"})), "ada").unwrap();
+        assert_eq!(beside["ext_client_secret_description"], json!("first"));
         for (name, bad) in [("user_access_token_expiry_time", json!(-2)), ("pkceSupportPlain", json!("maybe"))] {
             let Err(Error::Invalid { field, .. }) = of(json!({ name: bad })) else { panic!("{name}") };
             assert_eq!(field, format!("parameters.additionalProperties.{name}"));

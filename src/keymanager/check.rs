@@ -41,16 +41,18 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
     secret("clientSecret", app.client_secret.as_ref().map(super::Sensitive::reveal))?;
     redirect_uris(&app)?;
     parameters(&app.parameters)?;
+    no_secret("parameters", &app.parameters)?;
     grants(&app)?;
     attributes(&app)?;
     if app.parameters.get("key_type").is_some_and(|key_type| !key_type.is_string()) {
         return Err(Error::invalid("parameters.key_type", "must be a text"));
     }
-    key_type(app.parameter("key_type"))?;
+    key_type("parameters.key_type", app.parameter("key_type"))?;
     if let Some(value) = app.parameters.get_mut("additionalProperties") {
         let Value::Object(properties) = value else {
             return Err(Error::invalid("parameters.additionalProperties", "must be an object"));
         };
+        no_secret("parameters.additionalProperties", properties)?;
         additional(properties)?;
     }
     let properties = app.parameters.get("additionalProperties");
@@ -60,6 +62,16 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
                 .coded("901407"))
         }
         None => Ok(app),
+    }
+}
+
+/// A provider keeps and tells whatever stands there.
+fn no_secret(field: &str, members: &Map<String, Value>) -> Result<()> {
+    match members.contains_key("client_secret") {
+        true => {
+            Err(Error::invalid(format!("{field}.client_secret"), "belongs in clientSecret, and is kept nowhere else"))
+        }
+        false => Ok(()),
     }
 }
 
@@ -75,6 +87,9 @@ fn redirect_uris(app: &OAuthApplicationInfo) -> Result<()> {
         bounded("callBackURL", uri, MOST_URI)?;
         // RFC 6749 section 3.1.2
         match url::Url::parse(uri) {
+            Ok(url) if SCRIPTS.contains(&url.scheme()) => {
+                return Err(Error::invalid("callBackURL", "must be no URIs that run or show what they hold"));
+            }
             Ok(url) if url.fragment().is_none() => {}
             _ => return Err(Error::invalid("callBackURL", "must be absolute URIs without fragment, parted by commas")),
         }
@@ -111,11 +126,11 @@ fn attributes(app: &OAuthApplicationInfo) -> Result<()> {
 }
 
 /// `PRODUCTION` or `SANDBOX`; without one the former.
-pub(super) fn key_type(key_type: Option<&str>) -> Result<String> {
+pub(super) fn key_type(field: &'static str, key_type: Option<&str>) -> Result<String> {
     match key_type {
         None => Ok("PRODUCTION".into()),
         Some(key_type @ ("PRODUCTION" | "SANDBOX")) => Ok(key_type.into()),
-        Some(_) => Err(Error::invalid("keyType", "must be PRODUCTION or SANDBOX")),
+        Some(_) => Err(Error::invalid(field, "must be PRODUCTION or SANDBOX")),
     }
 }
 
@@ -331,6 +346,8 @@ const LIFETIMES: [&str; 4] = [
     "refresh_token_expiry_time",
     "id_token_expiry_time",
 ];
+/// Where a browser would be led to run them.
+const SCRIPTS: [&str; 3] = ["javascript", "data", "vbscript"];
 const FLAGS: [&str; 3] = ["pkceMandatory", "pkceSupportPlain", "bypassClientCredentials"];
 
 #[cfg(test)]
@@ -358,7 +375,14 @@ mod tests {
             (json!({"parameters": {"grant_types": ["a"]}}), "parameters.grant_types"),
             (json!({"parameters": {"grant_types": "implicit"}}), "callBackURL"),
             (json!({"parameters": {"grant_types": "authorization_code,refresh_token"}}), "callBackURL"),
-            (json!({"parameters": {"key_type": "TEST"}}), "keyType"),
+            (json!({"parameters": {"key_type": "TEST"}}), "parameters.key_type"),
+            (json!({"parameters": {"client_secret": "x"}}), "parameters.client_secret"),
+            (
+                json!({"parameters": {"additionalProperties": {"client_secret": "x"}}}),
+                "parameters.additionalProperties.client_secret",
+            ),
+            (json!({"callBackURL": "https://a.example/cb,JavaScript:alert(1)"}), "callBackURL"),
+            (json!({"callBackURL": "data:text/html,x"}), "callBackURL"),
             (json!({"parameters": {"a": "\u{7}"}}), "parameters.a"),
             (json!({"parameters": {"a": [[[[["x"]]]]]}}), "parameters.a"),
             (json!({"parameters": {"additionalProperties": "x"}}), "parameters.additionalProperties"),

@@ -70,7 +70,7 @@ impl Engine {
         .await
     }
 
-    /// `updateApplication`.
+    /// `updateApplication`. An owner that it names is the owner from then on.
     pub async fn update_application(
         &self,
         caller: &Caller,
@@ -83,12 +83,27 @@ impl Engine {
             Some(id) if id != consumer_key => Err(Error::invalid("clientId", "is not the client of the path")),
             _ => Ok(app),
         });
-        let checked = check::name("clientId", consumer_key).and_then(|()| app.as_ref().map(drop).map_err(Clone::clone));
+        let mapping = self.mapping(key_manager, consumer_key)?;
+        let checked = check::name("clientId", consumer_key)
+            .and_then(|()| app.as_ref().map_err(Clone::clone))
+            .and_then(|app| stays(mapping.as_deref(), app));
         let app = app.unwrap_or_default();
         self.perform(asked, checked, |managed| async move {
+            if let Some(secret) = &app.client_secret {
+                require_secret(&managed, consumer_key, secret).await?;
+            }
             let before = known(&managed, consumer_key).await;
             let after = managed.connector.update_application(consumer_key, &app).await?;
-            Ok(Effect::of(after.clone()).before(before).after(&after))
+            let owner = app.app_owner.filter(|_| mapping.is_some());
+            let mapping = mapping.map(|row| match &owner {
+                Some(_) => Mapping { owner: owner.clone(), ..(*row).clone() },
+                None => (*row).clone(),
+            });
+            let effect = Effect::of(completed(after.clone(), mapping.as_ref())).before(before).after(&after);
+            Ok(match owner {
+                Some(owner) => effect.row(owned(&managed, consumer_key, owner)),
+                None => effect,
+            })
         })
         .await
         .map(|done| done.map(without_secret))
@@ -102,12 +117,7 @@ impl Engine {
                 managed.connector.retrieve_application(consumer_key).await.map(Effect::of)
             })
             .await?;
-        let mut app = without_secret(found.did()?);
-        if let Some(mapping) = self.mapping(key_manager, consumer_key)? {
-            app.application_uuid = app.application_uuid.or_else(|| mapping.application_uuid.clone());
-            app.app_owner = mapping.owner.clone().or(app.app_owner);
-        }
-        Ok(app)
+        Ok(completed(without_secret(found.did()?), self.mapping(key_manager, consumer_key)?.as_deref()))
     }
 
     /// `deleteApplication`: its tokens are refused from now on. One that only its mapping knows of is deleted too.
@@ -144,11 +154,7 @@ impl Engine {
         self.perform(asked, checked, |managed| async move {
             let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
             after.app_owner.get_or_insert_with(|| owner.to_owned());
-            let row = RowChange::Owner {
-                key_manager: managed.name().into(),
-                consumer_key: consumer_key.into(),
-                owner: owner.into(),
-            };
+            let row = owned(&managed, consumer_key, owner.into());
             let effect = Effect::of(without_secret(after)).before(json!({ "owner": before }));
             Ok(effect.after(&json!({ "owner": owner })).row(row))
         })
@@ -171,10 +177,12 @@ impl Engine {
             app_owner,
             ..OAuthApplicationInfo::default()
         };
+        let kind = check::key_type("keyType", key_type.as_deref());
         if let Some(key_type) = key_type {
             app.parameters.insert("key_type".into(), Value::String(key_type));
         }
         let checked = check::client_secret(client_secret.as_ref())
+            .and_then(|()| kind.map(drop))
             .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
             .and_then(|()| self.require_free(key_manager, &app, Mode::Mapped));
@@ -284,7 +292,7 @@ impl Engine {
         }
         self.require_undeclared(key_manager, app, mode)?;
         let (Some(record), Some(uuid)) = (self.store(), &app.application_uuid) else { return Ok(()) };
-        let key = joined(&[uuid, key_manager, &check::key_type(app.parameter("key_type"))?]);
+        let key = joined(&[uuid, key_manager, &key_type_of(app)?]);
         match record.get(&APPLICATIONS, &key).map_err(super::engine::unkept)? {
             Some(_) => Err(taken_application()),
             None => Ok(()),
@@ -295,7 +303,7 @@ impl Engine {
     /// that the file awaits for its application may be made, once.
     fn require_undeclared(&self, key_manager: &str, app: &OAuthApplicationInfo, mode: Mode) -> Result<()> {
         let Some(tables) = self.tables.as_ref().map(|tables| tables.load()) else { return Ok(()) };
-        let key_type = match check::key_type(app.parameter("key_type"))?.as_str() {
+        let key_type = match key_type_of(app)?.as_str() {
             "SANDBOX" => KeyType::Sandbox,
             _ => KeyType::Production,
         };
@@ -312,6 +320,48 @@ impl Engine {
             true => Err(declared_application()),
             false => Ok(()),
         }
+    }
+}
+
+fn key_type_of(app: &OAuthApplicationInfo) -> Result<String> {
+    check::key_type("parameters.key_type", app.parameter("key_type"))
+}
+
+/// Whose client it is stays as it is: by that it is found, and told from others of the application.
+fn stays(mapping: Option<&Mapping>, app: &OAuthApplicationInfo) -> Result<()> {
+    let Some(mapping) = mapping else { return Ok(()) };
+    if app.application_uuid.is_some() && app.application_uuid != mapping.application_uuid {
+        return Err(Error::Conflict("applicationUUID: an update gives a client to no other application".into()));
+    }
+    match app.parameter("key_type") {
+        Some(kind) if kind != mapping.key_type => {
+            Err(Error::Conflict("parameters.key_type: an update leaves it as it was made or mapped".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A change leaves secrets alone. One that comes along must be the client's, so that nobody takes it for set.
+async fn require_secret(managed: &Managed, consumer_key: &str, secret: &Sensitive) -> Result<()> {
+    let wrong = |why: &'static str| Error::invalid("clientSecret", why);
+    if managed.connector.cannot(Operation::MapOAuthApplication).is_some() {
+        return Err(wrong("must be left out: a change leaves it alone"));
+    }
+    match managed.connector.map_application(consumer_key, Some(secret)).await {
+        Err(Error::Invalid { field, .. }) if field == "clientSecret" => {
+            Err(wrong("must be a present one, or be left out: a change leaves it alone"))
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+/// What the provider does not tell of it and the mapping does.
+fn completed(app: OAuthApplicationInfo, mapping: Option<&Mapping>) -> OAuthApplicationInfo {
+    let Some(mapping) = mapping else { return app };
+    OAuthApplicationInfo {
+        application_uuid: app.application_uuid.or_else(|| mapping.application_uuid.clone()),
+        app_owner: mapping.owner.clone().or(app.app_owner),
+        ..app
     }
 }
 
@@ -340,7 +390,18 @@ async fn stays(managed: &Managed, mapping: Option<&Mapping>) -> Result<Option<Co
 async fn adopted(managed: &Managed, client_id: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
     if managed.settings.validate_mapped {
         match managed.connector.cannot(Operation::MapOAuthApplication) {
-            None => return managed.connector.map_application(client_id, secret).await,
+            None => {
+                let found = managed.connector.map_application(client_id, secret).await?;
+                let method = found.parameter("token_endpoint_auth_method");
+                // Whoever leaves the secret out has proven nothing; only a client that has none cannot.
+                if secret.is_none() && method.is_none_or(|method| method.starts_with("client_secret")) {
+                    return Err(Error::invalid(
+                        "clientSecret",
+                        "is needed: it is compared with the provider's, unless validate_mapped = false is set",
+                    ));
+                }
+                return Ok(found);
+            }
             Some(_) if secret.is_some() => {
                 return Err(Error::invalid(
                     "clientSecret",
@@ -368,9 +429,13 @@ fn mapping_of(managed: &Managed, consumer_key: &str, app: &OAuthApplicationInfo,
         consumer_key: consumer_key.to_owned(),
         application_uuid: app.application_uuid.clone(),
         owner: app.app_owner.clone(),
-        key_type: check::key_type(app.parameter("key_type"))?,
+        key_type: key_type_of(app)?,
         mode,
     })
+}
+
+fn owned(managed: &Managed, consumer_key: &str, owner: String) -> RowChange {
+    RowChange::Owner { key_manager: managed.name().into(), consumer_key: consumer_key.into(), owner }
 }
 
 /// Its row, for as long as the key manager stands.

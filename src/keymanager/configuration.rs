@@ -81,7 +81,8 @@ impl Engine {
         if before.is_none() && stored(record)?.len() >= MOST_STORED {
             return Err(Error::Conflict(format!("at most {MOST_STORED} key managers are stored").into()));
         }
-        let asked = Asked::new(caller, name, Operation::LoadConfiguration, name).with(&parsed);
+        // It tells no secret of its own.
+        let asked = Asked { request: json!(parsed), ..Asked::new(caller, name, Operation::LoadConfiguration, name) };
         if caller.dry_run {
             return Ok(Done::Would(plan(&asked)));
         }

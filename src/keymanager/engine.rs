@@ -469,10 +469,7 @@ fn redact(value: &mut Value) {
             for (name, member) in members.iter_mut() {
                 let name = name.to_ascii_lowercase();
                 let secret = SECRET_NAMES.iter().any(|part| name.contains(part)) && !NO_SECRETS.contains(&&*name);
-                match member {
-                    Value::String(text) if secret => *text = "[redacted]".into(),
-                    member => redact(member),
-                }
+                if secret { hide(member) } else { redact(member) }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(redact),
@@ -480,8 +477,18 @@ fn redact(value: &mut Value) {
     }
 }
 
+/// Takes the place of every text in it, however deep.
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = "[redacted]".into(),
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Object(members) => members.values_mut().for_each(hide),
+        _ => {}
+    }
+}
+
 const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
 /// Named like secrets, and none.
 const NO_SECRETS: [&str; 6] =
-    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "token_pattern"];
+    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "tokenscope"];
 const MOST_TURNS: usize = 1024;

@@ -160,7 +160,12 @@ impl Engine {
             Everywhere::UpdateResource(id, it) => self.update_resource(caller, name, &id, it).await.map(shown),
             Everywhere::DeleteResource(id) => self.delete_resource(caller, name, &id).await.map(shown),
             Everywhere::BindScopes(operation, id, keys) => {
-                self.bind_scopes(caller, name, operation, &id, keys).await.map(shown)
+                let done = self.bind_scopes(caller, name, operation, &id, keys).await?;
+                Ok(match done {
+                    // What is left of the resource no provider has told.
+                    Done::Did(_) if operation == Operation::DetachResourceScopes => Done::Did(Value::Null),
+                    done => shown(done),
+                })
             }
         }
     }

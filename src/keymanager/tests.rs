@@ -433,7 +433,8 @@ async fn what_is_removed_but_still_in_force_gets_no_client() {
     assert!(stand.one.clients.lock().is_empty(), "it is taken back");
     assert!(stand.engine.mapping("one", "after").unwrap().is_none());
     stand.one.clients.lock().insert("known".into(), OAuthApplicationInfo::default());
-    let request = MapRequest { client_id: "known".into(), ..MapRequest::default() };
+    let secret = Some("any".into());
+    let request = MapRequest { client_id: "known".into(), client_secret: secret, ..MapRequest::default() };
     let refused = stand.engine.map_application(&caller(), "one", request).await;
     assert!(matches!(&refused, Err(Error::Conflict(why)) if why.contains("removed")), "{refused:?}");
 

@@ -100,7 +100,9 @@ impl Engine {
     pub async fn access_token(&self, key_manager: &str, consumer_key: &str) -> Result<AccessTokenInfo> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::AccessTokenByConsumerKey, consumer_key);
         self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
-            managed.connector.access_token(consumer_key).await.map(Effect::of)
+            let mut info = managed.connector.access_token(consumer_key).await?;
+            info.key_manager = Some(managed.name().to_owned());
+            Ok(Effect::of(info))
         })
         .await?
         .did()

@@ -178,7 +178,7 @@ impl Door {
     fn read(&self, method: Method, answer: &visit::Answer) -> Result<Answer, Error> {
         let text = String::from_utf8_lossy(&answer.body).trim_end().to_owned();
         if !answer.status.is_success() {
-            return Err(self.refused(answer.status, &text));
+            return Err(self.refused(&method, answer.status, &text));
         }
         let no_door = |_| Error::Fault(format!("{}: what answers is no management door", self.name));
         let body = match text.as_str() {
@@ -189,10 +189,16 @@ impl Door {
         Ok(Answer { method, body, text, etag })
     }
 
-    fn refused(&self, status: StatusCode, text: &str) -> Error {
+    fn refused(&self, method: &Method, status: StatusCode, text: &str) -> Error {
         let reason = status.canonical_reason().unwrap_or("unknown status");
         let mut told = match serde_json::from_str::<Problem>(text) {
             Ok(problem) => problem.told(status, reason),
+            Err(_) if *method == Method::HEAD => {
+                format!(
+                    "{} {reason}: whether there is one is answered without words; `scope get` tells why",
+                    status.as_u16()
+                )
+            }
             // Its words are left out: they are none of the door's.
             Err(_) => format!("{}: {} {reason}", self.name, status.as_u16()),
         };

@@ -16,6 +16,7 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 use super::{
     Door,
     answer::{Problem, etag},
+    body,
     route::Route,
 };
 use crate::keymanager::{Caller, Result as Outcome, check, fault};
@@ -71,6 +72,7 @@ impl Ask {
 
     /// The body as what the route takes; the first field that is wrong is named.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        body::check(&self.body)?;
         let mut text = serde_json::Deserializer::from_slice(&self.body);
         let read = serde_path_to_error::deserialize(&mut text).map_err(|error| {
             let path = error.path().to_string();
@@ -172,6 +174,11 @@ fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem>
 
 async fn read_body(request: Request, route: &Route) -> Result<Bytes, Problem> {
     let kind = header_text(request.headers(), &header::CONTENT_TYPE)?;
+    let coding = header_text(request.headers(), &header::CONTENT_ENCODING)?;
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+            .header(header::ACCEPT_ENCODING, "identity"));
+    }
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let most = if announced.is_some_and(|length: u64| length > MOST_BODY as u64) { 0 } else { MOST_BODY };

@@ -10,6 +10,9 @@ mod access;
 mod answer;
 mod ask;
 mod bags;
+mod body;
+#[cfg(test)]
+mod client_tests;
 mod clients;
 mod docs;
 mod idempotency;

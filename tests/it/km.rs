@@ -223,6 +223,8 @@ fn scopes_and_resources_are_kept() {
     assert_eq!(stand.ends("scope exists own never", 1).0, "no\n");
     assert_eq!(stand.ends("scope exists own never --json", 1).0, "false\n");
     stand.ends("scope exists nobody never", 66);
+    let (_, err) = stand.ends("scope exists own a\\b", 65);
+    assert!(err.starts_with("400 ") && err.contains("`scope get`"), "no words come with it: {err}");
     let list = stand.good("scope list own");
     assert!(list.starts_with("KEY") && list.contains("editor,chief"), "{list}");
     stand.good("scope register own orders:zap");

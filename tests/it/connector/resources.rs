@@ -78,6 +78,8 @@ pub(super) async fn have_scopes(run: &Run<'_>) {
         let all = run.done("by APIs", run.manager.scopes_for_apis(std::slice::from_ref(api)).await);
         let told = all.get(api).expect("the API is there");
         assert!(told.iter().any(|scope| scope.key == keys[1]), "{told:?}");
+        let one_unknown = [api.to_owned(), named("none")];
+        run.not_found("by APIs, one of them unknown", run.manager.scopes_for_apis(&one_unknown).await);
     }
     if run.can(&[Operation::DetachResourceScopes]) {
         run.done("detach one", run.manager.detach_scopes(api, &keys[1..2]).await);

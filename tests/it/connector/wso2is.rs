@@ -47,6 +47,24 @@ fn wso2is_keeps_the_token_type_unless_it_may_move_to_jwt() {
 }
 
 #[test]
+fn wso2is_changes_a_client_by_its_id_whatever_secret_comes_along() {
+    block_on(async {
+        let server = Server::start(None).await;
+        let manager = manager(&server, None);
+        let application = OAuthApplicationInfo { client_name: Some("shop".into()), ..OAuthApplicationInfo::default() };
+        let made = manager.create_application(&application).await.unwrap();
+        let (id, secret) = (made.client_id.unwrap(), made.client_secret.unwrap());
+        for brought in [secret.clone(), "another".into()] {
+            let changed = OAuthApplicationInfo { client_secret: Some(brought), ..application.clone() };
+            let told = manager.update_application(&id, &changed).await.unwrap();
+            assert_eq!((told.client_id.as_deref(), told.client_secret), (Some(&*id), None));
+        }
+        assert!(manager.new_access_token(&request(&id, &secret)).await.is_ok(), "its secret is as it was");
+        assert_eq!(server.wrong(), Vec::<String>::new(), "the body's client_id is the id");
+    });
+}
+
+#[test]
 fn wso2is_exchanges_tokens_and_tells_claims_of_another_user_store() {
     block_on(async {
         let server = Server::start(None).await;
