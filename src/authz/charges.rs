@@ -1,6 +1,9 @@
 //! The limits that a request meets, in the order of the design. What is not configured costs a branch.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
@@ -83,25 +86,34 @@ impl<'t> Call<'t, '_> {
 
     /// The charge of a custom rule; none: it does not count the request's key.
     fn custom(&self, rule: &'t Rule, identity: &Identity) -> Option<Charge<'t>> {
-        let mut key = Key::new();
-        let mut lengths = SmallVec::<[u32; 16]>::new();
-        for part in &rule.parts {
-            self.write(part, identity, &mut key);
-            lengths.push(u32::try_from(key.len()).unwrap_or(u32::MAX));
-        }
+        let client = self.request.client.map(|address| address.to_canonical());
+        let (mut key, mut ends) = self.key(rule, identity, client);
         if rule.matches.as_ref().is_some_and(|pattern| !pattern.is_in(&key)) {
             return None;
         }
+        if let Some(network) = client.and_then(network).filter(|_| rule.parts.contains(&Part::ClientIp)) {
+            (key, ends) = self.key(rule, identity, Some(network));
+        }
         // Where each part ends, so that no two requests meet that only look alike; and of which issuer the user is.
-        lengths.iter().for_each(|length| key.extend_from_slice(&length.to_be_bytes()));
+        ends.iter().for_each(|end| key.extend_from_slice(&end.to_be_bytes()));
         if rule.parts.contains(&Part::UserId) {
             key.extend_from_slice(&identity.user.to_be_bytes());
         }
         Some(Charge { level: Level::Custom, tier: &rule.tier, user: Rule::whose(&key) })
     }
 
+    /// The key that a request of this address makes, and where each of its parts ends.
+    fn key(&self, rule: &Rule, identity: &Identity, client: Option<IpAddr>) -> (Key, Ends) {
+        let (mut key, mut ends) = (Key::new(), Ends::new());
+        for part in &rule.parts {
+            self.write(part, identity, client, &mut key);
+            ends.push(u32::try_from(key.len()).unwrap_or(u32::MAX));
+        }
+        (key, ends)
+    }
+
     /// What the request has not is empty.
-    fn write(&self, part: &Part, identity: &Identity, key: &mut Key) {
+    fn write(&self, part: &Part, identity: &Identity, client: Option<IpAddr>, key: &mut Key) {
         let Self { tables, api, resource, seen, request } = *self;
         let mut text = |text: &str| key.extend_from_slice(text.as_bytes());
         match part {
@@ -124,17 +136,27 @@ impl<'t> Call<'t, '_> {
                 key.extend_from_slice(value.map_or(b"", |value| value.as_bytes()));
             }
             Part::ClientIp => {
-                if let Some(address) = request.client {
+                if let Some(address) = client {
                     // A vector takes every write.
-                    let _ = write!(key, "{}", address.to_canonical());
+                    let _ = write!(key, "{address}");
                 }
             }
         }
     }
 }
 
+/// The /64 of an IPv6 address: one client has as many as that, and would have as many counters.
+fn network(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+    }
+}
+
 /// A custom rule's key as text.
 type Key = SmallVec<[u8; 256]>;
+/// Where the parts of a key end.
+type Ends = SmallVec<[u32; 16]>;
 
 /// Whether a parameter's name, however it is encoded, is this one.
 fn is_name(given: &str, name: &str) -> bool {

@@ -64,7 +64,37 @@ impl Settings {
         for (index, api) in self.apis.iter().enumerate() {
             self.traps_of_api(&format!("apis[{index}]"), api, &mut found);
         }
+        // Rows of files are not looked at here: what is denied may be among them.
+        if self.tables.files.is_empty() {
+            self.traps_of_deny(&mut found);
+        }
         found.0
+    }
+
+    fn traps_of_deny(&self, found: &mut Findings) {
+        let is_api = |name: &str| self.apis.iter().any(|api| api.is_denied_as(name));
+        let is_application = |name: &str| {
+            let is_it =
+                |owner: &str, name: &str| self.applications.iter().any(|it| it.owner == owner && it.name == name);
+            name.split_once(':').is_some_and(|(owner, name)| is_it(owner, name))
+        };
+        for (index, row) in self.deny.iter().enumerate() {
+            let pair = row.subscription.as_ref();
+            let apis = [("api", row.api.as_deref()), ("subscription.api", pair.map(|it| it.api.as_str()))];
+            let applications = [
+                ("application", row.application.as_deref()),
+                ("subscription.application", pair.map(|it| it.application.as_str())),
+            ];
+            let api_is_none = apis.map(|(field, name)| (field, name.is_some_and(|name| !is_api(name))));
+            let none = applications.map(|(field, name)| (field, name.is_some_and(|name| !is_application(name))));
+            for (field, is_none) in api_is_none.into_iter().chain(none) {
+                found.refuse(
+                    is_none,
+                    format!("deny[{index}].{field}"),
+                    "is none that there is: nobody is denied by it",
+                );
+            }
+        }
     }
 
     pub(super) fn traps_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
@@ -169,6 +199,26 @@ mod tests {
         ] {
             let expected = vec![field.to_owned()];
             assert_eq!(fields(&GOOD.replacen(from, to, 1)), (expected.clone(), expected), "{to}");
+        }
+        let tables = "applications = [{ name = 'a:b', owner = 'ada' }]\n";
+        let named =
+            GOOD.replacen("context = '/a'", "context = '/a', version = 'v1', default_version = true", 1) + tables;
+        for (row, traps) in [
+            ("api = 'A:v1'", vec![]),
+            ("api = '/a/v1/'", vec![]),
+            ("api = 'A'", vec!["deny[0].api"]),
+            ("api = '/a'", vec!["deny[0].api"]),
+            ("application = 'ada:a:b'", vec![]),
+            ("application = 'eve:a:b'", vec!["deny[0].application"]),
+            ("subscription = { api = '/a/v1', application = 'ada:a:b' }", vec![]),
+            (
+                "subscription = { api = '/a/v2', application = 'ada:c' }",
+                vec!["deny[0].subscription.api", "deny[0].subscription.application"],
+            ),
+        ] {
+            assert_eq!(fields(&format!("deny = [{{ {row} }}]\n{named}")).0, traps, "{row}");
+            let elsewhere = format!("tables = {{ files = ['x'] }}\ndeny = [{{ {row} }}]\n{named}");
+            assert_eq!(fields(&elsewhere).0, Vec::<String>::new(), "{row}");
         }
         for harmless in [
             GOOD.replacen("audience", "leeway = '5m', audience", 1),

@@ -44,6 +44,14 @@ pub(super) fn id(api: &ApiSettings) -> String {
     }
 }
 
+impl ApiSettings {
+    /// Whether a deny condition that says `text` is about this API: its name and version, or where it is served.
+    pub fn is_denied_as(&self, text: &str) -> bool {
+        let context = contexts(self, &|name| name.to_owned(), &mut Problems::default()).into_iter().next();
+        text == id(self) || text.starts_with('/') && context.as_deref() == Some(text.trim_end_matches('/'))
+    }
+}
+
 impl<'a> ApiBuilder<'a> {
     pub(super) fn new(
         tiers: &'a Tiers,

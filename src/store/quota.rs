@@ -1,15 +1,21 @@
 //! What is limited and in which window, as the configuration writes it: of tiers, condition groups, custom rules and
 //! backend limits alike.
 
+use std::fmt;
+
 use arrayvec::ArrayVec;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
 
 use super::{
-    settings::{TierSettings, Volume},
+    settings::TierSettings,
     suggest::Problems,
     tier::{Algorithm, Limits, Quota, QuotaKind, Window},
 };
+use crate::units::Size;
 
 /// One of `requests`, `bytes`, `events` and `tokens`, or `requests` beside another; and the window.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -28,6 +34,54 @@ pub struct QuotaSettings {
     /// How the window moves on.
     #[serde(default)]
     pub algorithm: Algorithm,
+}
+
+/// So many bytes: a number, or a size with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Volume {
+    /// A bare number.
+    Number(u64),
+    /// With a unit.
+    Size(Size),
+}
+
+impl Volume {
+    /// How many.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::Number(n) | Self::Size(Size(n)) => n,
+        }
+    }
+}
+
+/// By hand, so that a size which is none says why.
+impl<'de> Deserialize<'de> for Volume {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ReadVolume)
+    }
+}
+
+struct ReadVolume;
+
+impl Visitor<'_> for ReadVolume {
+    type Value = Volume;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number, or a size such as \"10MiB\"")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Volume, E> {
+        Ok(Volume::Number(number))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Volume, E> {
+        u64::try_from(number).map(Volume::Number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Volume, E> {
+        text.parse().map(Volume::Size).map_err(E::custom)
+    }
 }
 
 impl QuotaSettings {
@@ -130,3 +184,25 @@ pub(super) fn window(text: &str) -> Result<Window, &'static str> {
 pub(super) const MAX_LIMIT: u32 = i32::MAX as u32;
 const MAX_WINDOW_S: u32 = 3_660 * 86_400;
 const WINDOW_FORM: &str = "is a whole number from 1 and s, m, h, d or mo, such as \"1m\"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_volume_says_why() {
+        let read = |json: &str| serde_json::from_str::<Volume>(json).map_err(|error| error.to_string());
+        assert_eq!(read("7").map(Volume::count), Ok(7));
+        assert_eq!(read("\"2KiB\"").map(Volume::count), Ok(2048));
+        for (json, expected) in [
+            ("-1", "expected a whole number, or a size such as \"10MiB\""),
+            ("1.5", "expected a whole number, or a size such as \"10MiB\""),
+            ("\"10MB\"", "a size is a whole number and B, KiB, MiB or GiB"),
+            ("\"1025GiB\"", "larger than 1024GiB"),
+            ("\"99999999999999999999GiB\"", "a size is a whole number and"),
+        ] {
+            let told = read(json).unwrap_err();
+            assert!(told.contains(expected), "{json}: {told}");
+        }
+    }
+}

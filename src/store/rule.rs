@@ -54,7 +54,7 @@ pub enum Part {
     ResourceKey,
     /// The application's name, by which it is told from others here.
     AppId,
-    /// The client's address.
+    /// The client's address; those of one IPv6 /64 count together.
     ClientIp,
     /// There is one tenant here, which WSO2 calls so too.
     Tenant,
@@ -75,7 +75,13 @@ impl Rule {
             if let Some(earlier) = settings[..n].iter().position(|it| it.name == row.name) {
                 problems.add(format!("{at}.name"), format!("throttle.rules[{earlier}] has this name too"));
             }
-            rules.extend(Self::one(row, &at, problems));
+            let Some(rule) = Self::one(row, &at, problems) else { continue };
+            if let Some(twin) = rules.iter().find(|it| it.tier.counter == rule.tier.counter) {
+                // Each request would take two of what they count together.
+                let twin = &twin.tier.name;
+                problems.add(&at, format!("counts what rule {twin} counts: the same key, matches, kind and window"));
+            }
+            rules.push(rule);
         }
         rules.into()
     }
@@ -89,7 +95,8 @@ impl Rule {
             None => None,
         };
         let limits: Arc<Limits> = limits?.into();
-        Some(Self { tier: Tier::new(limits, Subject::Rule(&row.key)), parts: parts?.into(), matches })
+        let subject = Subject::Rule(&row.key, row.matches.as_deref().unwrap_or_default());
+        Some(Self { tier: Tier::new(limits, subject), parts: parts?.into(), matches })
     }
 }
 
@@ -182,6 +189,7 @@ const MOST_PARTS: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Algorithm;
     use super::*;
 
     fn told(key: &str) -> Result<Vec<Part>, String> {
@@ -206,6 +214,36 @@ mod tests {
             assert_eq!(told(key).as_ref(), Ok(&expected), "{key}");
         }
         assert_eq!(claims_of("$customProperty.a:$customProperty.b:$nobody"), ["a", "b"]);
+    }
+
+    #[test]
+    fn rules_that_would_count_a_request_twice_are_refused() {
+        let rule = |name: &str, matches: Option<&str>, per: &str| RuleSettings {
+            name: name.into(),
+            key: "$appId".into(),
+            matches: matches.map(str::to_owned),
+            limit: QuotaSettings {
+                requests: Some(5),
+                bytes: None,
+                events: None,
+                tokens: None,
+                per: per.into(),
+                algorithm: Algorithm::Fixed,
+            },
+        };
+        let told = |rules: &[RuleSettings]| {
+            let mut problems = Problems::default();
+            let built = Rule::build(rules, &mut problems);
+            problems.into_result().map(|()| built).map_err(|all| all[0].to_string())
+        };
+        for (matches, per) in [(Some("^a"), "1m"), (None, "60s"), (Some(""), "1m")] {
+            let refused =
+                told(&[rule("first", matches, per), rule("second", matches.filter(|it| !it.is_empty()), "1m")]);
+            let expected = "throttle.rules[1]: counts what rule first counts: the same key, matches, kind and window";
+            assert_eq!(refused.unwrap_err(), expected, "{matches:?} {per}");
+        }
+        let apart = told(&[rule("a", None, "1m"), rule("b", Some("^a"), "1m"), rule("c", None, "1h")]).unwrap();
+        assert!(apart[0].tier.counter != apart[1].tier.counter && apart[0].tier.counter != apart[2].tier.counter);
     }
 
     #[test]

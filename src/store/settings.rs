@@ -7,13 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    advanced::GroupSettings, cors::CorsSettings, deny::DenySettings, metadata::MetadataSettings, quota::QuotaSettings,
-    rule::RuleSettings, tier::Algorithm, token_usage::TokenUsageSettings,
+    advanced::GroupSettings,
+    cors::CorsSettings,
+    deny::DenySettings,
+    metadata::MetadataSettings,
+    quota::{QuotaSettings, Volume},
+    rule::RuleSettings,
+    tier::Algorithm,
+    token_usage::TokenUsageSettings,
 };
-use crate::{
-    secret::Secret,
-    units::{Size, Span},
-};
+use crate::{secret::Secret, units::Span};
 
 /// One value or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -388,25 +391,6 @@ pub struct TierSettings {
     /// With level `advanced`: limits for requests that meet conditions; the first group that does counts.
     #[serde(default)]
     pub conditions: Vec<GroupSettings>,
-}
-
-/// So many bytes: a number, or a size with its unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a whole number or a size such as \"10MiB\"")]
-pub enum Volume {
-    /// A bare number.
-    Number(u64),
-    /// With a unit.
-    Size(Size),
-}
-
-impl Volume {
-    /// How many.
-    pub const fn count(self) -> u64 {
-        match self {
-            Self::Number(n) | Self::Size(Size(n)) => n,
-        }
-    }
 }
 
 /// Where a tier may be used.

@@ -140,8 +140,8 @@ pub enum Subject<'a> {
     Application(&'a str),
     /// A condition group of a tier, by its place; whose it is, is added by the limiter.
     Condition(usize),
-    /// A custom rule, by its key's template; the key is added by the limiter.
-    Rule(&'a str),
+    /// A custom rule, by its key's template and by which keys it counts; the key is added by the limiter.
+    Rule(&'a str, &'a str),
     /// An environment of an API, by id.
     Backend(&'a str, KeyType),
 }
@@ -172,7 +172,7 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
         Subject::Subscription(application, api) => digest.text("subscription").text(application).text(api),
         Subject::Application(application) => digest.text("application").text(application),
         Subject::Condition(n) => digest.text("condition").text(&n.to_string()),
-        Subject::Rule(key) => digest.text("rule").text(key),
+        Subject::Rule(key, matches) => digest.text("rule").text(key).text(matches),
         Subject::Backend(api, KeyType::Production) => digest.text("backend").text(api).text("production"),
         Subject::Backend(api, KeyType::Sandbox) => digest.text("backend").text(api).text("sandbox"),
     };

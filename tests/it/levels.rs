@@ -181,6 +181,11 @@ key = \"$clientIp:$apiContext\"
 matches = \"^203\\\\.0\\\\.113\\\\.\"
 limit = { requests = 2, per = \"1d\" }
 [[throttle.rules]]
+name = \"networks\"
+key = \"$clientIp\"
+matches = \"^2001:db8:0:[17]:.*5$\"
+limit = { requests = 2, per = \"1d\" }
+[[throttle.rules]]
 name = \"user and region\"
 key = \"$userId:$customProperty.region:$appId\"
 matches = \"^(ann|eve):\"
@@ -192,6 +197,11 @@ limit = { requests = 3, per = \"1d\" }
     assert_eq!(codes(&place, 2, |_| from("::ffff:203.0.113.1")), ["900806"; 2], "the same address");
     assert_eq!(codes(&place, 3, |_| from("203.0.113.2")), ["200", "200", "900806"], "a key of its own");
     assert_eq!(codes(&place, 5, |_| from("198.51.100.1")), ["200"; 5], "no key that is counted");
+    // Whoever has one IPv6 address has a /64 of them; which are counted is asked of the whole address.
+    let one_64 = |n: usize| from(["2001:db8:0:1::5", "2001:db8:0:1:1:2:3:5", "2001:db8:0:1:ffff::a5"][n]);
+    assert_eq!(codes(&place, 3, one_64), ["200", "200", "900806"]);
+    assert_eq!(codes(&place, 3, |_| from("2001:db8:0:1:1:2:3:4")), ["200"; 3], "no key that is counted");
+    assert_eq!(codes(&place, 3, |_| from("2001:db8:0:7::5")), ["200", "200", "900806"], "another /64");
     let by = |user: &str, region: &str| {
         let token = Token::of(&place.idp, "shop-web").claim("sub", user).claim("region", region).sign();
         Request::get("/orders/v1/items/{m}").bearer(token)
@@ -201,6 +211,25 @@ limit = { requests = 3, per = \"1d\" }
     }
     let metrics = place.gate.metrics();
     assert!(metrics.contains("tollgate_throttled_total{level=\"custom\",tier=\"address\"} 4"), "{metrics}");
+}
+
+#[test]
+fn rules_of_one_key_count_each_on_their_own() {
+    // Both count what `few` counts: a request is one of each, never two of one.
+    let rules = "
+[[throttle.rules]]
+name = \"all\"
+key = \"$appId:$apiContext\"
+limit = { requests = 100, per = \"1d\" }
+[[throttle.rules]]
+name = \"few\"
+key = \"$appId:$apiContext\"
+matches = \"^shop-web:\"
+limit = { requests = 4, per = \"1d\" }
+";
+    let place = Place::start(rules);
+    let call = |_| place.get("/orders/v1/items/{m}", "shop-web");
+    assert_eq!(codes(&place, 5, call), ["200", "200", "200", "200", "900806"]);
 }
 
 #[test]
