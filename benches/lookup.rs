@@ -178,6 +178,7 @@ impl Settings {
                 fault_format: FaultFormat::Wso2,
                 realm: "tollgate".into(),
                 strip_headers: Vec::new(),
+                assertion_header: None,
                 identity_headers: IdentityHeaders::default(),
                 rate_limit_headers: false,
                 x_ratelimit: false,

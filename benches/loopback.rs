@@ -210,6 +210,7 @@ fn shared(backend: SocketAddr, n: usize) -> Outcome<Shared<Granting>> {
         fault_format: FaultFormat::Wso2,
         realm: "tollgate".into(),
         strip_headers: Vec::new(),
+        assertion_header: None,
         identity_headers: Default::default(),
         rate_limit_headers: false,
         x_ratelimit: false,

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     store::{DeniedBy, SignIn},
     throttle::{Level, Usage},
-    token::{Flaw, Form, Glance},
+    token::{Flaw, Form, Glance, Misshapen},
 };
 
 /// A refusal with all that is known around it.
@@ -293,14 +293,7 @@ impl Case<'_> {
                 "bring a bearer token".into(),
             ),
             Flaw::Critical => ("its header asks for an extension (crit, b64)".into(), "issue it without".into()),
-            Flaw::Malformed => (
-                match glance.form {
-                    Form::Jwt => "a claim or header parameter has another type than it must have",
-                    _ => "not a well-formed token",
-                }
-                .into(),
-                "bring the token as its provider issued it, whole".into(),
-            ),
+            Flaw::Malformed => malformed(&manager, glance),
         }
     }
 
@@ -322,6 +315,37 @@ impl Case<'_> {
     fn audience(&self, glance: &Glance) -> String {
         let all: Vec<&str> = glance.managers.iter().flat_map(|wants| &wants.audience).map(String::as_str).collect();
         all.join(" or ")
+    }
+}
+
+/// What has not the form that it must have.
+fn malformed(manager: &str, glance: &Glance) -> (String, String) {
+    let as_issued = || "bring the token as its provider issued it, whole".to_owned();
+    let at_the_provider = || format!("have the provider of {manager} issue it otherwise, unless it was changed since");
+    match &glance.misshapen {
+        Some(Misshapen::Length(most)) => {
+            (format!("the token is longer than {most} bytes"), "have the provider say less in it".into())
+        }
+        Some(Misshapen::Characters) => ("not a well-formed token: it has characters that none has".into(), as_issued()),
+        Some(Misshapen::Encoding) => ("not a well-formed token: a part of it is not base64url".into(), as_issued()),
+        Some(Misshapen::Header) => (format!("its header {NO_OBJECT}"), as_issued()),
+        Some(Misshapen::Claims) => (format!("its payload {NO_OBJECT}"), as_issued()),
+        Some(Misshapen::Parameter(name)) => {
+            (format!("the header parameter {name} has not the form that it must have"), at_the_provider())
+        }
+        Some(Misshapen::Claim(name)) => {
+            let form = match name.as_str() {
+                "exp" | "nbf" | "iat" => "a number of seconds since 1970",
+                "aud" => "a text, or a list of texts",
+                _ => "a text",
+            };
+            (format!("the claim {name} is not {form}"), at_the_provider())
+        }
+        None if glance.form == Form::Opaque => (
+            "what its provider says of it has not the form that it must have".into(),
+            "see what its introspection answers (RFC 7662)".into(),
+        ),
+        None => ("not a well-formed token".into(), as_issued()),
     }
 }
 
@@ -395,5 +419,6 @@ fn capital(text: &str) -> String {
 
 /// The proxy door answers them before anything is judged.
 const PREFLIGHTS: &str = "; a browser's preflight is answered where the API's cors has its origin and its verb";
+const NO_OBJECT: &str = "is no JSON object, has a member twice, or nests too deep";
 /// Names in one sentence.
 const MOST_NAMED: usize = 8;

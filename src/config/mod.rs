@@ -155,13 +155,8 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.iter().map(|network| network.0).collect(),
             fault_format: self.fault_format,
             realm: self.realm.clone(),
-            // What carries our JWT is no client's to send.
-            strip_headers: self
-                .strip_headers
-                .iter()
-                .chain(self.backend_jwt.iter().map(|jwt| &jwt.header))
-                .cloned()
-                .collect(),
+            strip_headers: self.strip_headers.clone(),
+            assertion_header: self.backend_jwt.as_ref().map(|jwt| jwt.header.clone()),
             identity_headers: self.identity_headers.clone(),
             rate_limit_headers: self.throttle.headers,
             x_ratelimit: self.throttle.x_ratelimit,

@@ -125,6 +125,7 @@ pub(super) fn access(folder: &Path, clock: &Arc<Clock>, revocations: Arc<Revocat
         fault_format: FaultFormat::Wso2,
         realm: "tollgate".into(),
         strip_headers: Vec::new(),
+        assertion_header: None,
         identity_headers: Default::default(),
         rate_limit_headers: false,
         x_ratelimit: false,

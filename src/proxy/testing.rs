@@ -151,6 +151,7 @@ fn tables(plan: &Plan) -> Snapshot {
         fault_format: FaultFormat::Wso2,
         realm: "tollgate".into(),
         strip_headers: vec!["X-User".into()],
+        assertion_header: None,
         identity_headers: Default::default(),
         rate_limit_headers: false,
         x_ratelimit: false,

@@ -164,14 +164,15 @@ fn strip_names(settings: &GateSettings, identity: &IdentityNames, problems: &mut
     let IdentityNames { subject, client_id, scopes, application, tier, over_quota, claims } = identity;
     names.extend([subject, client_id, scopes, application, tier, over_quota].map(dashed_name));
     names.extend(claims.iter().map(|(_, name)| dashed_name(name)));
-    for (n, text) in settings.strip_headers.iter().enumerate() {
+    let listed = settings.strip_headers.iter().enumerate().map(|(n, text)| (format!("strip_headers[{n}]"), text));
+    let own = settings.assertion_header.iter().map(|text| ("backend_jwt.header".to_owned(), text));
+    for (field, text) in listed.chain(own) {
         match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(name) if is_reserved(&name) => problems.add(
-                format!("strip_headers[{n}]"),
-                "this header belongs to the connection, the message's framing, or the credential",
-            ),
+            Ok(name) if is_reserved(&name) => {
+                problems.add(field, "this header belongs to the connection, the message's framing, or the credential")
+            }
             Ok(name) => names.push(dashed_name(&name)),
-            Err(_) => problems.add(format!("strip_headers[{n}]"), "is not a header name"),
+            Err(_) => problems.add(field, "is not a header name"),
         }
     }
     names.sort_unstable();
@@ -219,6 +220,7 @@ mod tests {
             fault_format: FaultFormat::Wso2,
             realm: "tollgate".into(),
             strip_headers: vec!["X_Tenant.Id".into()],
+            assertion_header: None,
             identity_headers: IdentityHeaders {
                 claims: [("email".to_owned(), "X-Auth-Email".to_owned())].into(),
                 ..IdentityHeaders::default()
@@ -287,6 +289,7 @@ mod tests {
         let mut settings = settings();
         settings.realm = "a\"b".into();
         settings.strip_headers = vec!["Content-Length".into(), "a b".into()];
+        settings.assertion_header = Some("Proxy-Authorization".into());
         settings.identity_headers.subject = "Transfer_Encoding".into();
         settings.identity_headers.client_id = "Authorization".into();
         settings.identity_headers.scopes = String::new();
@@ -300,6 +303,7 @@ mod tests {
             "identity_headers.claims.email",
             "strip_headers[0]",
             "strip_headers[1]",
+            "backend_jwt.header",
         ];
         assert_eq!(fields, expected);
     }

@@ -104,6 +104,8 @@ pub struct GateSettings {
     pub realm: String,
     /// Headers removed from every client request, besides the built-in ones.
     pub strip_headers: Vec<String>,
+    /// The header that carries our JWT: no client's to send either.
+    pub assertion_header: Option<String>,
     /// Who is calling, for the upstream.
     pub identity_headers: IdentityHeaders,
     /// `[throttle] headers`: RateLimit fields on accepted answers too.

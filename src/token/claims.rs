@@ -196,7 +196,7 @@ impl Times {
 }
 
 /// A NumericDate. Before 1970 there were no tokens; beyond 2^53 doubles lose seconds. Neither is a date here.
-fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
+pub(super) fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
     let seconds = match *value {
         Json::Unsigned(seconds) => seconds,
         Json::Float(seconds) if (0.0..=MAX_DATE as f64).contains(&seconds) => round(seconds) as u64,
@@ -232,6 +232,19 @@ fn subject<'a>(claims: &'a Object<'_>, rules: &Rules) -> Result<Option<&'a str>,
         Some(Json::Text(text)) => Ok(Some(text)),
         Some(_) => Err(Flaw::Malformed),
     }
+}
+
+/// The claim of another form than it must have, for which [`judge`] finds claims malformed.
+pub(super) fn misshapen(claims: &Object<'_>) -> Option<&'static str> {
+    let no_date = |name: &&str| claims.get(name).is_some_and(|value| numeric_date(value, f64::floor).is_err());
+    let dates = ["exp", "nbf", "iat"].into_iter().find(no_date);
+    let texts = || ["iss", "sub", "jti"].into_iter().find_map(|name| no_text(claims, name));
+    dates.or_else(|| audience(claims).err().map(|_| "aud")).or_else(texts)
+}
+
+/// `path`, where it leads to something else than a text.
+pub(super) fn no_text<'p>(claims: &Object<'_>, path: &'p str) -> Option<&'p str> {
+    claims.at(path).filter(|value| value.as_text().is_none()).map(|_| path)
 }
 
 /// The first of the claims that is present: a string, or the first string of a list.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::{
     Authenticator, Flaw, Issuer,
-    claims::audience,
+    claims::{self, audience, numeric_date},
     conditions,
-    jose::Compact,
+    jose::{self, Compact, MAX_TOKEN},
     json::{Json, Object},
 };
 use crate::net::Now;
@@ -19,6 +19,8 @@ use crate::net::Now;
 pub struct Glance {
     /// What kind of text it is.
     pub form: Form,
+    /// What of it has not the form that it must have; none where nothing of that kind is seen.
+    pub misshapen: Option<Misshapen>,
     /// `alg` of its header.
     pub algorithm: Option<String>,
     /// `kid` of its header.
@@ -55,6 +57,25 @@ pub enum Form {
     Jwe,
 }
 
+/// What of a token has not the form that it must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Misshapen {
+    /// It has more bytes than these.
+    Length(usize),
+    /// It has characters that no token has.
+    Characters,
+    /// A part is not base64url.
+    Encoding,
+    /// The header is no JSON object, has a member twice, or nests too deep.
+    Header,
+    /// The same of the claims.
+    Claims,
+    /// The header parameter of this name.
+    Parameter(String),
+    /// The claim of this name, or path.
+    Claim(String),
+}
+
 /// What a key manager wants of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wants {
@@ -76,17 +97,21 @@ impl Authenticator {
         let compact = match Compact::split(token) {
             Ok(compact) => compact,
             Err(Flaw::Encrypted) => return Glance { form: Form::Jwe, ..Glance::default() },
-            Err(Flaw::Opaque) => return Glance::default(),
-            Err(_) => return Glance { form: Form::Unreadable, ..Glance::default() },
+            Err(Flaw::Opaque) => {
+                let invisible = !token.bytes().all(|byte| byte.is_ascii_graphic());
+                return Glance { misshapen: invisible.then_some(Misshapen::Characters), ..Glance::default() };
+            }
+            Err(_) if token.len() > MAX_TOKEN => return Glance::unreadable(Misshapen::Length(MAX_TOKEN)),
+            Err(_) => return Glance::unreadable(Misshapen::Encoding),
         };
-        let (Some(header), Some(claims)) = (Object::parse(&compact.header), Object::parse(&compact.payload)) else {
-            return Glance { form: Form::Unreadable, ..Glance::default() };
-        };
+        let Some(header) = Object::parse(&compact.header) else { return Glance::unreadable(Misshapen::Header) };
+        let Some(claims) = Object::parse(&compact.payload) else { return Glance::unreadable(Misshapen::Claims) };
         let issuer = claims.get("iss").and_then(Json::as_text);
         let managers = self.managers.load();
         let of_issuer = |known: &&Arc<Issuer>| issuer == Some(&*known.rules.issuer);
         Glance {
             form: Form::Jwt,
+            misshapen: misshapen(&header, &claims, managers.issuers().iter().filter(of_issuer)),
             algorithm: text(&header, "alg"),
             key_id: text(&header, "kid"),
             typ: text(&header, "typ"),
@@ -112,6 +137,23 @@ impl Authenticator {
     }
 }
 
+impl Glance {
+    fn unreadable(why: Misshapen) -> Self {
+        Self { form: Form::Unreadable, misshapen: Some(why), ..Self::default() }
+    }
+}
+
+/// The first parameter or claim of another form than it must have.
+fn misshapen<'i>(
+    header: &Object<'_>,
+    claims: &Object<'_>,
+    mut managers: impl Iterator<Item = &'i Arc<Issuer>>,
+) -> Option<Misshapen> {
+    let mapped = || managers.find_map(|issuer| claims::no_text(claims, issuer.rules.subject_source.as_deref()?));
+    let claim = || claims::misshapen(claims).or_else(mapped).map(|name| Misshapen::Claim(shown(name)));
+    jose::misshapen(header).map(|name| Misshapen::Parameter(shown(name))).or_else(claim)
+}
+
 fn wants(issuer: &Issuer, claims: &Object<'_>) -> Wants {
     let settings = &issuer.rules.settings;
     let unmet = conditions::unmet(claims, settings).chain(issuer.rules.patterns.unmatched(claims));
@@ -129,10 +171,7 @@ fn text(object: &Object<'_>, name: &str) -> Option<String> {
 }
 
 fn seconds(object: &Object<'_>, name: &str) -> Option<u64> {
-    match object.get(name) {
-        Some(Json::Unsigned(seconds)) => Some(*seconds),
-        _ => None,
-    }
+    numeric_date(object.get(name)?, f64::floor).ok()
 }
 
 /// A stranger's text for a terminal: short, and without control characters.

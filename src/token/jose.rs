@@ -105,6 +105,16 @@ fn is_well_formed(name: &str, value: &Json<'_>) -> bool {
     }
 }
 
+/// The parameter of another form than it must have, for which [`Header::parse`] finds a header malformed.
+pub(super) fn misshapen<'h>(header: &'h Object<'_>) -> Option<&'h str> {
+    let is_odd = |(name, value): &(&str, &Json<'_>)| match *name {
+        "kid" => value.as_text().is_none_or(|kid| kid.len() > MAX_KEY_ID),
+        "typ" => value.as_text().is_none(),
+        name => !is_well_formed(name, value),
+    };
+    header.members().find(is_odd).map(|(name, _)| name)
+}
+
 /// Base64url without padding, white space or stray bits (RFC 7515 section 2): one text for each value.
 pub(super) fn decode(part: &str) -> Result<Vec<u8>, Flaw> {
     URL_SAFE_NO_PAD.decode_to_vec(part).map_err(|_| Flaw::Malformed)

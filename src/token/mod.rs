@@ -59,7 +59,7 @@ use tokio::runtime::Handle;
 pub use claims::user;
 pub use common::Common;
 pub use failures::Flood;
-pub use glance::{Form, Glance, Wants};
+pub use glance::{Form, Glance, Misshapen, Wants};
 pub use introspection::{AnswerForm, Circuit, Introspect, IntrospectError, IntrospectFuture, IntrospectionAnswer};
 pub use issuer::{Issuer, IssuerStatus, Sources};
 pub use jwks::{JwksError, MAX_JWKS, SharedKeyError};
