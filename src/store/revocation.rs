@@ -28,7 +28,7 @@ use prometheus::{IntGauge, Registry};
 use tokio::sync::Notify;
 
 use super::{
-    TokenFacts,
+    TokenFacts, growing_at_once,
     revoked::{Before, CutOff, Key, Map, Metrics, later, sift, take, weight},
 };
 use crate::net::Clock;
@@ -96,13 +96,25 @@ pub struct Revocations {
 }
 
 /// What is revoked of one issuer. The values are when the entry may go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Issuer {
     jtis: Map<Box<str>, u64>,
     tokens: Map<[u8; 32], u64>,
     consumer_keys: Map<Box<str>, Before>,
     subjects: Map<Box<str>, Before>,
     everything: CutOff,
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self {
+            jtis: growing_at_once(),
+            tokens: growing_at_once(),
+            consumer_keys: growing_at_once(),
+            subjects: growing_at_once(),
+            everything: CutOff::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -385,7 +397,7 @@ impl Revocations {
 
     fn with_limits(limits: Limits) -> Self {
         Self {
-            issuers: Map::default(),
+            issuers: growing_at_once(),
             live: AtomicU64::new(0),
             everyone: CutOff::default(),
             books: Mutex::new(Books {

@@ -13,12 +13,12 @@ use papaya::{Guard, HashMap};
 use parking_lot::Mutex;
 use portable_atomic::AtomicU128;
 
-use crate::store::{Algorithm, Burst, Quota, QuotaKind, Window};
+use crate::store::{self, Algorithm, Burst, Quota, QuotaKind, Window};
 
 use super::algorithm::{self, Moment};
 
 /// All cells, by counter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
     cells: HashMap<u128, Cell, Seeded>,
     /// The keys in `cells`, each once, for the sweep. Locked when a cell is made or swept, never on a hit.
@@ -48,6 +48,12 @@ pub(super) enum Taken {
     Full { word: u128 },
     /// The cell was swept: look it up anew.
     Swept,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { cells: store::growing_at_once(), sweep: Mutex::default() }
+    }
 }
 
 impl Counters {

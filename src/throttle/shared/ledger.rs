@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     net::Now,
-    store::{Algorithm, Quota, QuotaKind, Window},
+    store::{self, Algorithm, Quota, QuotaKind, Window},
 };
 
 /// What a request wants of one limit.
@@ -103,7 +103,7 @@ impl Ledger {
     pub fn new() -> Self {
         let (touched, queue) = mpsc::unbounded_channel();
         Self {
-            cells: HashMap::default(),
+            cells: store::growing_at_once(),
             touched,
             queue: Mutex::new(queue),
             watched: Mutex::default(),
