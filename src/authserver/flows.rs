@@ -404,6 +404,7 @@ async fn another_process_remembers_all_of_it() {
         token_sha256: Some(crate::store::TokenSha256::Is(&digest)),
         consumer_key: None,
         subject: None,
+        own_subject: None,
         issued_at: None,
     };
     let state = server.provider.state().expect("open");

@@ -81,6 +81,7 @@ fn facts<'a>(claims: &'a Map<String, Value>, digest: &'a Digest) -> TokenFacts<'
         token_sha256: Some(TokenSha256::Is(digest)),
         consumer_key: text("client_id"),
         subject: text("sub"),
+        own_subject: None,
         issued_at: claims.get("iat").and_then(Value::as_u64),
     }
 }

@@ -137,6 +137,7 @@ fn is_revoked(state: &State, client: &str, named: &Named) -> bool {
         token_sha256: digest.as_ref().map(TokenSha256::Is),
         consumer_key: Some(client),
         subject: Some(named.user.as_deref().unwrap_or(client)),
+        own_subject: None,
         issued_at: Some(named.issued_at),
     })
 }

@@ -74,6 +74,7 @@ impl Server {
             token_sha256: Some(TokenSha256::Is(&digest)),
             consumer_key: text("client_id"),
             subject: text("sub"),
+            own_subject: None,
             issued_at: claims["iat"].as_u64(),
         })
     }

@@ -46,6 +46,7 @@ fn is_revoked(state: &State, jti: &str) -> bool {
         token_sha256: None,
         consumer_key: Some("shop"),
         subject: Some("ada"),
+        own_subject: None,
         issued_at: Some(T),
     };
     state.is_revoked(facts)

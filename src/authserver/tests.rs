@@ -214,6 +214,7 @@ async fn who_left_while_the_record_takes_nothing_is_refused_all_the_same() {
         token_sha256: None,
         consumer_key: Some("shop"),
         subject: None,
+        own_subject: None,
         issued_at: claims["iat"].as_u64(),
     };
     let refused = revocations.is_revoked(&facts);

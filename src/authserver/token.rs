@@ -131,6 +131,7 @@ async fn refresh(provider: &Provider, terms: &Terms, caller: &Caller, form: &For
         token_sha256: None,
         consumer_key: Some(&before.client),
         subject: Some(&before.subject),
+        own_subject: None,
         issued_at: Some(before.issued_at),
     };
     let user = terms.user(&before.subject).filter(|_| !state.is_revoked(facts)).ok_or(NO_GOOD)?;

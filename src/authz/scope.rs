@@ -71,6 +71,7 @@ mod tests {
             let identity = Identity {
                 common: Arc::new(Common::default()),
                 subject: None,
+                own_subject: None,
                 expires_at: u64::MAX,
                 issued_at: None,
                 jti: None,

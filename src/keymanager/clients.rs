@@ -86,7 +86,7 @@ impl Engine {
         let mapping = self.mapping(key_manager, consumer_key)?;
         let checked = check::name("clientId", consumer_key)
             .and_then(|()| app.as_ref().map_err(Clone::clone))
-            .and_then(|app| stays(mapping.as_deref(), app));
+            .and_then(|app| keeps_owner(mapping.as_deref(), app));
         let app = app.unwrap_or_default();
         self.perform(asked, checked, |managed| async move {
             if let Some(secret) = &app.client_secret {
@@ -204,7 +204,7 @@ impl Engine {
         let mapping = self.mapping(key_manager, consumer_key)?;
         let managed = self.registry.find(key_manager)?;
         let kept = match check::name("clientId", consumer_key) {
-            Ok(()) => stays(&managed, mapping.as_deref()).await,
+            Ok(()) => left_at_provider(&managed, mapping.as_deref()).await,
             Err(error) => Err(error),
         };
         let checked = kept.as_ref().map(drop).map_err(Clone::clone);
@@ -328,7 +328,7 @@ fn key_type_of(app: &OAuthApplicationInfo) -> Result<String> {
 }
 
 /// Whose client it is stays as it is: by that it is found, and told from others of the application.
-fn stays(mapping: Option<&Mapping>, app: &OAuthApplicationInfo) -> Result<()> {
+fn keeps_owner(mapping: Option<&Mapping>, app: &OAuthApplicationInfo) -> Result<()> {
     let Some(mapping) = mapping else { return Ok(()) };
     if app.application_uuid.is_some() && app.application_uuid != mapping.application_uuid {
         return Err(Error::Conflict("applicationUUID: an update gives a client to no other application".into()));
@@ -375,7 +375,7 @@ fn mapped_id(client_id: &str) -> Result<()> {
 
 /// Why a client that was created here stays at its provider, where that cannot delete it; none: the provider had it
 /// before.
-async fn stays(managed: &Managed, mapping: Option<&Mapping>) -> Result<Option<Cow<'static, str>>> {
+async fn left_at_provider(managed: &Managed, mapping: Option<&Mapping>) -> Result<Option<Cow<'static, str>>> {
     let mapping = mapping.ok_or(Error::NotFound("mapping"))?;
     if mapping.mode == Mode::Mapped {
         return Ok(None);

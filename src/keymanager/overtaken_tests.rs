@@ -59,7 +59,8 @@ async fn a_client_that_was_to_go_and_is_adopted_stays() {
     assert!(matches!(stand.create(json!({"clientId": "orphan"})).await, Err(Error::HalfDone { .. })));
     assert_eq!(stand.engine.pending("one", 0, 10).unwrap().len(), 1);
     stand.engine.registry.replace(vec![stand.one.managed("one", "")]);
-    let request = MapRequest { client_id: "orphan".into(), ..MapRequest::default() };
+    let client_secret = Some("s3cret-of-orphan".into());
+    let request = MapRequest { client_id: "orphan".into(), client_secret, ..MapRequest::default() };
     did(stand.engine.map_application(&caller(), "one", request).await);
     assert!(stand.engine.pending("one", 0, 10).unwrap().is_empty());
     let told = ("deleteApplication".into(), "orphan".into(), "mapOAuthApplication came after it: done".into());

@@ -58,6 +58,7 @@ impl Stand {
             token_sha256: None,
             consumer_key: Some(client),
             subject: None,
+            own_subject: None,
             issued_at: Some(issued_at),
         })
     }

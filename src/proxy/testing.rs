@@ -85,6 +85,7 @@ fn ada() -> Arc<Identity> {
     Arc::new(Identity {
         common: Arc::new(common),
         subject: Some("ada".into()),
+        own_subject: None,
         expires_at: u64::MAX,
         issued_at: None,
         jti: None,

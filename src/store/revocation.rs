@@ -192,6 +192,7 @@ impl Revocations {
             || token.token_sha256.is_some_and(|digest| digest.is_in(&issuer.tokens))
             || before(&issuer.consumer_keys, token.consumer_key)
             || before(&issuer.subjects, token.subject)
+            || before(&issuer.subjects, token.own_subject)
     }
 
     /// Entries are kept this much longer than their `until`: the longest leeway of any key manager. Never

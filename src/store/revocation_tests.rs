@@ -19,6 +19,7 @@ fn facts<'a>() -> TokenFacts<'a> {
         token_sha256: Some(TokenSha256::Is(&[7; 32])),
         consumer_key: Some("shop"),
         subject: Some("ada"),
+        own_subject: Some("f81d"),
         issued_at: Some(1000),
     }
 }
@@ -47,6 +48,8 @@ fn each_kind_refuses_its_tokens_and_no_others() {
         (subject("ada", 1000), true),
         (subject("ada", 999), false),
         (subject("shop", 2000), false),
+        (subject("f81d", 1000), true),
+        (subject("f81d", 999), false),
     ] {
         let table = Revocations::default();
         assert!(!table.is_revoked(&facts()));
@@ -67,7 +70,7 @@ fn a_token_without_iat_is_refused_by_what_has_a_time() {
         table.learn(revocation(what));
         assert!(table.is_revoked(&TokenFacts { issued_at: None, ..facts() }));
         assert!(!table.is_revoked(&facts()));
-        assert!(!table.is_revoked(&TokenFacts { consumer_key: None, subject: None, ..facts() }));
+        assert!(!table.is_revoked(&TokenFacts { consumer_key: None, subject: None, own_subject: None, ..facts() }));
     }
 }
 

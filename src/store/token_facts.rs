@@ -16,8 +16,10 @@ pub struct TokenFacts<'a> {
     pub token_sha256: Option<TokenSha256<'a>>,
     /// OAuth client id.
     pub consumer_key: Option<&'a str>,
-    /// `sub`
+    /// `sub`, or what is mapped to it.
     pub subject: Option<&'a str>,
+    /// `sub` as its issuer wrote it, where another claim is mapped to it.
+    pub own_subject: Option<&'a str>,
     /// `iat`, Unix seconds.
     pub issued_at: Option<u64>,
 }

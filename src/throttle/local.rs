@@ -5,22 +5,24 @@
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher, Hasher},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use papaya::{Guard, HashMap};
+use papaya::Guard;
 use parking_lot::Mutex;
 use portable_atomic::AtomicU128;
 
-use crate::store::{self, Algorithm, Burst, Quota, QuotaKind, Window};
+use crate::store::{Algorithm, Burst, Quota, QuotaKind, Window};
 
-use super::algorithm::{self, Moment};
+use super::{
+    algorithm::{self, Moment},
+    parted::Parted,
+};
 
 /// All cells, by counter.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Counters {
-    cells: HashMap<u128, Cell, Seeded>,
+    cells: Parted<u128, Cell>,
     /// The keys in `cells`, each once, for the sweep. Locked when a cell is made or swept, never on a hit.
     sweep: Mutex<VecDeque<u128>>,
 }
@@ -50,12 +52,6 @@ pub(super) enum Taken {
     Swept,
 }
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self { cells: store::growing_at_once(), sweep: Mutex::default() }
-    }
-}
-
 impl Counters {
     pub(super) fn guard(&self) -> impl Guard + '_ {
         self.cells.guard()
@@ -77,13 +73,13 @@ impl Counters {
     #[cold]
     fn make<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
         loop {
-            match self.cells.try_insert_with(key, || Cell::new(*quota), guard) {
+            match self.cells.of(&key).try_insert_with(key, || Cell::new(*quota), guard) {
                 Ok(cell) => {
                     self.sweep.lock().push_back(key);
                     return cell;
                 }
                 Err(cell) if !cell.is_swept() => return cell,
-                Err(_) => _ = self.cells.remove_if(&key, |_, cell| cell.is_swept(), guard),
+                Err(_) => _ = self.cells.of(&key).remove_if(&key, |_, cell| cell.is_swept(), guard),
             }
         }
     }
@@ -100,7 +96,7 @@ impl Counters {
             match self.cells.get(&key, &guard) {
                 Some(cell) if cell.retire(now_ms) => {
                     // Fails only where somebody has put a new cell in its place, and noted the key again.
-                    let _ = self.cells.remove_if(&key, |_, cell| cell.is_swept(), &guard);
+                    let _ = self.cells.of(&key).remove_if(&key, |_, cell| cell.is_swept(), &guard);
                 }
                 Some(cell) if cell.is_swept() => {}
                 Some(_) => self.sweep.lock().push_back(key),
@@ -247,47 +243,6 @@ fn interval_ns(burst: Burst) -> u64 {
 
 fn nanoseconds(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)
-}
-
-/// Keys are digests already: all that is left to do is to keep their places from being guessed.
-#[derive(Debug, Clone)]
-pub(super) struct Seeded(u64);
-
-impl Default for Seeded {
-    fn default() -> Self {
-        Self(std::hash::RandomState::new().hash_one(0_u8))
-    }
-}
-
-impl BuildHasher for Seeded {
-    type Hasher = Folded;
-
-    fn build_hasher(&self) -> Folded {
-        Folded(self.0)
-    }
-}
-
-/// Hashes one `u128`.
-pub(super) struct Folded(u64);
-
-impl Hasher for Folded {
-    fn write_u128(&mut self, key: u128) {
-        let (high, low) = ((key >> 64) as u64, key as u64);
-        let product = u128::from(high ^ self.0) * u128::from(low ^ self.0.rotate_left(32) | 1);
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(16) {
-            let mut key = [0; 16];
-            key[..chunk.len()].copy_from_slice(chunk);
-            self.write_u128(u128::from_le_bytes(key));
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// How long a cell is kept beyond its window: a request that has waited (for keys, say) brings an older moment,

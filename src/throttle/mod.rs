@@ -11,6 +11,7 @@ mod bill;
 mod local;
 #[cfg(test)]
 mod model_tests;
+mod parted;
 pub mod shared;
 #[cfg(test)]
 mod tests;

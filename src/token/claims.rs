@@ -81,6 +81,7 @@ pub(super) fn judge(
     conditions::required(claims, &rules.settings)?;
     let consumer_key = consumer_key(claims, rules);
     let told = subject(claims, rules)?;
+    let own_subject = if rules.subject_source.is_some() { optional_text(claims, "sub")? } else { None };
     let kind = conditions::kind(claims, told, consumer_key);
     let subject = match told {
         None if bearer.introspected => optional_text(claims, "username")?,
@@ -103,6 +104,7 @@ pub(super) fn judge(
         subject_value: subject.and_then(text_header),
         claims: rules.header_sources.iter().map(|path| claim_header(claims.at(path.as_deref()?)?)).collect(),
         subject: subject.map(Into::into),
+        own_subject: own_subject.map(Into::into),
         expires_at: times.exp.unwrap_or(u64::MAX),
         issued_at: times.iat,
         jti: jti.map(Into::into),

@@ -105,8 +105,10 @@ pub struct Authenticator {
 pub struct Identity {
     /// What other tokens of its client are likely to say as well.
     pub common: Arc<Common>,
-    /// `sub`
+    /// `sub`, or what is mapped to it.
     pub subject: Option<Box<str>>,
+    /// `sub` as its issuer wrote it, where another claim is mapped to it: its issuer revokes by that.
+    pub own_subject: Option<Box<str>>,
     /// `exp`, seconds; `u64::MAX` when absent and not required. Compared with now on every hit.
     pub expires_at: u64,
     /// `iat`, seconds.
@@ -149,6 +151,7 @@ impl Identity {
             token_sha256: Some(TokenSha256::Of { text: token, inside: self.inside.as_deref() }),
             consumer_key: self.common.consumer_key.as_deref(),
             subject: self.subject.as_deref(),
+            own_subject: self.own_subject.as_deref(),
             issued_at: self.issued_at,
         }
     }

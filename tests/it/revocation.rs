@@ -369,3 +369,19 @@ fn without_redis_a_gate_serves_and_says_so() {
 fn sha256(text: &str) -> String {
     digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A user is revoked by the name its provider knows, and by the one that the platform knows.
+#[test]
+fn a_subject_that_is_mapped_is_revoked_by_either_name() {
+    let place = Place::with_keys(1, "", "claim_mappings = { upn = \"sub\" }");
+    let token = |own: &str, mapped: &str| place.token(&unique()).claim("sub", own).claim("upn", mapped).sign();
+    let rows = [("f81d", "ada"), ("c02a", "bob"), ("eve", "f81d"), ("77aa", "ida")];
+    let tokens = rows.map(|(own, mapped)| token(own, mapped));
+    let statuses = || tokens.each_ref().map(|token| status(&place.gates[0], token));
+    assert_eq!(statuses(), [200; 4]);
+    for subject in ["f81d", "bob"] {
+        let what = json!({ "subject": subject, "before": now() + 5, "until": now() + 600 });
+        place.redis.revoke(&place.revocation(&what));
+    }
+    place.gates[0].wait_for("the refusals", || statuses() == [401, 401, 401, 200]);
+}

@@ -12,21 +12,21 @@ use std::{
     },
 };
 
-use papaya::{Guard, HashMap};
+use papaya::Guard;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
     super::{
         algorithm::{self, Moment},
-        local::Seeded,
+        parted::Parted,
     },
     cell::{ASKING, Answer, Cell, Line, PRESSING, QUEUED, WATCHED},
     settings::SharedMode,
 };
 use crate::{
     net::Now,
-    store::{self, Algorithm, Quota, QuotaKind, Window},
+    store::{Algorithm, Quota, QuotaKind, Window},
 };
 
 /// What a request wants of one limit.
@@ -70,7 +70,7 @@ pub struct Short {
 
 /// Limits that are counted together.
 pub struct Ledger {
-    cells: HashMap<Id, Arc<Cell>, Seeded>,
+    cells: Parted<Id, Arc<Cell>>,
     touched: mpsc::UnboundedSender<Arc<Cell>>,
     /// Each cell at most once. Locked by the exchange alone.
     queue: Mutex<mpsc::UnboundedReceiver<Arc<Cell>>>,
@@ -103,7 +103,7 @@ impl Ledger {
     pub fn new() -> Self {
         let (touched, queue) = mpsc::unbounded_channel();
         Self {
-            cells: store::growing_at_once(),
+            cells: Parted::default(),
             touched,
             queue: Mutex::new(queue),
             watched: Mutex::default(),
@@ -240,7 +240,7 @@ impl Ledger {
         let begin = self.begin.load(Relaxed);
         let former = self.former(demand.key, demand.number, guard);
         let new = || Arc::new(Cell::new(demand, begin, former.map(|former| &**former)));
-        match self.cells.try_insert_with(Id::of(demand), new, guard) {
+        match self.cells.of(&Id::of(demand)).try_insert_with(Id::of(demand), new, guard) {
             Ok(cell) => {
                 self.sweep.lock().push_back(Id::of(demand));
                 cell
@@ -353,7 +353,7 @@ impl Ledger {
                     if cell.algorithm == Algorithm::Gcra {
                         self.begin.fetch_max(cell.held().saturating_add(APART), Relaxed);
                     }
-                    let _ = self.cells.remove(&id, &guard);
+                    let _ = self.cells.of(&id).remove(&id, &guard);
                 }
                 Some(_) => ids.push_back(id),
                 None => {}
@@ -368,7 +368,7 @@ impl Ledger {
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.len() == 0
     }
 }
 
@@ -380,7 +380,7 @@ impl Default for Ledger {
 
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger").field("cells", &self.cells.len()).finish_non_exhaustive()
+        f.debug_struct("Ledger").field("cells", &self.len()).finish_non_exhaustive()
     }
 }
 
