@@ -10,14 +10,14 @@
 //!
 //! | case | instructions |
 //! |---|---|
-//! | hit | 6925 |
-//! | no_credential | 2647 |
-//! | no_api | 1757 |
-//! | no_resource | 2205 |
-//! | bad_path | 1534 |
-//! | scope | 5360 |
-//! | garbled | 5288 |
-//! | known_bad | 4844 |
+//! | hit | 6902 |
+//! | no_credential | 2605 |
+//! | no_api | 1903 |
+//! | no_resource | 2285 |
+//! | bad_path | 1544 |
+//! | scope | 5287 |
+//! | garbled | 5348 |
+//! | known_bad | 4885 |
 //!
 //! valgrind offers no SHA and no VAES instructions: what is hashed or has a tag made costs less on the machine itself.
 
