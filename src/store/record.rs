@@ -158,7 +158,11 @@ impl Record {
         let (jobs, waiting) = mpsc::sync_channel(MOST_WAITING);
         let counted = Counted::new().map_err(storage)?;
         let (writes, counts) = (Arc::clone(&database), counted.clone());
-        let writer = thread::Builder::new().name("record".into()).spawn(move || write_all(&writes, &waiting, &counts));
+        let writer = thread::Builder::new().name("record".into()).spawn(move || {
+            // A commit may wait for a request, but no request for a commit where both have one core.
+            let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+            write_all(&writes, &waiting, &counts);
+        });
         let writer = Some(writer.map_err(storage)?);
         Ok(Self(Arc::new(Inner { database, jobs: Some(jobs), writer, counted, in_memory })))
     }
@@ -481,6 +485,8 @@ pub const SCHEMA: u32 = 1;
 const META: Table<u32> = Table::new("meta");
 const META_SCHEMA: &[u8] = b"schema";
 const MODE: u32 = 0o600;
+/// Of nice(1).
+const LOW_PRIORITY: i32 = 10;
 const CACHE: usize = 16 << 20;
 const MOST_WAITING: usize = 1024;
 const MOST_IN_A_COMMIT: usize = 256;
