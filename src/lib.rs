@@ -18,11 +18,12 @@
 //! # Walkthrough 1: a request
 //!
 //! ```text
-//! net::server → hyper → proxy::Proxy::respond → authz::Authorizer::check → proxy::forward → upstream
+//! net::server → net::plain → proxy::Proxy::respond → authz::Authorizer::check → proxy::forward → proxy::http1
 //! ```
 //!
 //! A worker is one thread with a runtime, a listener and upstream connections of its own. It accepts a
-//! connection and hands each request to [`proxy::Proxy`], whose `respond` is one visible list of steps. The
+//! connection; requests without a body over HTTP/1.1 are read by `net::plain`, all others, from the first
+//! one on that a connection brings, by hyper, as HTTP/2 is towards upstreams. It hands each request to [`proxy::Proxy`], whose `respond` is one visible list of steps. The
 //! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
 //! is the verdict as a list of steps: canonical path, resource, credential, token, revocation, subscription,
 //! scopes, quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to

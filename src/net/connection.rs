@@ -262,6 +262,11 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// At the beginning of a request.
+    pub(super) fn within_line() -> Self {
+        Self { in_line: true, ..Self::default() }
+    }
+
     /// `bytes` were read, and go to the parser next.
     pub(super) fn observe(&mut self, bytes: &[u8], connection: &Connection) {
         if bytes.is_empty() {
@@ -273,7 +278,7 @@ impl Scan {
         if let Doing::Accepted | Doing::Idle = connection.current() {
             connection.set(Doing::Head);
             connection.head.store(0, Relaxed);
-            *self = Self { in_line: true, ..Self::default() };
+            *self = Self::within_line();
         }
         if self.in_line {
             self.line(bytes, connection);

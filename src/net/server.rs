@@ -3,14 +3,22 @@
 //! Knows nothing of what is answered: that is its [`Handler`]. One [`Server::run`] serves one listener on the
 //! runtime it is called in (RFC 9112, RFC 9113).
 
-use std::{convert::Infallible, error::Error, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
-    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -25,12 +33,48 @@ use super::{
     connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
     listener::{Accepted, Arrival, Incoming as Connections, Listener},
+    plain::{End, Plain},
     room::{Room, Seat},
     stream::{Stream, Watched},
     tls::Acceptor,
     watchdog::{self, LINGER},
 };
 use crate::telemetry::{ConnectionError, Door, Metrics};
+
+/// A request's body.
+#[derive(Debug)]
+pub enum Inbound {
+    /// It has none.
+    Empty,
+    /// As it comes.
+    Hyper(hyper::body::Incoming),
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Hyper(incoming) => incoming.size_hint(),
+        }
+    }
+}
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -40,7 +84,7 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer.
     fn call(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         connection: Arc<Connection>,
         raw: Raw,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
@@ -190,15 +234,19 @@ impl<H: Handler> Server<H> {
             opened = opened => opened?,
             () = self.silent_too_long() => return Ok(()),
         };
-        let io = TokioIo::new(io);
+        let serve = |request| self.answer(&connection, request);
+        let service = service_fn(|request: Request<_>| serve(request.map(Inbound::Hyper)));
         if h2 {
-            let service = service_fn(|request| self.answer(&connection, request));
+            let io = TokioIo::new(io);
             let mut http = Box::pin(http2_builder(&limits).serve_connection(io, service));
-            Box::pin(watchdog::drive(http.as_mut(), &connection, &limits, &self.drain)).await
+            Box::pin(watchdog::drive(http.as_mut(), &connection, &limits, &self.drain)).await.map(|_| ())
         } else {
-            let service = service_fn(|request| self.answer(&connection, request));
-            let http = http1_builder(&limits).serve_connection(io, service).with_upgrades();
-            watchdog::drive(pin!(http), &connection, &limits, &self.drain).await
+            let plain = Plain::new(io, limits.clone(), serve);
+            let ended = watchdog::drive(pin!(plain), &connection, &limits, &self.drain).await?;
+            let Some(End::Handed(io)) = ended else { return Ok(()) };
+            let http = http1_builder(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+            // Boxed, as HTTP/2 is: plain connections would have room for it.
+            Box::pin(watchdog::drive(Box::pin(http).as_mut(), &connection, &limits, &self.drain)).await.map(|_| ())
         }
     }
 
@@ -232,7 +280,7 @@ impl<H: Handler> Server<H> {
     fn answer(
         &self,
         connection: &Arc<Connection>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
     ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
         let version = request.version();
         let (since, begun) = connection.begin(&request);

@@ -44,7 +44,7 @@ impl Handler for Scripted {
 
     async fn call(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         connection: Arc<Connection>,
         _raw: Raw,
     ) -> Response<Boxed> {

@@ -128,6 +128,16 @@ impl Watched {
         }
         Ok((Self { stream, ahead, scan: Scan::default(), connection }, h2))
     }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Reads `read` again, the beginning of a request that is under way.
+    pub(super) fn again(mut self, read: Bytes) -> Self {
+        (self.ahead, self.scan) = (read, Scan::within_line());
+        self
+    }
 }
 
 impl Watched {
@@ -164,7 +174,8 @@ impl AsyncRead for Watched {
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
-            let n = this.ahead.len().min(buf.remaining());
+            // No more than a read would bring: whoever reads it looks at its size in between.
+            let n = this.ahead.len().min(buf.remaining()).min(READ_AHEAD);
             buf.put_slice(&this.ahead[..n]);
             this.ahead.advance(n);
             if this.ahead.is_empty() {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -25,7 +26,8 @@ use tokio::{
 use super::{
     connection::{Connection, Doing},
     drain::{Drain, Phase},
-    server::{CONNECTION_WINDOW, Limits},
+    plain::{End, Failure, Plain},
+    server::{CONNECTION_WINDOW, Inbound, Limits},
 };
 use crate::telemetry::ConnectionError;
 
@@ -35,7 +37,7 @@ pub(super) async fn drive<C: Http>(
     connection: &Connection,
     limits: &Limits,
     drain: &Drain,
-) -> Result<(), ConnectionError> {
+) -> Result<Option<C::End>, ConnectionError> {
     let timer = pin!(sleep(limits.tick()));
     let changed = pin!(drain.changed());
     let mut watchdog = Watchdog {
@@ -52,24 +54,54 @@ pub(super) async fn drive<C: Http>(
     poll_fn(move |cx| {
         loop {
             if let Poll::Ready(done) = http.as_mut().poll(cx) {
-                return Poll::Ready(
-                    done.map_err(|error| reason(&error, connection)).or_else(|r| r.map_or(Ok(()), Err)),
-                );
+                return Poll::Ready(match done {
+                    Ok(end) => Ok(Some(end)),
+                    Err(error) => C::reason(&error, connection).map_or(Ok(None), Err),
+                });
             }
             match watchdog.poll(cx) {
                 Verdict::GoOn => return Poll::Pending,
                 Verdict::Finish => http.as_mut().finish(),
-                Verdict::Cut(reason) => return Poll::Ready(reason.map_or(Ok(()), Err)),
+                Verdict::Cut(reason) => return Poll::Ready(reason.map_or(Ok(None), Err)),
             }
         }
     })
     .await
 }
 
-/// hyper's two kinds of connection.
-pub(super) trait Http: Future<Output = hyper::Result<()>> {
+/// A kind of connection.
+pub(super) trait Http: Future<Output = Result<Self::End, Self::Error>> {
+    /// How it ends well.
+    type End;
+    /// How it fails.
+    type Error;
+
     /// Lets requests under way finish, and takes no more.
     fn finish(self: Pin<&mut Self>);
+
+    /// How a failure is counted; none: as connections end.
+    fn reason(error: &Self::Error, connection: &Connection) -> Option<ConnectionError>;
+}
+
+impl<S, F, B, E> Http for Plain<S, F, B>
+where
+    S: Fn(Request<Inbound>) -> F,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type End = End;
+    type Error = Failure;
+
+    fn finish(self: Pin<&mut Self>) {
+        self.end();
+    }
+
+    fn reason(failure: &Failure, connection: &Connection) -> Option<ConnectionError> {
+        // A client that has nothing left to ask may go as it likes.
+        let gone = matches!(failure, Failure::Client) && connection.doing().0 != Doing::Idle;
+        gone.then_some(ConnectionError::Reset)
+    }
 }
 
 impl<I, S, B> Http for http1::UpgradeableConnection<I, S>
@@ -80,8 +112,15 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    type End = ();
+    type Error = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+
+    fn reason(error: &hyper::Error, connection: &Connection) -> Option<ConnectionError> {
+        reason(error, connection)
     }
 }
 
@@ -95,8 +134,15 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    type End = ();
+    type Error = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+
+    fn reason(error: &hyper::Error, connection: &Connection) -> Option<ConnectionError> {
+        reason(error, connection)
     }
 }
 

@@ -13,8 +13,16 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{exchange::Exchange, headers, meter::Gauge, pool::Lease};
-use crate::{net::Connection, store::Snapshot};
+use super::{
+    exchange::Exchange,
+    headers,
+    http1::{self, Download},
+    meter::Gauge,
+};
+use crate::{
+    net::{Connection, server::Inbound},
+    store::Snapshot,
+};
 
 /// An answer's body. Dropping it, at its end or before, writes the access line.
 #[derive(Debug, Default)]
@@ -29,12 +37,23 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Upstream {
-        incoming: Incoming,
-        ended: bool,
-        /// Goes back to its pool when the body has ended.
-        lease: Option<Lease>,
-    },
+    /// By HTTP/1.1.
+    Download(Box<Download>),
+    /// By HTTP/2, or what is to be upgraded.
+    Incoming(Incoming),
+}
+
+/// Why an upstream's body broke off.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Cause);
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Download(http1::Error),
+    #[error(transparent)]
+    Incoming(hyper::Error),
 }
 
 impl Body {
@@ -44,8 +63,13 @@ impl Body {
     }
 
     /// An upstream's body as it comes.
-    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>) -> Self {
-        Self { kind: Kind::Upstream { incoming, ended: false, lease }, exchange: None, gauge: None }
+    pub(super) fn upstream(download: Download) -> Self {
+        Self { kind: Kind::Download(Box::new(download)), exchange: None, gauge: None }
+    }
+
+    /// One that hyper reads.
+    pub(super) fn incoming(incoming: Incoming) -> Self {
+        Self { kind: Kind::Incoming(incoming), exchange: None, gauge: None }
     }
 
     /// Ends `exchange` with this body.
@@ -63,7 +87,7 @@ impl Body {
 
 impl Body {
     /// Counts what passes; at the end all is counted before the client sees it.
-    fn measure(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+    fn measure(&mut self, frame: &Option<Result<Frame<Bytes>, Error>>) {
         if let (Some(gauge), Some(Ok(frame))) = (&mut self.gauge, frame) {
             gauge.pass(frame.data_ref().map_or(&[], |data| data));
         }
@@ -75,9 +99,9 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = match &mut this.kind {
             Kind::Empty => None,
@@ -86,11 +110,11 @@ impl HttpBody for Body {
                 this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Kind::Upstream { incoming, ended, .. } => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                *ended = frame.is_none();
-                frame
+            Kind::Download(download) => {
+                ready!(download.poll_frame(cx)).map(|frame| frame.map_err(|error| Error(Cause::Download(error))))
             }
+            Kind::Incoming(incoming) => ready!(Pin::new(incoming).poll_frame(cx))
+                .map(|frame| frame.map_err(|error| Error(Cause::Incoming(error)))),
         };
         match (&mut this.exchange, &frame) {
             (Some(exchange), Some(Ok(frame))) => {
@@ -109,7 +133,8 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
-            Kind::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Kind::Download(download) => download.is_end_stream(),
+            Kind::Incoming(incoming) => incoming.is_end_stream(),
         }
     }
 
@@ -117,18 +142,8 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Upstream { incoming, .. } => incoming.size_hint(),
-        }
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        if let Kind::Upstream { incoming, ended, lease } = &mut self.kind
-            && (*ended || incoming.is_end_stream())
-            && let Some(lease) = lease.take()
-        {
-            lease.give_back();
+            Kind::Download(download) => download.size_hint(),
+            Kind::Incoming(incoming) => incoming.size_hint(),
         }
     }
 }
@@ -139,7 +154,7 @@ pub(super) struct RequestBody(Option<Box<Streaming>>);
 
 #[derive(Debug)]
 struct Streaming {
-    incoming: Incoming,
+    incoming: Inbound,
     /// Bytes it may still bring; none is no limit.
     room: Option<u64>,
     ended: bool,
@@ -169,12 +184,15 @@ pub(super) enum Broken {
     /// The client, or what it sent.
     #[error("the client's body broke off")]
     Client(#[source] hyper::Error),
+    /// It was longer or shorter than it said.
+    #[error("the request's body is not as long as it said")]
+    Misframed,
 }
 
 impl RequestBody {
     /// `limit` 0 is none. Without a body there is nothing to keep track of.
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Inbound,
         limit: u64,
         connection: Option<&Arc<Connection>>,
         tables: &Arc<Snapshot>,

@@ -7,17 +7,20 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use super::{body::RequestBody, pool::Key};
+use super::{
+    body::RequestBody,
+    http1::{self, Io},
+    pool::Key,
+};
 use crate::{
     net::{Gathered, listener, tls},
     store::UpstreamScheme,
@@ -33,8 +36,8 @@ pub(super) struct Tls {
 /// A connection that can take requests.
 #[derive(Debug)]
 pub(super) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http1(http1::Connection),
+    Http2(conn::http2::SendRequest<RequestBody>),
 }
 
 /// Why no connection stands.
@@ -67,9 +70,9 @@ static SHARED: OnceLock<Tls> = OnceLock::new();
 pub(super) async fn connect(key: &Key, tls: &Tls, http1_only: bool, limit: Duration) -> Result<Sender, Error> {
     timeout(limit, async {
         match key.scheme {
-            UpstreamScheme::Http | UpstreamScheme::Echo => http1(Gathered(tcp(key).await?)).await,
+            UpstreamScheme::Http | UpstreamScheme::Echo => Ok(http1(Gathered(tcp(key).await?))),
             UpstreamScheme::H2c => http2(tcp(key).await?).await,
-            UpstreamScheme::Unix => http1(Gathered(UnixStream::connect(&*key.host).await?)).await,
+            UpstreamScheme::Unix => Ok(http1(Gathered(UnixStream::connect(&*key.host).await?))),
             UpstreamScheme::Https => https(key, if http1_only { &tls.http1 } else { &tls.any }).await,
         }
     })
@@ -92,21 +95,29 @@ async fn https(key: &Key, config: &Arc<ClientConfig>) -> Result<Sender, Error> {
     let name = ServerName::try_from(key.host.to_string()).map_err(io::Error::other)?;
     let stream = TlsConnector::from(config.clone()).connect(name, tcp(key).await?).await?;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if h2 { http2(stream).await } else { http1(stream).await }
+    if h2 { http2(stream).await } else { Ok(http1(stream)) }
 }
 
-async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, Error> {
-    let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await?;
+fn http1(stream: impl Io + 'static) -> Sender {
+    Sender::Http1(http1::Connection::new(stream))
+}
+
+/// Makes of a connection one that can be upgraded. It takes one request, and is not given back.
+pub(super) async fn upgradable(
+    connection: http1::Connection,
+) -> Result<conn::http1::SendRequest<RequestBody>, hyper::Error> {
+    let io = TokioIo::new(connection.into_io());
+    let (sender, connection) = conn::http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to an upstream failed");
         }
     });
-    Ok(Sender::Http1(sender))
+    Ok(sender)
 }
 
-async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Result<Sender, Error> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+async fn http2(stream: impl Io + 'static) -> Result<Sender, Error> {
+    let (sender, connection) = conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -123,7 +134,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) ->
     Ok(Sender::Http2(sender))
 }
 
-/// Largest response head of an HTTP/1.1 upstream, and of what is read ahead.
+/// Largest head of the answer to an upgrade.
 const MAX_BUFFER: usize = 256 << 10;
 const MAX_HEADER_LIST: u32 = 128 << 10;
 const STREAM_WINDOW: u32 = 256 << 10;

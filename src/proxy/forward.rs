@@ -2,17 +2,16 @@
 //!
 //! What was judged is what is forwarded: the path is the canonical one of the grant, never the one sent.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
 
 use super::{
     body::{Body, RequestBody},
     connect::{self, Sender},
     echo,
-    pool::{Lease, Reused},
+    http1::{self, Upload},
     upstream::{Upstreams, Way},
 };
 use crate::{
@@ -50,7 +49,9 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) enum Failure {
     Connect(connect::Error),
-    /// A connection broke, or what came over it is no HTTP.
+    /// An HTTP/1.1 connection broke, or what came over it is no HTTP.
+    Http1(http1::Error),
+    /// The same of what hyper speaks.
     Http(hyper::Error),
     /// There is no way to say it, such as an authority that is no URI's.
     Unspeakable,
@@ -69,19 +70,11 @@ impl Failure {
         match self {
             Self::Connect(connect::Error::TimedOut) => UpstreamError::Timeout,
             Self::Connect(_) => UpstreamError::Connect,
+            Self::Http1(http1::Error::Malformed(_)) => UpstreamError::Protocol,
             Self::Http(error) if error.is_parse() => UpstreamError::Protocol,
-            Self::Http(_) => UpstreamError::Reset,
+            Self::Http1(_) | Self::Http(_) => UpstreamError::Reset,
             Self::Unspeakable => UpstreamError::Protocol,
         }
-    }
-
-    /// The connection ended with no answer on it.
-    fn is_end(&self) -> bool {
-        let Self::Http(error) = self else { return false };
-        error.is_incomplete_message()
-            || error.is_closed()
-            || error.is_canceled()
-            || error.source().is_some_and(|source| source.is::<io::Error>())
     }
 }
 
@@ -159,53 +152,80 @@ impl Plan {
 
     /// An idle connection may turn out closed: what was not sent at all, or may be sent twice, goes over a new one,
     /// once.
-    async fn send_reused(
-        &self,
-        way: &Arc<Way>,
-        Reused { sender, rested }: Reused,
-        slot: &mut Slot,
-    ) -> Result<Response<Body>, Failure> {
-        let spare = if rested && !self.websocket { slot.as_ref().and_then(spare) } else { None };
-        let failure = match self.send_by(way, sender, slot).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => failure,
+    async fn send_reused(&self, way: &Arc<Way>, sender: Sender, slot: &mut Slot) -> Result<Response<Body>, Failure> {
+        let failure = match sender {
+            Sender::Http1(connection) if !self.websocket => {
+                let mut upload = self.upload(way, slot)?;
+                let failure = match connection.exchange(&mut upload, &way.pool).await {
+                    Ok(response) => return Ok(response),
+                    Err(failure) => failure,
+                };
+                if !matches!(failure, http1::Error::Closed(_)) || !upload.rewind() {
+                    return Err(Failure::Http1(failure));
+                }
+                // It is written for HTTP/1.1.
+                let Sender::Http1(connection) = self.open(way, true).await? else {
+                    return Err(Failure::Http1(failure));
+                };
+                return connection.exchange(&mut upload, &way.pool).await.map_err(Failure::Http1);
+            }
+            sender => match self.send_by(way, sender, slot).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            },
         };
         if slot.is_none() {
-            let Some(spare) = spare.filter(|_| failure.is_end()) else { return Err(failure) };
-            *slot = Some(*spare);
+            return Err(failure);
         }
         way.pool.forget_shared();
-        let sender = way.pool.open(self.websocket, self.connect_timeout).await.map_err(Failure::Connect)?;
+        let sender = self.open(way, self.websocket).await?;
         self.send_by(way, sender, slot).await
+    }
+
+    async fn open(&self, way: &Way, http1_only: bool) -> Result<Sender, Failure> {
+        way.pool.open(http1_only, self.connect_timeout).await.map_err(Failure::Connect)
     }
 
     /// Takes the request out of `slot`; puts it back where nothing of it was sent.
     async fn send_by(&self, way: &Arc<Way>, sender: Sender, slot: &mut Slot) -> Result<Response<Body>, Failure> {
-        let h2 = matches!(sender, Sender::Http2(_));
-        let request = slot.as_mut().ok_or(Failure::Unspeakable)?;
-        if self.address(request, way, h2).is_none() {
-            *slot = None;
-            return Err(Failure::Unspeakable);
-        }
-        frame(request, h2);
-        if self.trailers {
-            list_te(request.headers_mut(), h2, self.websocket);
-        }
-        let request = slot.take().ok_or(Failure::Unspeakable)?;
-        let (sent, lease) = match sender {
-            Sender::Http1(mut sender) => {
-                let sent = sender.try_send_request(request).await;
-                (sent, Some(Lease { sender, pool: way.pool.clone() }))
+        let sent = match sender {
+            Sender::Http1(connection) if !self.websocket => {
+                let mut upload = self.upload(way, slot)?;
+                return connection.exchange(&mut upload, &way.pool).await.map_err(Failure::Http1);
             }
-            Sender::Http2(mut sender) => (sender.try_send_request(request).await, None),
+            Sender::Http1(connection) => {
+                let mut sender = connect::upgradable(connection).await.map_err(Failure::Http)?;
+                sender.try_send_request(self.request(way, slot, false)?).await
+            }
+            Sender::Http2(mut sender) => sender.try_send_request(self.request(way, slot, true)?).await,
         };
         match sent {
-            Ok(incoming) => Ok(incoming.map(|body| Body::upstream(body, lease))),
+            Ok(incoming) => Ok(incoming.map(Body::incoming)),
             Err(mut error) => {
                 *slot = error.take_message();
                 Err(Failure::Http(error.into_error()))
             }
         }
+    }
+
+    fn upload(&self, way: &Way, slot: &mut Slot) -> Result<Upload, Failure> {
+        self.request(way, slot, false).map(Upload::new)
+    }
+
+    /// The request as `way` wants it.
+    fn request(&self, way: &Way, slot: &mut Slot, h2: bool) -> Result<Request<RequestBody>, Failure> {
+        let mut request = slot.take().ok_or(Failure::Unspeakable)?;
+        self.address(&mut request, way, h2).ok_or(Failure::Unspeakable)?;
+        if h2 {
+            // From an attempt over HTTP/1.
+            request.headers_mut().remove(header::TRANSFER_ENCODING);
+        } else {
+            join_cookies(request.headers_mut());
+        }
+        if self.trailers {
+            list_te(request.headers_mut(), h2, self.websocket);
+        }
+        Ok(request)
     }
 
     /// Makes target, version and `Host` what this connection needs.
@@ -223,20 +243,6 @@ impl Plan {
         }
         Some(())
     }
-}
-
-/// Says the body's length, and the cookies, in the way of the protocol.
-fn frame(request: &mut Request<RequestBody>, h2: bool) {
-    if h2 {
-        // From an attempt over HTTP/1.
-        request.headers_mut().remove(header::TRANSFER_ENCODING);
-        return;
-    }
-    // Unless told, hyper takes it that a GET has no body.
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    join_cookies(request.headers_mut());
 }
 
 /// HTTP/1 lists `TE` in `Connection` (RFC 9110 section 10.1.4), HTTP/2 has no such field.
@@ -262,18 +268,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = HeaderValue::from_maybe_shared(Bytes::from(joined)).expect("fields joined are a field");
     joined.set_sensitive(true);
     headers.insert(header::COOKIE, joined);
-}
-
-/// A copy, where a request may be sent twice: its method changes nothing, and it has no body.
-fn spare(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::default());
-    *copy.method_mut() = request.method().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy))
 }
 
 #[cfg(test)]

@@ -10,19 +10,18 @@ use std::{
 use http::{Request, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::{Settings, body::Fate, headers};
 use crate::{
     authz::Denial,
-    net::{Connection, connection::Raw},
+    net::{Connection, connection::Raw, server::Inbound},
     store::PathFlaw,
 };
 
 /// The limits that the parser does not keep.
-pub(super) fn admit<B>(head: &Request<B>, body: &Incoming, raw: Raw, settings: &Settings) -> Result<(), Denial> {
+pub(super) fn admit<B>(head: &Request<B>, body: &Inbound, raw: Raw, settings: &Settings) -> Result<(), Denial> {
     // The parser's buffer is never smaller than this.
     let small = settings.max_header_bytes.0 < SMALLEST_BUFFER;
     if head.headers().len() > settings.max_headers || (small && headers::size(head) > settings.max_header_bytes.0) {
@@ -115,7 +114,7 @@ impl Drop for Timer<'_> {
 
 /// Reads the rest of a refused request, so that the connection can go on: only as much as a client sends before it
 /// looks for an answer, and nothing that still waits for `100 Continue`.
-pub(super) async fn discard<B>(mut body: Incoming, head: &Request<B>, connection: &Connection, limit: Duration) {
+pub(super) async fn discard<B>(mut body: Inbound, head: &Request<B>, connection: &Connection, limit: Duration) {
     if head.version() >= Version::HTTP_2 {
         return;
     }

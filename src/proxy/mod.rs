@@ -17,6 +17,7 @@ mod exchange;
 mod exchange_tests;
 mod forward;
 mod headers;
+mod http1;
 mod limits;
 mod meter;
 mod pool;
@@ -41,7 +42,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 pub use body::Body;
 pub use settings::Settings;
@@ -63,7 +64,7 @@ use crate::{
         Clock, Connection, Drain, Room,
         connection::Raw,
         listener::Listener,
-        server::{Handler, Limits, Server},
+        server::{Handler, Inbound, Limits, Server},
         tls::{self, Acceptor},
     },
     store::{AnswerOf, Api, Store},
@@ -185,7 +186,7 @@ impl<J: Judge> Proxy<J> {
     }
 
     /// What is known of a request before it is judged.
-    fn begin(&self, mut request: Request<Incoming>, connection: Arc<Connection>, raw: Raw) -> Turn {
+    fn begin(&self, mut request: Request<Inbound>, connection: Arc<Connection>, raw: Raw) -> Turn {
         let started = Instant::now();
         let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
@@ -380,7 +381,7 @@ impl<J: Judge> Handler for Proxy<J> {
 
     fn call(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         connection: Arc<Connection>,
         raw: Raw,
     ) -> impl Future<Output = Response<Body>> + Send {

@@ -1,19 +1,16 @@
 //! Connections to one upstream server, kept by one worker: idle HTTP/1.1 ones, last in first out, and one HTTP/2
 //! connection that all requests share.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{pin::Pin, sync::atomic::AtomicUsize, time::Duration};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
     body::RequestBody,
     connect::{self, Sender, Tls},
+    http1::Connection,
 };
 use crate::{
     net::CoarseInstant,
@@ -49,42 +46,8 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Connection,
     since: CoarseInstant,
-}
-
-/// A connection that stood already.
-#[derive(Debug)]
-pub(super) struct Reused {
-    pub(super) sender: Sender,
-    /// Idle for so long that the server may be closing it at this moment.
-    pub(super) rested: bool,
-}
-
-/// An HTTP/1.1 connection lent for one request.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) pool: Arc<Pool>,
-}
-
-impl Lease {
-    /// Puts the connection back: its answer was read to the end.
-    pub(super) fn give_back(self) {
-        let Self { mut sender, pool } = self;
-        if sender.is_ready() {
-            return pool.put(sender);
-        }
-        if sender.is_closed() {
-            return;
-        }
-        // The connection's own task has not come round yet.
-        tokio::spawn(async move {
-            if sender.ready().await.is_ok() {
-                pool.put(sender);
-            }
-        });
-    }
 }
 
 impl Pool {
@@ -100,18 +63,17 @@ impl Pool {
     }
 
     /// A connection that stands and has nothing to do.
-    pub(super) fn reuse(&self, http1_only: bool) -> Option<Reused> {
+    pub(super) fn reuse(&self, http1_only: bool) -> Option<Sender> {
         if matches!(self.key.scheme, UpstreamScheme::H2c | UpstreamScheme::Https)
             && !http1_only
             && let Some(shared) = self.shared()
         {
-            return Some(Reused { sender: Sender::Http2(shared), rested: false });
+            return Some(Sender::Http2(shared));
         }
         let mut idle = self.idle.lock();
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if sender.is_ready() {
-                let rested = since.elapsed() >= RESTED;
-                return Some(Reused { sender: Sender::Http1(sender), rested });
+        while let Some(Idle { mut connection, .. }) = idle.pop() {
+            if connection.is_idle() {
+                return Some(Sender::Http1(connection));
             }
         }
         None
@@ -159,19 +121,26 @@ impl Pool {
         *self.shared.lock() = None;
     }
 
-    fn put(&self, sender: http1::SendRequest<RequestBody>) {
+    /// Takes a connection back: its answer was read to the end.
+    pub(super) fn put(&self, connection: Connection) {
         let mut idle = self.idle.lock();
         if idle.len() < MOST_IDLE {
-            idle.push(Idle { sender, since: CoarseInstant::now() });
+            idle.push(Idle { connection, since: CoarseInstant::now() });
         }
+    }
+
+    /// How many have nothing to do.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.idle.lock().len()
     }
 
     /// Closes connections that are closed already, or have been idle for longer than `limit`.
     pub(super) fn sweep(&self, limit: Duration) {
-        self.idle.lock().retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < limit);
+        self.idle.lock().retain_mut(|idle| idle.since.elapsed() < limit && idle.connection.is_idle());
     }
 }
 
-const MOST_IDLE: usize = 256;
-/// Far below the idle time of any server; under load, connections rest for less.
-const RESTED: Duration = Duration::from_millis(10);
+/// Above what one worker has under way at a time; the sweep closes those that rest. Fewer than are in use at once would
+/// have connections closed and opened anew for every tenth request.
+const MOST_IDLE: usize = 4096;

@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 use super::{
     Body, Settings,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     authz::{Denial, ForwardQuery},
-    net::{Connection, connection::Raw},
+    net::{Connection, connection::Raw, server::Inbound},
     store::{Api, Upstream, UpstreamScheme},
     telemetry::{ConnectionError, UpstreamError},
     throttle::Admitted,
@@ -26,7 +26,7 @@ pub(super) struct Turn {
     /// Taken apart when it is forwarded.
     pub(super) head: Request<()>,
     /// Until it is forwarded.
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<Inbound>,
     pub(super) raw: Raw,
     /// Its content type: gRPC is refused its own way.
     pub(super) kind: Option<HeaderValue>,

@@ -1,0 +1,144 @@
+//! A message on its way out: its head, and its body's pieces with what frames them, written together (RFC 9112).
+
+use std::{
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, header};
+use tokio::io::AsyncWrite;
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// The head, or what stands before a chunk.
+    framing: Vec<u8>,
+    /// Bytes of `framing` that are written.
+    sent: usize,
+    data: Bytes,
+    /// What stands behind a chunk.
+    tail: &'static [u8],
+    begun: bool,
+}
+
+/// How a body's end is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Length {
+    /// By a count: so many bytes are to come.
+    Sized(u64),
+    /// By chunks.
+    #[default]
+    Chunked,
+}
+
+/// A body is longer or shorter than its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Misframed;
+
+impl Outgoing {
+    /// A message that begins with `head`.
+    pub fn new(head: Vec<u8>) -> Self {
+        Self { framing: head, ..Self::default() }
+    }
+
+    /// Whether it is another piece's turn.
+    pub fn has_room(&self) -> bool {
+        self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Puts a piece of the body behind what waits. Only where there is room.
+    pub fn put(&mut self, data: Bytes, length: &mut Length) -> Result<(), Misframed> {
+        match length {
+            Length::Sized(left) => *left = left.checked_sub(data.len() as u64).ok_or(Misframed)?,
+            // An empty chunk would be the last.
+            Length::Chunked if data.is_empty() => return Ok(()),
+            Length::Chunked => {
+                // Memory takes every write.
+                let _ = write!(self.framing(), "{:x}\r\n", data.len());
+                self.tail = b"\r\n";
+            }
+        }
+        self.data = data;
+        Ok(())
+    }
+
+    /// No piece follows.
+    pub fn end(&mut self, length: Length) -> Result<(), Misframed> {
+        match length {
+            Length::Sized(0) => {}
+            Length::Sized(_) => return Err(Misframed),
+            Length::Chunked if self.data.is_empty() => self.tail = b"0\r\n\r\n",
+            Length::Chunked => self.tail = b"\r\n0\r\n\r\n",
+        }
+        Ok(())
+    }
+
+    /// Trailers end a chunked body.
+    pub fn end_with(&mut self, trailers: &HeaderMap) {
+        let framing = self.framing();
+        framing.extend_from_slice(b"0\r\n");
+        write_fields(framing, trailers);
+        framing.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes until nothing waits, and flushes.
+    pub fn poll_write<S: AsyncWrite + Unpin + ?Sized>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.framing.len() || !self.has_room() {
+            let pieces = [&self.framing[self.sent..], &self.data, self.tail].map(IoSlice::new);
+            let wrote = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &pieces))?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.begun = true;
+            self.wrote(wrote);
+        }
+        Pin::new(io).poll_flush(cx)
+    }
+
+    /// Something was written.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Begins anew: only a message that is its head alone, or of which nothing was written.
+    pub fn rewind(&mut self) {
+        (self.sent, self.begun) = (0, false);
+    }
+
+    fn wrote(&mut self, wrote: usize) {
+        let framing = wrote.min(self.framing.len() - self.sent);
+        self.sent += framing;
+        let data = (wrote - framing).min(self.data.len());
+        self.data.advance(data);
+        self.tail = &self.tail[wrote - framing - data..];
+    }
+
+    fn framing(&mut self) -> &mut Vec<u8> {
+        if self.sent == self.framing.len() {
+            self.framing.clear();
+            self.sent = 0;
+        }
+        &mut self.framing
+    }
+}
+
+/// Writes fields but those that say where the body ends; tells whether there was a length.
+pub fn write_fields(into: &mut Vec<u8>, fields: &HeaderMap) -> bool {
+    let mut said_length = false;
+    for (name, value) in fields {
+        if name == header::CONTENT_LENGTH {
+            said_length = true;
+        } else if name != header::TRANSFER_ENCODING {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                into.extend_from_slice(part);
+            }
+        }
+    }
+    said_length
+}

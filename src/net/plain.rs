@@ -1,0 +1,365 @@
+//! Plain requests of HTTP/1.1 (RFC 9112): without a body, or anything to negotiate. Most are, and they cost less here
+//! than by a library for everything.
+//!
+//! Whatever else comes is not looked into, much less refused: the connection goes to hyper, with that request's first
+//! byte, and stays there. So what is read here is a strict part of what hyper reads, and what is refused, it refuses.
+
+use std::{
+    error::Error,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+use httparse::{ParserConfig, Status};
+use pin_project_lite::pin_project;
+use tokio::io::AsyncWrite;
+
+use super::{
+    connection::Doing,
+    incoming::{append, poll_read},
+    outgoing::{Length, Outgoing, write_fields},
+    server::{Inbound, Limits},
+    stream::Watched,
+};
+
+pin_project! {
+    /// A connection, as long as plain requests come.
+    pub(super) struct Plain<S, F, B> {
+        io: Option<Watched>,
+        // Read, and not yet answered.
+        read: Bytes,
+        serve: S,
+        limits: Arc<Limits>,
+        #[pin]
+        state: State<F, B>,
+        // No request is taken any more.
+        finishing: bool,
+    }
+}
+
+pin_project! {
+    /// What a connection is at.
+    #[project = StateProjection]
+    enum State<F, B> {
+        // Waits for a request.
+        Head,
+        // Waits for an answer.
+        Answering { #[pin] future: F, last: bool, to_head: bool },
+        // Writes one.
+        Writing { answer: Writing<B> },
+        // Says that nothing follows.
+        Closing,
+    }
+}
+
+/// An answer under way.
+struct Writing<B> {
+    out: Outgoing,
+    length: Length,
+    /// Until all of it is in `out`.
+    body: Option<B>,
+    /// The connection ends with it.
+    last: bool,
+    /// The body came to no good end.
+    broken: bool,
+}
+
+/// Why plain requests came to an end.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The connection is closed.
+    Closed,
+    /// Something else was asked: hyper goes on with it.
+    Handed(Watched),
+}
+
+/// Why the connection failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client, or its network.
+    Client,
+    /// The answer broke off.
+    Answer,
+}
+
+/// What was read.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and the large one is the usual one")]
+enum Head {
+    Partial,
+    Plain { request: Request<Inbound>, last: bool, len: usize },
+    Other,
+}
+
+impl<S, F, B> Plain<S, F, B> {
+    pub(super) fn new(io: Watched, limits: Arc<Limits>, serve: S) -> Self {
+        Self { io: Some(io), read: Bytes::new(), serve, limits, state: State::Head, finishing: false }
+    }
+
+    /// Lets a request under way finish, and takes no more.
+    pub(super) fn end(self: Pin<&mut Self>) {
+        *self.project().finishing = true;
+    }
+}
+
+impl<S, F, B, E> Future for Plain<S, F, B>
+where
+    S: Fn(Request<Inbound>) -> F,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Output = Result<End, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut this = self.as_mut().project();
+            let Some(io) = this.io.as_mut() else { return Poll::Ready(Ok(End::Closed)) };
+            match this.state.as_mut().project() {
+                StateProjection::Head if *this.finishing && this.read.is_empty() => this.state.set(State::Closing),
+                StateProjection::Head => match ready!(poll_head(io, this.read, this.limits, cx))? {
+                    Some(Head::Plain { request, last, len }) => {
+                        this.read.advance(len);
+                        let to_head = *request.method() == Method::HEAD;
+                        this.state.set(State::Answering { future: (this.serve)(request), last, to_head });
+                    }
+                    Some(_) => {
+                        let handed = this.io.take().map(|io| io.again(std::mem::take(this.read)));
+                        return Poll::Ready(Ok(handed.map_or(End::Closed, End::Handed)));
+                    }
+                    None => this.state.set(State::Closing),
+                },
+                StateProjection::Answering { future, last, to_head } => match future.poll(cx) {
+                    Poll::Ready(Ok(response)) => {
+                        let last = *last || *this.finishing;
+                        let answer = Writing::new(response, last, *to_head);
+                        this.state.set(State::Writing { answer });
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Answer)),
+                    Poll::Pending => {
+                        ready!(poll_ahead(io, this.read, this.limits, cx));
+                        return Poll::Ready(Err(Failure::Client));
+                    }
+                },
+                StateProjection::Writing { answer } => {
+                    ready!(answer.poll(io, cx))?;
+                    let last = answer.last;
+                    // The answer ends before anything else begins.
+                    this.state.set(if last { State::Closing } else { State::Head });
+                    if !last && !this.read.is_empty() {
+                        io.connection().set(Doing::Head);
+                    }
+                }
+                StateProjection::Closing => {
+                    let _ = ready!(Pin::new(io).poll_shutdown(cx));
+                    return Poll::Ready(Ok(End::Closed));
+                }
+            }
+        }
+    }
+}
+
+/// Reads until it is clear what comes; none: nothing does.
+fn poll_head(
+    io: &mut Watched,
+    read: &mut Bytes,
+    limits: &Limits,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Head>, Failure>> {
+    let mut fresh = !read.is_empty();
+    loop {
+        if fresh {
+            match parse(read, limits) {
+                Head::Partial if read.len() < limits.max_header_bytes => {}
+                Head::Partial => return Poll::Ready(Ok(Some(Head::Other))),
+                head => return Poll::Ready(Ok(Some(head))),
+            }
+        }
+        let more = ready!(poll_read(io, 0, cx)).map_err(|_| Failure::Client)?;
+        if more.is_empty() {
+            // Half a head: hyper knows what that is.
+            return Poll::Ready(Ok((!read.is_empty()).then_some(Head::Other)));
+        }
+        // A head that comes in crumbs is not looked at for each of them.
+        fresh = memchr::memchr(b'\n', &more).is_some();
+        append(read, more);
+    }
+}
+
+/// While an answer is waited for, notes what the client sends; ready when it has gone.
+fn poll_ahead(io: &mut Watched, read: &mut Bytes, limits: &Limits, cx: &mut Context<'_>) -> Poll<()> {
+    while read.len() < limits.max_header_bytes {
+        match ready!(poll_read(io, 0, cx)) {
+            Ok(more) if !more.is_empty() => append(read, more),
+            _ => return Poll::Ready(()),
+        }
+    }
+    Poll::Pending
+}
+
+/// A plain request at the beginning of `read`, something else, or neither yet.
+fn parse(read: &Bytes, limits: &Limits) -> Head {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let len = match ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, read, &mut fields) {
+        Ok(Status::Complete(len)) if len <= limits.max_header_bytes => len,
+        Ok(Status::Partial) => return Head::Partial,
+        _ => return Head::Other,
+    };
+    plain(read, &parsed).map_or(Head::Other, |(request, last)| Head::Plain { request, last, len })
+}
+
+/// The request, and whether its client wants no more answers; none: it is not plain.
+fn plain(read: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<(Request<Inbound>, bool)> {
+    let (Some(method), Some(target), Some(1)) = (parsed.method, parsed.path, parsed.version) else { return None };
+    // A fragment is seen there, an authority is compared with `Host`.
+    if !target.starts_with('/') || target.contains('#') {
+        return None;
+    }
+    let method = Method::from_bytes(method.as_bytes()).ok().filter(|method| *method != Method::CONNECT)?;
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
+    let mut last = false;
+    for field in &*parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let is_plain = match name {
+            header::TRANSFER_ENCODING | header::EXPECT | header::UPGRADE | header::TE => false,
+            header::CONTENT_LENGTH => field.value == b"0" && !headers.contains_key(&name),
+            header::CONNECTION => {
+                last |= lists(field.value, b"close");
+                true
+            }
+            _ => true,
+        };
+        if !is_plain {
+            return None;
+        }
+        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
+    }
+    let mut request = Request::new(Inbound::Empty);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
+    *request.headers_mut() = headers;
+    Some((request, last))
+}
+
+fn lists(value: &[u8], option: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|listed| listed.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+impl<B> Writing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    fn new(response: Response<B>, last: bool, to_head: bool) -> Self {
+        let (head, body) = response.into_parts();
+        let bodiless = to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut text = Vec::with_capacity(HEAD);
+        for part in ["HTTP/1.1 ", head.status.as_str(), " ", head.status.canonical_reason().unwrap_or_default(), "\r\n"]
+        {
+            text.extend_from_slice(part.as_bytes());
+        }
+        write_fields(&mut text, &head.headers);
+        let (length, body) = if bodiless || body.is_end_stream() {
+            (Length::Sized(0), None)
+        } else {
+            (body.size_hint().exact().map_or(Length::Chunked, Length::Sized), Some(body))
+        };
+        match (length, head.headers.get(header::CONTENT_LENGTH)) {
+            _ if head.status == StatusCode::NO_CONTENT => {}
+            // Of the answer that is not sent.
+            (_, said) if bodiless => {
+                said.into_iter().for_each(|said| field(&mut text, "content-length", said.as_bytes()))
+            }
+            (Length::Sized(length), _) => {
+                field(&mut text, "content-length", itoa::Buffer::new().format(length).as_bytes());
+            }
+            (Length::Chunked, _) => field(&mut text, "transfer-encoding", b"chunked"),
+        }
+        if !head.headers.contains_key(header::DATE) {
+            date::with(|date| field(&mut text, "date", date));
+        }
+        let said = head.headers.get(header::CONNECTION);
+        if last && said.is_none() {
+            field(&mut text, "connection", b"close");
+        }
+        text.extend_from_slice(b"\r\n");
+        let last = last || said.is_some_and(|said| lists(said.as_bytes(), b"close"));
+        Self { out: Outgoing::new(text), length, body, last, broken: false }
+    }
+
+    fn poll(&mut self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            // Before anything is written, so that a short body goes along with the head.
+            let filled = self.poll_fill(cx);
+            ready!(self.out.poll_write(io, cx)).map_err(|_| Failure::Client)?;
+            if self.broken {
+                return Poll::Ready(Err(Failure::Answer));
+            }
+            if self.body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(filled);
+        }
+    }
+
+    /// Fetches the body's next frame, where none waits to be sent. What was at hand before it broke off is sent.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(body) = self.body.as_mut().filter(|_| self.out.has_room()) else { return Poll::Ready(()) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        let over = frame.is_none() || body.is_end_stream();
+        let put = match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            Some(Ok(Ok(data))) => self.out.put(data, &mut self.length).is_ok(),
+            // Trailers: who asks for them is not answered here.
+            Some(Ok(Err(_))) | None => true,
+            Some(Err(_)) => false,
+        };
+        if over || !put {
+            self.body = None;
+            self.broken = !put || self.out.end(self.length).is_err();
+        }
+        Poll::Ready(())
+    }
+}
+
+fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        text.extend_from_slice(part);
+    }
+}
+
+/// The time of day as a field's value, made twice a second.
+mod date {
+    use std::{cell::RefCell, time::SystemTime};
+
+    use crate::net::CoarseInstant;
+
+    #[expect(clippy::disallowed_methods, reason = "what is told, and nothing is judged by")]
+    pub(super) fn with(write: impl FnOnce(&[u8])) {
+        DATE.with_borrow_mut(|date| {
+            let fresh = date.take().filter(|(made, _)| made.elapsed_ms() < STALE_MS);
+            let made = || (CoarseInstant::now(), httpdate::fmt_http_date(SystemTime::now()));
+            write(date.insert(fresh.unwrap_or_else(made)).1.as_bytes());
+        });
+    }
+
+    thread_local! {
+        static DATE: RefCell<Option<(CoarseInstant, String)>> = const { RefCell::new(None) };
+    }
+
+    const STALE_MS: u64 = 500;
+}
+
+/// As many as hyper takes, unless it is told otherwise.
+const MOST_FIELDS: usize = 100;
+/// Room for fields that are set on the way to the upstream.
+const ADDED: usize = 12;
+/// More than most heads have.
+const HEAD: usize = 1 << 10;
+
+#[cfg(test)]
+#[path = "plain_tests.rs"]
+mod tests;
