@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// `deleteMappedApplication`: the provider keeps the client. One that was created here is deleted instead, unless its
-    /// provider cannot.
+    /// provider cannot: then its tokens are refused from now on, as if it were.
     pub async fn delete_mapping(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
@@ -209,7 +209,11 @@ impl Engine {
         self.perform(asked, checked, |managed| async move {
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
             let mut effect = Effect::of(()).before(json!(mapping.as_deref())).row(unmap);
-            effect.detail = kept?.map(|why| format!("created here, and left at the provider: {why}"));
+            if let Some(why) = kept? {
+                effect.detail = Some(format!("created here, and left at the provider: {why}"));
+                effect.revoked.push(self.client_revoked(&managed, consumer_key));
+            }
+            managed.connector.delete_mapped_application(consumer_key).await?;
             Ok(effect)
         })
         .await
