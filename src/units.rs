@@ -23,6 +23,11 @@ impl Span {
     pub const fn millis(n: u64) -> Self {
         Self(Duration::from_millis(n))
     }
+
+    /// Whether it has no part of a second, like the times in tokens (RFC 7519 section 2), with which it may be compared.
+    pub const fn is_whole_seconds(self) -> bool {
+        self.0.subsec_nanos() == 0
+    }
 }
 
 impl FromStr for Span {

@@ -16,6 +16,7 @@ use crate::{
     problem::Problem,
     secret::Secret,
     token::settings::{ClientSettings, KeyManagerSettings, Registration, TokenForm, UserSettings},
+    units::Span,
 };
 
 /// Who gets which tokens.
@@ -71,11 +72,10 @@ impl Terms {
             return Err(vec![Problem::new(field, "the system gives no random numbers")]);
         };
         let mut read = Reading { key: &key, problems: Vec::new() };
-        let lifetime = read.seconds(&settings.token_lifetime.0, &format!("{field}.token_lifetime"));
-        let refresh_lifetime = read.seconds(&settings.refresh_lifetime.0, &format!("{field}.refresh_lifetime"));
-        let rotation = settings.key_rotation.0;
-        if !rotation.is_zero() && rotation.as_secs() == 0 {
-            read.problem(&format!("{field}.key_rotation"), "must be 0, or at least 1s");
+        let lifetime = read.seconds(settings.token_lifetime, &format!("{field}.token_lifetime"));
+        let refresh_lifetime = read.seconds(settings.refresh_lifetime, &format!("{field}.refresh_lifetime"));
+        if !settings.key_rotation.is_whole_seconds() {
+            read.problem(&format!("{field}.key_rotation"), "is whole seconds, or 0");
         }
         let clients = read.all(&settings.clients, &format!("{field}.clients"), "id", Reading::client);
         let users = read.all(&settings.users, &format!("{field}.users"), "name", Reading::user);
@@ -110,7 +110,7 @@ impl Terms {
             form: settings.tokens,
             lifetime,
             refresh_lifetime,
-            key_rotation: rotation.as_secs(),
+            key_rotation: settings.key_rotation.0.as_secs(),
             leeway: settings.leeway.0.as_secs(),
             registration: settings.registration,
             registration_scopes,
@@ -261,11 +261,11 @@ impl Reading<'_> {
         }
     }
 
-    fn seconds(&mut self, span: &std::time::Duration, field: &str) -> u64 {
-        if span.as_secs() == 0 {
-            self.problem(field, "must be at least 1s");
+    fn seconds(&mut self, span: Span, field: &str) -> u64 {
+        if !span.is_whole_seconds() || span == Span::default() {
+            self.problem(field, "is whole seconds, at least \"1s\"");
         }
-        span.as_secs()
+        span.0.as_secs()
     }
 
     fn problem(&mut self, field: &str, message: &str) {

@@ -234,8 +234,8 @@ fn every_mistake_is_named() {
         (json!({ "issuer": "127.0.0.1:9000" }), vec!["issuer: must be"]),
         (json!({ "issuer": "http://u:p@127.0.0.1:9000" }), vec!["issuer: must be"]),
         (json!({ "algorithms": ["RS256"] }), vec!["algorithms: must hold ES256"]),
-        (json!({ "key_rotation": "900ms" }), vec!["key_rotation: must be"]),
-        (json!({ "refresh_lifetime": "0" }), vec!["refresh_lifetime: must be"]),
+        (json!({ "key_rotation": "900ms" }), vec!["key_rotation: is whole seconds"]),
+        (json!({ "refresh_lifetime": "0" }), vec!["refresh_lifetime: is whole seconds"]),
         (json!({ "registration": "token" }), vec!["registration_token: is needed"]),
         (json!({ "registration_scopes": ["a b"] }), vec!["registration_scopes[0]: must be"]),
         (
@@ -246,7 +246,7 @@ fn every_mistake_is_named() {
             json!({ "users": [{ "name": "ada", "password": "topsecret", "claims": { "sub": 1, "email": 2 } }] }),
             vec!["users[0].claims: must not name"],
         ),
-        (json!({ "token_lifetime": "900ms" }), vec!["token_lifetime: must be"]),
+        (json!({ "token_lifetime": "900ms" }), vec!["token_lifetime: is whole seconds"]),
         (
             json!({ "clients": [{ "id": "a", "secret": "topsecret" }, { "id": "a", "secret": "y" }] }),
             vec!["clients[1].id: is there twice"],

@@ -1,15 +1,13 @@
 //! The limits that a request meets, in the order of the design. What is not configured costs a branch.
 
-use std::{
-    io::Write,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{io::Write, net::IpAddr};
 
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
 use super::{CheckRequest, credential::parameters, decision::Seen};
 use crate::{
+    net::network,
     store::{Advanced, Api, Condition, On, Part, Resource, Rule, Snapshot, Tier},
     throttle::{Charge, Level},
     token::Identity,
@@ -91,8 +89,10 @@ impl<'t> Call<'t, '_> {
         if rule.matches.as_ref().is_some_and(|pattern| !pattern.is_in(&key)) {
             return None;
         }
-        if let Some(network) = client.and_then(network).filter(|_| rule.parts.contains(&Part::ClientIp)) {
-            (key, ends) = self.key(rule, identity, Some(network));
+        if let Some(IpAddr::V6(address)) = client
+            && rule.parts.contains(&Part::ClientIp)
+        {
+            (key, ends) = self.key(rule, identity, Some(network(address).into()));
         }
         // Where each part ends, so that no two requests meet that only look alike; and of which issuer the user is.
         ends.iter().for_each(|end| key.extend_from_slice(&end.to_be_bytes()));
@@ -142,14 +142,6 @@ impl<'t> Call<'t, '_> {
                 }
             }
         }
-    }
-}
-
-/// The /64 of an IPv6 address: one client has as many as that, and would have as many counters.
-fn network(address: IpAddr) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
     }
 }
 

@@ -70,7 +70,8 @@ fn check_embedded(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, fou
 /// What it issues, how long that lives, and who may register.
 fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
     for (field, span) in [("token_lifetime", manager.token_lifetime), ("refresh_lifetime", manager.refresh_lifetime)] {
-        found.refuse(span == Span::default(), at(field), "must be longer than 0");
+        let whole = span.is_whole_seconds() && span != Span::default();
+        found.refuse(!whole, at(field), "is whole seconds, at least \"1s\"");
     }
     let unasked = matches!(manager.validation, Validation::Jwt | Validation::Both);
     found.refuse(
@@ -79,9 +80,14 @@ fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
         "opaque needs validation \"auto\" or \"introspect\": there is nothing to verify",
     );
     // Each key is published until its last token has expired: a key set must not grow without bound.
-    let rotation = manager.key_rotation.0;
-    let hasty = !rotation.is_zero() && rotation < manager.token_lifetime.0 / 8;
-    found.refuse(hasty, at("key_rotation"), "must be 0, or at least an eighth of token_lifetime");
+    let rotation = manager.key_rotation;
+    found.refuse(!rotation.is_whole_seconds(), at("key_rotation"), "is whole seconds, or 0");
+    let hasty = rotation != Span::default() && rotation.0 < manager.token_lifetime.0 / 8;
+    found.refuse(
+        hasty && rotation.is_whole_seconds(),
+        at("key_rotation"),
+        "must be 0, or at least an eighth of token_lifetime",
+    );
     let es256 = manager.algorithms.is_empty() || manager.algorithms.contains(&Algorithm::ES256);
     found.refuse(!es256, at("algorithms"), "must hold ES256, by which the embedded provider signs");
     let by_token = manager.registration == Registration::Token;
@@ -234,6 +240,9 @@ fn check_rules(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found:
         [("jwks_refresh", manager.jwks_refresh), ("jwks_cooldown", manager.jwks_cooldown), ("timeout", manager.timeout)]
     {
         found.refuse(span == Span::default(), at(field), "must be longer than 0");
+    }
+    for (field, span) in [("leeway", manager.leeway), ("max_lifetime", manager.max_lifetime)] {
+        found.refuse(!span.is_whole_seconds(), at(field), "is whole seconds, at least \"1s\", or 0");
     }
     found.refuse(manager.concurrency == 0, at("concurrency"), "must be at least 1");
     let short = manager.jwks_max_stale < manager.jwks_refresh;

@@ -1,13 +1,10 @@
-//! Mistakes of meaning that only the configuration as a whole can see. Tables and tiers are judged
-//! by `store::Snapshot::build`, files and keys by their readers.
+//! Mistakes of meaning that only the configuration as a whole can see. Tables, tiers, and what holds for every request are
+//! judged by `store::Snapshot::build`, files and keys by their readers: each mistake is told by one of them.
 
 use std::{
-    collections::HashMap,
     fmt::Display,
     net::{IpAddr, SocketAddr},
 };
-
-use http::HeaderName;
 
 use crate::{
     net::Address,
@@ -28,7 +25,6 @@ impl Settings {
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Findings::default();
         self.check_general(&mut found);
-        self.check_headers(&mut found);
         self.check_backend_jwt(&mut found);
         self.check_doors(&mut found);
         if let Some(management) = &self.management {
@@ -54,12 +50,6 @@ impl Settings {
             format_args!("must be from {} to {}", waiting.start(), waiting.end()),
         );
         found.refuse(self.workers > MAX_WORKERS, "workers", format_args!("must be at most {MAX_WORKERS}"));
-        let quotable = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
-        found.refuse(
-            self.realm.is_empty() || !self.realm.chars().all(quotable),
-            "realm",
-            "must be visible ASCII characters and spaces, without quotes and backslashes",
-        );
         if let Some(store) = &self.store {
             let path = store.path.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
             found.refuse(!path && store.url.is_none(), "store.path", "is needed: the file, in a folder that exists");
@@ -68,33 +58,8 @@ impl Settings {
         found.refuse(!share.contains(&self.log.access_sample), "log.access_sample", "must be from 0 to 1");
     }
 
-    fn check_headers(&self, found: &mut Findings) {
-        for (index, name) in self.strip_headers.iter().enumerate() {
-            found.check_header(&format!("strip_headers[{index}]"), name, &FRAMING);
-        }
-        let headers = &self.identity_headers;
-        let fixed = [
-            ("subject", &headers.subject),
-            ("client_id", &headers.client_id),
-            ("scopes", &headers.scopes),
-            ("application", &headers.application),
-            ("tier", &headers.tier),
-            ("over_quota", &headers.over_quota),
-        ];
-        let fixed = fixed.map(|(field, name)| (format!("identity_headers.{field}"), name));
-        let claims = headers.claims.iter().map(|(claim, name)| (format!("identity_headers.claims.{claim}"), name));
-        let mut first = HashMap::new();
-        for (field, name) in fixed.into_iter().chain(claims) {
-            found.check_header(&field, name, &RESERVED);
-            if let Some(other) = first.insert(name.to_ascii_lowercase(), field.clone()) {
-                found.add(field, format_args!("is the same header as {other}"));
-            }
-        }
-    }
-
     fn check_backend_jwt(&self, found: &mut Findings) {
         let Some(jwt) = &self.backend_jwt else { return };
-        found.check_header("backend_jwt.header", &jwt.header, &RESERVED);
         let dashed = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
         let headers = &self.identity_headers;
         let fixed = [
@@ -209,21 +174,8 @@ impl Findings {
             self.add(field, message);
         }
     }
-
-    fn check_header(&mut self, field: &str, name: &str, reserved: &[&str]) {
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return self.add(field, "is not a header name");
-        }
-        let reserved = reserved.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
-        self.refuse(reserved, field, "is a header that HTTP itself needs");
-    }
 }
 
-/// Without these a message is another message.
-const FRAMING: [&str; 6] = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE"];
-/// Nor may one of them carry an identity.
-const RESERVED: [&str; 8] =
-    ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "TE", "Trailer", "Authorization"];
 const MAX_WORKERS: usize = 1024;
 /// hyper's own least buffer.
 const MIN_HEAD: Size = Size(8 << 10);

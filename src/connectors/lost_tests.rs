@@ -161,6 +161,8 @@ async fn a_client_that_nobody_here_can_manage_is_unmapped_and_stays() {
         assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
         engine.delete_mapping(&caller, "idp", "c1").await.expect("nothing else can be done");
         assert_eq!(engine.mapping("idp", "c1").expect("readable"), None);
+        let forgotten = engine.retrieve_application("idp", "c1").await;
+        assert!(matches!(forgotten, Err(Error::NotFound(_))), "nothing of it is remembered: {forgotten:?}");
         let told = engine.audit(0, 10).expect("readable").pop().and_then(|line| line.detail).expect("a reason");
         assert!(told.contains("left at the provider") && told.contains("registration access token"), "{told}");
         assert_eq!(server.asked(), ["/clients"], "the provider is not asked");

@@ -228,6 +228,14 @@ impl KeyManager for Standard {
         Ok(row.tell(OAuthApplicationInfo { client_id: Some(consumer_key.to_owned()), ..Default::default() }))
     }
 
+    /// One that can be managed by what is remembered of it is not left without that.
+    async fn delete_mapped_application(&self, consumer_key: &str) -> Result<()> {
+        match self.row(consumer_key).await? {
+            Some(Row { access: None, .. }) => self.memory.forget(&client_key(consumer_key)).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         let id = request.client_id.as_deref().ok_or_else(|| Error::invalid("clientId", "is needed"))?;
         let row = self.row(id).await?.unwrap_or_default();

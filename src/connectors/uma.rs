@@ -10,7 +10,7 @@ use super::{
     oauth::OAuth,
     oidc::Place,
 };
-use crate::keymanager::{ApiResource, Error, Operation, Result};
+use crate::keymanager::{ApiResource, Error, Operation, Result, attach, detach};
 
 /// A registered resource, as the provider tells of it.
 #[derive(Debug, Deserialize)]
@@ -90,17 +90,13 @@ impl Registered {
 
 /// The resource with these scopes beside its own.
 pub(super) fn attached(mut resource: ApiResource, keys: &[String]) -> ApiResource {
-    for key in keys {
-        if !resource.scopes.contains(key) {
-            resource.scopes.push(key.clone());
-        }
-    }
+    attach(&mut resource.scopes, keys);
     resource
 }
 
 /// The resource without these scopes; none named: without any.
 pub(super) fn detached(mut resource: ApiResource, keys: &[String]) -> ApiResource {
-    resource.scopes.retain(|scope| !keys.is_empty() && !keys.contains(scope));
+    detach(&mut resource.scopes, keys);
     resource
 }
 

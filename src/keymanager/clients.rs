@@ -95,11 +95,8 @@ impl Engine {
             let before = known(&managed, consumer_key).await;
             let after = managed.connector.update_application(consumer_key, &app).await?;
             let owner = app.app_owner.filter(|_| mapping.is_some());
-            let mapping = mapping.map(|row| match &owner {
-                Some(_) => Mapping { owner: owner.clone(), ..(*row).clone() },
-                None => (*row).clone(),
-            });
-            let effect = Effect::of(completed(after.clone(), mapping.as_ref())).before(before).after(&after);
+            let gave = completed(after.clone(), mapping.as_deref(), owner.as_deref());
+            let effect = Effect::of(gave).before(before).after(&after);
             Ok(match owner {
                 Some(owner) => effect.row(owned(&managed, consumer_key, owner)),
                 None => effect,
@@ -117,7 +114,8 @@ impl Engine {
                 managed.connector.retrieve_application(consumer_key).await.map(Effect::of)
             })
             .await?;
-        Ok(completed(without_secret(found.did()?), self.mapping(key_manager, consumer_key)?.as_deref()))
+        let mapping = self.mapping(key_manager, consumer_key)?;
+        Ok(completed(without_secret(found.did()?), mapping.as_deref(), None))
     }
 
     /// `deleteApplication`: its tokens are refused from now on. One that only its mapping knows of is deleted too.
@@ -198,7 +196,7 @@ impl Engine {
     }
 
     /// `deleteMappedApplication`: the provider keeps the client. One that was created here is deleted instead, unless its
-    /// provider cannot.
+    /// provider cannot: then its tokens are refused from now on, as if it were.
     pub async fn delete_mapping(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
@@ -211,7 +209,11 @@ impl Engine {
         self.perform(asked, checked, |managed| async move {
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
             let mut effect = Effect::of(()).before(json!(mapping.as_deref())).row(unmap);
-            effect.detail = kept?.map(|why| format!("created here, and left at the provider: {why}"));
+            if let Some(why) = kept? {
+                effect.detail = Some(format!("created here, and left at the provider: {why}"));
+                effect.revoked.push(self.client_revoked(&managed, consumer_key));
+            }
+            managed.connector.delete_mapped_application(consumer_key).await?;
             Ok(effect)
         })
         .await
@@ -355,12 +357,12 @@ async fn require_secret(managed: &Managed, consumer_key: &str, secret: &Sensitiv
     }
 }
 
-/// What the provider does not tell of it and the mapping does.
-fn completed(app: OAuthApplicationInfo, mapping: Option<&Mapping>) -> OAuthApplicationInfo {
+/// What the provider does not tell of it and the mapping does; `owner`: whose it has become since.
+fn completed(app: OAuthApplicationInfo, mapping: Option<&Mapping>, owner: Option<&str>) -> OAuthApplicationInfo {
     let Some(mapping) = mapping else { return app };
     OAuthApplicationInfo {
         application_uuid: app.application_uuid.or_else(|| mapping.application_uuid.clone()),
-        app_owner: mapping.owner.clone().or(app.app_owner),
+        app_owner: owner.or(mapping.owner.as_deref()).map(str::to_owned).or(app.app_owner),
         ..app
     }
 }

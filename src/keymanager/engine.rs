@@ -368,7 +368,7 @@ impl Engine {
         let some_wait = self.metrics.pending.get() > 0;
         let waits = rows.iter().any(|row| match row {
             RowChange::Wait(_) | RowChange::Settle(_) => true,
-            RowChange::Overtake(..) => some_wait,
+            RowChange::Overtake(..) | RowChange::Bind { .. } => some_wait,
             _ => false,
         });
         let made = record.change(move |changes| {

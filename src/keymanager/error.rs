@@ -15,6 +15,14 @@ pub enum Error {
         /// Why the connector cannot.
         reason: Cow<'static, str>,
     },
+    /// A setting of the key manager forbids it.
+    #[error("{}: {setting} = false forbids it", .operation.name())]
+    SwitchedOff {
+        /// What was asked for.
+        operation: Operation,
+        /// The setting's name.
+        setting: &'static str,
+    },
     /// A field of the request is wrong.
     #[error("{field}: {why}")]
     Invalid {
@@ -129,7 +137,7 @@ impl Error {
     /// The metric label.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Unsupported { .. } => "unsupported",
+            Self::Unsupported { .. } | Self::SwitchedOff { .. } => "unsupported",
             Self::Invalid { .. } => "invalid",
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",

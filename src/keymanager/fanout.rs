@@ -223,7 +223,12 @@ fn plain(name: String, outcome: Result<Value>) -> Outcome {
         Ok(result) => done_at(name, Done::Did(result)),
         Err(error) => Outcome {
             key_manager: name,
-            outcome: if matches!(error, Error::Unsupported { .. }) { "unsupported" } else { "failed" }.into(),
+            outcome: if matches!(error, Error::Unsupported { .. } | Error::SwitchedOff { .. }) {
+                "unsupported"
+            } else {
+                "failed"
+            }
+            .into(),
             detail: Some(error.to_string()),
             result: Value::Null,
             error: Some(error),

@@ -43,7 +43,7 @@ pub use fanout::{Everywhere, Outcome};
 pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
-    Scope, Sensitive, split_list,
+    Scope, Sensitive, attach, detach, split_list,
 };
 pub use operation::Operation;
 pub use parse::fault;
@@ -124,6 +124,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// nothing but its being there is checked. A wrong secret is [`Error::Invalid`] of `clientSecret`.
     async fn map_application(&self, _consumer_key: &str, _secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
         unsupported(self, Operation::MapOAuthApplication)
+    }
+
+    /// `deleteMappedApplication`: drops what is remembered here of a client that its provider keeps.
+    async fn delete_mapped_application(&self, _consumer_key: &str) -> Result<()> {
+        Ok(())
     }
 
     /// `getNewApplicationAccessToken`.

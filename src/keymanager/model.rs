@@ -276,6 +276,20 @@ pub struct ApiResource {
     pub id: Option<String>,
 }
 
+/// Adds the scopes that are not there yet.
+pub fn attach(scopes: &mut Vec<String>, keys: &[String]) {
+    for key in keys {
+        if !scopes.contains(key) {
+            scopes.push(key.clone());
+        }
+    }
+}
+
+/// Takes these scopes away; none named: all.
+pub fn detach(scopes: &mut Vec<String>, keys: &[String]) {
+    scopes.retain(|scope| !keys.is_empty() && !keys.contains(scope));
+}
+
 /// What may be left out, where the path tells it, and must not be empty.
 fn some_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;

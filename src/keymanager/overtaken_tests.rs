@@ -66,3 +66,58 @@ async fn a_client_that_was_to_go_and_is_adopted_stays() {
     let told = ("deleteApplication".into(), "orphan".into(), "mapOAuthApplication came after it: done".into());
     assert_eq!(settled(&stand), [told]);
 }
+
+#[tokio::test]
+async fn what_is_bound_directly_is_not_undone_by_what_waited_before_it() {
+    use Operation::{AttachResourceScopes as Attach, DetachResourceScopes as Detach, UpdateResourceScopes as Replace};
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    let api = |uri: &str, scopes: &[&str]| ApiResource {
+        api_id: "a".into(),
+        uris: vec![uri.into()],
+        scopes: keys(scopes),
+        ..ApiResource::default()
+    };
+    let update = |scopes: &[&str]| Everywhere::UpdateResource("a".into(), api("/new", scopes));
+    let bound = |operation, scopes: &[&str]| Everywhere::BindScopes(operation, "a".into(), keys(scopes));
+    // What waits; what is done after it; what comes of both.
+    for (waits, since, expected) in [
+        (update(&["x", "y"]), &[(Attach, &["z"][..]), (Detach, &["x"])][..], ("/new", &["y", "z"][..])),
+        (update(&["x"]), &[(Replace, &["z"])], ("/new", &["z"])),
+        (update(&["x"]), &[(Detach, &[])], ("/new", &[])),
+        (bound(Attach, &["p", "q"]), &[(Detach, &["p"])], ("/old", &["o", "q"])),
+        (bound(Attach, &["p"]), &[(Detach, &["p"])], ("/old", &["o"])),
+        (bound(Replace, &["p", "q"]), &[(Attach, &["r"]), (Detach, &["p"])], ("/old", &["q", "r"])),
+        (bound(Detach, &["o"]), &[(Attach, &["o"])], ("/old", &["o"])),
+        (bound(Detach, &[]), &[(Attach, &["r"]), (Attach, &["s"])], ("/old", &["r", "s"])),
+        (Everywhere::DeleteResource("a".into()), &[(Attach, &["r"])], ("/old", &["o", "r"])),
+    ] {
+        let stand = stand();
+        let first = Everywhere::RegisterResource(api("/old", &["o"]));
+        stand.engine.everywhere(&caller(), first).await.unwrap();
+        *stand.two.mood.lock() = Some(Error::Unreachable("gone".into()));
+        let case = format!("{waits:?} {since:?}");
+        stand.engine.everywhere(&caller(), waits).await.unwrap();
+        assert_eq!(stand.engine.pending("two", 0, 10).unwrap().len(), 1, "{case}");
+        *stand.two.mood.lock() = None;
+        for (operation, scopes) in since {
+            did(stand.engine.bind_scopes(&caller(), "two", *operation, "a", keys(scopes)).await);
+        }
+        for row in record_rows(&stand) {
+            stand.engine.retry_one(row).await.unwrap();
+        }
+        assert!(stand.engine.pending("two", 0, 10).unwrap().is_empty(), "{case}");
+        let resource = stand.two.resources.lock()["a"].clone();
+        let (uri, mut scopes) = (resource.uris[0].clone(), resource.scopes);
+        scopes.sort_unstable();
+        scopes.dedup();
+        assert_eq!((uri.as_str(), scopes), (expected.0, keys(expected.1)), "{case}");
+        let told = |line: &AuditEntry| ["changePending", "settlePending"].contains(&&*line.operation);
+        assert!(stand.engine.audit(0, 100).unwrap().iter().any(told), "{case}");
+    }
+}
+
+/// What waits, as it stands.
+fn record_rows(stand: &Stand) -> Vec<super::super::rows::PendingRow> {
+    let rows = stand.record.view().unwrap().rows(&super::super::rows::PENDING, &[], 10).unwrap();
+    rows.into_iter().map(|(_, row)| row).collect()
+}

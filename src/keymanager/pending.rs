@@ -8,7 +8,7 @@ use tokio::time;
 use utoipa::ToSchema;
 
 use super::{
-    ApiResource, Engine, Error, Managed, Operation, Result, Scope,
+    ApiResource, Engine, Error, Managed, Operation, Result, Scope, attach, detach,
     engine::{Asked, Caller, unkept},
     rows::{AuditEntry, MOST_PENDING, PENDING, PendingRow, RowChange},
 };
@@ -103,11 +103,39 @@ impl Task {
     const fn overtaken_by(&self) -> &'static [Operation] {
         match self {
             Self::Scope(_) | Self::NoScope { .. } => &OF_SCOPES,
-            Self::Resource(_) | Self::NoResource { .. } => &OF_RESOURCES,
+            Self::Resource(_) => &OF_RESOURCES,
+            Self::NoResource { .. } => &OF_REMOVALS,
             Self::Attach { .. } | Self::Replace { .. } | Self::Detach { .. } => &OF_BINDINGS,
             Self::DeleteClient { .. } => &OF_CLIENTS,
             Self::Left { .. } => &[],
         }
+    }
+
+    /// The same once scopes were bound by `operation` since, which it is not to undo; none: nothing of it is left.
+    pub(super) fn bound(&self, operation: Operation, keys: &[String]) -> Option<Self> {
+        let mut task = self.clone();
+        match (&mut task, operation) {
+            (
+                Self::Resource(ApiResource { scopes, .. }) | Self::Replace { scopes, .. },
+                Operation::AttachResourceScopes,
+            ) => attach(scopes, keys),
+            (
+                Self::Resource(ApiResource { scopes, .. }) | Self::Replace { scopes, .. } | Self::Attach { scopes, .. },
+                Operation::DetachResourceScopes,
+            ) => detach(scopes, keys),
+            (Self::Resource(ApiResource { scopes, .. }), Operation::UpdateResourceScopes) => *scopes = keys.to_vec(),
+            (Self::Detach { api_id, scopes }, Operation::AttachResourceScopes) if scopes.is_empty() => {
+                task = Self::Replace { api_id: api_id.clone(), scopes: keys.to_vec() };
+            }
+            (Self::Detach { scopes, .. }, Operation::AttachResourceScopes) => {
+                detach(scopes, keys);
+                // None named would be all.
+                return (!scopes.is_empty()).then_some(task);
+            }
+            _ => {}
+        }
+        let nothing = matches!(&task, Self::Attach { scopes, .. } if scopes.is_empty());
+        (!nothing).then_some(task)
     }
 
     /// Whose turn it takes: what is changed by it at its key manager, as the management door names it.
@@ -157,7 +185,9 @@ impl PendingRow {
 
 /// Whether something that waits may be overtaken by it.
 pub(super) fn overtakes(operation: Operation) -> bool {
-    [&OF_SCOPES[..], &OF_RESOURCES, &OF_BINDINGS, &OF_CLIENTS].iter().any(|some| some.contains(&operation))
+    [&OF_SCOPES[..], &OF_RESOURCES, &OF_REMOVALS, &OF_BINDINGS, &OF_CLIENTS]
+        .iter()
+        .any(|some| some.contains(&operation))
 }
 
 fn gone(outcome: Result<()>) -> Result<()> {
@@ -252,10 +282,9 @@ impl Engine {
         let Some(operation) = row.task.operation() else { return Ok(()) };
         let _turn = self.turn(row.task.turn(&row.key_manager)).await;
         let record = self.record(operation)?;
-        if record.get(&PENDING, &row.id.to_be_bytes()).map_err(unkept)?.is_none() {
-            // Something else was wanted meanwhile, or somebody has forgotten it.
-            return Ok(());
-        }
+        // Something else may have been wanted meanwhile, or somebody have forgotten it.
+        let Some(row) = record.get(&PENDING, &row.id.to_be_bytes()).map_err(unkept)? else { return Ok(()) };
+        let Some(operation) = row.task.operation() else { return Ok(()) };
         // Its key manager may have left the configuration, and may come back.
         let outcome = match self.registry.find(&row.key_manager) {
             Ok(managed) => row.task.run(&managed).await,
@@ -312,6 +341,14 @@ fn pause_ms(attempts: u32) -> u64 {
 const OF_SCOPES: [Operation; 3] = [Operation::RegisterScope, Operation::UpdateScope, Operation::DeleteScope];
 const OF_RESOURCES: [Operation; 3] =
     [Operation::RegisterNewResource, Operation::UpdateRegisteredResource, Operation::DeleteRegisteredResourceByApiId];
+/// An API that is to go, and to which scopes are then bound, is to stay.
+const OF_REMOVALS: [Operation; 5] = [
+    OF_RESOURCES[0],
+    OF_RESOURCES[1],
+    OF_RESOURCES[2],
+    Operation::AttachResourceScopes,
+    Operation::UpdateResourceScopes,
+];
 const OF_BINDINGS: [Operation; 4] =
     [Operation::UpdateResourceScopes, OF_RESOURCES[0], OF_RESOURCES[1], OF_RESOURCES[2]];
 /// A client that is to go, and is then made, adopted or changed, is to stay.

@@ -37,7 +37,9 @@ impl Managed {
 
     /// Why this cannot be done with it; none: it can. What needs no provider always can.
     pub fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
-        let off = |on: bool, why: &'static str| (!on).then_some(Cow::Borrowed(why));
+        if let Some(setting) = self.switched_off(operation) {
+            return Some(format!("{setting} = false forbids it").into());
+        }
         match operation {
             Operation::SetTenantDomain => Some("one organization a process: there is no tenant to set".into()),
             Operation::MapOAuthApplication
@@ -49,21 +51,27 @@ impl Managed {
             | Operation::BuildAccessTokenRequestFromOAuthApp
             | Operation::CanHandleToken
             | Operation::Type => None,
-            Operation::CreateApplication => off(self.settings.allow_create, "allow_create = false forbids it")
-                .or_else(|| self.connector.cannot(operation)),
-            Operation::NewApplicationAccessToken => {
-                off(self.settings.token_generation, "token_generation = false forbids it")
-                    .or_else(|| self.connector.cannot(operation))
-            }
             operation => self.connector.cannot(operation),
         }
     }
 
     /// Refuses what cannot be done with it.
     pub(super) fn require(&self, operation: Operation) -> Result<()> {
+        if let Some(setting) = self.switched_off(operation) {
+            return Err(Error::SwitchedOff { operation, setting });
+        }
         match self.cannot(operation) {
             None => Ok(()),
             Some(reason) => Err(Error::Unsupported { operation, reason }),
+        }
+    }
+
+    /// The setting that forbids it, whatever the provider can.
+    fn switched_off(&self, operation: Operation) -> Option<&'static str> {
+        match operation {
+            Operation::CreateApplication if !self.settings.allow_create => Some("allow_create"),
+            Operation::NewApplicationAccessToken if !self.settings.token_generation => Some("token_generation"),
+            _ => None,
         }
     }
 }

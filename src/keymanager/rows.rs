@@ -146,6 +146,12 @@ pub(super) enum RowChange {
     Settle(u64),
     /// What waited of the same thing counts no more: this operation was done since, as the line of the audit tells.
     Overtake(Operation, AuditEntry),
+    /// Scopes were bound by this operation since, of what waits for the same API: it is not to undo that.
+    Bind {
+        operation: Operation,
+        scopes: Vec<String>,
+        by: AuditEntry,
+    },
     Later(PendingRow),
     Audit(AuditEntry),
     /// The note of this key, that something was begun, is taken away.
@@ -215,6 +221,7 @@ impl RowChange {
                 changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
             }
             Self::Overtake(operation, by) => overtake(changes, *operation, by),
+            Self::Bind { operation, scopes, by } => bind(changes, *operation, scopes, by),
             Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
             Self::Ended(key) => changes.remove(&BEGUN, key).map(drop),
             Self::Later(row) => changes.put(&PENDING, &row.id.to_be_bytes(), row),
@@ -227,22 +234,52 @@ impl RowChange {
 fn overtake(changes: &Changes<'_>, operation: Operation, by: &AuditEntry) -> Result<(), record::Error> {
     let key_manager = by.key_manager.as_deref().unwrap_or_default();
     for (key, old) in changes.rows(&PENDING, &[], MOST_PENDING)? {
-        if !old.is_overtaken(key_manager, operation, &by.subject) {
+        if old.is_overtaken(key_manager, operation, &by.subject) {
+            changes.remove(&PENDING, &key)?;
+            note(changes, settled(old, by))?;
+        }
+    }
+    Ok(())
+}
+
+/// That it is settled, and by what.
+fn settled(old: PendingRow, by: &AuditEntry) -> AuditEntry {
+    AuditEntry {
+        operation: "settlePending".into(),
+        before: json!(shown(old)),
+        after: Value::Null,
+        outcome: "done".into(),
+        detail: Some(format!("{} came after it: {}", by.operation, by.outcome)),
+        ..by.clone()
+    }
+}
+
+/// What waits for the same API takes in what was bound since, or is settled where nothing is left of it.
+fn bind(changes: &Changes<'_>, operation: Operation, keys: &[String], by: &AuditEntry) -> Result<(), record::Error> {
+    let key_manager = by.key_manager.as_deref().unwrap_or_default();
+    for (key, old) in changes.rows(&PENDING, &[], MOST_PENDING)? {
+        if old.key_manager != key_manager || old.task.subject() != by.subject {
             continue;
         }
-        changes.remove(&PENDING, &key)?;
-        let line = AuditEntry {
-            time: by.time,
-            who: by.who.clone(),
-            operation: "settlePending".into(),
-            key_manager: by.key_manager.clone(),
-            subject: by.subject.clone(),
-            before: json!(shown(old)),
-            outcome: "done".into(),
-            detail: Some(format!("{} came after it: {}", by.operation, by.outcome)),
-            ..AuditEntry::default()
-        };
-        note(changes, line)?;
+        match old.task.bound(operation, keys) {
+            Some(task) if task == old.task => {}
+            Some(task) => {
+                let line = AuditEntry {
+                    operation: "changePending".into(),
+                    before: json!(old.task),
+                    after: json!(task),
+                    outcome: "done".into(),
+                    detail: Some(format!("{} came after it: done", by.operation)),
+                    ..by.clone()
+                };
+                note(changes, line)?;
+                changes.put(&PENDING, &key, &PendingRow { task, ..old })?;
+            }
+            None => {
+                changes.remove(&PENDING, &key)?;
+                note(changes, settled(old, by))?;
+            }
+        }
     }
     Ok(())
 }

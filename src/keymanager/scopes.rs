@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     ApiResource, Caller, Done, Engine, Error, Managed, Operation, Result, Scope, check,
     engine::{Asked, Effect, told},
+    rows::RowChange,
 };
 
 impl Engine {
@@ -170,6 +171,7 @@ impl Engine {
         keys: Vec<String>,
     ) -> Result<Done<ApiResource>> {
         let asked = Asked::new(caller, key_manager, operation, api_id).with(&json!({ "scopes": keys }));
+        let bind = RowChange::Bind { operation, scopes: keys.clone(), by: self.entry(&asked) };
         let needed = operation == Operation::AttachResourceScopes;
         let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(&keys, needed));
         self.perform(asked, checked, |managed| async move {
@@ -182,10 +184,10 @@ impl Engine {
                     provider.detach_scopes(api_id, &keys).await?;
                     let after = without_scopes(&before, &keys);
                     let gone = ApiResource { api_id: api_id.to_owned(), ..ApiResource::default() };
-                    return Ok(Effect::of(gone).before(before).after(&after));
+                    return Ok(Effect::of(gone).before(before).after(&after).row(bind));
                 }
             };
-            Ok(Effect::of(after.clone()).before(before).after(&after))
+            Ok(Effect::of(after.clone()).before(before).after(&after).row(bind))
         })
         .await
     }

@@ -165,9 +165,12 @@ async fn an_adopted_client_is_compared_unless_nobody_can_or_shall() {
     assert!(matches!(delete, Err(Error::Conflict(_))), "it was created here");
     did(stand.engine.delete_mapping(&caller(), "one", "theirs").await);
     assert!(stand.one.clients.lock().contains_key("theirs"), "the provider keeps it");
+    let issued_at = stand.engine.now();
+    assert!(!stand.is_revoked("theirs", issued_at), "and it had it before");
     stand.one.cannot.lock().push(Operation::DeleteApplication);
     did(stand.engine.delete_mapping(&caller(), "one", "a").await);
     assert!(stand.engine.mapping("one", "a").unwrap().is_none() && stand.one.clients.lock().contains_key("a"));
+    assert!(stand.is_revoked("a", issued_at), "as if it were deleted");
     let detail = stand.engine.audit(0, 100).unwrap().pop().and_then(|line| line.detail);
     assert_eq!(detail.as_deref(), Some("created here, and left at the provider: a memory cannot"));
 
@@ -367,7 +370,9 @@ async fn what_a_setting_forbids_is_unsupported_with_its_name() {
     assert_eq!(told["createApplication"], json!("allow_create = false forbids it"));
     assert_eq!((&told["updateApplication"], &told["canHandleToken"]), (&json!(true), &json!(true)));
     let token = stand.engine.new_access_token(&caller(), "one", "a", AccessTokenRequest::default()).await;
-    assert!(matches!(token, Err(Error::Unsupported { .. })), "{token:?}");
+    assert!(matches!(token, Err(Error::SwitchedOff { setting: "token_generation", .. })), "{token:?}");
+    let made = stand.create(json!({})).await.unwrap_err();
+    assert_eq!(made.to_string(), "createApplication: allow_create = false forbids it");
 }
 
 #[tokio::test]

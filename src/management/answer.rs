@@ -87,9 +87,11 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         let problem = |status| Self::new(status, detail.clone());
         match &error {
-            Error::Unsupported { operation, reason } => {
-                let off = *operation == Operation::CreateApplication && reason.contains("allow_create");
-                problem(StatusCode::NOT_IMPLEMENTED).code(if off { "901405" } else { "901413" })
+            Error::SwitchedOff { operation: Operation::CreateApplication, .. } => {
+                problem(StatusCode::NOT_IMPLEMENTED).code("901405")
+            }
+            Error::Unsupported { .. } | Error::SwitchedOff { .. } => {
+                problem(StatusCode::NOT_IMPLEMENTED).code("901413")
             }
             Error::Invalid { field, why, code } => Self::field(field.clone(), why.clone()).code(code.unwrap_or("400")),
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),

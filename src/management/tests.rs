@@ -209,6 +209,25 @@ async fn a_dry_run_tells_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_setting_forbids_has_wso2s_code() {
+    let stand = Stand::start().await;
+    stand.engine.registry.replace(vec![stand.one.managed("one", "allow_create = false\ntoken_generation = false")]);
+    for (path, code, setting) in [
+        ("/v1/key-managers/one/clients", "901405", "allow_create"),
+        ("/v1/key-managers/one/clients/a/tokens", "901413", "token_generation"),
+    ] {
+        let refused = stand.ask("POST", path, "{}").await;
+        assert_eq!((refused.status, &refused.json()["code"]), (501, &json!(code)), "{path}: {}", refused.body);
+        assert!(refused.body.contains(setting), "{path}: {}", refused.body);
+    }
+    // A provider's own words are none of a setting.
+    stand.engine.registry.replace(vec![stand.one.managed("one", "")]);
+    stand.one.cannot.lock().push(crate::keymanager::Operation::CreateApplication);
+    let refused = stand.ask("POST", "/v1/key-managers/one/clients", "{}").await;
+    assert_eq!((refused.status, &refused.json()["code"]), (501, &json!("901413")), "{}", refused.body);
+}
+
+#[tokio::test]
 async fn a_providers_refusals_have_their_statuses() {
     let stand = Stand::start().await;
     let refused = |status| Error::Refused { status, detail: "their own words".into() };

@@ -1,6 +1,12 @@
-//! Where a door listens: a socket address or a Unix socket.
+//! Where a door listens: a socket address or a Unix socket. And which network a client's address is in.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -62,6 +68,11 @@ impl JsonSchema for Address {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "description": FORM })
     }
+}
+
+/// The /64 that an address is in: one client has all of it, and would have as many counters as it has addresses.
+pub fn network(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)
 }
 
 const FORM: &str = "an address is ip:port, localhost:port, or unix: and an absolute path";

@@ -25,7 +25,7 @@ pub mod tls;
 pub mod visit;
 mod watchdog;
 
-pub use address::Address;
+pub use address::{Address, network};
 pub use clock::{Clock, CoarseInstant, Now};
 pub use connection::Connection;
 pub use drain::Drain;

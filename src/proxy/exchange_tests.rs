@@ -102,6 +102,26 @@ async fn a_request_that_was_never_judged_is_not_granted() {
     assert_eq!((&line["status"], &line["reason"]), (&json!(499), &json!("client_gone")));
 }
 
+/// A client that closes its side cannot be told from one that is gone: for nginx, too, it is gone while an upstream is
+/// waited for, and is answered where the answer is at hand.
+#[tokio::test]
+async fn who_says_no_more_gets_what_is_at_hand_and_is_not_waited_for() {
+    let silent = raw(|mut stream, _| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let gate = Gate::before(&silent);
+    for (request, status) in [("GET /nowhere HTTP/1.1", Some("404")), ("GET /api/a HTTP/1.1", None)] {
+        let mut client = gate.connect().await;
+        client.write_all(head(request).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        within(client.read_to_string(&mut answer)).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), status, "{request}");
+    }
+    assert_eq!(gate.lines()[1]["status"], 499);
+}
+
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_the_upstreams_error() {
     let upstream = raw(|mut stream, _| async move {

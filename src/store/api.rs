@@ -386,7 +386,7 @@ fn sign_in(
         problems.add(field(name), "is of no use where auth = \"none\": no token is looked at");
     }
     // Whoever is refused is told it in seconds.
-    if max_age.is_some_and(|Span(age)| age.subsec_nanos() != 0 || age.is_zero()) {
+    if max_age.is_some_and(|age| !age.is_whole_seconds() || age == Span::default()) {
         problems.add(field("max_age"), "is whole seconds, at least \"1s\"");
     }
     given.iter().any(|(_, given)| *given).then(|| {

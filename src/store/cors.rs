@@ -82,7 +82,7 @@ impl Cors {
         if any && *credentials {
             problems.add(field("credentials"), "may not be true with origins = [\"*\"]: name the origins");
         }
-        if max_age.0.subsec_nanos() != 0 {
+        if !max_age.is_whole_seconds() {
             problems.add(field("max_age"), "is whole seconds");
         }
         for (n, _) in origins.iter().enumerate().filter(|(_, text)| *text != "*" && !is_origin(text)) {

@@ -60,7 +60,7 @@ pub use cors::{AnswerOf, Cors, CorsSettings, origin as cors_origin};
 pub use deny::{DeniedBy, DeniedSubscription, Deny, DenySettings};
 pub use gate::{Gate, IdentityNames};
 pub use label::Label;
-pub use map::growing_at_once;
+pub use map::{growing_at_once, growing_at_once_with};
 pub use metadata::{MetadataSettings, ResourceMetadata, WELL_KNOWN};
 pub use path::{PathFlaw, canonical};
 pub use quota::QuotaSettings;

@@ -6,15 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use papaya::{Guard, HashMap, ResizeMode};
+use papaya::{Guard, HashMap};
 use seize::Collector;
+
+use crate::store::growing_at_once_with;
 
 /// A map that many read and write without a lock.
 ///
-/// A part that is full is copied at once, by those who put something in; who looks something up never waits. papaya's other
-/// way copies a little with each new entry, and where the keys stay the same, leaves the map between two tables for good
-/// (`benches/throttle`: with 10,000 keys, 470 instead of 110 ns). In one piece a map of a million would stand still for a
-/// quarter of a second.
+/// A part that is full is copied at once, by those who put something in; who looks something up never waits
+/// ([`growing_at_once_with`]). In one piece a map of a million would stand still for a quarter of a second.
 pub(super) struct Parted<K, V> {
     parts: Box<[HashMap<K, V, Seeded>]>,
     /// Tells the part.
@@ -25,14 +25,7 @@ impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Default for Parted<K, V> 
     fn default() -> Self {
         // One for all, so that one guard holds for all.
         let collector = Arc::new(Collector::new());
-        let part = |_| {
-            HashMap::builder()
-                .hasher(Seeded::default())
-                .resize_mode(ResizeMode::Blocking)
-                .shared_collector(Arc::clone(&collector))
-                .build()
-        };
-        Self { parts: (0..PARTS).map(part).collect(), seed: Seeded::default() }
+        Self { parts: (0..PARTS).map(|_| growing_at_once_with(&collector)).collect(), seed: Seeded::default() }
     }
 }
 

@@ -137,11 +137,14 @@ impl Assertions {
         let header = HeaderName::from_bytes(settings.header.as_bytes()).map_err(|_| {
             wrong("header", "is not a header name".into());
         });
-        if !(SHORTEST..=LONGEST).contains(&settings.lifetime) {
-            wrong("lifetime", "must be from 4s to 5m".into());
+        if !(SHORTEST..=LONGEST).contains(&settings.lifetime) || !settings.lifetime.is_whole_seconds() {
+            wrong("lifetime", "is whole seconds, \"4s\" to \"5m\"".into());
         }
-        if settings.key_rotation < SHORTEST_ROTATION {
-            wrong("key_rotation", "must be at least 10m, so that whoever caches the keys finds the next one".into());
+        if settings.key_rotation < SHORTEST_ROTATION || !settings.key_rotation.is_whole_seconds() {
+            wrong(
+                "key_rotation",
+                "is whole seconds, at least \"10m\", so that whoever caches the keys finds the next one".into(),
+            );
         }
         if settings.issuer.as_deref() == Some("") {
             wrong("issuer", "must not be empty".into());

@@ -66,10 +66,9 @@ pub(super) fn judge(
     bearer: &Bearer,
     Grounds { rules, commons, now }: Grounds<'_>,
 ) -> Result<(Identity, Validity), Flaw> {
-    let times = Times::read(claims)?;
+    let Read { times, audience, told, own_subject, jti } = Read::of(claims, rules)?;
     // An answer without `exp` is used for a while, and then asked for anew.
     let validity = times.judge(&rules.settings, rules.settings.require_exp && !bearer.introspected, now)?;
-    let audience = audience(claims)?;
     if !meets(&rules.settings, &audience) {
         return Err(Flaw::Audience);
     }
@@ -80,11 +79,9 @@ pub(super) fn judge(
     conditions::is_for_access(claims)?;
     conditions::required(claims, &rules.settings)?;
     let consumer_key = consumer_key(claims, rules);
-    let told = subject(claims, rules)?;
-    let own_subject = if rules.subject_source.is_some() { optional_text(claims, "sub")? } else { None };
     let kind = conditions::kind(claims, told, consumer_key);
     let subject = match told {
-        None if bearer.introspected => optional_text(claims, "username")?,
+        None if bearer.introspected => text(claims, "username")?,
         told => told,
     };
     // Who has a name of their own is a user, though the answer has no `sub`.
@@ -93,7 +90,6 @@ pub(super) fn judge(
         TokenKind::Application if named && !claims.has("sub") && !claims.has("aut") => TokenKind::User,
         kind => kind,
     };
-    let jti = optional_text(claims, "jti")?;
     let acr = claims.get("acr").and_then(Json::as_text);
     let said = Said { rules, consumer_key, scopes: scopes(claims, rules), audience, acr };
     let identity = Identity {
@@ -163,16 +159,54 @@ impl Validity {
     }
 }
 
+/// A claim that has not the form it must have, by its name or path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misshapen<'n>(pub(super) &'n str);
+
+impl From<Misshapen<'_>> for Flaw {
+    fn from(_: Misshapen<'_>) -> Self {
+        Self::Malformed
+    }
+}
+
+/// The claims that must have a form, where they are there at all.
+#[derive(Debug)]
+pub(super) struct Read<'c> {
+    times: Times,
+    audience: SmallVec<[&'c str; 4]>,
+    /// `sub`, or what is mapped to it.
+    told: Option<&'c str>,
+    /// `sub`, where another claim is mapped to it.
+    own_subject: Option<&'c str>,
+    jti: Option<&'c str>,
+}
+
+impl<'c> Read<'c> {
+    /// Reads them, or names the first that has another form.
+    pub(super) fn of<'r>(claims: &'c Object<'_>, rules: &'r Rules) -> Result<Self, Misshapen<'r>> {
+        let (times, audience, own) = (Times::read(claims)?, audience(claims)?, text(claims, "sub")?);
+        let (told, own_subject) = match rules.subject_source.as_deref() {
+            None => (own, None),
+            Some(path) => (text(claims, path)?, own),
+        };
+        Ok(Self { times, audience, told, own_subject, jti: text(claims, "jti")? })
+    }
+}
+
 /// `exp`, `nbf` and `iat` in whole seconds, fractions to the strict side.
-struct Times {
-    exp: Option<u64>,
-    nbf: Option<u64>,
-    iat: Option<u64>,
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    pub(super) exp: Option<u64>,
+    pub(super) nbf: Option<u64>,
+    pub(super) iat: Option<u64>,
 }
 
 impl Times {
-    fn read(claims: &Object<'_>) -> Result<Self, Flaw> {
-        let date = |name, round: fn(f64) -> f64| claims.get(name).map(|value| numeric_date(value, round)).transpose();
+    pub(super) fn read(claims: &Object<'_>) -> Result<Self, Misshapen<'static>> {
+        let date = |name, round: fn(f64) -> f64| {
+            let value = claims.get(name);
+            value.map(|value| numeric_date(value, round).ok_or(Misshapen(name))).transpose()
+        };
         Ok(Self { exp: date("exp", f64::floor)?, nbf: date("nbf", f64::ceil)?, iat: date("iat", f64::floor)? })
     }
 
@@ -198,55 +232,34 @@ impl Times {
 }
 
 /// A NumericDate. Before 1970 there were no tokens; beyond 2^53 doubles lose seconds. Neither is a date here.
-pub(super) fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Result<u64, Flaw> {
+fn numeric_date(value: &Json<'_>, round: fn(f64) -> f64) -> Option<u64> {
     let seconds = match *value {
         Json::Unsigned(seconds) => seconds,
         Json::Float(seconds) if (0.0..=MAX_DATE as f64).contains(&seconds) => round(seconds) as u64,
-        _ => return Err(Flaw::Malformed),
+        _ => return None,
     };
-    if seconds > MAX_DATE {
-        return Err(Flaw::Malformed);
-    }
-    Ok(seconds)
+    (seconds <= MAX_DATE).then_some(seconds)
+}
+
+/// `iss`
+pub(super) fn issuer<'c>(claims: &'c Object<'_>) -> Result<Option<&'c str>, Misshapen<'static>> {
+    text(claims, "iss")
 }
 
 /// The members of `aud`, a string or an array of strings; none where it is absent.
-pub(super) fn audience<'a>(claims: &'a Object<'_>) -> Result<SmallVec<[&'a str; 4]>, Flaw> {
+pub(super) fn audience<'a>(claims: &'a Object<'_>) -> Result<SmallVec<[&'a str; 4]>, Misshapen<'static>> {
+    let misshapen = || Misshapen("aud");
     match claims.get("aud") {
         None => Ok(SmallVec::new()),
         Some(Json::Text(one)) => Ok(SmallVec::from_slice(&[one.as_ref()])),
-        Some(Json::List(members)) => members.iter().map(|member| member.as_text().ok_or(Flaw::Malformed)).collect(),
-        Some(_) => Err(Flaw::Malformed),
+        Some(Json::List(members)) => members.iter().map(|member| member.as_text().ok_or_else(misshapen)).collect(),
+        Some(_) => Err(misshapen()),
     }
 }
 
 /// Whether a token with this audience is meant for the key manager's; one that lists none accepts any.
 pub(super) fn meets(settings: &KeyManagerSettings, audience: &[&str]) -> bool {
     settings.audience.is_empty() || audience.iter().any(|member| settings.audience.iter().any(|a| *a == **member))
-}
-
-/// `sub`, or what is mapped to it. It must be a string either way.
-fn subject<'a>(claims: &'a Object<'_>, rules: &Rules) -> Result<Option<&'a str>, Flaw> {
-    let own = optional_text(claims, "sub")?;
-    let Some(path) = &rules.subject_source else { return Ok(own) };
-    match claims.at(path) {
-        None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text)),
-        Some(_) => Err(Flaw::Malformed),
-    }
-}
-
-/// The claim of another form than it must have, for which [`judge`] finds claims malformed.
-pub(super) fn misshapen(claims: &Object<'_>) -> Option<&'static str> {
-    let no_date = |name: &&str| claims.get(name).is_some_and(|value| numeric_date(value, f64::floor).is_err());
-    let dates = ["exp", "nbf", "iat"].into_iter().find(no_date);
-    let texts = || ["iss", "sub", "jti"].into_iter().find_map(|name| no_text(claims, name));
-    dates.or_else(|| audience(claims).err().map(|_| "aud")).or_else(texts)
-}
-
-/// `path`, where it leads to something else than a text.
-pub(super) fn no_text<'p>(claims: &Object<'_>, path: &'p str) -> Option<&'p str> {
-    claims.at(path).filter(|value| value.as_text().is_none()).map(|_| path)
 }
 
 /// The first of the claims that is present: a string, or the first string of a list.
@@ -275,18 +288,14 @@ fn texts<'a>(list: &'a [Json<'_>]) -> Option<Vec<&'a str>> {
     list.iter().map(Json::as_text).collect()
 }
 
-fn optional_text<'a>(claims: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, Flaw> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text)),
-        Some(_) => Err(Flaw::Malformed),
-    }
+fn text<'c, 'p>(claims: &'c Object<'_>, path: &'p str) -> Result<Option<&'c str>, Misshapen<'p>> {
+    claims.at(path).map(|value| value.as_text().ok_or(Misshapen(path))).transpose()
 }
 
 /// `auth_time`, rounded down: whoever asks for a fresh sign-in is not given a second. Any other shape than a date's is
 /// no sign-in at all, as where the claim is absent.
 fn signed_in_at(claims: &Object<'_>) -> Option<NonZeroU32> {
-    let seconds = numeric_date(claims.get("auth_time")?, f64::floor).ok()?;
+    let seconds = numeric_date(claims.get("auth_time")?, f64::floor)?;
     NonZeroU32::new(u32::try_from(seconds).ok()?)
 }
 

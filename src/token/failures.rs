@@ -6,7 +6,7 @@
 
 use std::{
     convert::Infallible,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 use quick_cache::sync::Cache as Bounded;
 
-use crate::net::Now;
+use crate::net::{Now, network};
 
 /// The counts of all addresses.
 #[derive(Debug)]
@@ -48,12 +48,11 @@ struct Tally {
     seen: Vec<u64>,
 }
 
-/// Whom it is counted against: an IPv4 address, the /64 of an IPv6 one, since that is what one client has,
-/// or whoever has no address.
+/// Whom it is counted against: an IPv4 address, an IPv6 one's network, or whoever has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Source {
     V4(u32),
-    V6(u64),
+    V6(Ipv6Addr),
     Unknown,
 }
 
@@ -115,7 +114,7 @@ impl Source {
     fn of(client: Option<IpAddr>) -> Self {
         match client.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => Self::V4(ip.to_bits()),
-            Some(IpAddr::V6(ip)) => Self::V6((ip.to_bits() >> 64) as u64),
+            Some(IpAddr::V6(ip)) => Self::V6(network(ip)),
             None => Self::Unknown,
         }
     }

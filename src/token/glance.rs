@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     Authenticator, Flaw, Issuer,
-    claims::{self, audience, numeric_date},
+    claims::{self, Read, Times, audience},
     conditions,
     jose::{self, Compact, MAX_TOKEN},
     json::{Json, Object},
@@ -33,7 +33,7 @@ pub struct Glance {
     pub issuer: Option<String>,
     /// `aud`
     pub audience: Vec<String>,
-    /// `exp`, seconds.
+    /// `exp`, seconds; none of the times where one of them is misshapen.
     pub expires_at: Option<u64>,
     /// `nbf`, seconds.
     pub not_before: Option<u64>,
@@ -106,7 +106,8 @@ impl Authenticator {
         };
         let Some(header) = Object::parse(&compact.header) else { return Glance::unreadable(Misshapen::Header) };
         let Some(claims) = Object::parse(&compact.payload) else { return Glance::unreadable(Misshapen::Claims) };
-        let issuer = claims.get("iss").and_then(Json::as_text);
+        let issuer = claims::issuer(&claims).unwrap_or_default();
+        let times = Times::read(&claims).unwrap_or_default();
         let managers = self.managers.load();
         let of_issuer = |known: &&Arc<Issuer>| issuer == Some(&*known.rules.issuer);
         Glance {
@@ -116,9 +117,9 @@ impl Authenticator {
             key_id: text(&header, "kid"),
             typ: text(&header, "typ"),
             audience: audience(&claims).unwrap_or_default().iter().map(|member| shown(member)).collect(),
-            expires_at: seconds(&claims, "exp"),
-            not_before: seconds(&claims, "nbf"),
-            issued_at: seconds(&claims, "iat"),
+            expires_at: times.exp,
+            not_before: times.nbf,
+            issued_at: times.iat,
             telltale: conditions::telltale(&claims).map(shown),
             managers: managers.issuers().iter().filter(of_issuer).map(|issuer| wants(issuer, &claims)).collect(),
             issuer: issuer.map(shown),
@@ -149,9 +150,12 @@ fn misshapen<'i>(
     claims: &Object<'_>,
     mut managers: impl Iterator<Item = &'i Arc<Issuer>>,
 ) -> Option<Misshapen> {
-    let mapped = || managers.find_map(|issuer| claims::no_text(claims, issuer.rules.subject_source.as_deref()?));
-    let claim = || claims::misshapen(claims).or_else(mapped).map(|name| Misshapen::Claim(shown(name)));
-    jose::misshapen(header).map(|name| Misshapen::Parameter(shown(name))).or_else(claim)
+    if let Some(name) = jose::misshapen(header) {
+        return Some(Misshapen::Parameter(shown(name)));
+    }
+    let by_rules = || managers.find_map(|issuer| Read::of(claims, &issuer.rules).err());
+    let claims::Misshapen(name) = claims::issuer(claims).err().or_else(by_rules)?;
+    Some(Misshapen::Claim(shown(name)))
 }
 
 fn wants(issuer: &Issuer, claims: &Object<'_>) -> Wants {
@@ -168,10 +172,6 @@ fn wants(issuer: &Issuer, claims: &Object<'_>) -> Wants {
 
 fn text(object: &Object<'_>, name: &str) -> Option<String> {
     object.get(name).and_then(Json::as_text).map(shown)
-}
-
-fn seconds(object: &Object<'_>, name: &str) -> Option<u64> {
-    numeric_date(object.get(name)?, f64::floor).ok()
 }
 
 /// A stranger's text for a terminal: short, and without control characters.

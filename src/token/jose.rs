@@ -71,14 +71,10 @@ impl<'a> Header<'a> {
             return Err(Flaw::Critical);
         }
         let algorithm = header.get("alg").and_then(Json::as_text).and_then(Algorithm::of).ok_or(Flaw::Algorithm)?;
-        if !header.members().all(|(name, value)| is_well_formed(name, value)) {
+        if misshapen(&header).is_some() {
             return Err(Flaw::Malformed);
         }
-        let key_id = optional_text(&header, "kid")?;
-        if key_id.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID) {
-            return Err(Flaw::Malformed);
-        }
-        Ok(Self { algorithm, key_id, typ: optional_text(&header, "typ")? })
+        Ok(Self { algorithm, key_id: text_of(&header, "kid"), typ: text_of(&header, "typ") })
     }
 
     /// Whether an access token may have this `typ`. Anything else is another kind of token: an ID token's
@@ -93,26 +89,22 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Whether a registered parameter that counts for nothing here has at least the form it must have (RFC 7515
+/// The first parameter of another form than it must have.
+pub(super) fn misshapen<'h>(header: &'h Object<'_>) -> Option<&'h str> {
+    header.members().find(|(name, value)| !is_well_formed(name, value)).map(|(name, _)| name)
+}
+
+/// Whether a registered parameter, even one that counts for nothing here, has the form it must have (RFC 7515
 /// section 4.1); those of a JWE have no place in a JWS.
 fn is_well_formed(name: &str, value: &Json<'_>) -> bool {
     match name {
-        "cty" | "jku" | "x5u" | "x5t" | "x5t#S256" => value.as_text().is_some(),
+        "kid" => value.as_text().is_some_and(|kid| kid.len() <= MAX_KEY_ID),
+        "typ" | "cty" | "jku" | "x5u" | "x5t" | "x5t#S256" => value.as_text().is_some(),
         "x5c" => matches!(value, Json::List(list) if list.iter().all(|member| member.as_text().is_some())),
         "jwk" => matches!(value, Json::Object(_)),
         "enc" | "zip" => false,
         _ => true,
     }
-}
-
-/// The parameter of another form than it must have, for which [`Header::parse`] finds a header malformed.
-pub(super) fn misshapen<'h>(header: &'h Object<'_>) -> Option<&'h str> {
-    let is_odd = |(name, value): &(&str, &Json<'_>)| match *name {
-        "kid" => value.as_text().is_none_or(|kid| kid.len() > MAX_KEY_ID),
-        "typ" => value.as_text().is_none(),
-        name => !is_well_formed(name, value),
-    };
-    header.members().find(is_odd).map(|(name, _)| name)
 }
 
 /// Base64url without padding, white space or stray bits (RFC 7515 section 2): one text for each value.
@@ -128,11 +120,10 @@ fn decode_short<const N: usize>(part: &str) -> Result<SmallVec<[u8; N]>, Flaw> {
     Ok(decoded)
 }
 
-fn optional_text<'a>(header: &Object<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Flaw> {
+fn text_of<'a>(header: &Object<'a>, name: &str) -> Option<Cow<'a, str>> {
     match header.get(name) {
-        None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(Flaw::Malformed),
+        Some(Json::Text(text)) => Some(text.clone()),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use regex_lite::{Regex, RegexBuilder};
 
 use super::{
     Flaw, Issuer, KeySource, Sources, claims,
-    json::{Json, Object},
+    json::Object,
     jwe, jwe_key,
     metrics::Metrics,
     rules::Rules,
@@ -118,11 +118,7 @@ impl Table {
     /// The issuer whose token this claims to be. Nothing is verified yet: `iss` and `aud` only choose by
     /// whose keys and rules the token is judged, and the rules judge `aud` again.
     pub(super) fn elect(&self, claims: &Object<'_>, allowed: &KeyManagerSet) -> Result<Arc<Issuer>, Flaw> {
-        let issuer = match claims.get("iss") {
-            Some(Json::Text(issuer)) => issuer.as_ref(),
-            Some(_) => return Err(Flaw::Malformed),
-            None => return Err(Flaw::UnknownIssuer),
-        };
+        let issuer = claims::issuer(claims)?.ok_or(Flaw::UnknownIssuer)?;
         let known = self.by_issuer.get(issuer).ok_or(Flaw::UnknownIssuer)?;
         let may = |issuer: &&Arc<Issuer>| allowed.allows(&issuer.rules.name);
         if !known.iter().any(|issuer| may(&issuer)) {

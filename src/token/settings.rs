@@ -63,13 +63,13 @@ pub struct KeyManagerSettings {
     /// and A128GCM or A256GCM, with a signed JWT inside. None: encrypted tokens are refused.
     #[serde(default)]
     pub decryption_keys: Vec<JwksFile>,
-    /// Tolerated difference of clocks.
+    /// Tolerated difference of clocks, in whole seconds as a token's times are.
     #[serde(default = "thirty_seconds")]
     pub leeway: Span,
     /// Whether a token must expire.
     #[serde(default = "yes")]
     pub require_exp: bool,
-    /// Longest accepted `exp` − `iat`; 0: any.
+    /// Longest accepted `exp` − `iat`, in whole seconds; 0: any.
     #[serde(default)]
     pub max_lifetime: Span,
     /// Claims that a token must have: `true` (there, and neither null, false nor empty), a value, or a list of which
@@ -155,13 +155,13 @@ pub struct KeyManagerSettings {
     /// Connector `embedded`: which tokens it issues.
     #[serde(default)]
     pub tokens: TokenForm,
-    /// Connector `embedded`: how long its access tokens live.
+    /// Connector `embedded`: how long its access tokens live, in whole seconds.
     #[serde(default = "one_hour")]
     pub token_lifetime: Span,
-    /// Connector `embedded`: how long its refresh tokens live; each use gives a new one.
+    /// Connector `embedded`: how long its refresh tokens live, in whole seconds; each use gives a new one.
     #[serde(default = "one_day")]
     pub refresh_lifetime: Span,
-    /// Connector `embedded`: how long it signs with one key; 0: for ever.
+    /// Connector `embedded`: how long it signs with one key, in whole seconds; 0: for ever.
     #[serde(default = "thirty_days")]
     pub key_rotation: Span,
     /// Connector `embedded`: its clients.

@@ -130,6 +130,33 @@ fn every_mistake_is_refused_without_quoting_values() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Each of them, once.
+#[test]
+fn a_bad_header_or_realm_is_told_once() {
+    let (_idp, text) = good();
+    for (lines, told_of) in [
+        ("realm = 'a\"b'", "realm: is visible ASCII without quotes and backslashes, and not empty"),
+        ("realm = ''", "realm: is visible ASCII without quotes and backslashes, and not empty"),
+        ("strip_headers = ['X-A', 'X A']", "strip_headers[1]: is not a header name"),
+        ("strip_headers = ['host']", "strip_headers[0]: this header belongs to the connection"),
+        ("identity_headers.tier = ''", "identity_headers.tier: is not a header name"),
+        (
+            "identity_headers.tier = 'x_auth_scopes'",
+            "identity_headers.tier: identity_headers.scopes has this header too",
+        ),
+        ("identity_headers.claims = { e = 'Authorization' }", "identity_headers.claims.e: this header belongs to the"),
+        ("backend_jwt.header = 'Host'", "backend_jwt.header: this header belongs to the connection"),
+        ("backend_jwt.header = 'X A'", "backend_jwt.header: is not a header name"),
+    ] {
+        let output = with_file(&["check"], "tollgate.toml", &format!("{lines}\n{text}"));
+        let said = told(&output);
+        assert_eq!(output.status.code(), Some(78), "{lines}: {said}");
+        assert!(said.contains(told_of), "{lines}: {said}");
+        let field = told_of.split_once(": ").unwrap().0;
+        assert_eq!(said.matches(&format!(" {field}: ")).count(), 1, "{lines}: {said}");
+    }
+}
+
 /// Limits wherever they stand, below the least.
 #[test]
 fn limits_of_nothing_and_less_are_refused_with_their_field() {

@@ -29,10 +29,9 @@ fn wso2is_keeps_the_token_type_unless_it_may_move_to_jwt() {
         let server = Server::start(None).await;
         let manager = manager(&server, None);
         let application = |kind: &str| OAuthApplicationInfo {
-            client_name: Some("shop".into()),
             app_owner: Some("ada@carbon.super".into()),
             token_type: Some(kind.into()),
-            ..OAuthApplicationInfo::default()
+            ..shop()
         };
         let made = manager.create_application(&application("OAUTH")).await.unwrap();
         let id = made.client_id.unwrap();
@@ -51,11 +50,10 @@ fn wso2is_changes_a_client_by_its_id_whatever_secret_comes_along() {
     block_on(async {
         let server = Server::start(None).await;
         let manager = manager(&server, None);
-        let application = OAuthApplicationInfo { client_name: Some("shop".into()), ..OAuthApplicationInfo::default() };
-        let made = manager.create_application(&application).await.unwrap();
+        let made = manager.create_application(&shop()).await.unwrap();
         let (id, secret) = (made.client_id.unwrap(), made.client_secret.unwrap());
         for brought in [secret.clone(), "another".into()] {
-            let changed = OAuthApplicationInfo { client_secret: Some(brought), ..application.clone() };
+            let changed = OAuthApplicationInfo { client_secret: Some(brought), ..shop() };
             let told = manager.update_application(&id, &changed).await.unwrap();
             assert_eq!((told.client_id.as_deref(), told.client_secret), (Some(&*id), None));
         }
@@ -69,8 +67,7 @@ fn wso2is_exchanges_tokens_and_tells_claims_of_another_user_store() {
     block_on(async {
         let server = Server::start(None).await;
         let manager = manager(&server, None);
-        let application = OAuthApplicationInfo { client_name: Some("shop".into()), ..OAuthApplicationInfo::default() };
-        let made = manager.create_application(&application).await.unwrap();
+        let made = manager.create_application(&shop()).await.unwrap();
         let id = made.client_id.unwrap();
         let exchange = AccessTokenRequest {
             client_id: Some(id.clone()),
@@ -108,6 +105,10 @@ fn wso2is_names_what_its_settings_lack() {
         let problems = build(settings).unwrap_err();
         assert!(problems.iter().any(|problem| problem.contains(&format!("[0].{field}"))), "{problems:?}");
     }
+}
+
+fn shop() -> OAuthApplicationInfo {
+    OAuthApplicationInfo { client_name: Some("shop".into()), ..OAuthApplicationInfo::default() }
 }
 
 fn settings(issuer: &str) -> Value {
