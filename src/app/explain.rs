@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{HeaderMap, Method};
 use tokio::{runtime, time};
 
-use super::{App, Embedded, Error, run::control_runtime, sources_of};
+use super::{App, Embedded, Error, sources_of, worker::control_runtime};
 use crate::{
     authz::{CheckRequest, Explanation},
     connectors,

@@ -8,6 +8,7 @@ mod operators;
 mod reload;
 mod run;
 mod watch;
+mod worker;
 
 use std::{io, sync::Arc};
 

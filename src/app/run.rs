@@ -26,6 +26,7 @@ use super::{
     operators::{self, Wiring, Wish},
     reload::{self, ConfigStatus, Prepared, Reloader},
     watch::FileWatch,
+    worker::{control_runtime, start_worker},
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
@@ -37,12 +38,11 @@ use crate::{
         listener::{self, Listener},
         raise_descriptors,
         server::Limits,
-        tls::Acceptor,
     },
     proxy::{self, Proxy},
     store::record::Record,
     sync::Sharer,
-    telemetry::{AccessLog, Logs, enter_lane},
+    telemetry::{AccessLog, Logs},
     token::{Circuit, Issuer, IssuerStatus, assertion::Assertions},
 };
 
@@ -351,41 +351,6 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
-}
-
-/// One worker: a thread with a runtime of its own.
-fn start_worker(
-    number: usize,
-    door: Arc<Proxy>,
-    listener: Listener,
-    tls: Option<Acceptor>,
-    alive: mpsc::Sender<Infallible>,
-) -> Result<(), Error> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { what: "a worker's runtime", source })?;
-    thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            enter_lane(number);
-            if let Err(error) = runtime.block_on(door.run(listener, tls)) {
-                tracing::error!(%error, "a worker cannot serve");
-            }
-            // What is left after the grace period is cut with the runtime.
-            runtime.shutdown_background();
-            drop(alive);
-        })
-        .map(drop)
-        .map_err(|source| Error::System { what: "a worker's thread", source })
-}
-
-/// Everything but requests: side doors, key fetches, reloads.
-pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
-    runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { what: "the control runtime", source })
 }
 
 fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&Record>) {

@@ -1,0 +1,52 @@
+//! The threads that serve: a worker's with its runtime, and the runtime of everything else.
+
+use std::{convert::Infallible, sync::Arc, thread};
+
+use tokio::{runtime, sync::mpsc};
+
+use super::Error;
+use crate::{
+    net::{listener::Listener, tls::Acceptor},
+    proxy::Proxy,
+    telemetry::enter_lane,
+};
+
+/// One worker: a thread with a runtime of its own.
+pub(super) fn start_worker(
+    number: usize,
+    door: Arc<Proxy>,
+    listener: Listener,
+    tls: Option<Acceptor>,
+    alive: mpsc::Sender<Infallible>,
+) -> Result<(), Error> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TASKS_BETWEEN_EVENTS)
+        .build()
+        .map_err(|source| Error::System { what: "a worker's runtime", source })?;
+    thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            enter_lane(number);
+            if let Err(error) = runtime.block_on(door.run(listener, tls)) {
+                tracing::error!(%error, "a worker cannot serve");
+            }
+            // What is left after the grace period is cut with the runtime.
+            runtime.shutdown_background();
+            drop(alive);
+        })
+        .map(drop)
+        .map_err(|source| Error::System { what: "a worker's thread", source })
+}
+
+/// The runtime for everything but requests: side doors, key fetches, reloads.
+pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { what: "the control runtime", source })
+}
+
+/// Tasks run before a worker asks the system again what has arrived (tokio's own: 61). With hundreds of connections as
+/// many tasks wait, and fewer, fuller rounds are cheaper; timers may be late by so many tasks.
+const TASKS_BETWEEN_EVENTS: u32 = 256;
