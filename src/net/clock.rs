@@ -108,6 +108,11 @@ impl Default for Clock {
     }
 }
 
+/// The time of day as HTTP tells it (RFC 9110 section 5.6.7).
+pub(super) fn http_date() -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(wall_ms()))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 fn wall_ms() -> u64 {
     // A clock before 1970 reads as 1970: every token is then "from the future" and refused.

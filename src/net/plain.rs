@@ -333,15 +333,14 @@ fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// The time of day as a field's value, made twice a second.
 mod date {
-    use std::{cell::RefCell, time::SystemTime};
+    use std::cell::RefCell;
 
-    use crate::net::CoarseInstant;
+    use crate::net::{CoarseInstant, clock::http_date};
 
-    #[expect(clippy::disallowed_methods, reason = "what is told, and nothing is judged by")]
     pub(super) fn with(write: impl FnOnce(&[u8])) {
         DATE.with_borrow_mut(|date| {
             let fresh = date.take().filter(|(made, _)| made.elapsed_ms() < STALE_MS);
-            let made = || (CoarseInstant::now(), httpdate::fmt_http_date(SystemTime::now()));
+            let made = || (CoarseInstant::now(), http_date());
             write(date.insert(fresh.unwrap_or_else(made)).1.as_bytes());
         });
     }
