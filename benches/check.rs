@@ -220,7 +220,7 @@ fn refused(bencher: Bencher<'_, '_>, case: &str) {
 /// The path and the fields of a case.
 fn asked(case: &str) -> (&'static str, HeaderMap) {
     match case {
-        "hit" => (GOOD, BENCH.token("orders:read")),
+        "hit" | "hit_without_levels" | "hit_at_every_level" => (GOOD, engine(case).token("orders:read")),
         "no_credential" => (GOOD, HeaderMap::new()),
         "no_api" => ("/other", HeaderMap::new()),
         "no_resource" => ("/orders/v1/nothing", HeaderMap::new()),
@@ -232,22 +232,41 @@ fn asked(case: &str) -> (&'static str, HeaderMap) {
     }
 }
 
+/// The engine of a case.
+fn engine(case: &str) -> &'static Bench {
+    match case {
+        "hit_without_levels" => &BARE,
+        "hit_at_every_level" => &LIMITED,
+        _ => &BENCH,
+    }
+}
+
 /// What is counted rather than timed.
 mod counts {
     use std::{env, fs, process::Command};
 
-    use super::{BENCH, asked};
+    use super::{asked, engine};
 
-    const CASES: [&str; 8] =
-        ["hit", "no_credential", "no_api", "no_resource", "bad_path", "scope", "garbled", "known_bad"];
+    const CASES: [&str; 10] = [
+        "hit",
+        "hit_without_levels",
+        "hit_at_every_level",
+        "no_credential",
+        "no_api",
+        "no_resource",
+        "bad_path",
+        "scope",
+        "garbled",
+        "known_bad",
+    ];
     const FEW: u64 = 1_000;
     const MORE: u64 = 11_000;
 
     /// One case, so many times.
     pub(super) fn repeat(case: &str, times: u64) {
-        let (path, headers) = asked(case);
+        let (engine, (path, headers)) = (engine(case), asked(case));
         for _ in 0..times {
-            BENCH.check(path, &headers);
+            engine.check(path, &headers);
         }
     }
 

@@ -57,12 +57,17 @@ impl Counters {
         self.cells.guard()
     }
 
-    /// The cell of `key`.
-    pub(super) fn cell<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
-        match self.cells.get(&key, guard) {
-            Some(cell) if !cell.is_swept() => cell,
-            _ => self.make(key, quota, guard),
+    /// The cell of `key`, and what it has counted.
+    #[inline]
+    pub(super) fn cell<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> (&'g Cell, u128) {
+        if let Some(cell) = self.cells.get(&key, guard) {
+            let word = cell.word.load(Relaxed);
+            if word != SWEPT {
+                return (cell, word);
+            }
         }
+        let cell = self.make(key, quota, guard);
+        (cell, cell.word())
     }
 
     /// What the cell of `key` has counted; nothing where there is none.
@@ -151,14 +156,11 @@ impl Cell {
         if word == SWEPT { 0 } else { word }
     }
 
-    /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
-    pub(super) fn take_quota(&self, quota: &Quota, at: Moment, stop: bool) -> Taken {
+    /// Takes one request, where `word` was counted just now. Where the limit does not `stop`, it is counted beyond it.
+    #[inline]
+    pub(super) fn take_quota(&self, quota: &Quota, mut word: u128, at: Moment, stop: bool) -> Taken {
         self.note(quota);
-        let mut word = self.word.load(Relaxed);
         loop {
-            if word == SWEPT {
-                return Taken::Swept;
-            }
             let beyond = !algorithm::has_room(quota, word, at);
             if beyond && stop {
                 return Taken::Full { word };
@@ -166,6 +168,7 @@ impl Cell {
             let more = algorithm::add(quota, word, 1, at);
             match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
                 Ok(_) => return Taken::Yes { word: more, beyond },
+                Err(SWEPT) => return Taken::Swept,
                 Err(newer) => word = newer,
             }
         }
