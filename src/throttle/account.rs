@@ -75,7 +75,7 @@ impl<'a, 'g> Account<'a, 'g> {
             return Err(self.quota_reached());
         }
         match self.burst {
-            Some(burst) => self.cell.has_burst(*burst, self.at.ms).map_err(|wait| self.burst_reached(burst, wait)),
+            Some(burst) => self.cell.has_burst(burst, self.at.ms).map_err(|wait| self.burst_reached(burst, wait)),
             None => Ok(()),
         }
     }
@@ -98,7 +98,7 @@ impl<'a, 'g> Account<'a, 'g> {
     /// Takes one request from the burst limit alone; on refusal nothing is taken, of the quota neither.
     pub(super) fn take_burst(&mut self) -> Result<(), Throttled> {
         let Some(burst) = self.burst else { return Ok(()) };
-        match self.cell.take_burst(*burst, self.at.ms, self.stops()) {
+        match self.cell.take_burst(burst, self.at.ms, self.stops()) {
             Ok(taken) => {
                 self.burst_taken = taken;
                 self.beyond |= !taken;
@@ -133,7 +133,7 @@ impl<'a, 'g> Account<'a, 'g> {
             self.cell.give_back_quota(self.word);
         }
         if let Some(burst) = self.burst.filter(|_| self.burst_taken) {
-            self.cell.give_back_burst(*burst);
+            self.cell.give_back_burst(burst);
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) fn of_quota(counter: u128, quota: Quota) -> Tier {
 }
 
 pub(super) fn with_burst(tier: &Tier, requests: u32, per_ms: u64) -> Tier {
-    let burst = Some(Burst { requests, per_ms });
+    let burst = Some(Burst::new(requests, per_ms));
     Tier { limits: Arc::new(Limits { burst, ..Limits::clone(&tier.limits) }), counter: tier.counter }
 }
 
