@@ -10,14 +10,16 @@
 //!
 //! | case | instructions |
 //! |---|---|
-//! | hit | 6902 |
-//! | no_credential | 2605 |
-//! | no_api | 1903 |
-//! | no_resource | 2285 |
-//! | bad_path | 1544 |
-//! | scope | 5287 |
-//! | garbled | 5348 |
-//! | known_bad | 4885 |
+//! | hit | 6245 |
+//! | hit_without_levels | 5281 |
+//! | hit_at_every_level | 11070 |
+//! | no_credential | 2663 |
+//! | no_api | 1773 |
+//! | no_resource | 2218 |
+//! | bad_path | 1499 |
+//! | scope | 5157 |
+//! | garbled | 5198 |
+//! | known_bad | 4942 |
 //!
 //! valgrind offers no SHA and no VAES instructions: what is hashed or has a tag made costs less on the machine itself.
 
