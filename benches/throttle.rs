@@ -120,7 +120,7 @@ fn percentiles(what: &str, keys: u32) -> bool {
 }
 
 fn tier(counter: u128, limit: u64, burst: bool) -> Tier {
-    let burst = burst.then_some(Burst { requests: i32::MAX as u32, per_ms: 86_400_000 });
+    let burst = burst.then_some(Burst::new(i32::MAX as u32, 86_400_000));
     of_quota(counter, Quota::requests(limit, Window::Seconds(60)), burst)
 }
 

@@ -31,16 +31,27 @@ impl<'t> Call<'t, '_> {
     pub(super) fn charges(&self) -> Charges<'t> {
         let Self { tables, api, resource, seen, .. } = *self;
         let mut charges = Charges::new();
-        charges.extend(api.tier.as_ref().map(|tier| self.advanced(Level::Api, tier)));
-        charges.extend(resource.tier.as_ref().map(|tier| self.advanced(Level::Resource, tier)));
+        if let Some(tier) = &api.tier {
+            charges.push(self.advanced(Level::Api, tier));
+        }
+        if let Some(tier) = &resource.tier {
+            charges.push(self.advanced(Level::Resource, tier));
+        }
         let Some(identity) = seen.identity.as_deref() else { return charges };
-        let subscription = seen.subscription(tables).and_then(|subscription| subscription.tier.as_ref());
-        charges.extend(subscription.map(|tier| Charge { level: Level::Subscription, tier, user: 0 }));
-        let application = seen.application(tables).and_then(|application| application.tier.as_ref());
-        charges.extend(application.map(|tier| Charge { level: Level::Application, tier, user: identity.user }));
-        charges.extend(tables.gate.rules.iter().filter_map(|rule| self.custom(rule, identity)));
-        let backend = api.backend_limits.as_deref().and_then(|limits| limits.of(seen.key_type));
-        charges.extend(backend.map(|tier| Charge { level: Level::Backend, tier, user: 0 }));
+        if let Some(tier) = seen.subscription(tables).and_then(|subscription| subscription.tier.as_ref()) {
+            charges.push(Charge { level: Level::Subscription, tier, user: 0 });
+        }
+        if let Some(tier) = seen.application(tables).and_then(|application| application.tier.as_ref()) {
+            charges.push(Charge { level: Level::Application, tier, user: identity.user });
+        }
+        for rule in &tables.gate.rules {
+            if let Some(user) = self.whose(rule, identity) {
+                charges.push(Charge { level: Level::Custom, tier: &rule.tier, user });
+            }
+        }
+        if let Some(tier) = api.backend_limits.as_deref().and_then(|limits| limits.of(seen.key_type)) {
+            charges.push(Charge { level: Level::Backend, tier, user: 0 });
+        }
         charges
     }
 
@@ -82,38 +93,42 @@ impl<'t> Call<'t, '_> {
         found != condition.invert
     }
 
-    /// The charge of a custom rule; none: it does not count the request's key.
-    fn custom(&self, rule: &'t Rule, identity: &Identity) -> Option<Charge<'t>> {
-        let client = self.request.client.map(|address| address.to_canonical());
-        let (mut key, mut ends) = self.key(rule, identity, client);
-        if rule.matches.as_ref().is_some_and(|pattern| !pattern.is_in(&key)) {
-            return None;
+    /// Whose counter of a custom rule it is; none: the rule does not count the request's key.
+    fn whose(&self, rule: &Rule, identity: &Identity) -> Option<u128> {
+        if let Some(pattern) = &rule.matches {
+            let mut key = Key::new();
+            rule.parts.iter().for_each(|part| self.write(part, identity, &mut key));
+            if !pattern.is_in(&key) {
+                return None;
+            }
         }
-        if let Some(IpAddr::V6(address)) = client
-            && rule.parts.contains(&Part::ClientIp)
-        {
-            (key, ends) = self.key(rule, identity, Some(network(address).into()));
-        }
-        // Where each part ends, so that no two requests meet that only look alike; and of which issuer the user is.
-        ends.iter().for_each(|end| key.extend_from_slice(&end.to_be_bytes()));
-        if rule.parts.contains(&Part::UserId) {
-            key.extend_from_slice(&identity.user.to_be_bytes());
-        }
-        Some(Charge { level: Level::Custom, tier: &rule.tier, user: Rule::whose(&key) })
+        let mut told = Key::new();
+        rule.parts.iter().for_each(|part| self.tell(part, identity, &mut told));
+        Some(Rule::whose(&told))
     }
 
-    /// The key that a request of this address makes, and where each of its parts ends.
-    fn key(&self, rule: &Rule, identity: &Identity, client: Option<IpAddr>) -> (Key, Ends) {
-        let (mut key, mut ends) = (Key::new(), Ends::new());
-        for part in &rule.parts {
-            self.write(part, identity, client, &mut key);
-            ends.push(u32::try_from(key.len()).unwrap_or(u32::MAX));
+    /// What tells the request's counter from others of the rule, as short as can be: few bytes are one block of a digest.
+    /// What differs in length ends with it, so that no two requests meet that only look alike.
+    fn tell(&self, part: &Part, identity: &Identity, told: &mut Key) {
+        let begin = told.len();
+        match part {
+            // The same in every key of the rule.
+            Part::Text(_) | Part::Tenant => return,
+            // A digest of subject and issuer.
+            Part::UserId => return told.extend_from_slice(&identity.user.to_be_bytes()),
+            Part::ClientIp => match self.request.client.map(|address| address.to_canonical()) {
+                None => {}
+                Some(IpAddr::V4(address)) => told.extend_from_slice(&address.octets()),
+                Some(IpAddr::V6(address)) => told.extend_from_slice(&network(address).octets()[..NETWORK]),
+            },
+            _ => self.write(part, identity, told),
         }
-        (key, ends)
+        let length = u32::try_from(told.len() - begin).unwrap_or(u32::MAX);
+        told.extend_from_slice(&length.to_be_bytes());
     }
 
-    /// What the request has not is empty.
-    fn write(&self, part: &Part, identity: &Identity, client: Option<IpAddr>, key: &mut Key) {
+    /// A part of the key as text. What the request has not is empty.
+    fn write(&self, part: &Part, identity: &Identity, key: &mut Key) {
         let Self { tables, api, resource, seen, request } = *self;
         let mut text = |text: &str| key.extend_from_slice(text.as_bytes());
         match part {
@@ -136,25 +151,25 @@ impl<'t> Call<'t, '_> {
                 key.extend_from_slice(value.map_or(b"", |value| value.as_bytes()));
             }
             Part::ClientIp => {
-                if let Some(address) = client {
+                if let Some(address) = request.client {
                     // A vector takes every write.
-                    let _ = write!(key, "{address}");
+                    let _ = write!(key, "{}", address.to_canonical());
                 }
             }
         }
     }
 }
 
-/// A custom rule's key as text.
+/// A custom rule's key.
 type Key = SmallVec<[u8; 256]>;
-/// Where the parts of a key end.
-type Ends = SmallVec<[u32; 16]>;
 
 /// Whether a parameter's name, however it is encoded, is this one.
 fn is_name(given: &str, name: &str) -> bool {
     given == name || (given.contains('%') && percent_decode(given.as_bytes()).eq(name.bytes()))
 }
 
+/// Bytes of a network's address that are not 0.
+const NETWORK: usize = 8;
 /// WSO2's name of the one tenant that there is.
 const TENANT: &str = "carbon.super";
 /// More than the limits that a request usually meets.

@@ -76,7 +76,8 @@ fn from_query(query: Option<&str>) -> Result<Option<Cow<'_, str>>, Denial> {
 
 /// The query for the upstream: never with a token in it, whether the place is enabled or not.
 pub(super) fn without_token(query: Option<&str>) -> ForwardQuery {
-    let Some(query) = query else { return ForwardQuery::AsSent };
+    // However it is encoded, the name is no shorter.
+    let Some(query) = query.filter(|query| query.len() >= TOKEN_PARAMETER.len()) else { return ForwardQuery::AsSent };
     if !parameters(query).any(|(name, _)| is_token_name(name)) {
         return ForwardQuery::AsSent;
     }

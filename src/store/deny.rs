@@ -1,7 +1,8 @@
 //! `[[deny]]`: who may not pass, whatever else is allowed (WSO2's deny policies).
 
-use std::{collections::HashMap, collections::HashSet, net::IpAddr};
+use std::net::IpAddr;
 
+use hashbrown::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

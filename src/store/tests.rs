@@ -410,7 +410,7 @@ fn configured_tiers_replace_built_in_ones() {
     .unwrap();
     let gold = tables.subscription(0, 0).unwrap().tier.as_ref().unwrap();
     assert_eq!(gold.quota, Quota::requests(3, Window::Months(2)));
-    assert_eq!((gold.burst, gold.stop_on_quota_reach), (Some(Burst { requests: 2, per_ms: 10_000 }), false));
+    assert_eq!((gold.burst, gold.stop_on_quota_reach), (Some(Burst::new(2, 10_000)), false));
     assert_eq!(tables.applications[0].tier.as_ref().unwrap().limits, gold.limits);
     // `Unlimited` with a limit limits, and still leaves the resources' tiers in place.
     assert_eq!(tables.apis[0].tier.as_ref().unwrap().quota.limit, 9);
@@ -456,7 +456,7 @@ fn counters_are_told_apart_by_subject_and_kind_of_quota_alone() {
     let distinct: std::collections::HashSet<[u8; 16]> = all.into_iter().collect();
     assert_eq!(distinct.len(), all.len());
 
-    let burst = Some(Burst { requests: 1, per_ms: 1_000 });
+    let burst = Some(Burst::new(1, 1_000));
     let same = std::sync::Arc::new(Limits { burst, stop_on_quota_reach: false, ..Limits::clone(&gold) });
     assert_eq!(counter(&same, Subject::Api("a:b")), all[0]);
     // Another tier of the same window goes on with what was used.

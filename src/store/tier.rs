@@ -125,6 +125,22 @@ pub struct Burst {
     pub requests: u32,
     /// In which time.
     pub per_ms: u64,
+    /// How long each stays in the bucket, in nanoseconds: what a division costs is spent once.
+    interval_ns: u64,
+}
+
+impl Burst {
+    /// So many in that time.
+    pub const fn new(requests: u32, per_ms: u64) -> Self {
+        let divisor = if requests == 0 { 1 } else { requests as u64 };
+        let interval_ns = per_ms.saturating_mul(1_000_000) / divisor;
+        Self { requests, per_ms, interval_ns: if interval_ns == 0 { 1 } else { interval_ns } }
+    }
+
+    /// How long each stays in the bucket, in nanoseconds; at least 1.
+    pub const fn interval_ns(&self) -> u64 {
+        self.interval_ns
+    }
 }
 
 /// What a tier is counted for.

@@ -147,7 +147,7 @@ fn in_range(value: u64, field: impl Fn() -> String, problems: &mut Problems) -> 
 fn burst(settings: &BurstSettings, field: &str, problems: &mut Problems) -> Option<Burst> {
     let requests = in_range(settings.requests, || format!("{field}.burst.requests"), problems);
     match window(&settings.per) {
-        Ok(Window::Seconds(seconds)) => requests.map(|requests| Burst { requests, per_ms: u64::from(seconds) * 1_000 }),
+        Ok(Window::Seconds(seconds)) => requests.map(|requests| Burst::new(requests, u64::from(seconds) * 1_000)),
         Ok(Window::Months(_)) => {
             problems.add(format!("{field}.burst.per"), "a burst is limited in s, m, h or d");
             None

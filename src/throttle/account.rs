@@ -21,7 +21,7 @@ pub(super) struct Account<'a, 'g> {
     pub(super) key: u128,
     cell: &'g Cell,
     at: Moment,
-    /// What the quota had counted when it was last looked at.
+    /// What the quota had counted when it was last read.
     word: u128,
     taken: bool,
     burst_taken: bool,
@@ -32,8 +32,8 @@ pub(super) struct Account<'a, 'g> {
 impl<'a, 'g> Account<'a, 'g> {
     /// The tier's quota and burst.
     pub(super) fn open(counters: &Counters, charge: &'a Charge<'a>, now: Now, guard: &'g impl Guard) -> Self {
-        let (tier, key) = (charge.tier, key(charge));
-        Self::of(charge, &tier.quota, tier.burst.as_ref(), key, counters.cell(key, &tier.quota, guard), now)
+        let limits = &*charge.tier.limits;
+        Self::of(charge, &limits.quota, limits.burst.as_ref(), key(charge), counters, now, guard)
     }
 
     /// The tier's second quota, on a counter of its own.
@@ -44,8 +44,7 @@ impl<'a, 'g> Account<'a, 'g> {
         now: Now,
         guard: &'g impl Guard,
     ) -> Self {
-        let key = also_key(charge);
-        Self::of(charge, quota, None, key, counters.cell(key, quota, guard), now)
+        Self::of(charge, quota, None, also_key(charge), counters, now, guard)
     }
 
     fn of(
@@ -53,28 +52,30 @@ impl<'a, 'g> Account<'a, 'g> {
         quota: &'a Quota,
         burst: Option<&'a Burst>,
         key: u128,
-        cell: &'g Cell,
+        counters: &Counters,
         now: Now,
+        guard: &'g impl Guard,
     ) -> Self {
-        let at = Moment::of(quota, now);
-        Self { charge, quota, burst, key, cell, at, word: 0, taken: false, burst_taken: false, beyond: false }
+        let (cell, word) = counters.cell(key, quota, guard);
+        let at = Moment::after(quota, word, now);
+        Self { charge, quota, burst, key, cell, at, word, taken: false, burst_taken: false, beyond: false }
     }
 
     fn stops(&self) -> bool {
         self.charge.tier.stop_on_quota_reach
     }
 
-    /// Whether there is room, without taking any.
-    pub(super) fn look(&mut self) -> Result<(), Throttled> {
+    /// Whether there was room when it was opened, without taking any.
+    #[inline]
+    pub(super) fn look(&self) -> Result<(), Throttled> {
         if !self.stops() {
             return Ok(());
         }
-        self.word = self.cell.word();
         if !algorithm::has_room(self.quota, self.word, self.at) {
             return Err(self.quota_reached());
         }
         match self.burst {
-            Some(burst) => self.cell.has_burst(*burst, self.at.ms).map_err(|wait| self.burst_reached(burst, wait)),
+            Some(burst) => self.cell.has_burst(burst, self.at.ms).map_err(|wait| self.burst_reached(burst, wait)),
             None => Ok(()),
         }
     }
@@ -97,7 +98,7 @@ impl<'a, 'g> Account<'a, 'g> {
     /// Takes one request from the burst limit alone; on refusal nothing is taken, of the quota neither.
     pub(super) fn take_burst(&mut self) -> Result<(), Throttled> {
         let Some(burst) = self.burst else { return Ok(()) };
-        match self.cell.take_burst(*burst, self.at.ms, self.stops()) {
+        match self.cell.take_burst(burst, self.at.ms, self.stops()) {
             Ok(taken) => {
                 self.burst_taken = taken;
                 self.beyond |= !taken;
@@ -112,7 +113,7 @@ impl<'a, 'g> Account<'a, 'g> {
 
     fn take_request(&mut self, counters: &Counters, guard: &'g impl Guard) -> Result<(), Throttled> {
         loop {
-            match self.cell.take_quota(self.quota, self.at, self.stops()) {
+            match self.cell.take_quota(self.quota, self.word, self.at, self.stops()) {
                 Taken::Yes { word, beyond } => {
                     (self.word, self.taken, self.beyond) = (word, true, beyond);
                     return Ok(());
@@ -121,7 +122,7 @@ impl<'a, 'g> Account<'a, 'g> {
                     self.word = word;
                     return Err(self.quota_reached());
                 }
-                Taken::Swept => self.cell = counters.cell(self.key, self.quota, guard),
+                Taken::Swept => (self.cell, self.word) = counters.cell(self.key, self.quota, guard),
             }
         }
     }
@@ -132,7 +133,7 @@ impl<'a, 'g> Account<'a, 'g> {
             self.cell.give_back_quota(self.word);
         }
         if let Some(burst) = self.burst.filter(|_| self.burst_taken) {
-            self.cell.give_back_burst(*burst);
+            self.cell.give_back_burst(burst);
         }
     }
 

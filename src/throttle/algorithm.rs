@@ -32,9 +32,22 @@ impl Moment {
         let window = if quota.algorithm == Algorithm::Gcra { 0 } else { window::number(quota.window, ms) };
         Self { ms, window }
     }
+
+    /// The same, sooner where what was counted last, `word`, is of the same window.
+    #[inline]
+    pub(super) fn after(quota: &Quota, word: u128, now: Now) -> Self {
+        let ms = now.steady_ms;
+        let last = match quota.algorithm {
+            Algorithm::Fixed => Fixed::of(word).window,
+            Algorithm::Sliding => Sliding::of(word).window,
+            Algorithm::Gcra => return Self { ms, window: 0 },
+        };
+        if window::is_plainly(quota.window, last, ms) { Self { ms, window: last } } else { Self::of(quota, now) }
+    }
 }
 
 /// Whether one more may pass: what is counted, with it, is at most the limit.
+#[inline]
 pub(super) fn has_room(quota: &Quota, word: u128, at: Moment) -> bool {
     match quota.algorithm {
         Algorithm::Fixed => Fixed::at(word, at).amount < quota.limit,
@@ -56,6 +69,7 @@ pub(super) fn counted(quota: &Quota, word: u128, at: Moment) -> u64 {
 }
 
 /// The word with `amount` more.
+#[inline]
 pub(super) fn add(quota: &Quota, word: u128, amount: u64, at: Moment) -> u128 {
     match quota.algorithm {
         Algorithm::Fixed => {

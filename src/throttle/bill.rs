@@ -64,7 +64,7 @@ impl Limiter {
         for due in bill.due.iter().filter(|due| due.quota.kind == kind && amount > 0) {
             let at = Moment::of(&due.quota, now);
             // Swept between the look-up and the addition: once more, on a new one.
-            while self.counters.cell(due.key, &due.quota, &guard).add(&due.quota, amount, at).is_none() {}
+            while self.counters.cell(due.key, &due.quota, &guard).0.add(&due.quota, amount, at).is_none() {}
             if let Some(shared) = self.shared() {
                 shared.record(&Demand { amount, ..due.demand(now) }, now.steady_ms);
             }
@@ -75,7 +75,7 @@ impl Limiter {
     pub fn has_room(&self, bill: &Bill, kind: QuotaKind, now: Now) -> bool {
         let guard = self.counters.guard();
         bill.due.iter().filter(|due| due.stops && due.quota.kind == kind).all(|due| {
-            let word = self.counters.cell(due.key, &due.quota, &guard).word();
+            let (_, word) = self.counters.cell(due.key, &due.quota, &guard);
             let has_room = algorithm::has_room(&due.quota, word, Moment::of(&due.quota, now));
             has_room && self.shared().is_none_or(|shared| shared.left(&due.demand(now), now.steady_ms) > 0)
         })

@@ -57,12 +57,17 @@ impl Counters {
         self.cells.guard()
     }
 
-    /// The cell of `key`.
-    pub(super) fn cell<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> &'g Cell {
-        match self.cells.get(&key, guard) {
-            Some(cell) if !cell.is_swept() => cell,
-            _ => self.make(key, quota, guard),
+    /// The cell of `key`, and what it has counted.
+    #[inline]
+    pub(super) fn cell<'g>(&self, key: u128, quota: &Quota, guard: &'g impl Guard) -> (&'g Cell, u128) {
+        if let Some(cell) = self.cells.get(&key, guard) {
+            let word = cell.word.load(Relaxed);
+            if word != SWEPT {
+                return (cell, word);
+            }
         }
+        let cell = self.make(key, quota, guard);
+        (cell, cell.word())
     }
 
     /// What the cell of `key` has counted; nothing where there is none.
@@ -151,14 +156,11 @@ impl Cell {
         if word == SWEPT { 0 } else { word }
     }
 
-    /// Takes one request. Where the limit does not `stop`, it is counted beyond it.
-    pub(super) fn take_quota(&self, quota: &Quota, at: Moment, stop: bool) -> Taken {
+    /// Takes one request, where `word` was counted just now. Where the limit does not `stop`, it is counted beyond it.
+    #[inline]
+    pub(super) fn take_quota(&self, quota: &Quota, mut word: u128, at: Moment, stop: bool) -> Taken {
         self.note(quota);
-        let mut word = self.word.load(Relaxed);
         loop {
-            if word == SWEPT {
-                return Taken::Swept;
-            }
             let beyond = !algorithm::has_room(quota, word, at);
             if beyond && stop {
                 return Taken::Full { word };
@@ -166,6 +168,7 @@ impl Cell {
             let more = algorithm::add(quota, word, 1, at);
             match self.word.compare_exchange_weak(word, more, Relaxed, Relaxed) {
                 Ok(_) => return Taken::Yes { word: more, beyond },
+                Err(SWEPT) => return Taken::Swept,
                 Err(newer) => word = newer,
             }
         }
@@ -200,13 +203,14 @@ impl Cell {
     }
 
     /// Whether the bucket has room; else in how many nanoseconds it will.
-    pub(super) fn has_burst(&self, burst: Burst, now_ms: u64) -> Result<(), u64> {
+    #[inline]
+    pub(super) fn has_burst(&self, burst: &Burst, now_ms: u64) -> Result<(), u64> {
         filled(self.empty_at_ns.load(Relaxed), burst, nanoseconds(now_ms)).map(|_| ())
     }
 
     /// Puts one request into the bucket and says so; else in how many nanoseconds there is room. Where the
     /// limit does not `stop`, it passes a full bucket by.
-    pub(super) fn take_burst(&self, burst: Burst, now_ms: u64, stop: bool) -> Result<bool, u64> {
+    pub(super) fn take_burst(&self, burst: &Burst, now_ms: u64, stop: bool) -> Result<bool, u64> {
         let mut empty_at = self.empty_at_ns.load(Relaxed);
         loop {
             let fuller = match filled(empty_at, burst, nanoseconds(now_ms)) {
@@ -222,23 +226,19 @@ impl Cell {
     }
 
     /// Takes one request out of the bucket again.
-    pub(super) fn give_back_burst(&self, burst: Burst) {
-        let interval = interval_ns(burst);
+    pub(super) fn give_back_burst(&self, burst: &Burst) {
+        let interval = burst.interval_ns();
         let _ = self.empty_at_ns.fetch_update(Relaxed, Relaxed, |at| Some(at.saturating_sub(interval)));
     }
 }
 
 /// When the bucket is empty with one request more (GCRA: ITU-T I.371); else how long until it has room.
-fn filled(empty_at: u64, burst: Burst, now_ns: u64) -> Result<u64, u64> {
-    let interval = interval_ns(burst);
+#[inline]
+fn filled(empty_at: u64, burst: &Burst, now_ns: u64) -> Result<u64, u64> {
+    let interval = burst.interval_ns();
     let fuller = empty_at.max(now_ns).saturating_add(interval);
     let full = now_ns.saturating_add(interval.saturating_mul(u64::from(burst.requests)));
     if fuller <= full { Ok(fuller) } else { Err(fuller - full) }
-}
-
-/// How long one request stays in the bucket.
-fn interval_ns(burst: Burst) -> u64 {
-    (nanoseconds(burst.per_ms) / u64::from(burst.requests.max(1))).max(1)
 }
 
 fn nanoseconds(ms: u64) -> u64 {

@@ -180,11 +180,11 @@ impl Limiter {
         let guard = self.counters.guard();
         let mut accounts = SmallVec::<[Account<'_, '_>; USUAL]>::new();
         for charge in charges {
-            let mut account = Account::open(&self.counters, charge, now, &guard);
+            let account = Account::open(&self.counters, charge, now, &guard);
             account.look()?;
             accounts.push(account);
             if let Some(quota) = &charge.tier.also {
-                let mut account = Account::open_also(&self.counters, charge, quota, now, &guard);
+                let account = Account::open_also(&self.counters, charge, quota, now, &guard);
                 account.look()?;
                 accounts.push(account);
             }

@@ -11,6 +11,15 @@ pub(super) fn number(window: Window, now_ms: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX - 1)
 }
 
+/// Whether `now_ms` falls into window `number`, where that is told without a division; else no.
+#[inline]
+pub(super) fn is_plainly(window: Window, number: u32, now_ms: u64) -> bool {
+    let Window::Seconds(length) = window else { return false };
+    let length_ms = u64::from(length) * 1_000;
+    // Before its beginning, the difference wraps round.
+    u64::from(number).checked_mul(length_ms).is_some_and(|begin_ms| now_ms.wrapping_sub(begin_ms) < length_ms)
+}
+
 /// When window `number` ends, in milliseconds since the epoch.
 pub(super) fn end_ms(window: Window, number: u32) -> u64 {
     let next = u64::from(number) + 1;

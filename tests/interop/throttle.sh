@@ -165,15 +165,15 @@ eight_and_a_thousand() {
 
 # All at one gate, after shares went to all.
 uneven() {
-  local passed
+  local admitted
   cli FLUSHALL >/dev/null
   start_eight "redis://127.0.0.1:$store" lease deny "$patience" || return
   settled
   flood 200 2
-  passed=$(of passed)
+  admitted=$(of passed)
   sleep 3
   flooded=$(python3 "$here/throttle.py" flood 500 4 "${gate_ports[0]}")
-  between "$1, lease: shares that lie idle come to the one that is asked" $((passed + $(of passed))) 980 1000
+  between "$1, lease: shares that lie idle come to the one that is asked" $((admitted + $(of passed))) 980 1000
   stop_eight
 }
 
@@ -204,22 +204,22 @@ killed_midway() {
 
 # restored_midway NAME PROGRAM MODE: kill -9 once all is used, and back with a snapshot of when half of it was.
 restored_midway() {
-  local passed
+  local admitted
   cli FLUSHALL >/dev/null
   start_eight "redis://127.0.0.1:$store" "$3" deny || return
   settled
   flood 250 2
-  passed=$(of passed)
+  admitted=$(of passed)
   cli SAVE >/dev/null
   flood 500 2
-  passed=$((passed + $(of passed)))
+  admitted=$((admitted + $(of passed)))
   kill -KILL "$store_pid"
   { reap "$store_pid"; } 2>/dev/null
   await 5 unavailable "${admin_ports[0]}" || fail "$1, $3: killed: the metric says so"
   [[ -s $work/redis/dump.rdb ]] || fail "$1, $3: there is a snapshot" "$(ls "$work/redis")"
   run_store "$2"
   flood 500 6
-  between "$1, $3: killed and back with an older snapshot" $((passed + $(of passed))) 980 1000
+  between "$1, $3: killed and back with an older snapshot" $((admitted + $(of passed))) 980 1000
   check "$1, $3: back: it counts together" available "${admin_ports[7]}"
   stop_eight
 }
@@ -271,23 +271,23 @@ told_all() {
 
 # spoiled_counters NAME ALGORITHM: other types and odd numbers under our keys.
 spoiled_counters() {
-  local key passed n most=1108
+  local key admitted n most=1108
   [[ $2 != gcra ]] || most=$((most + 12 * 1000 / 3600 + 1))
   cli FLUSHALL >/dev/null
   start_eight "redis://127.0.0.1:$store" batched deny 50ms 1000 "$2" || return
   flood 200 1
-  passed=$(of passed)
+  admitted=$(of passed)
   # In one step: between two a sidecar may have written the key again.
   for key in $(cli --scan --pattern 'tollgate:count:*'); do
     cli EVAL "redis.call('DEL', KEYS[1]); redis.call('SADD', KEYS[1], 'nonsense')" 1 "$key" >/dev/null
   done
   flood 200 1
-  passed=$((passed + $(of passed)))
+  admitted=$((admitted + $(of passed)))
   for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do
     cli HSET "$key" t nonsense c nonsense >/dev/null
   done
   flood 500 5
-  between "$1, $2: nonsense under the keys" $((passed + $(of passed))) 980 "$most"
+  between "$1, $2: nonsense under the keys" $((admitted + $(of passed))) 980 "$most"
   n=$(sum tollgate_shared_counters_replaced_total)
   if ((n >= 2)); then ok "$1: $n values of another type are replaced, and counted"; else fail "$1: replaced" "$n"; fi
   check "$1: and logged" grep -q 'values of another type' "$work"/gate*.log

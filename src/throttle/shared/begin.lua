@@ -93,6 +93,8 @@ local function bucket(name, have)
     end
   end
   local second = it.size * it.parts * 1000 / it.length
+  -- The clock was put back: from here on it runs out by the clock as it is now, not hours later.
+  local back = since and since > now
   if level then
     local gone = math.max(now - (since or now), 0) * it.size * it.parts
     local out_of_it = math.floor(gone / it.length)
@@ -102,7 +104,7 @@ local function bucket(name, have)
   end
   mine = math.max(mine or told, told)
   -- Whoever tells first after a loss may know less than those who come after.
-  it.changed = have > mine or content > (level or 0)
+  it.changed = back or have > mine or content > (level or 0)
   level = math.max(level or 0, content)
   if have > mine then
     level = level + (have - mine) * it.parts

@@ -35,6 +35,8 @@
 
 mod bucket;
 mod cell;
+#[cfg(test)]
+mod clock_tests;
 mod exchange;
 mod ledger;
 mod metrics;

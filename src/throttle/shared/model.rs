@@ -144,7 +144,7 @@ impl<N: Ord> Bucket<N> {
         Stand {
             mine: mine.max(have),
             level: level.max(known) + have.saturating_sub(mine) * parts,
-            changed: have > mine || known > level,
+            changed: self.since_ms > now_ms || have > mine || known > level,
         }
     }
 
@@ -173,6 +173,14 @@ impl<N: Ord> Bucket<N> {
             self.keep(node, stand, now_ms);
         }
         (room, stand.answer())
+    }
+
+    /// Redis's clock is put back, or, what is the same, what was kept is of a later time.
+    #[cfg(test)]
+    pub(super) fn put_back(&mut self, ms: u64) {
+        if self.level.is_some() {
+            self.since_ms += ms;
+        }
     }
 
     fn keep(&mut self, node: N, stand: Stand, now_ms: u64) {

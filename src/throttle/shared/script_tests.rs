@@ -16,6 +16,7 @@ use crate::{
 const LIMIT: u64 = 40;
 const LENGTH_MS: u64 = 10_000;
 const PARTS: u64 = 1 << 20;
+const TWO_HOURS_MS: u64 = 7_200_000;
 const ROUNDS: usize = 2_000;
 
 /// A server, three sidecars, some limits, and the model of all.
@@ -161,6 +162,20 @@ impl Game {
         }
     }
 
+    /// The server's clock is put back by two hours, as far as buckets can tell.
+    async fn put_back(&mut self) {
+        for cell in self.cells.iter().filter(|cell| cell.algorithm == Algorithm::Gcra) {
+            let Some(bucket) = self.buckets.get_mut(&cell.key).filter(|bucket| bucket.content().is_some()) else {
+                continue;
+            };
+            bucket.put_back(TWO_HOURS_MS);
+            let form = Form::Bucket { told: 0, content: 0, length_ms: LENGTH_MS, parts: PARTS };
+            let key = self.nodes[0].keys(cell, form).next().unwrap();
+            let put_back = redis::cmd("HINCRBY").arg(&key).arg("a").arg(TWO_HOURS_MS).to_owned();
+            put_back.query_async::<u64>(&mut self.connection).await.unwrap();
+        }
+    }
+
     /// What the server holds is what the model does.
     async fn compare(&mut self) {
         for cell in self.cells.clone() {
@@ -205,6 +220,9 @@ async fn a_server_and_the_model_answer_alike() {
         settled += usize::from(!game.exchange().await);
         if settled > 0 {
             game.count().await;
+        }
+        if game.random.u8(0..20) == 0 {
+            game.put_back().await;
         }
     }
     game.compare().await;
