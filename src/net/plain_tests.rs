@@ -260,22 +260,71 @@ async fn a_draining_server_says_that_an_answer_is_the_last() {
 
 #[test]
 fn a_plain_request_is_what_hyper_would_have_made_of_it() {
-    let limits = Limits {
-        max_connections: 1,
-        max_streams: 1,
-        max_headers: 100,
-        max_header_bytes: 8192,
-        header: Duration::ZERO,
-        idle: Duration::ZERO,
-    };
     let text = Bytes::from_static(b"GET /a%20b?c=/d HTTP/1.1\r\nHost:  a \r\nX-A:\r\nx-a: \xff\r\n\r\nGET");
     for end in 1..text.len() - 3 {
-        assert!(matches!(parse(&text.slice(..end), &limits), Head::Partial), "cut at {end}");
+        assert!(matches!(parse(&text.slice(..end), &WIDE), Head::Partial), "cut at {end}");
     }
-    let Head::Plain { request, last, len } = parse(&text, &limits) else { panic!("it is plain") };
+    let Head::Plain { request, last, len } = parse(&text, &WIDE) else { panic!("it is plain") };
     assert_eq!((request.method(), request.uri().to_string(), last), (&Method::GET, "/a%20b?c=/d".into(), false));
     assert_eq!(request.headers()["host"], "a");
     let repeated: Vec<_> = request.headers().get_all("x-a").iter().map(HeaderValue::as_bytes).collect();
     assert_eq!(repeated, [&b""[..], b"\xff"]);
     assert_eq!(&text[len..], b"GET");
 }
+
+/// What hyper makes of `text`, whose sender says no more; none: it refuses it, or waits for more.
+fn hypers(text: &str) -> Option<(Method, Uri, HeaderMap, bool)> {
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let noted = seen.clone();
+    let serve = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (head, body) = request.into_parts();
+        noted.lock().get_or_insert((head.method, head.uri, head.headers, body.is_end_stream()));
+        async { Ok::<_, std::convert::Infallible>(Response::new(Text::default())) }
+    });
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        client.write_all(text.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let connection = hyper::server::conn::http1::Builder::new();
+        let _ = connection.serve_connection(hyper_util::rt::TokioIo::new(server), serve).await;
+    });
+    seen.lock().take()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// Whatever is answered here, hyper would have read the same: method, target, fields, and that there is no body.
+    #[test]
+    fn what_is_plain_is_the_same_to_hyper(
+        method in "(GET|POST|HEAD|get|G T|CONNECT|PRI)",
+        target in "(/|/a|/a#b|/%2e\\.|\\*|http://a/|//a|/\u{e9}|/a b|/[ -~]{0,6})",
+        version in "HTTP/(1\\.1|1\\.0|2\\.0|1\\.1 )",
+        fields in proptest::collection::vec(
+            "(Host: a|Content-Length: ?(0|00|1|\\+0|0, 0|)|Transfer-Encoding: (chunked|gzip)|Connection: (close|TE, x)|\
+             Expect: 100-continue|Upgrade: h2c|TE: trailers|A ?: ?[ -~\t]{0,5}| a: b|A\u{1}: b|[ -~]{1,6})",
+            0..5,
+        ),
+        end in "(\r\n|\n|\r)",
+        rest in "(|GET / HTTP/1.1\r\n\r\n|abc)",
+    ) {
+        let lines: String = fields.iter().map(|field| format!("{field}{end}")).collect();
+        let text = format!("{method} {target} {version}{end}{lines}{end}{rest}");
+        if let Head::Plain { request, len, .. } = parse(&Bytes::from(text.clone()), &WIDE) {
+            let (head, _) = request.into_parts();
+            let hypers = hypers(&text);
+            proptest::prop_assert_eq!(Some((head.method, head.uri, head.headers, true)), hypers, "{:?}", text);
+            proptest::prop_assert_eq!(&text[len..], rest);
+        }
+    }
+}
+
+const WIDE: Limits = Limits {
+    max_connections: 1,
+    max_streams: 1,
+    max_headers: 100,
+    max_header_bytes: 8192,
+    header: Duration::ZERO,
+    idle: Duration::ZERO,
+};
