@@ -241,8 +241,10 @@ impl<H: Handler> Server<H> {
             let mut http = Box::pin(http2_builder(&limits).serve_connection(io, service));
             Box::pin(watchdog::drive(http.as_mut(), &connection, &limits, &self.drain)).await.map(|_| ())
         } else {
-            let plain = Plain::new(io, limits.clone(), serve);
-            let ended = watchdog::drive(pin!(plain), &connection, &limits, &self.drain).await?;
+            // Boxed, so that who says nothing has no room for an answer.
+            let mut plain = Box::pin(Plain::new(io, limits.clone(), serve));
+            let ended = watchdog::drive(plain.as_mut(), &connection, &limits, &self.drain).await?;
+            drop(plain);
             let Some(End::Handed(io)) = ended else { return Ok(()) };
             let http = http1_builder(&limits).serve_connection(TokioIo::new(io), service).with_upgrades();
             // Boxed, as HTTP/2 is: plain connections would have room for it.
