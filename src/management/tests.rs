@@ -143,6 +143,9 @@ async fn of_two_who_change_one_thing_the_later_is_told() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 412], "{} {}", first.body, second.body);
     assert_eq!(stand.ask_with("DELETE", &path, &condition, "").await.status, 412);
+    for malformed in ["If-Match: a\tb\r\n", "If-Match: \r\n", "If-Match: *\r\nIf-Match: *\r\n"] {
+        assert_eq!(stand.ask_with("DELETE", &path, malformed, "").await.status, 400, "{malformed:?}");
+    }
     assert_eq!(stand.ask_with("DELETE", &path, "If-Match: *\r\n", "").await.status, 204);
 }
 
