@@ -26,10 +26,12 @@ pub(super) fn secret(prefix: &str) -> Result<String, NoRandom> {
     Ok(text)
 }
 
-/// A new identifier that is no secret: 22 characters.
+/// A new identifier that is no secret: 22 characters, of which the first is a letter: on a command line a dash would begin
+/// an option.
 pub(super) fn id() -> Result<String, NoRandom> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+    bytes[0] &= 0x7f;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
@@ -54,3 +56,16 @@ pub(super) const REFRESH: &str = "tgr_";
 pub(super) const CLIENT_SECRET: &str = "tgs_";
 /// Begins every registration access token.
 pub(super) const REGISTRATION: &str = "tgc_";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_begin_with_a_letter() {
+        for _ in 0..1000 {
+            let id = id().unwrap();
+            assert!(id.len() == 22 && id.starts_with(|first: char| first.is_ascii_alphabetic()), "{id}");
+        }
+    }
+}
