@@ -33,6 +33,18 @@ pub enum Length {
     Chunked,
 }
 
+impl Length {
+    /// Writes the field that says it.
+    pub fn write(self, into: &mut Vec<u8>) {
+        match self {
+            Self::Sized(length) => {
+                write_field(into, "content-length", itoa::Buffer::new().format(length).as_bytes());
+            }
+            Self::Chunked => write_field(into, "transfer-encoding", b"chunked"),
+        }
+    }
+}
+
 /// A body is longer or shorter than its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Misframed;
@@ -135,10 +147,15 @@ pub fn write_fields(into: &mut Vec<u8>, fields: &HeaderMap) -> bool {
         if name == header::CONTENT_LENGTH {
             said_length = true;
         } else if name != header::TRANSFER_ENCODING {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                into.extend_from_slice(part);
-            }
+            write_field(into, name.as_str(), value.as_bytes());
         }
     }
     said_length
+}
+
+/// Writes one field.
+pub fn write_field(into: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        into.extend_from_slice(part);
+    }
 }

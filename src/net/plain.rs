@@ -22,7 +22,7 @@ use tokio::io::AsyncWrite;
 use super::{
     connection::Doing,
     incoming::{append, poll_read},
-    outgoing::{Length, Outgoing, write_fields},
+    outgoing::{Length, Outgoing, write_field, write_fields},
     server::{Inbound, Limits},
     stream::Watched,
 };
@@ -268,23 +268,20 @@ where
         } else {
             (body.size_hint().exact().map_or(Length::Chunked, Length::Sized), Some(body))
         };
-        match (length, head.headers.get(header::CONTENT_LENGTH)) {
-            _ if head.status == StatusCode::NO_CONTENT => {}
+        if !bodiless {
+            length.write(&mut text);
+        } else if head.status != StatusCode::NO_CONTENT
+            && let Some(said) = head.headers.get(header::CONTENT_LENGTH)
+        {
             // Of the answer that is not sent.
-            (_, said) if bodiless => {
-                said.into_iter().for_each(|said| field(&mut text, "content-length", said.as_bytes()))
-            }
-            (Length::Sized(length), _) => {
-                field(&mut text, "content-length", itoa::Buffer::new().format(length).as_bytes());
-            }
-            (Length::Chunked, _) => field(&mut text, "transfer-encoding", b"chunked"),
+            write_field(&mut text, "content-length", said.as_bytes());
         }
         if !head.headers.contains_key(header::DATE) {
-            date::with(|date| field(&mut text, "date", date));
+            date::with(|date| write_field(&mut text, "date", date));
         }
         let said = head.headers.get(header::CONNECTION);
         if last && said.is_none() {
-            field(&mut text, "connection", b"close");
+            write_field(&mut text, "connection", b"close");
         }
         text.extend_from_slice(b"\r\n");
         let last = last || said.is_some_and(|said| lists(said.as_bytes(), b"close"));
@@ -322,12 +319,6 @@ where
             self.broken = !put || self.out.end(self.length).is_err();
         }
         Poll::Ready(())
-    }
-}
-
-fn field(text: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        text.extend_from_slice(part);
     }
 }
 

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
 
 use super::{
     body::{Body, RequestBody},
@@ -216,11 +217,12 @@ impl Plan {
     fn request(&self, way: &Way, slot: &mut Slot, h2: bool) -> Result<Request<RequestBody>, Failure> {
         let mut request = slot.take().ok_or(Failure::Unspeakable)?;
         self.address(&mut request, way, h2).ok_or(Failure::Unspeakable)?;
-        if h2 {
-            // From an attempt over HTTP/1.
-            request.headers_mut().remove(header::TRANSFER_ENCODING);
-        } else {
+        if !h2 {
             join_cookies(request.headers_mut());
+        }
+        // Unless told, hyper takes it that a GET has no body.
+        if self.websocket && !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if self.trailers {
             list_te(request.headers_mut(), h2, self.websocket);

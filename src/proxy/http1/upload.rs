@@ -1,7 +1,7 @@
 //! A request on its way to an upstream.
 
 use std::{
-    io::{self, Write},
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -52,11 +52,8 @@ impl Upload {
             text.extend_from_slice(part.as_bytes());
         }
         let said_length = write_fields(&mut text, &head.headers);
-        match length {
-            Length::Sized(0) if !said_length => {}
-            // Memory takes every write.
-            Length::Sized(length) => drop(write!(text, "content-length: {length}\r\n")),
-            Length::Chunked => text.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        if said_length || length != Length::Sized(0) {
+            length.write(&mut text);
         }
         text.extend_from_slice(b"\r\n");
         Self {
