@@ -9,6 +9,7 @@ pub mod connection;
 pub mod cpu;
 pub mod door;
 pub mod drain;
+pub mod fields;
 mod freshness;
 mod gather;
 pub mod incoming;

@@ -7,8 +7,33 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, header};
+use http::HeaderMap;
+use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
+
+use super::fields::{write_field, write_fields};
+
+/// A message whose body is sent as it comes.
+#[derive(Debug, Default)]
+pub struct Message<B> {
+    out: Outgoing,
+    length: Length,
+    /// Until all of it is in `out`.
+    body: Option<B>,
+    /// The other end takes trailers.
+    trailers: bool,
+}
+
+/// Why a message is not sent to its end.
+#[derive(Debug)]
+pub enum Failed<E> {
+    /// The socket.
+    Io(io::Error),
+    /// Its body came to no good end.
+    Body(E),
+    /// Its body is longer or shorter than its head says.
+    Misframed,
+}
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -48,6 +73,62 @@ impl Length {
 /// A body is longer or shorter than its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Misframed;
+
+impl<E> From<Misframed> for Failed<E> {
+    fn from(_: Misframed) -> Self {
+        Self::Misframed
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Message<B> {
+    /// Begins with `head`, which says `length`; without a body that is 0. Trailers are sent where the other end
+    /// takes them and the body is chunked, else dropped.
+    pub fn new(head: Vec<u8>, length: Length, body: Option<B>, trailers: bool) -> Self {
+        Self { out: Outgoing::new(head), length, body, trailers }
+    }
+
+    /// Sends until all is sent.
+    pub fn poll<S: AsyncWrite + Unpin + ?Sized>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failed<B::Error>>> {
+        loop {
+            // Before anything is written, so that a short body goes along with the head.
+            let filled = self.poll_fill(cx)?;
+            ready!(self.out.poll_write(io, cx)).map_err(Failed::Io)?;
+            if self.body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(filled);
+        }
+    }
+
+    /// What waits to be written.
+    pub fn out(&mut self) -> &mut Outgoing {
+        &mut self.out
+    }
+
+    /// Fetches the body's next frame, where none waits to be sent.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Failed<B::Error>> {
+        let Some(body) = self.body.as_mut().filter(|_| self.out.has_room()) else { return Ok(Poll::Ready(())) };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else { return Ok(Poll::Pending) };
+        let frame = frame.transpose().map_err(Failed::Body)?;
+        let over = frame.is_none() || body.is_end_stream();
+        match frame.map(Frame::into_data) {
+            Some(Ok(data)) => self.out.put(data, &mut self.length)?,
+            Some(Err(frame)) if self.trailers && self.length == Length::Chunked => {
+                frame.trailers_ref().into_iter().for_each(|trailers| self.out.end_with(trailers));
+                self.body = None;
+            }
+            Some(Err(_)) | None => {}
+        }
+        if over && self.body.take().is_some() {
+            self.out.end(self.length)?;
+        }
+        Ok(Poll::Ready(()))
+    }
+}
 
 impl Outgoing {
     /// A message that begins with `head`.
@@ -137,25 +218,5 @@ impl Outgoing {
             self.sent = 0;
         }
         &mut self.framing
-    }
-}
-
-/// Writes fields but those that say where the body ends; tells whether there was a length.
-pub fn write_fields(into: &mut Vec<u8>, fields: &HeaderMap) -> bool {
-    let mut said_length = false;
-    for (name, value) in fields {
-        if name == header::CONTENT_LENGTH {
-            said_length = true;
-        } else if name != header::TRANSFER_ENCODING {
-            write_field(into, name.as_str(), value.as_bytes());
-        }
-    }
-    said_length
-}
-
-/// Writes one field.
-pub fn write_field(into: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        into.extend_from_slice(part);
     }
 }

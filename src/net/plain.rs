@@ -21,8 +21,9 @@ use tokio::io::AsyncWrite;
 
 use super::{
     connection::Doing,
+    fields::{lists, write_field, write_fields},
     incoming::{append, poll_read},
-    outgoing::{Length, Outgoing, write_field, write_fields},
+    outgoing::{Failed, Length, Message},
     server::{Inbound, Limits},
     stream::Watched,
 };
@@ -59,14 +60,9 @@ pin_project! {
 
 /// An answer under way.
 struct Writing<B> {
-    out: Outgoing,
-    length: Length,
-    /// Until all of it is in `out`.
-    body: Option<B>,
+    message: Message<B>,
     /// The connection ends with it.
     last: bool,
-    /// The body came to no good end.
-    broken: bool,
 }
 
 /// Why plain requests came to an end.
@@ -229,7 +225,7 @@ fn plain(read: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<(Request<In
             header::TRANSFER_ENCODING | header::EXPECT | header::UPGRADE | header::TE => false,
             header::CONTENT_LENGTH => field.value == b"0" && !headers.contains_key(&name),
             header::CONNECTION => {
-                last |= lists(field.value, b"close");
+                last |= lists(field.value, "close");
                 true
             }
             _ => true,
@@ -244,10 +240,6 @@ fn plain(read: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<(Request<In
     *request.uri_mut() = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
     *request.headers_mut() = headers;
     Some((request, last))
-}
-
-fn lists(value: &[u8], option: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|listed| listed.trim_ascii().eq_ignore_ascii_case(option))
 }
 
 impl<B> Writing<B>
@@ -284,41 +276,21 @@ where
             write_field(&mut text, "connection", b"close");
         }
         text.extend_from_slice(b"\r\n");
-        let last = last || said.is_some_and(|said| lists(said.as_bytes(), b"close"));
-        Self { out: Outgoing::new(text), length, body, last, broken: false }
+        let last = last || said.is_some_and(|said| lists(said.as_bytes(), "close"));
+        // Who asks for trailers is not answered here.
+        Self { message: Message::new(text, length, body, false), last }
     }
 
     fn poll(&mut self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        loop {
-            // Before anything is written, so that a short body goes along with the head.
-            let filled = self.poll_fill(cx);
-            ready!(self.out.poll_write(io, cx)).map_err(|_| Failure::Client)?;
-            if self.broken {
-                return Poll::Ready(Err(Failure::Answer));
+        match ready!(self.message.poll(io, cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Failed::Io(_)) => Poll::Ready(Err(Failure::Client)),
+            Err(Failed::Body(_) | Failed::Misframed) => {
+                // The head may still wait: the client shall know what broke off.
+                let _ = self.message.out().poll_write(io, cx);
+                Poll::Ready(Err(Failure::Answer))
             }
-            if self.body.is_none() {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(filled);
         }
-    }
-
-    /// Fetches the body's next frame, where none waits to be sent. What was at hand before it broke off is sent.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(body) = self.body.as_mut().filter(|_| self.out.has_room()) else { return Poll::Ready(()) };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        let over = frame.is_none() || body.is_end_stream();
-        let put = match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
-            Some(Ok(Ok(data))) => self.out.put(data, &mut self.length).is_ok(),
-            // Trailers: who asks for them is not answered here.
-            Some(Ok(Err(_))) | None => true,
-            Some(Err(_)) => false,
-        };
-        if over || !put {
-            self.body = None;
-            self.broken = !put || self.out.end(self.length).is_err();
-        }
-        Poll::Ready(())
     }
 }
 

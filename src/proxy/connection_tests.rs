@@ -7,6 +7,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
 use rustls::{RootCertStore, pki_types::ServerName};
 use serde_json::json;
 use tokio::{
@@ -264,4 +265,43 @@ async fn an_upstreams_certificate_is_verified() {
     let behind = gate(Plan { tls: Some(Acceptor::new(&settings).unwrap()), ..Plan::to(inner.url("http")) });
     let front = gate(Plan::to(format!("https://{}", behind.address)));
     assert_eq!(front.ask("GET /api/a HTTP/1.1").await.status, 502);
+}
+
+/// What goes to hyper to be upgraded says where its body ends, too.
+#[tokio::test]
+async fn a_websocket_request_keeps_its_body_and_its_trailers() {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let keep = seen.clone();
+    let upstream = raw(move |mut stream, _| {
+        let keep = keep.clone();
+        async move {
+            let mut text = read_head(&mut stream).await;
+            let mut piece = [0; 1024];
+            while !text.ends_with("0\r\n\r\n") {
+                let read = stream.read(&mut piece).await.unwrap();
+                assert_ne!(read, 0, "{text}");
+                text.push_str(str::from_utf8(&piece[..read]).unwrap());
+            }
+            *keep.lock() = text.to_ascii_lowercase();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+        }
+    })
+    .await;
+    let gate = Gate::before(&upstream);
+    let mut client = gate.connect().await;
+    let upgrade = "Connection: upgrade, TE\nUpgrade: websocket\nTE: trailers\nTransfer-Encoding: chunked";
+    client.write_all(head(&format!("GET /api/ws HTTP/1.1\n{upgrade}")).as_bytes()).await.unwrap();
+    client.write_all(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
+    let answer = within(read_answer(&mut client)).await;
+    assert_eq!((answer.status, &*answer.body), (200, "no"));
+    let seen = seen.lock();
+    for line in [
+        "transfer-encoding: chunked",
+        "upgrade: websocket",
+        "connection: upgrade, te",
+        "te: trailers",
+        "\r\n5\r\nhello",
+    ] {
+        assert!(seen.contains(line), "{line}: {seen}");
+    }
 }

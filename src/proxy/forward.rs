@@ -224,8 +224,10 @@ impl Plan {
         if self.websocket && !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
             request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        if self.trailers {
-            list_te(request.headers_mut(), h2, self.websocket);
+        if self.trailers && !h2 {
+            // HTTP/1 lists `TE` there (RFC 9110 section 10.1.4), HTTP/2 has no such field.
+            let listed = if self.websocket { "upgrade, TE" } else { "TE" };
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(listed));
         }
         Ok(request)
     }
@@ -247,17 +249,6 @@ impl Plan {
     }
 }
 
-/// HTTP/1 lists `TE` in `Connection` (RFC 9110 section 10.1.4), HTTP/2 has no such field.
-fn list_te(headers: &mut HeaderMap, h2: bool, websocket: bool) {
-    if h2 {
-        // From an attempt over HTTP/1.
-        headers.remove(header::CONNECTION);
-    } else {
-        let listed = if websocket { "upgrade, TE" } else { "TE" };
-        headers.insert(header::CONNECTION, HeaderValue::from_static(listed));
-    }
-}
-
 /// HTTP/2 may split cookies over several fields, HTTP/1 must not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
@@ -270,21 +261,4 @@ fn join_cookies(headers: &mut HeaderMap) {
     let mut joined = HeaderValue::from_maybe_shared(Bytes::from(joined)).expect("fields joined are a field");
     joined.set_sensitive(true);
     headers.insert(header::COOKIE, joined);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn te_is_listed_over_http_1_and_not_over_http_2() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        list_te(&mut headers, false, true);
-        assert_eq!(headers[header::CONNECTION], "upgrade, TE");
-        list_te(&mut headers, false, false);
-        assert_eq!(headers[header::CONNECTION], "TE");
-        list_te(&mut headers, true, false);
-        assert!(headers.is_empty());
-    }
 }

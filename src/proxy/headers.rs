@@ -9,7 +9,10 @@ use smallvec::SmallVec;
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
     authz::Found,
-    net::Connection,
+    net::{
+        Connection,
+        fields::{lists, members},
+    },
     store::{AuthRule, Gate},
 };
 
@@ -68,7 +71,7 @@ impl Outbound<'_> {
                     unwanted.push(header::CONNECTION);
                 }
                 "te" => {
-                    trailers |= has_token(value, "trailers");
+                    trailers |= lists(value.as_bytes(), "trailers");
                     unwanted.push(header::TE);
                 }
                 "authorization" if !keep_token && is_token(value) => unwanted.push(header::AUTHORIZATION),
@@ -228,7 +231,7 @@ pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool 
     version == Version::HTTP_11
         && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && headers.get_all(header::UPGRADE).iter().count() == 1
-        && headers.get_all(header::CONNECTION).iter().any(|value| has_token(value, "upgrade"))
+        && headers.get_all(header::CONNECTION).iter().any(|value| lists(value.as_bytes(), "upgrade"))
 }
 
 /// About the bytes of a head, as HTTP/1.1 writes it.
@@ -271,12 +274,7 @@ fn named(value: &HeaderValue, into: &mut Unwanted) {
     if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close") {
         return;
     }
-    let names = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-    into.extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
-}
-
-fn has_token(value: &HeaderValue, token: &str) -> bool {
-    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    into.extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
 }
 
 /// A token of ours to judge, as opposed to, say, Basic credentials meant for the upstream.

@@ -81,17 +81,25 @@ listens() {
   (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# free_ports N: that many, different ones, below those that the kernel gives to clients.
+# free_ports N: that many, each given once in a run, so that what is slow to start finds its own still free. Below those of
+# the tests in Rust (20,000 on), some of which run here while Keycloak starts, and those that the kernel gives to clients.
 free_ports() {
   python3 -c '
 import random, socket, sys
-held = []
-while len(held) < int(sys.argv[1]):
-    try:
-        held.append(socket.create_server(("127.0.0.1", random.randrange(20000, 32000))))
-    except OSError:
-        pass
-print(*(one.getsockname()[1] for one in held))' "$1"
+with open(sys.argv[2], "a+") as given:
+    given.seek(0)
+    taken = set(map(int, given.read().split()))
+    held = []
+    while len(held) < int(sys.argv[1]):
+        port = random.randrange(10000, 20000)
+        if port in taken:
+            continue
+        try:
+            held.append(socket.create_server(("127.0.0.1", port)))
+            print(port, file=given)
+        except OSError:
+            pass
+print(*(one.getsockname()[1] for one in held))' "$1" "$work/ports"
 }
 
 # need PROGRAM PACKAGE: from Debian, if it is missing and we may.

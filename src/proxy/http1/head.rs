@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use httparse::{ParserConfig, Status};
 
 use super::{Error, chunks::Chunks, download::Framing};
+use crate::net::fields::{lists, members};
 
 /// A head, read.
 #[derive(Debug)]
@@ -82,13 +83,10 @@ impl Said {
             return Ok(self.length.replace(length).is_none());
         }
         if name == header::TRANSFER_ENCODING {
-            let last = value.rsplit(|byte| *byte == b',').next().unwrap_or(value);
-            self.chunked = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            self.chunked = Some(members(value).next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked")));
         } else if name == header::CONNECTION {
-            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                self.close |= option.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            }
+            self.close |= lists(value, "close");
+            self.keep_alive |= lists(value, "keep-alive");
         }
         Ok(true)
     }

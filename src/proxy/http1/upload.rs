@@ -1,27 +1,23 @@
 //! A request on its way to an upstream.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use http::{Method, Request};
-use http_body::{Body as _, Frame};
+use http_body::Body as _;
 
 use super::Io;
 use crate::{
-    net::outgoing::{Length, Misframed, Outgoing, write_fields},
+    net::{
+        fields::write_fields,
+        outgoing::{Failed, Length, Message},
+    },
     proxy::body::{Broken, RequestBody},
 };
 
 /// A request as bytes: those at hand, and where more come from.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Upload {
-    out: Outgoing,
-    /// Until all of it is at hand.
-    body: Option<RequestBody>,
-    length: Length,
+    message: Message<RequestBody>,
     state: State,
     /// It is a HEAD.
     to_head: bool,
@@ -57,11 +53,9 @@ impl Upload {
         }
         text.extend_from_slice(b"\r\n");
         Self {
-            out: Outgoing::new(text),
             safe: empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS),
             to_head: head.method == Method::HEAD,
-            body: (!empty).then_some(body),
-            length,
+            message: Message::new(text, length, (!empty).then_some(body), true),
             state: State::UnderWay,
         }
     }
@@ -77,9 +71,9 @@ impl Upload {
 
     /// Begins anew on another connection; false: it must not, or cannot.
     pub(in crate::proxy) fn rewind(&mut self) -> bool {
-        let may = self.safe || !self.out.has_begun();
+        let may = self.safe || !self.message.out().has_begun();
         if may {
-            self.out.rewind();
+            self.message.out().rewind();
             self.state = State::UnderWay;
         }
         may
@@ -90,56 +84,20 @@ impl Upload {
         if self.state != State::UnderWay {
             return Ok(());
         }
-        match self.poll_send(io, cx)? {
-            Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.state = State::Whole,
-            Poll::Ready(Err(error)) => {
+        match self.message.poll(io, cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                self.state = State::Whole;
+                Ok(())
+            }
+            Poll::Ready(Err(Failed::Io(error))) => {
                 tracing::debug!(%error, "an upstream takes no more of a request");
                 self.state = State::Failed;
+                Ok(())
             }
+            Poll::Ready(Err(Failed::Body(broken))) => Err(broken),
+            Poll::Ready(Err(Failed::Misframed)) => Err(Broken::Misframed),
         }
-        Ok(())
-    }
-
-    fn poll_send(&mut self, io: &mut dyn Io, cx: &mut Context<'_>) -> Result<Poll<io::Result<()>>, Broken> {
-        loop {
-            // Before anything is written, so that a short body goes along with the head.
-            let filled = self.poll_fill(cx)?;
-            let wrote = self.out.poll_write(&mut *io, cx);
-            let goes_on = matches!(wrote, Poll::Ready(Ok(()))) && self.body.is_some();
-            if !goes_on {
-                return Ok(wrote);
-            }
-            if filled.is_pending() {
-                return Ok(Poll::Pending);
-            }
-        }
-    }
-
-    /// Fetches the body's next frame, where none waits to be sent.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
-        let Some(body) = self.body.as_mut().filter(|_| self.out.has_room()) else { return Ok(Poll::Ready(())) };
-        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else { return Ok(Poll::Pending) };
-        let frame = frame.transpose()?;
-        let over = frame.is_none() || body.is_end_stream();
-        match frame.map(Frame::into_data) {
-            Some(Ok(data)) => self.out.put(data, &mut self.length)?,
-            Some(Err(frame)) if self.length == Length::Chunked => {
-                frame.trailers_ref().into_iter().for_each(|trailers| self.out.end_with(trailers));
-                self.body = None;
-            }
-            Some(Err(_)) | None => {}
-        }
-        if over && self.body.take().is_some() {
-            self.out.end(self.length)?;
-        }
-        Ok(Poll::Ready(()))
-    }
-}
-
-impl From<Misframed> for Broken {
-    fn from(_: Misframed) -> Self {
-        Self::Misframed
     }
 }
 
