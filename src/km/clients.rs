@@ -81,7 +81,7 @@ pub(super) struct Client {
     #[arg(value_name = "NAME")]
     pub(super) km: String,
     /// Its consumer key.
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     pub(super) ck: String,
 }
 
@@ -200,6 +200,7 @@ pub(super) enum SecretCommand {
         #[command(flatten)]
         which: Client,
         /// The secret's id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }

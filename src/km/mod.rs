@@ -112,11 +112,13 @@ enum Command {
     /// Show a revocation.
     Revocation {
         /// Its id, as `revocations` lists it.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
     /// Lift a revocation: tokens that are good in all else pass again.
     Lift {
         /// Its id, as `revocations` lists it.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
     /// List who changed what.

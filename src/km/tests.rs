@@ -41,6 +41,18 @@ fn the_arguments_do_not_contradict_each_other() {
 }
 
 #[test]
+fn an_id_may_begin_with_a_dash() {
+    for (words, last) in [
+        ("lift -Vx9", "-Vx9"),
+        ("revocation --x", "--x"),
+        ("client get hr -k1 --json", "-k1"),
+        ("secret delete hr k1 -s1", "-s1"),
+    ] {
+        assert_eq!(good(words).parts.last().map(|part| &**part), Some(last), "{words}");
+    }
+}
+
+#[test]
 fn every_command_of_the_help_asks_for_the_operation_beside_it() {
     let empty = file("{}");
     for (operation, command) in TABLE {
