@@ -104,7 +104,7 @@ fn strips(bencher: Bencher, name: &str) {
     let gate = &tables(10).gate;
     bencher.counter(ItemsCount::new(ASKED)).bench(|| {
         for _ in 0..ASKED {
-            black_box(gate.strips(black_box(name)));
+            black_box(gate.strips(black_box(name.as_bytes())));
         }
     });
 }

@@ -19,14 +19,14 @@ use std::{
 };
 
 use gate::Gate;
-use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
+use http::{HeaderValue, Method, header::AUTHORIZATION};
 use rows::{RESOURCES, Size, subscribed};
 use serde_json::json;
 use tokio::{runtime::Runtime, time::sleep};
 use tollgate::{
     authz::{Authorizer, CheckRequest},
     config::{self, TableFiles},
-    net::{Clock, Now},
+    net::{Clock, Fields, Now},
     store::{Change, Row, RowKey, Snapshot, Store},
     telemetry::Metrics,
     throttle::Limiter,
@@ -173,7 +173,7 @@ struct Engine {
     authorizer: Authorizer,
     runtime: Runtime,
     now: Now,
-    asked: Vec<(String, HeaderMap)>,
+    asked: Vec<(String, Fields)>,
 }
 
 impl Engine {
@@ -212,7 +212,7 @@ impl Engine {
         self.ask(path, headers)
     }
 
-    fn ask(&self, path: &str, headers: &HeaderMap) -> bool {
+    fn ask(&self, path: &str, headers: &Fields) -> bool {
         let request = CheckRequest {
             method: &Method::GET,
             host: "api.example.com",
@@ -234,9 +234,9 @@ impl Engine {
     }
 }
 
-fn headers_of(token: &str) -> HeaderMap {
+fn headers_of(token: &str) -> Fields {
     let field = HeaderValue::try_from(format!("Bearer {token}")).expect("letters and digits");
-    HeaderMap::from_iter([(AUTHORIZATION, field)])
+    Fields::from_iter([(AUTHORIZATION, field)])
 }
 
 /// The best of several rounds of each, taken in turn.

@@ -11,12 +11,13 @@ use std::{
 };
 
 use clap::Args;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
+use http::{HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use serde::Serialize;
 
 use crate::{
     app::Question,
     authz::{Explanation, Outcome},
+    net::Fields,
 };
 
 /// What the command line says.
@@ -63,17 +64,17 @@ impl Arguments {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (&*self.path, None),
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for (n, field) in self.headers.iter().enumerate() {
             let (name, value) = header(field).ok_or_else(|| format!("--header {}: is not `Name: value`", n + 1))?;
-            headers.append(name, value);
+            headers.push(&name, &value);
         }
         if let Some(file) = &self.token_file {
             let token = token(file).map_err(|error| format!("--token-file: {error}"))?;
             let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
             let mut value = value.map_err(|_| "--token-file: holds what no header field can carry")?;
             value.set_sensitive(true);
-            headers.append(AUTHORIZATION, value);
+            headers.push(&AUTHORIZATION, &value);
         }
         Ok(Question { method, host: host(&self.host), path: path.to_owned(), query, headers, client: self.client })
     }

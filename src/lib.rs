@@ -27,7 +27,7 @@
 //! door fills in an [`authz::CheckRequest`] (borrows only) and asks [`authz::Authorizer::check`], which
 //! is the verdict as a list of steps: canonical path, resource, credential, token, revocation, subscription,
 //! scopes, quota. The answer is an [`authz::Grant`] or an [`authz::Refusal`]. A grant goes on to
-//! `proxy::forward`: the header fields are edited in place (`proxy::headers`) and the body is streamed. A
+//! `proxy::forward`: of the header fields ([`net::Fields`]) goes what may go, with ours (`proxy::headers`), and the body is streamed. A
 //! refusal becomes a response in [`authz::fault`], and nowhere else. Either way one access line is
 //! written and one counter moves.
 //!

@@ -4,13 +4,14 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method};
+use http::Method;
 use tokio::{runtime, time};
 
 use super::{App, Embedded, Error, sources_of, worker::control_runtime};
 use crate::{
     authz::{CheckRequest, Explanation},
     connectors,
+    net::Fields,
     problem::Problem,
     store::record::{self, Record},
     telemetry::{LogFormat, LogLevel, LogSettings, Logs},
@@ -33,7 +34,7 @@ pub struct Question {
     /// Query, without `?`.
     pub query: Option<String>,
     /// Header fields.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// Who asks.
     pub client: Option<IpAddr>,
 }

@@ -7,11 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::connection::Connection;
+use super::{connection::Connection, message::Response};
 
 pin_project! {
     /// Waits for an answer. By hand, since hyper moves it whole into the connection and an async block would hold what it
@@ -65,6 +65,31 @@ impl<F: Future<Output = Response<B>>, B> Future for Answering<F, B> {
     }
 }
 
+pin_project! {
+    /// The same for hyper, which has types of its own.
+    pub(super) struct ForHyper<F> {
+        #[pin]
+        answering: F,
+    }
+}
+
+impl<F> ForHyper<F> {
+    pub(super) fn new(answering: F) -> Self {
+        Self { answering }
+    }
+}
+
+impl<F, B, E> Future for ForHyper<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<http::Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().answering.poll(cx).map_ok(Response::into_http)
+    }
+}
+
 /// Counts a request as under way until it is dropped.
 #[derive(Debug)]
 pub(super) struct Busy {
@@ -83,10 +108,10 @@ impl Busy {
     /// The answer's head is there: says whether it is the connection's last.
     fn answer<B>(mut self, mut response: Response<B>, version: Version) -> Response<Answer<B>> {
         self.answered = true;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
             self.connection.set_opaque();
         } else if version < Version::HTTP_2 && self.connection.is_last_answer() {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.fields.set(&header::CONNECTION, &HeaderValue::from_static("close"));
         }
         let tracked = version >= Version::HTTP_2;
         response.map(|body| Answer { body, busy: self, tracked, waits: None })

@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Version};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
     CoarseInstant,
     drain::{Drain, Phase},
+    message::Head,
 };
 use crate::telemetry::OpenConnection;
 
@@ -165,11 +166,11 @@ impl Connection {
 
     /// A request's head was read. Tells what only the raw bytes say, and stays busy until [`Self::end`], which
     /// wants the time given back.
-    pub(super) fn begin<B>(&self, request: &Request<B>) -> (u32, Result<Raw, BadFraming>) {
+    pub(super) fn begin(&self, request: &Head) -> (u32, Result<Raw, BadFraming>) {
         self.in_flight.fetch_add(1, Relaxed);
         self.served.store(true, Relaxed);
         let since = self.set(Doing::Busy);
-        if request.version() >= Version::HTTP_2 {
+        if request.version >= Version::HTTP_2 {
             self.chatter.store(0, Relaxed);
             return (since, Ok(Raw::default()));
         }
@@ -323,11 +324,11 @@ impl Scan {
 
 /// Codings other than `chunked` alone are refused: they would be lost on the way. A Content-Length beside it is
 /// dropped by the parser, which closes the connection after the answer (RFC 9112 section 6.1).
-fn check_framing<B>(request: &Request<B>) -> Result<(), BadFraming> {
-    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+fn check_framing(request: &Head) -> Result<(), BadFraming> {
+    let mut codings = request.fields.all("transfer-encoding");
     let Some(coding) = codings.next() else { return Ok(()) };
-    let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-    if chunked && request.method() != Method::CONNECT { Ok(()) } else { Err(BadFraming) }
+    let chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if chunked && request.method != Method::CONNECT { Ok(()) } else { Err(BadFraming) }
 }
 
 /// A request taken back sooner than this is none that its client had second thoughts about.
@@ -341,6 +342,8 @@ const GREETING: usize = 24 + 9;
 
 #[cfg(test)]
 mod tests {
+    use http::header::TRANSFER_ENCODING;
+
     use super::*;
     use crate::telemetry::{Door, Metrics};
 
@@ -350,10 +353,8 @@ mod tests {
     }
 
     fn begin(connection: &Connection, coding: &[&str]) -> Result<bool, BadFraming> {
-        let mut request = Request::new(());
-        for value in coding {
-            request.headers_mut().append(header::TRANSFER_ENCODING, HeaderValue::from_str(value).unwrap());
-        }
+        let codings = coding.iter().map(|value| (TRANSFER_ENCODING, HeaderValue::from_str(value).unwrap()));
+        let request = Head { fields: codings.collect(), ..Head::default() };
         connection.begin(&request).1.map(|raw| raw.fragment)
     }
 
@@ -412,7 +413,7 @@ mod tests {
     fn requests_taken_back_at_once_are_a_flood_unless_others_are_answered() {
         let connection = connection();
         let request = |answered| {
-            let (since, _) = connection.begin(&Request::new(()));
+            let (since, _) = connection.begin(&Head::default());
             connection.end(since, answered);
         };
         (0..MOST_TAKEN_BACK).for_each(|_| request(false));
@@ -423,7 +424,7 @@ mod tests {
         request(false);
         assert!(connection.is_flood(0));
         let patient = self::connection();
-        let (since, _) = patient.begin(&Request::new(()));
+        let (since, _) = patient.begin(&Head::default());
         (0..=MOST_TAKEN_BACK).for_each(|_| patient.end(since.wrapping_sub(AT_ONCE_MS), false));
         assert!(!patient.is_flood(0), "who waited a while may give up");
     }
@@ -435,8 +436,7 @@ mod tests {
         scan.observe(&[0; GREETING], &connection);
         scan.observe(&[0; 100], &connection);
         assert!(connection.is_flood(99) && !connection.is_flood(100));
-        let mut request = Request::new(());
-        *request.version_mut() = Version::HTTP_2;
+        let request = Head { version: Version::HTTP_2, ..Head::default() };
         let (since, _) = connection.begin(&request);
         scan.observe(&[0; 100], &connection);
         assert!(!connection.is_flood(0), "an upload");

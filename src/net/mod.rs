@@ -14,6 +14,7 @@ mod freshness;
 mod gather;
 pub mod incoming;
 pub mod listener;
+pub mod message;
 pub mod outgoing;
 mod plain;
 mod reach;
@@ -30,6 +31,7 @@ pub use address::{Address, network};
 pub use clock::{Clock, CoarseInstant, Now};
 pub use connection::Connection;
 pub use drain::Drain;
+pub use fields::Fields;
 pub use gather::Gathered;
 #[cfg(test)]
 pub(crate) use reach::Kind;

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use super::fields::{write_field, write_fields};
+use super::fields::{write_field, write_trailers};
 
 /// A message whose body is sent as it comes.
 #[derive(Debug, Default)]
@@ -172,7 +172,7 @@ impl Outgoing {
     pub fn end_with(&mut self, trailers: &HeaderMap) {
         let framing = self.framing();
         framing.extend_from_slice(b"0\r\n");
-        write_fields(framing, trailers);
+        write_trailers(framing, trailers);
         framing.extend_from_slice(b"\r\n");
     }
 

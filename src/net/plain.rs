@@ -6,14 +6,14 @@
 
 use std::{
     error::Error,
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, StatusCode, Uri, Version};
 use http_body::Body;
 use httparse::{ParserConfig, Status};
 use pin_project_lite::pin_project;
@@ -21,8 +21,9 @@ use tokio::io::AsyncWrite;
 
 use super::{
     connection::Doing,
-    fields::{lists, write_field, write_fields},
+    fields::{Fields, lists, write_field},
     incoming::{append, poll_read},
+    message::{self, Request, Response},
     outgoing::{Failed, Length, Message},
     server::{Inbound, Limits},
     stream::Watched,
@@ -87,7 +88,7 @@ pub(super) enum Failure {
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and the large one is the usual one")]
 enum Head {
     Partial,
-    Plain { request: Request<Inbound>, last: bool, len: usize },
+    Plain { request: Request, last: bool, len: usize },
     Other,
 }
 
@@ -104,7 +105,7 @@ impl<S, F, B> Plain<S, F, B> {
 
 impl<S, F, B, E> Future for Plain<S, F, B>
 where
-    S: Fn(Request<Inbound>) -> F,
+    S: Fn(Request) -> F,
     F: Future<Output = Result<Response<B>, E>>,
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -120,7 +121,7 @@ where
                 StateProjection::Head => match ready!(poll_head(io, this.read, this.limits, cx))? {
                     Some(Head::Plain { request, last, len }) => {
                         this.read.advance(len);
-                        let to_head = *request.method() == Method::HEAD;
+                        let to_head = request.head.method == Method::HEAD;
                         this.state.set(State::Answering { future: (this.serve)(request), last, to_head });
                     }
                     Some(_) => {
@@ -210,36 +211,34 @@ fn parse(read: &Bytes, limits: &Limits) -> Head {
 }
 
 /// The request, and whether its client wants no more answers; none: it is not plain.
-fn plain(read: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<(Request<Inbound>, bool)> {
+fn plain(read: &Bytes, parsed: &httparse::Request<'_, '_>) -> Option<(Request, bool)> {
     let (Some(method), Some(target), Some(1)) = (parsed.method, parsed.path, parsed.version) else { return None };
     // A fragment is seen there, an authority is compared with `Host`.
     if !target.starts_with('/') || target.contains('#') {
         return None;
     }
     let method = Method::from_bytes(method.as_bytes()).ok().filter(|method| *method != Method::CONNECT)?;
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
-    let mut last = false;
-    for field in &*parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let is_plain = match name {
-            header::TRANSFER_ENCODING | header::EXPECT | header::UPGRADE | header::TE => false,
-            header::CONTENT_LENGTH => field.value == b"0" && !headers.contains_key(&name),
-            header::CONNECTION => {
-                last |= lists(field.value, "close");
+    let (mut last, mut said_length) = (false, false);
+    let fields = Fields::parsed(read, parsed.headers, |field| {
+        let is = |other: &str| field.name.eq_ignore_ascii_case(other);
+        let is_plain = match field.name.len() {
+            2 => !is("te"),
+            6 => !is("expect"),
+            7 => !is("upgrade"),
+            10 => {
+                last |= is("connection") && lists(field.value, "close");
                 true
             }
+            14 if is("content-length") => field.value == b"0" && !mem::replace(&mut said_length, true),
+            17 => !is("transfer-encoding"),
             _ => true,
         };
-        if !is_plain {
-            return None;
-        }
-        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
-    }
-    let mut request = Request::new(Inbound::Empty);
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
-    *request.headers_mut() = headers;
-    Some((request, last))
+        if is_plain { Ok(true) } else { Err(()) }
+    });
+    let fields = fields.ok().flatten()?;
+    let uri = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
+    let head = message::Head { method, uri, version: Version::HTTP_11, fields };
+    Some((Request { head, body: Inbound::Empty, upgrade: None }, last))
 }
 
 impl<B> Writing<B>
@@ -247,14 +246,13 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     fn new(response: Response<B>, last: bool, to_head: bool) -> Self {
-        let (head, body) = response.into_parts();
-        let bodiless = to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let mut text = Vec::with_capacity(HEAD);
-        for part in ["HTTP/1.1 ", head.status.as_str(), " ", head.status.canonical_reason().unwrap_or_default(), "\r\n"]
-        {
+        let Response { status, fields, body, .. } = response;
+        let bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut text = Vec::with_capacity(HEAD + fields.size());
+        for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
             text.extend_from_slice(part.as_bytes());
         }
-        write_fields(&mut text, &head.headers);
+        fields.write_to(&mut text);
         let (length, body) = if bodiless || body.is_end_stream() {
             (Length::Sized(0), None)
         } else {
@@ -262,21 +260,21 @@ where
         };
         if !bodiless {
             length.write(&mut text);
-        } else if head.status != StatusCode::NO_CONTENT
-            && let Some(said) = head.headers.get(header::CONTENT_LENGTH)
+        } else if status != StatusCode::NO_CONTENT
+            && let Some(said) = fields.get("content-length")
         {
             // Of the answer that is not sent.
-            write_field(&mut text, "content-length", said.as_bytes());
+            write_field(&mut text, "content-length", said);
         }
-        if !head.headers.contains_key(header::DATE) {
+        if !fields.contains("date") {
             date::with(|date| write_field(&mut text, "date", date));
         }
-        let said = head.headers.get(header::CONNECTION);
+        let said = fields.get("connection");
         if last && said.is_none() {
             write_field(&mut text, "connection", b"close");
         }
         text.extend_from_slice(b"\r\n");
-        let last = last || said.is_some_and(|said| lists(said.as_bytes(), "close"));
+        let last = last || said.is_some_and(|said| lists(said, "close"));
         // Who asks for trailers is not answered here.
         Self { message: Message::new(text, length, body, false), last }
     }
@@ -317,10 +315,8 @@ mod date {
 
 /// As many as hyper takes, unless it is told otherwise.
 const MOST_FIELDS: usize = 100;
-/// Room for fields that are set on the way to the upstream.
-const ADDED: usize = 12;
-/// More than most heads have.
-const HEAD: usize = 1 << 10;
+/// More than what is written of a head besides its fields.
+const HEAD: usize = 256;
 
 #[cfg(test)]
 #[path = "plain_tests.rs"]

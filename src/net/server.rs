@@ -16,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     server::conn::{http1, http2},
@@ -29,10 +29,11 @@ use tokio::{
 };
 
 use super::{
-    answer::{Answer, Answering, Busy, Reply},
+    answer::{Answer, Answering, Busy, ForHyper, Reply},
     connection::{BadFraming, Connection, Raw},
     drain::{Drain, Phase},
     listener::{Accepted, Arrival, Incoming as Connections, Listener},
+    message::{Request, Response},
     plain::{End, Plain},
     room::{Room, Seat},
     stream::{Stream, Watched},
@@ -84,7 +85,7 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer.
     fn call(
         self: Arc<Self>,
-        request: Request<Inbound>,
+        request: Request,
         connection: Arc<Connection>,
         raw: Raw,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
@@ -235,7 +236,7 @@ impl<H: Handler> Server<H> {
             () = self.silent_too_long() => return Ok(()),
         };
         let serve = |request| self.answer(&connection, request);
-        let service = service_fn(|request: Request<_>| serve(request.map(Inbound::Hyper)));
+        let service = service_fn(|request: http::Request<_>| ForHyper::new(serve(request.into())));
         if h2 {
             let io = TokioIo::new(io);
             let mut http = Box::pin(http2_builder(&limits).serve_connection(io, service));
@@ -282,10 +283,10 @@ impl<H: Handler> Server<H> {
     fn answer(
         &self,
         connection: &Arc<Connection>,
-        request: Request<Inbound>,
+        request: Request,
     ) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static + use<H> {
-        let version = request.version();
-        let (since, begun) = connection.begin(&request);
+        let version = request.head.version;
+        let (since, begun) = connection.begin(&request.head);
         let busy = Busy::new(connection.clone(), since);
         let reply = match begun {
             Ok(raw) => Reply::handled(self.handler.clone().call(request, connection.clone(), raw)),
@@ -293,7 +294,7 @@ impl<H: Handler> Server<H> {
                 connection.close_after();
                 self.metrics.connection_error(ConnectionError::Parse);
                 let mut response = Response::new(H::Body::default());
-                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response.status = StatusCode::BAD_REQUEST;
                 Reply::ready(response)
             }
         };

@@ -42,13 +42,8 @@ impl Body for Boxed {
 impl Handler for Scripted {
     type Body = Boxed;
 
-    async fn call(
-        self: Arc<Self>,
-        request: Request<Inbound>,
-        connection: Arc<Connection>,
-        _raw: Raw,
-    ) -> Response<Boxed> {
-        let body = match request.uri().path() {
+    async fn call(self: Arc<Self>, request: Request, connection: Arc<Connection>, _raw: Raw) -> Response<Boxed> {
+        let body = match request.head.uri.path() {
             "/long" => Full::new(Bytes::from(vec![b'x'; 1 << 20])).boxed_unsync(),
             "/quiet" => {
                 let end = futures_util::stream::once(async {
@@ -59,7 +54,7 @@ impl Handler for Scripted {
             }
             _ => {
                 tokio::spawn(async move {
-                    let _ = request.into_body().collect().await;
+                    let _ = request.body.collect().await;
                     drop(connection);
                 });
                 Full::new(Bytes::from_static(b"early")).boxed_unsync()
@@ -117,7 +112,7 @@ async fn an_http2_client_without_a_window_is_cut() {
     let (client, connection) = client.await.unwrap();
     let connection = tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    let (response, _) = client.send_request(Request::get("http://a/long").body(()).unwrap(), true).unwrap();
+    let (response, _) = client.send_request(http::Request::get("http://a/long").body(()).unwrap(), true).unwrap();
     // Kept, for dropping it gives the stream up.
     let _response = within(response).await.unwrap();
     let _ = within(connection).await;
@@ -130,7 +125,7 @@ async fn a_quiet_answer_lives_on() {
     let (client, connection) = h2::client::handshake(server.connect().await).await.unwrap();
     tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    let (response, _) = client.send_request(Request::get("http://a/quiet").body(()).unwrap(), true).unwrap();
+    let (response, _) = client.send_request(http::Request::get("http://a/quiet").body(()).unwrap(), true).unwrap();
     let mut body = within(response).await.unwrap().into_body();
     assert_eq!(within(body.data()).await.unwrap().unwrap(), "done");
 }

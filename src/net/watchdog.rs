@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -26,8 +25,9 @@ use tokio::{
 use super::{
     connection::{Connection, Doing},
     drain::{Drain, Phase},
+    message::{Request, Response},
     plain::{End, Failure, Plain},
-    server::{CONNECTION_WINDOW, Inbound, Limits},
+    server::{CONNECTION_WINDOW, Limits},
 };
 use crate::telemetry::ConnectionError;
 
@@ -85,7 +85,7 @@ pub(super) trait Http: Future<Output = Result<Self::End, Self::Error>> {
 
 impl<S, F, B, E> Http for Plain<S, F, B>
 where
-    S: Fn(Request<Inbound>) -> F,
+    S: Fn(Request) -> F,
     F: Future<Output = Result<Response<B>, E>>,
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -3,22 +3,25 @@
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
-use http::{HeaderMap, Method, Request, Uri, Version, header};
+use http::{Method, Uri, Version};
 
-use crate::authz::Denial;
+use crate::{
+    authz::Denial,
+    net::{Fields, message::Head},
+};
 
 /// The host a request asks for: lower case, without port and trailing dot; empty only for HTTP/1.0 without one.
-pub(super) fn host<B>(head: &Request<B>, tls: bool) -> Result<Cow<'_, str>, Denial> {
-    if head.method() == Method::CONNECT {
+pub(super) fn host(head: &Head, tls: bool) -> Result<Cow<'_, str>, Denial> {
+    if head.method == Method::CONNECT {
         return Err(Denial::Method);
     }
-    let field = single_host(head.headers())?;
+    let field = single_host(&head.fields)?;
     let default_port = if tls { 443 } else { 80 };
-    match (target(head.uri())?, field) {
-        (None, None) if head.version() < Version::HTTP_11 => Ok(Cow::Borrowed("")),
+    match (target(&head.uri)?, field) {
+        (None, None) if head.version < Version::HTTP_11 => Ok(Cow::Borrowed("")),
         (None, None) => Err(Denial::Host),
         (None, Some(field)) => read(field).map(|named| named.host),
-        (Some(target), None) if head.version() != Version::HTTP_11 => read(target).map(|named| named.host),
+        (Some(target), None) if head.version != Version::HTTP_11 => read(target).map(|named| named.host),
         (Some(_), None) => Err(Denial::Host),
         (Some(target), Some(field)) => {
             let (target, field) = (read(target)?, read(field)?);
@@ -39,13 +42,13 @@ fn target(uri: &Uri) -> Result<Option<&str>, Denial> {
     }
 }
 
-fn single_host(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
-    let mut fields = headers.get_all(header::HOST).iter();
-    let Some(field) = fields.next() else { return Ok(None) };
-    if fields.next().is_some() {
+fn single_host(fields: &Fields) -> Result<Option<&str>, Denial> {
+    let mut hosts = fields.all("host");
+    let Some(host) = hosts.next() else { return Ok(None) };
+    if hosts.next().is_some() {
         return Err(Denial::Host);
     }
-    field.to_str().map(Some).map_err(|_| Denial::Host)
+    str::from_utf8(host).map(Some).map_err(|_| Denial::Host)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -68,30 +71,51 @@ fn read(text: &str) -> Result<Named<'_>, Denial> {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().map_err(|_| Denial::Host)?),
         _ => return Err(Denial::Host),
     };
+    let kinds = host.bytes().fold(0, |kinds, byte| kinds | KINDS[usize::from(byte)]);
     let good = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')),
+        None => kinds & OTHER == 0,
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if !good || host.is_empty() || host.ends_with('.') {
         return Err(Denial::Host);
     }
-    let upper = host.bytes().any(|b| b.is_ascii_uppercase());
-    let host = if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
+    let host = if kinds & UPPER != 0 { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
     Ok(Named { host, port })
 }
+
+/// What a byte of a name is, if it is no lower case letter, digit or mark: every request names a host.
+static KINDS: [u8; 256] = {
+    let mut kinds = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        if byte.is_ascii_uppercase() {
+            kinds[byte as usize] = UPPER;
+        } else if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            kinds[byte as usize] = 0;
+        }
+        byte += 1;
+    }
+    kinds
+};
+const UPPER: u8 = 1;
+const OTHER: u8 = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::Request;
 
+    fn asked(request: http::request::Builder) -> Head {
+        request.body(()).unwrap().into_parts().0.into()
+    }
+
     fn judge(version: Version, target: &str, hosts: &[&str]) -> Result<String, Denial> {
         let mut request = Request::builder().version(version).uri(target);
         for host in hosts {
             request = request.header("host", *host);
         }
-        host(&request.body(()).unwrap(), false).map(Cow::into_owned)
+        host(&asked(request), false).map(Cow::into_owned)
     }
 
     #[test]
@@ -158,7 +182,7 @@ mod tests {
 
     #[test]
     fn connect_is_no_method_of_ours() {
-        let request = Request::builder().method("CONNECT").uri("a:443").header("host", "a:443").body(()).unwrap();
-        assert_eq!(host(&request, false), Err(Denial::Method));
+        let request = Request::builder().method("CONNECT").uri("a:443").header("host", "a:443");
+        assert_eq!(host(&asked(request), false), Err(Denial::Method));
     }
 }

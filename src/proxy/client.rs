@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::headers::Present;
-use crate::{net::Connection, store::Gate};
+use crate::{
+    net::{Connection, Fields},
+    store::Gate,
+};
 
 /// The client behind a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +22,15 @@ pub(super) struct Client {
 impl Client {
     /// The right-most address that is no trusted proxy. What is no address ends the search: whatever stands left of
     /// it nobody vouches for.
-    pub(super) fn of(headers: &HeaderMap, present: Present, connection: &Connection, gate: &Gate) -> Self {
+    pub(super) fn of(fields: &Fields, present: Present, connection: &Connection, gate: &Gate) -> Self {
         let peer = connection.peer();
         let trusted = peer.is_none_or(|ip| is_trusted(gate, ip));
         if !trusted || !present.forwarded_for {
             return Self { address: peer, trusted };
         }
         let mut address = peer;
-        let lines = headers.get_all(&X_FORWARDED_FOR).iter().rev();
-        for hop in lines.flat_map(|line| line.as_bytes().rsplit(|b| *b == b',')) {
+        let lines = fields.all(X_FORWARDED_FOR.as_str()).rev();
+        for hop in lines.flat_map(|line| line.rsplit(|b| *b == b',')) {
             let parsed = std::str::from_utf8(hop).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
             let Some(ip) = parsed.map(|ip| ip.to_canonical()) else { break };
             address = Some(ip);

@@ -4,7 +4,7 @@
 //! asked for, and it reaches no upstream. One that is not allowed is judged like any OPTIONS.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
@@ -19,32 +19,38 @@ use super::{
 };
 use crate::{
     authz::Found,
+    net::{
+        Fields,
+        message::{Head, Response},
+    },
     store::{AnswerOf, Resolution, canonical, cors_origin},
 };
 
 /// The answer to a preflight for a verb that a resource lists, from a page that may use it there.
 pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
     let head = &turn.head;
-    if *head.method() != Method::OPTIONS {
+    if head.method != Method::OPTIONS {
         return None;
     }
-    let method = Method::from_bytes(head.headers().get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()?;
+    let method = Method::from_bytes(head.fields.get(ACCESS_CONTROL_REQUEST_METHOD.as_str())?).ok()?;
     // Whatever is wrong with it is left to the verdict.
     limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
     let host = authority::host(head, turn.connection.is_tls()).ok()?;
-    let path = canonical(head.uri().path()).ok()?;
+    let path = canonical(head.uri.path()).ok()?;
     let found = &mut turn.exchange.found;
     let Resolution::Found(target) = found.tables.resolve(&host, &method, &path) else { return None };
     let api = found.tables.apis.get(target.api as usize)?;
-    let fields = api.cors.as_ref()?.preflight(head.headers(), &method)?;
+    let fields = api.cors.as_ref()?.preflight(&head.fields, &method)?;
     (found.api, found.resource) = (Some(target.api), Some(target.resource));
     Some(Outcome::Published(answer(fields)))
 }
 
 /// Whether it is a preflight of a request that reads, by whatever page.
-pub(super) fn wants_to_read(head: &Request<()>) -> bool {
-    let method = head.headers().get(ACCESS_CONTROL_REQUEST_METHOD).map(HeaderValue::as_bytes);
-    *head.method() == Method::OPTIONS && head.headers().contains_key(ORIGIN) && matches!(method, Some(b"GET" | b"HEAD"))
+pub(super) fn wants_to_read(head: &Head) -> bool {
+    let method = || head.fields.get(ACCESS_CONTROL_REQUEST_METHOD.as_str());
+    head.method == Method::OPTIONS
+        && head.fields.contains(ORIGIN.as_str())
+        && matches!(method(), Some(b"GET" | b"HEAD"))
 }
 
 /// The answer to a preflight where every page may read, with whatever header fields.
@@ -59,22 +65,19 @@ pub(super) fn anyone_may_read() -> Response<Body> {
 }
 
 /// To a preflight that is allowed, whichever way.
-fn answer(fields: HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    *response.headers_mut() = fields;
-    response
+fn answer(fields: Fields) -> Response<Body> {
+    Response { status: StatusCode::NO_CONTENT, fields, ..Response::new(Body::default()) }
 }
 
 /// Keeps whose page a request is from, where its API looks at that.
-pub(super) fn note(exchange: &mut Exchange, head: &Request<()>) {
+pub(super) fn note(exchange: &mut Exchange, head: &Head) {
     if has_cors(&exchange.found) {
-        exchange.origin = cors_origin(head.headers()).cloned().map(Box::new);
+        exchange.origin = cors_origin(&head.fields).map(Box::new);
     }
 }
 
 /// Lets the page read an answer, if it may.
-pub(super) fn decorate(exchange: &Exchange, of: AnswerOf, fields: &mut HeaderMap) {
+pub(super) fn decorate(exchange: &Exchange, of: AnswerOf, fields: &mut Fields) {
     if let Some(cors) = exchange.found.api().and_then(|api| api.cors.as_deref()) {
         cors.decorate(exchange.origin.as_deref(), of, fields);
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 
 use super::{
     body::Fate,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::{Denial, Found},
-    net::Now,
+    net::{Now, message::Head},
     store::KeyType,
     telemetry::{AccessLine, AccessLog, Door, Metrics, UpstreamError},
     throttle::Usage,
@@ -73,10 +73,10 @@ const UNJUDGED: Label = Label { index: 63, outcome: "failed", reason: "client_go
 const GRANTED: Label = Label { index: 0, outcome: "granted", reason: "granted" };
 
 impl Exchange {
-    pub(super) fn begin<B>(
+    pub(super) fn begin(
         observer: &Arc<Observer>,
         found: Found,
-        head: &Request<B>,
+        head: &Head,
         present: Present,
         client: Option<IpAddr>,
         request_id: HeaderValue,
@@ -85,13 +85,13 @@ impl Exchange {
         Box::new(Self {
             observer: observer.clone(),
             found,
-            method: head.method().clone(),
-            uri: head.uri().clone(),
-            version: head.version(),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
             path: None,
             client,
             request_id,
-            traceparent: present.traceparent.then(|| head.headers().get(&TRACEPARENT).cloned()).flatten(),
+            traceparent: present.traceparent.then(|| head.fields.value_of("traceparent")).flatten(),
             now,
             started,
             verdict: Duration::ZERO,
@@ -204,6 +204,5 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// nginx's status for a client that did not wait for its answer.
 const CLIENT_GONE: u16 = 499;

@@ -1,115 +1,135 @@
-//! Header fields on their way through, edited in place (RFC 9110 section 7.6, attacks I01–I08).
+//! Header fields on their way through (RFC 9110 section 7.6, attacks I01–I08).
 //!
-//! First everything goes that concerns one connection only or that a client must not say; only then ours are set.
+//! First everything is left out that concerns one connection only or that a client must not say; only then ours are set.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
-
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use smallvec::SmallVec;
 
 use super::client::{Client, X_FORWARDED_FOR};
 use crate::{
     authz::Found,
     net::{
-        Connection,
+        Connection, Fields,
         fields::{lists, members},
+        message::Head,
     },
     store::{AuthRule, Gate},
 };
 
-/// What `forward` needs to know to edit a request's fields.
+/// What is known of a request whose fields are edited for its upstream.
 #[derive(Debug)]
 pub(super) struct Outbound<'a> {
     pub(super) found: &'a Found,
     pub(super) client: Client,
     pub(super) connection: &'a Connection,
     pub(super) request_id: &'a HeaderValue,
-    /// The protocol it came by.
-    pub(super) version: Version,
-    /// What the client asked for, as it wrote it.
-    pub(super) host: Option<HeaderValue>,
     /// The client asks for a WebSocket.
     pub(super) websocket: bool,
 }
 
-/// What is left of a client's fields.
+/// A client's fields as the upstream gets them, save `Host` and what one connection is told.
+#[derive(Debug)]
+pub(super) struct Edited {
+    pub(super) fields: Fields,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
+    /// It said how long its body is.
+    pub(super) said_length: bool,
+}
+
+/// Which fields were kept that are continued, or told once.
+#[derive(Debug, Default)]
 struct Kept {
-    /// It takes trailers.
-    trailers: bool,
-    /// There is a list of forwarded addresses, to be continued.
-    continues: bool,
+    forwarded_for: bool,
+    forwarded_proto: bool,
+    forwarded_host: bool,
+    cookies: usize,
 }
 
 impl Outbound<'_> {
-    /// Makes a client's fields into what the upstream gets, save `Host` and what one connection is told of trailers.
-    /// Tells whether the client takes those.
-    pub(super) fn edit(self, headers: &mut HeaderMap) -> bool {
+    /// Makes a client's fields into what the upstream gets.
+    pub(super) fn edit(self, head: &Head) -> Edited {
         let gate = &self.found.tables.gate;
-        let upgrade = self.websocket.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-        let Kept { trailers, continues } = self.clean(headers, gate);
-        headers.reserve(ADDED);
-        if let Some(upgrade) = upgrade {
-            headers.insert(header::UPGRADE, upgrade);
-            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        let (mut edited, kept) = self.cleaned(&head.fields, gate);
+        let fields = &mut edited.fields;
+        if kept.cookies > 1 {
+            join_cookies(fields);
         }
-        self.forwarding(headers, continues);
-        self.identity(headers, gate);
-        headers.append(header::VIA, via(self.version));
-        trailers
+        if edited.trailers {
+            fields.push(&header::TE, &HeaderValue::from_static("trailers"));
+        }
+        if self.websocket {
+            fields.push_of(&header::UPGRADE, &head.fields, header::UPGRADE.as_str());
+            fields.push(&header::CONNECTION, &HeaderValue::from_static("upgrade"));
+        }
+        self.forwarding(fields, head, &kept);
+        self.identity(fields, gate);
+        fields.push(&header::VIA, via(head.version));
+        edited
     }
 
-    /// Takes out what must not pass.
-    fn clean(&self, headers: &mut HeaderMap, gate: &Gate) -> Kept {
+    /// What may pass.
+    fn cleaned(&self, from: &Fields, gate: &Gate) -> (Edited, Kept) {
         let keep_token = self.found.api().is_some_and(|api| api.forward_token && api.token_in_header)
             && self.found.resource().is_some_and(|resource| resource.auth != AuthRule::None);
-        let mut unwanted = Unwanted::new();
-        let (mut trailers, mut continues) = (false, false);
-        for (name, value) in &*headers {
-            match name.as_str() {
-                "host" | "content-length" => {}
-                "connection" => {
-                    named(value, &mut unwanted);
-                    unwanted.push(header::CONNECTION);
-                }
-                "te" => {
-                    trailers |= lists(value.as_bytes(), "trailers");
-                    unwanted.push(header::TE);
-                }
-                "authorization" if !keep_token && is_token(value) => unwanted.push(header::AUTHORIZATION),
-                "authorization" => {}
-                other => {
-                    if is_hop_by_hop(other) || (!self.client.trusted && is_forwarding(other)) || gate.strips(other) {
-                        unwanted.push(name.clone());
-                    } else if *name == X_FORWARDED_FOR {
-                        continues = true;
-                    }
-                }
+        let listed = listed(from);
+        let (mut trailers, mut said_length, mut kept) = (false, false, Kept::default());
+        let mut fields = Fields::with_capacity(from.len() + ADDED, from.size() + ADDED_BYTES);
+        fields.extend_from(from, |name, value| match name {
+            b"host" | b"connection" => false,
+            b"te" => {
+                trailers |= lists(value, "trailers");
+                false
             }
-        }
-        for name in unwanted {
-            headers.remove(name);
-        }
-        if trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        Kept { trailers, continues }
+            b"content-length" => {
+                said_length = true;
+                false
+            }
+            _ if is_listed(&listed, name) => false,
+            b"authorization" => keep_token || !is_token(value),
+            b"cookie" if !gate.strips(name) => {
+                kept.cookies += 1;
+                true
+            }
+            _ if is_hop_by_hop(name) || (!self.client.trusted && is_forwarding(name)) || gate.strips(name) => false,
+            // Set anew.
+            b"x-request-id" => false,
+            b"x-forwarded-for" => {
+                kept.forwarded_for = true;
+                // Continued where there is somebody to be told of.
+                self.connection.peer_value().is_none()
+            }
+            b"x-forwarded-proto" => {
+                kept.forwarded_proto = true;
+                true
+            }
+            b"x-forwarded-host" => {
+                kept.forwarded_host = true;
+                true
+            }
+            _ => true,
+        });
+        (Edited { fields, trailers, said_length }, kept)
     }
 
     /// `X-Forwarded-*` and `X-Request-Id`: a trusted peer's are kept and continued, another's are gone.
-    fn forwarding(&self, headers: &mut HeaderMap, continues: bool) {
+    fn forwarding(&self, fields: &mut Fields, head: &Head, kept: &Kept) {
         if let Some(peer) = self.connection.peer_value() {
-            let continued = continues.then(|| continue_list(headers, peer)).flatten();
-            headers.insert(&X_FORWARDED_FOR, continued.unwrap_or_else(|| peer.clone()));
+            let continued = kept.forwarded_for.then(|| continue_list(&head.fields, peer)).flatten();
+            fields.push(&X_FORWARDED_FOR, continued.as_ref().unwrap_or(peer));
         }
-        let proto = if self.connection.is_tls() { "https" } else { "http" };
-        headers.entry(&X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
-        if let Some(host) = &self.host {
-            headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        if !kept.forwarded_proto {
+            fields.push(&X_FORWARDED_PROTO, if self.connection.is_tls() { &HTTPS } else { &HTTP });
         }
-        headers.insert(&X_REQUEST_ID, self.request_id.clone());
+        if !kept.forwarded_host && !fields.push_of(&X_FORWARDED_HOST, &head.fields, "host") {
+            authority_value(&head.uri).iter().for_each(|host| fields.push(&X_FORWARDED_HOST, host));
+        }
+        fields.push(&X_REQUEST_ID, self.request_id);
     }
 
     /// The client's own are gone by now: a claim that the token lacks leaves no header.
-    fn identity(&self, headers: &mut HeaderMap, gate: &Gate) {
+    fn identity(&self, fields: &mut Fields, gate: &Gate) {
         let Some(identity) = self.found.identity.as_deref() else { return };
         let names = &gate.identity;
         let common = &identity.common;
@@ -122,46 +142,37 @@ impl Outbound<'_> {
         let claims = names.claims.iter().enumerate().map(|(at, (claim, name))| (name, identity.claim(at, claim)));
         for (name, value) in own.into_iter().map(|(name, value)| (name, value.as_ref())).chain(claims) {
             if let Some(value) = value {
-                headers.insert(name, value.clone());
+                fields.set(name, value);
             }
         }
         let Some(application) = self.found.application() else { return };
-        headers.insert(&names.application, application.name.value().clone());
+        fields.set(&names.application, application.name.value());
         if let Some(subscription) = self.found.subscription() {
-            headers.insert(&names.tier, subscription.tier_name.value().clone());
+            fields.set(&names.tier, subscription.tier_name.value());
         }
     }
 }
 
 /// Makes an upstream's fields into what the client gets. False: its body is in a coding other than `chunked`, which
 /// nobody asked for, and which would be lost on the way (RFC 9112 section 6.1).
-pub(super) fn edit_response(headers: &mut HeaderMap, version: Version, switching: bool) -> bool {
-    let upgrade = switching.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-    let mut unwanted = Unwanted::new();
+pub(super) fn edit_response(fields: &mut Fields, version: Version, switching: bool) -> bool {
+    let upgrade = switching.then(|| fields.value_of(header::UPGRADE.as_str())).flatten();
+    let listed = listed(fields);
     let (mut coded, mut readable) = (false, true);
-    for (name, value) in &*headers {
-        match name.as_str() {
-            "connection" => {
-                named(value, &mut unwanted);
-                unwanted.push(header::CONNECTION);
-            }
-            "transfer-encoding" => {
-                readable &= !coded && value.as_bytes().eq_ignore_ascii_case(b"chunked");
-                coded = true;
-                unwanted.push(header::TRANSFER_ENCODING);
-            }
-            other if is_hop_by_hop(other) || other == "te" => unwanted.push(name.clone()),
-            _ => {}
+    fields.retain(|name, value| match name {
+        b"connection" | b"te" => false,
+        b"transfer-encoding" => {
+            readable &= !coded && value.eq_ignore_ascii_case(b"chunked");
+            coded = true;
+            false
         }
-    }
-    for name in unwanted {
-        headers.remove(name);
-    }
+        _ => !is_hop_by_hop(name) && !is_listed(&listed, name),
+    });
     if let Some(upgrade) = upgrade {
-        headers.insert(header::UPGRADE, upgrade);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.push(&header::UPGRADE, &upgrade);
+        fields.push(&header::CONNECTION, &HeaderValue::from_static("upgrade"));
     }
-    headers.append(header::VIA, via(version));
+    fields.push(&header::VIA, via(version));
     readable
 }
 
@@ -170,10 +181,10 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap, gate: &Gate) {
     let unwanted: Vec<_> = trailers
         .keys()
         .filter(|name| {
-            let name = name.as_str();
+            let name = name.as_str().as_bytes();
             matches!(
                 name,
-                "authorization" | "connection" | "te" | "host" | "content-length" | "cookie" | "x-request-id"
+                b"authorization" | b"connection" | b"te" | b"host" | b"content-length" | b"cookie" | b"x-request-id"
             ) || is_hop_by_hop(name)
                 || is_forwarding(name)
                 || gate.strips(name)
@@ -193,19 +204,17 @@ pub(super) struct Present {
     pub(super) forwarded_for: bool,
     pub(super) request_id: bool,
     pub(super) traceparent: bool,
-    pub(super) upgrade: bool,
 }
 
 impl Present {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(fields: &Fields) -> Self {
         let mut present = Self::default();
-        for name in headers.keys() {
-            match name.as_str() {
-                "content-type" => present.content_type = true,
-                "x-forwarded-for" => present.forwarded_for = true,
-                "x-request-id" => present.request_id = true,
-                "traceparent" => present.traceparent = true,
-                "upgrade" => present.upgrade = true,
+        for (name, _) in fields.iter() {
+            match name {
+                b"content-type" => present.content_type = true,
+                b"x-forwarded-for" => present.forwarded_for = true,
+                b"x-request-id" => present.request_id = true,
+                b"traceparent" => present.traceparent = true,
                 _ => {}
             }
         }
@@ -214,31 +223,29 @@ impl Present {
 }
 
 /// The request's id: a trusted peer's, if it is short visible ASCII, else a new one.
-pub(super) fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
-    let given = trusted.then(|| headers.get(&X_REQUEST_ID)).flatten();
-    let given = given.filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
-    given.cloned().unwrap_or_else(|| {
+pub(super) fn request_id(fields: &Fields, trusted: bool) -> HeaderValue {
+    let given = trusted.then(|| fields.get(X_REQUEST_ID.as_str())).flatten();
+    let given = given.filter(|id| (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic));
+    given.and_then(|id| HeaderValue::from_bytes(id).ok()).unwrap_or_else(|| {
         let mut id = Vec::with_capacity(32);
         let random = fastrand::u128(..).to_be_bytes();
         id.extend(random.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).expect("hex digits are visible ASCII")
+        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hex digits are visible ASCII")
     })
 }
 
 /// Whether an HTTP/1.1 client asks to switch to WebSocket. Other protocols are not offered to upstreams: `h2c` would
 /// let further requests pass unjudged.
-pub(super) fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool {
+pub(super) fn asks_for_websocket(version: Version, fields: &Fields) -> bool {
     version == Version::HTTP_11
-        && headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && headers.get_all(header::UPGRADE).iter().count() == 1
-        && headers.get_all(header::CONNECTION).iter().any(|value| lists(value.as_bytes(), "upgrade"))
+        && fields.sole("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+        && fields.all("connection").any(|value| lists(value, "upgrade"))
 }
 
 /// About the bytes of a head, as HTTP/1.1 writes it.
-pub(super) fn size<B>(head: &Request<B>) -> u64 {
-    let fields: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    (fields + head.method().as_str().len() + head.uri().path_and_query().map_or(0, |target| target.as_str().len()))
-        as u64
+pub(super) fn size(head: &Head) -> u64 {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    (head.fields.size() + head.method.as_str().len() + target) as u64
 }
 
 /// A target's authority as a field: HTTP/2 has no `Host`.
@@ -258,50 +265,56 @@ pub(super) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
 }
 
 /// By which protocol a message came to us (RFC 9110 section 7.6.3).
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_09 | Version::HTTP_10 => "1.0 tollgate",
-        Version::HTTP_11 => "1.1 tollgate",
-        _ => "2 tollgate",
-    })
+fn via(version: Version) -> &'static HeaderValue {
+    match version {
+        Version::HTTP_09 | Version::HTTP_10 => &VIA_1_0,
+        Version::HTTP_11 => &VIA_1_1,
+        _ => &VIA_2,
+    }
 }
 
-/// Fields to be removed; most often a few.
-type Unwanted = SmallVec<[HeaderName; 4]>;
+/// What `Connection` fields list, in lower case; most often nothing that is to be looked for.
+type Listed = SmallVec<[Box<[u8]>; 2]>;
 
-/// The names a `Connection` field lists. `keep-alive`, which is most often all of it, goes in any case.
-fn named(value: &HeaderValue, into: &mut Unwanted) {
-    if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close") {
-        return;
+fn listed(fields: &Fields) -> Listed {
+    let mut listed = Listed::new();
+    for list in fields.all("connection") {
+        // What goes in any case, which is most often all of it.
+        if !list.eq_ignore_ascii_case(b"keep-alive") && !list.eq_ignore_ascii_case(b"close") {
+            listed.extend(members(list).map(|name| name.to_ascii_lowercase().into()));
+        }
     }
-    into.extend(members(value.as_bytes()).filter_map(|name| HeaderName::from_bytes(name).ok()));
+    listed
+}
+
+fn is_listed(listed: &Listed, name: &[u8]) -> bool {
+    listed.iter().any(|listed| **listed == *name)
 }
 
 /// A token of ours to judge, as opposed to, say, Basic credentials meant for the upstream.
-fn is_token(value: &HeaderValue) -> bool {
-    let value = value.as_bytes().trim_ascii_start();
+fn is_token(value: &[u8]) -> bool {
+    let value = value.trim_ascii_start();
     let end = value.iter().position(|b| *b == b' ' || *b == b'\t').unwrap_or(value.len());
     let scheme = &value[..end];
     scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"dpop")
 }
 
-fn is_hop_by_hop(name: &str) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     matches!(
         name,
-        "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-            | "expect"
+        b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"http2-settings"
+            | b"expect"
     )
 }
 
 /// Fields by which proxies tell of the client, in every spelling that an upstream might take for them.
-fn is_forwarding(name: &str) -> bool {
-    let name = name.as_bytes();
+fn is_forwarding(name: &[u8]) -> bool {
     let like = |known: &[u8]| {
         name.len() >= known.len()
             && name.iter().zip(known).all(|(b, known)| b == known || (*known == b'-' && matches!(b, b'_' | b'.')))
@@ -310,19 +323,29 @@ fn is_forwarding(name: &str) -> bool {
 }
 
 /// The list of forwarded addresses, all lines of it, with `peer` at its end.
-fn continue_list(headers: &HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(&X_FORWARDED_FOR).iter();
-    let mut list = lines.next()?.as_bytes().to_vec();
-    for line in lines.chain([peer]) {
-        list.extend_from_slice(b", ");
-        list.extend_from_slice(line.as_bytes());
-    }
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).ok()
+fn continue_list(fields: &Fields, peer: &HeaderValue) -> Option<HeaderValue> {
+    let lines: SmallVec<[&[u8]; 4]> = fields.all(X_FORWARDED_FOR.as_str()).chain([peer.as_bytes()]).collect();
+    HeaderValue::from_maybe_shared(Bytes::from(lines.join(&b", "[..]))).ok()
 }
 
+/// HTTP/2 may split cookies over several fields, HTTP/1 must not (RFC 9113 section 8.2.3).
+fn join_cookies(fields: &mut Fields) {
+    let crumbs: Vec<&[u8]> = fields.all("cookie").collect();
+    let mut joined =
+        HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..]))).expect("fields joined are a field");
+    joined.set_sensitive(true);
+    fields.set(&header::COOKIE, &joined);
+}
+
+static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
+static VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 tollgate");
+static VIA_1_1: HeaderValue = HeaderValue::from_static("1.1 tollgate");
+static VIA_2: HeaderValue = HeaderValue::from_static("2 tollgate");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const HEX: &[u8; 16] = b"0123456789abcdef";
-/// Fields we may set.
+/// Fields we may set, and about their bytes.
 const ADDED: usize = 12;
+const ADDED_BYTES: usize = 512;

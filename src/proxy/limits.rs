@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Version, header};
+use http::Version;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -16,18 +16,18 @@ use tokio::time::{Sleep, sleep_until, timeout};
 use super::{Settings, body::Fate, headers};
 use crate::{
     authz::Denial,
-    net::{Connection, connection::Raw, server::Inbound},
+    net::{Connection, connection::Raw, message::Head, server::Inbound},
     store::PathFlaw,
 };
 
 /// The limits that the parser does not keep.
-pub(super) fn admit<B>(head: &Request<B>, body: &Inbound, raw: Raw, settings: &Settings) -> Result<(), Denial> {
+pub(super) fn admit(head: &Head, body: &Inbound, raw: Raw, settings: &Settings) -> Result<(), Denial> {
     // The parser's buffer is never smaller than this.
     let small = settings.max_header_bytes.0 < SMALLEST_BUFFER;
-    if head.headers().len() > settings.max_headers || (small && headers::size(head) > settings.max_header_bytes.0) {
+    if head.fields.len() > settings.max_headers || (small && headers::size(head) > settings.max_header_bytes.0) {
         return Err(Denial::HeaderTooLarge);
     }
-    if head.uri().path_and_query().map_or(0, |target| target.as_str().len()) as u64 > settings.max_uri.0 {
+    if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64 > settings.max_uri.0 {
         return Err(Denial::UriTooLong);
     }
     if settings.max_body.0 > 0 && body.size_hint().lower() > settings.max_body.0 {
@@ -114,11 +114,11 @@ impl Drop for Timer<'_> {
 
 /// Reads the rest of a refused request, so that the connection can go on: only as much as a client sends before it
 /// looks for an answer, and nothing that still waits for `100 Continue`.
-pub(super) async fn discard<B>(mut body: Inbound, head: &Request<B>, connection: &Connection, limit: Duration) {
-    if head.version() >= Version::HTTP_2 {
+pub(super) async fn discard(mut body: Inbound, head: &Head, connection: &Connection, limit: Duration) {
+    if head.version >= Version::HTTP_2 {
         return;
     }
-    let small = body.size_hint().lower() <= DISCARDED && !head.headers().contains_key(header::EXPECT);
+    let small = body.size_hint().lower() <= DISCARDED && !head.fields.contains("expect");
     let read = async {
         let mut left = DISCARDED;
         while let Some(frame) = body.frame().await {

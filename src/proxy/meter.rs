@@ -9,17 +9,17 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header, response};
+use http::{HeaderName, StatusCode};
 
 use super::{
     events::{Messages, ServerSent},
     token_usage::{Finder, Form, read_events},
 };
 use crate::{
-    net::Clock,
+    net::{Clock, Fields},
     store::{QuotaKind, TokenUsage},
     telemetry::Metrics,
-    throttle::{Bill, Limiter},
+    throttle::{Bill, Level, Limiter},
 };
 
 /// Where an exchange's use is counted.
@@ -51,10 +51,10 @@ impl Meter {
         self.limiter.record(&self.bill, QuotaKind::Events, events, now);
     }
 
-    /// Whether there is room for more of what is counted as it passes.
-    pub(super) fn has_room(&self) -> bool {
+    /// Which limit of what is counted as it passes has no more room, by its level and its tier's name.
+    pub(super) fn spent(&self) -> Option<(Level, &str)> {
         let now = self.clock.now();
-        [QuotaKind::Bytes, QuotaKind::Events].into_iter().all(|kind| self.limiter.has_room(&self.bill, kind, now))
+        [QuotaKind::Bytes, QuotaKind::Events].into_iter().find_map(|kind| self.limiter.spent(&self.bill, kind, now))
     }
 
     /// Counts the tokens that an answer told, or that it did not tell any.
@@ -94,8 +94,8 @@ enum Tokens {
 
 impl Gauge {
     /// A request's body.
-    pub(super) fn request(meter: &Arc<Meter>, headers: &HeaderMap) -> Self {
-        let events = if meter.counts(QuotaKind::Events) && is_grpc(headers) {
+    pub(super) fn request(meter: &Arc<Meter>, fields: &Fields) -> Self {
+        let events = if meter.counts(QuotaKind::Events) && is_grpc(fields) {
             Events::Grpc(Messages::default())
         } else {
             Events::None
@@ -104,10 +104,10 @@ impl Gauge {
     }
 
     /// An answer's body; `wanted`: the answer may have one.
-    pub(super) fn answer(meter: &Arc<Meter>, head: &response::Parts, wanted: bool) -> Self {
-        let plain = head.headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
-        let server_sent = plain && is_server_sent(&head.headers);
-        let events = if meter.counts(QuotaKind::Events) && is_grpc(&head.headers) {
+    pub(super) fn answer(meter: &Arc<Meter>, status: StatusCode, fields: &Fields, wanted: bool) -> Self {
+        let plain = fields.get("content-encoding").is_none_or(|coding| coding == b"identity");
+        let server_sent = plain && is_server_sent(fields);
+        let events = if meter.counts(QuotaKind::Events) && is_grpc(fields) {
             Events::Grpc(Messages::default())
         } else if server_sent && meter.reads_bodies() {
             Events::ServerSent(ServerSent::default())
@@ -117,9 +117,9 @@ impl Gauge {
         let tokens = if wanted && meter.counts(QuotaKind::Tokens) {
             let form = match server_sent {
                 true => Some(Form::Events),
-                false => (plain && is_json(&head.headers)).then_some(Form::Json),
+                false => (plain && is_json(fields)).then_some(Form::Json),
             };
-            Tokens::of(meter, head, form)
+            Tokens::of(meter, status, fields, form)
         } else {
             Tokens::None
         };
@@ -145,16 +145,17 @@ impl Gauge {
 }
 
 impl Tokens {
-    fn of(meter: &Meter, head: &response::Parts, form: Option<Form>) -> Self {
+    fn of(meter: &Meter, status: StatusCode, fields: &Fields, form: Option<Form>) -> Self {
         let default = TokenUsage::default();
         let place = meter.token_usage.as_deref().unwrap_or(&default);
-        let told = place.header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok()?.trim().parse().ok());
+        let told = |name: &HeaderName| str::from_utf8(fields.get(name.as_str())?).ok()?.trim().parse().ok();
+        let told = place.header.as_ref().and_then(told);
         if told.is_some() {
             return Self::Told(told);
         }
         match form {
-            Some(form) if bears_usage(head.status) => Self::InBody(Finder::new(&place.path, form)),
-            None if bears_usage(head.status) => Self::Told(None),
+            Some(form) if bears_usage(status) => Self::InBody(Finder::new(&place.path, form)),
+            None if bears_usage(status) => Self::Told(None),
             // A failure has used none that it does not tell of.
             _ => Self::None,
         }
@@ -175,25 +176,25 @@ fn bears_usage(status: StatusCode) -> bool {
     status.is_success() && status != StatusCode::NO_CONTENT
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = essence(headers);
+fn is_grpc(fields: &Fields) -> bool {
+    let kind = essence(fields);
     // gRPC-Web's text form is base64, in which messages do not show.
     kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
         && !kind.get(16..25).is_some_and(|rest| rest.eq_ignore_ascii_case(b"-web-text"))
 }
 
-fn is_server_sent(headers: &HeaderMap) -> bool {
-    essence(headers).eq_ignore_ascii_case(b"text/event-stream")
+fn is_server_sent(fields: &Fields) -> bool {
+    essence(fields).eq_ignore_ascii_case(b"text/event-stream")
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = essence(headers);
+fn is_json(fields: &Fields) -> bool {
+    let kind = essence(fields);
     kind.eq_ignore_ascii_case(b"application/json")
         || kind.len().checked_sub(5).is_some_and(|at| kind[at..].eq_ignore_ascii_case(b"+json"))
 }
 
 /// The media type without its parameters.
-fn essence(headers: &HeaderMap) -> &[u8] {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+fn essence(fields: &Fields) -> &[u8] {
+    let kind = fields.get("content-type").unwrap_or_default();
     kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }

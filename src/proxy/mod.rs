@@ -40,7 +40,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -64,7 +64,8 @@ use crate::{
         Clock, Connection, Drain, Room,
         connection::Raw,
         listener::Listener,
-        server::{Handler, Inbound, Limits, Server},
+        message::{Request, Response},
+        server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
     store::{AnswerOf, Api, Store},
@@ -186,21 +187,20 @@ impl<J: Judge> Proxy<J> {
     }
 
     /// What is known of a request before it is judged.
-    fn begin(&self, mut request: Request<Inbound>, connection: Arc<Connection>, raw: Raw) -> Turn {
+    fn begin(&self, request: Request, connection: Arc<Connection>, raw: Raw) -> Turn {
         let started = Instant::now();
         let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
         let tables = self.shared.store.load();
-        let present = Present::of(request.headers());
-        let websocket = present.upgrade && headers::asks_for_websocket(request.version(), request.headers());
-        let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-        let (parts, body) = request.into_parts();
-        let head = Request::from_parts(parts, ());
-        let client = Client::of(head.headers(), present, &connection, &tables.gate);
-        let request_id = headers::request_id(head.headers(), present.request_id && client.trusted);
+        let Request { head, body, upgrade } = request;
+        let fields = &head.fields;
+        let present = Present::of(fields);
+        let upgrade = upgrade.filter(|_| headers::asks_for_websocket(head.version, fields));
+        let client = Client::of(fields, present, &connection, &tables.gate);
+        let request_id = headers::request_id(fields, present.request_id && client.trusted);
         let exchange =
             Exchange::begin(&self.observer, Found::new(tables), &head, present, client.address, request_id, time);
-        let kind = present.content_type.then(|| head.headers().get(header::CONTENT_TYPE).cloned()).flatten();
+        let kind = present.content_type.then(|| fields.value_of("content-type")).flatten();
         Turn { head, body: Some(body), raw, kind, upgrade, client, exchange, connection, settings }
     }
 
@@ -232,11 +232,11 @@ impl<J: Judge> Proxy<J> {
             .shared
             .judge
             .check(&CheckRequest {
-                method: head.method(),
+                method: &head.method,
                 host: &host,
-                path: head.uri().path(),
-                query: head.uri().query(),
-                headers: head.headers(),
+                path: head.uri.path(),
+                query: head.uri.query(),
+                headers: &head.fields,
                 client: turn.client.address,
                 now: turn.exchange.now,
             })
@@ -293,19 +293,17 @@ impl<J: Judge> Proxy<J> {
         // From here on nothing refuses: a refused request's body is still to be read.
         let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
         let upstreams = api.upstreams.of(turn.exchange.found.key_type);
-        let mut plan = turn.plan(&granted, api, upstreams);
         let meter = granted.admitted.bill.take().map(|bill| Arc::new(self.meter(bill, api)));
-        let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, turn.head.headers())));
+        let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, &turn.head.fields)));
         let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables, gauge);
-        let (head, trailers) = turn.outbound(granted, assertion, plan.websocket);
-        plan.trailers = trailers;
-        let mut slot = Some(head.map(|()| body));
-        if let (Some(meter), Some(request)) = (meter, &mut slot) {
+        let mut plan = turn.plan(granted, assertion, api, upstreams);
+        if let Some(meter) = meter {
             if meter.reads_bodies() {
-                request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                plan.fields.set(&header::ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
             }
             turn.exchange.meter = Some(meter);
         }
+        let mut slot = Some(body);
 
         let begun = turn.exchange.started;
         let limit = turn.settings.timeouts.request.0;
@@ -313,12 +311,14 @@ impl<J: Judge> Proxy<J> {
         let answer = limits::in_time(pin!(sent), begun, limit, fate.as_deref(), &self.timers).await;
         turn.exchange.answered();
         let (failure, reason) = match answer {
-            Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(Ok(response)) if response.status != StatusCode::SWITCHING_PROTOCOLS => {
                 turn.exchange.upload = fate;
                 return Outcome::Answered(response);
             }
-            Ok(Ok(response)) if plan.websocket => return Outcome::Switched(response),
-            Ok(Ok(_)) => (Denial::UpstreamFailed, UpstreamError::Protocol),
+            Ok(Ok(mut response)) => match response.upgrade.take().filter(|_| plan.websocket) {
+                Some(upstream) => return Outcome::Switched(response, upstream),
+                None => (Denial::UpstreamFailed, UpstreamError::Protocol),
+            },
             Ok(Err(failure)) => (failure.denial(), failure.reason()),
             Err(limits::Elapsed) => (Denial::UpstreamTimedOut, UpstreamError::Timeout),
         };
@@ -352,11 +352,11 @@ impl<J: Judge> Proxy<J> {
             Outcome::Answered(response) => pass_on(response, exchange, kind),
             Outcome::Published(response) => {
                 exchange.granted();
-                exchange.status = response.status().as_u16();
+                exchange.status = response.status.as_u16();
                 response.map(|body| body.with(exchange))
             }
-            Outcome::Switched(response) => match upgrade {
-                Some(client) => switch(response, client, exchange, &connection),
+            Outcome::Switched(response, upstream) => match upgrade {
+                Some(client) => switch(response, (client, upstream), exchange, &connection),
                 None => fault(&Denial::Internal, exchange, kind),
             },
             Outcome::Refused(denial) => fault(&denial, exchange, kind),
@@ -368,9 +368,7 @@ impl<J: Judge> Proxy<J> {
                 self.shared.metrics.connection_error(reason);
                 connection.close_after();
                 exchange.status = status.as_u16();
-                let mut response = Response::new(Body::default().with(exchange));
-                *response.status_mut() = status;
-                response
+                Response { status, ..Response::new(Body::default().with(exchange)) }
             }
         }
     }
@@ -381,7 +379,7 @@ impl<J: Judge> Handler for Proxy<J> {
 
     fn call(
         self: Arc<Self>,
-        request: Request<Inbound>,
+        request: Request,
         connection: Arc<Connection>,
         raw: Raw,
     ) -> impl Future<Output = Response<Body>> + Send {
@@ -396,23 +394,23 @@ impl<J: Judge> Handler for Proxy<J> {
 
 /// An upstream's answer, as the client gets it.
 fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
-    let version = response.version();
-    if !headers::edit_response(response.headers_mut(), version, false) {
+    let version = response.version;
+    if !headers::edit_response(&mut response.fields, version, false) {
         exchange.unreadable();
         return fault(&Denial::UpstreamFailed, exchange, kind);
     }
     if let Some(usage) = &exchange.usage {
-        fault::rate_limit(usage, &exchange.found.tables.gate, response.headers_mut());
+        let mut told = HeaderMap::new();
+        fault::rate_limit(usage, &exchange.found.tables.gate, &mut told);
+        told.iter().for_each(|(name, value)| response.fields.set(name, value));
     }
-    cors::decorate(&exchange, AnswerOf::Upstream, response.headers_mut());
-    *response.version_mut() = Version::HTTP_11;
-    exchange.status = response.status().as_u16();
+    cors::decorate(&exchange, AnswerOf::Upstream, &mut response.fields);
+    exchange.status = response.status.as_u16();
     match exchange.meter.take() {
         None => response.map(|body| body.with(exchange)),
         Some(meter) => {
-            let (head, body) = response.into_parts();
-            let gauge = Gauge::answer(&meter, &head, exchange.wants_body());
-            Response::from_parts(head, body.with(exchange).measured(gauge))
+            let gauge = Gauge::answer(&meter, response.status, &response.fields, exchange.wants_body());
+            response.map(|body| body.with(exchange).measured(gauge))
         }
     }
 }
@@ -420,28 +418,28 @@ fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, kind: Opti
 /// Client and upstream agreed to switch: what follows goes from one to the other.
 fn switch(
     mut response: Response<Body>,
-    client: OnUpgrade,
+    (client, upstream): (OnUpgrade, OnUpgrade),
     mut exchange: Box<Exchange>,
     connection: &Arc<Connection>,
 ) -> Response<Body> {
-    upgrade::join(client, hyper::upgrade::on(&mut response), connection.clone(), exchange.meter.take());
-    headers::edit_response(response.headers_mut(), Version::HTTP_11, true);
-    exchange.status = response.status().as_u16();
+    upgrade::join(client, upstream, connection.clone(), exchange.meter.take());
+    headers::edit_response(&mut response.fields, Version::HTTP_11, true);
+    exchange.status = response.status.as_u16();
     response.map(|body| body.with(exchange))
 }
 
 /// A refusal or failure as an answer. `kind` is the request's content type: gRPC is answered its own way.
 fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
     let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
-    let mut response = fault::render(denial, &exchange.found, &fields, exchange.now);
-    response.headers_mut().insert(&headers::X_REQUEST_ID, exchange.request_id.clone());
-    cors::decorate(&exchange, AnswerOf::Gate, response.headers_mut());
+    let mut response = Response::from(fault::render(denial, &exchange.found, &fields, exchange.now));
+    response.fields.set(&headers::X_REQUEST_ID, &exchange.request_id);
+    cors::decorate(&exchange, AnswerOf::Gate, &mut response.fields);
     exchange.denied(denial);
-    exchange.status = response.status().as_u16();
+    exchange.status = response.status.as_u16();
     if !exchange.wants_body() {
         // HTTP/1 leaves the body out by itself; over HTTP/2 it would be a protocol error.
-        let length = HeaderValue::from(response.body().len());
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+        let length = HeaderValue::from(response.body.len());
+        response.fields.set(&header::CONTENT_LENGTH, &length);
         return response.map(|_| Body::default().with(exchange));
     }
     response.map(|bytes| Body::full(bytes).with(exchange))

@@ -4,13 +4,16 @@
 //! Documents only at their very path, by GET or HEAD; everything else is judged like any request.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, header};
 
 use super::{
     Body, Proxy, authority, cors, limits,
     turn::{Outcome, Turn},
 };
-use crate::store::WELL_KNOWN;
+use crate::{
+    net::message::{Head, Response},
+    store::WELL_KNOWN,
+};
 
 impl<J> Proxy<J> {
     /// The answer to a request that is no call of an API.
@@ -19,9 +22,9 @@ impl<J> Proxy<J> {
     }
 
     /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
-    fn keys(&self, head: &Request<()>) -> Option<Outcome> {
+    fn keys(&self, head: &Head) -> Option<Outcome> {
         let assertions = self.shared.assertions.load();
-        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri().path())?;
+        let assertions = assertions.as_ref().filter(|it| it.jwks_path() == head.uri.path())?;
         is_read(head).then(|| Outcome::Published(document(head, "application/jwk-set+json", assertions.jwks())))
     }
 }
@@ -29,7 +32,7 @@ impl<J> Proxy<J> {
 /// What the API that is named by the path tells of itself. Whatever is wrong with the request is left to the verdict.
 fn metadata(turn: &mut Turn) -> Option<Outcome> {
     let head = &turn.head;
-    let path = head.uri().path();
+    let path = head.uri.path();
     let preflight = cors::wants_to_read(head);
     if !path.starts_with(WELL_KNOWN) || !(is_read(head) || preflight) {
         return None;
@@ -44,21 +47,21 @@ fn metadata(turn: &mut Turn) -> Option<Outcome> {
         return Some(Outcome::Published(cors::anyone_may_read()));
     }
     let mut response = document(head, "application/json", found.api()?.metadata.as_ref()?.document.clone());
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response.fields.push(&header::ACCESS_CONTROL_ALLOW_ORIGIN, &HeaderValue::from_static("*"));
     Some(Outcome::Published(response))
 }
 
-fn is_read(head: &Request<()>) -> bool {
-    matches!(*head.method(), Method::GET | Method::HEAD)
+fn is_read(head: &Head) -> bool {
+    matches!(head.method, Method::GET | Method::HEAD)
 }
 
-fn document(head: &Request<()>, kind: &'static str, bytes: Bytes) -> Response<Body> {
+fn document(head: &Head, kind: &'static str, bytes: Bytes) -> Response<Body> {
     let length = HeaderValue::from(bytes.len());
-    let body = if head.method() == Method::GET { Body::full(bytes) } else { Body::default() };
+    let body = if head.method == Method::GET { Body::full(bytes) } else { Body::default() };
     let mut response = Response::new(body);
-    let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    fields.insert(header::CONTENT_LENGTH, length);
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    let fields = &mut response.fields;
+    fields.push(&header::CONTENT_TYPE, &HeaderValue::from_static(kind));
+    fields.push(&header::CONTENT_LENGTH, &length);
+    fields.push(&header::CACHE_CONTROL, &HeaderValue::from_static("public, max-age=300"));
     response
 }

@@ -1,8 +1,8 @@
 //! One request at the door: what is kept of it until it has its answer, and what became of it.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -10,11 +10,16 @@ use super::{
     client::Client,
     exchange::Exchange,
     forward::{Plan, Target},
-    headers::{self, Outbound},
+    headers::{self, Edited, Outbound},
 };
 use crate::{
     authz::{Denial, ForwardQuery},
-    net::{Connection, connection::Raw, server::Inbound},
+    net::{
+        Connection,
+        connection::Raw,
+        message::{Head, Response},
+        server::Inbound,
+    },
     store::{Api, Upstream, UpstreamScheme},
     telemetry::{ConnectionError, UpstreamError},
     throttle::Admitted,
@@ -23,8 +28,7 @@ use crate::{
 /// One request's turn, from its head to its answer's.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// Taken apart when it is forwarded.
-    pub(super) head: Request<()>,
+    pub(super) head: Head,
     /// Until it is forwarded.
     pub(super) body: Option<Inbound>,
     pub(super) raw: Raw,
@@ -54,7 +58,7 @@ pub(super) enum Outcome {
     /// We answer ourselves: it was no call of an API.
     Published(Response<Body>),
     /// Client and upstream agreed to switch protocols.
-    Switched(Response<Body>),
+    Switched(Response<Body>, OnUpgrade),
     /// It may not pass; nothing of it was forwarded.
     Refused(Denial),
     /// It could not be passed on; with what the upstream did wrong.
@@ -70,54 +74,51 @@ impl Turn {
     }
 
     /// How the request is to be sent.
-    pub(super) fn plan(&self, granted: &Granted, api: &Api, upstreams: &[Arc<Upstream>]) -> Plan {
+    pub(super) fn plan(
+        &mut self,
+        granted: Granted,
+        assertion: Option<(HeaderName, HeaderValue)>,
+        api: &Api,
+        upstreams: &[Arc<Upstream>],
+    ) -> Plan {
+        let websocket =
+            self.upgrade.is_some() && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c);
         let cut = if api.strip_prefix { granted.context_len } else { 0 };
+        let target = Target::of(granted.path.as_deref(), cut, &granted.query, &self.head.uri);
+        let exchange = &mut self.exchange;
+        exchange.path = granted.path;
+        exchange.usage = granted.admitted.usage;
+        exchange.over_quota = granted.admitted.over_quota;
+        let outbound = Outbound {
+            found: &exchange.found,
+            client: self.client,
+            connection: &self.connection,
+            request_id: &exchange.request_id,
+            websocket,
+        };
+        let Edited { mut fields, trailers, said_length } = outbound.edit(&self.head);
+        if exchange.over_quota {
+            let name = &exchange.found.tables.gate.identity.over_quota;
+            fields.set(name, &HeaderValue::from_static("true"));
+        }
+        // After what a client sent under that name is gone.
+        if let Some((name, value)) = assertion {
+            fields.set(&name, &value);
+        }
         Plan {
-            target: Target::of(granted.path.as_deref(), cut, &granted.query, self.head.uri()),
+            method: self.head.method.clone(),
+            target,
+            fields,
+            said_length,
             preserved_host: if api.preserve_host { self.host() } else { None },
-            websocket: self.upgrade.is_some()
-                && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c),
-            trailers: false,
+            websocket,
+            trailers,
             connect_timeout: self.settings.timeouts.connect.0,
         }
     }
 
-    /// The head as the upstream gets it, save what each way there says anew; and whether the client takes trailers.
-    pub(super) fn outbound(
-        &mut self,
-        granted: Granted,
-        assertion: Option<(HeaderName, HeaderValue)>,
-        websocket: bool,
-    ) -> (Request<()>, bool) {
-        self.exchange.path = granted.path;
-        self.exchange.usage = granted.admitted.usage;
-        self.exchange.over_quota = granted.admitted.over_quota;
-        let host = self.host();
-        let mut head = mem::take(&mut self.head);
-        let trailers = Outbound {
-            found: &self.exchange.found,
-            client: self.client,
-            connection: &self.connection,
-            request_id: &self.exchange.request_id,
-            version: self.exchange.version,
-            host,
-            websocket,
-        }
-        .edit(head.headers_mut());
-        if self.exchange.over_quota {
-            let name = self.exchange.found.tables.gate.identity.over_quota.clone();
-            head.headers_mut().insert(name, HeaderValue::from_static("true"));
-        }
-        // After what a client sent under that name is gone.
-        if let Some((name, value)) = assertion {
-            head.headers_mut().insert(name, value);
-        }
-        (head, trailers)
-    }
-
     /// What the client asked for, as it wrote it.
     fn host(&self) -> Option<HeaderValue> {
-        let head = &self.head;
-        head.headers().get(header::HOST).cloned().or_else(|| headers::authority_value(head.uri()))
+        self.head.fields.value_of("host").or_else(|| headers::authority_value(&self.head.uri))
     }
 }

@@ -99,7 +99,7 @@ impl Way<'_> {
                 if Frames::begins_message(first) {
                     self.meter.record(passed - counted, std::mem::take(&mut events));
                     counted = passed;
-                    room = self.meter.has_room();
+                    room = self.has_room();
                 }
                 if !room || *self.spent.borrow() {
                     room = false;
@@ -116,7 +116,17 @@ impl Way<'_> {
         Ok(room)
     }
 
-    /// Tells the one side to close, and the other direction to do so too; what still comes is read and dropped, so that
+    /// Whether there is room for more. Where there is none the other direction closes too, and it is counted as one that
+    /// was refused.
+    fn has_room(&self) -> bool {
+        let Some((level, tier)) = self.meter.spent() else { return true };
+        if !self.spent.send_replace(true) {
+            self.meter.metrics.count_throttled(level.label(), tier);
+        }
+        false
+    }
+
+    /// Tells the one side to close; what still comes is read and dropped, so that
     /// what was sent is not lost with it.
     async fn close(
         &self,
@@ -124,7 +134,6 @@ impl Way<'_> {
         to: &mut (impl AsyncWrite + Unpin),
         buffer: &mut [u8],
     ) -> io::Result<()> {
-        self.spent.send_replace(true);
         to.write_all(self.close).await?;
         to.shutdown().await?;
         let _ = timeout(CLOSING, async { while from.read(buffer).await.is_ok_and(|read| read > 0) {} }).await;
@@ -220,7 +229,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_message_beyond_the_limit_closes_both_sides_between_frames() {
-        let (mut client, mut upstream, task) = joined(meter(QuotaKind::Events, 2));
+        let meter = meter(QuotaKind::Events, 2);
+        let metrics = Arc::clone(&meter.metrics);
+        let (mut client, mut upstream, task) = joined(meter);
         // Half of a frame is under way to the client while its own messages run out.
         upstream.write_all(&HELLO[..4]).await.unwrap();
         expect(&mut client, &HELLO[..4]).await;
@@ -231,6 +242,8 @@ mod tests {
         expect(&mut client, &[&HELLO[4..], &CLOSE].concat()).await;
         drop((client, upstream));
         task.await.unwrap().unwrap();
+        let text = metrics.render();
+        assert!(text.contains("throttled_total{level=\"subscription\",tier=\"T\"} 1\n"), "counted once: {text}");
     }
 
     #[tokio::test]

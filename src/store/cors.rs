@@ -3,7 +3,7 @@
 //! Keeps nobody but browsers from anything: whoever calls still needs a token.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderName, HeaderValue, Method,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
         ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -15,7 +15,10 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{api, suggest::Problems};
-use crate::units::Span;
+use crate::{
+    net::{Fields, fields::lists},
+    units::Span,
+};
 
 /// `[[apis]] cors`: which pages may call the API; without it none, unless the upstream says so itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -109,78 +112,68 @@ impl Cors {
 
     /// The fields of the answer to a preflight that asks for `method`, which a resource lists; none: it is not allowed,
     /// or was sent by no page.
-    pub fn preflight(&self, request: &HeaderMap, method: &Method) -> Option<HeaderMap> {
+    pub fn preflight(&self, request: &Fields, method: &Method) -> Option<Fields> {
         if !self.methods.is_empty() && !self.methods.contains(method) {
             return None;
         }
-        let origin = self.allows(sole(request, &ORIGIN)?)?;
-        let mut fields = HeaderMap::with_capacity(8);
-        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let origin = self.allows(request.sole(ORIGIN.as_str())?)?;
+        let mut fields = Fields::default();
+        fields.push(&ACCESS_CONTROL_ALLOW_ORIGIN, &origin);
         let methods = self.methods_value.clone().or_else(|| HeaderValue::from_str(method.as_str()).ok())?;
-        fields.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        let asked = || sole(request, &ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+        fields.push(&ACCESS_CONTROL_ALLOW_METHODS, &methods);
+        let asked = || HeaderValue::from_bytes(request.sole(ACCESS_CONTROL_REQUEST_HEADERS.as_str())?).ok();
         if let Some(headers) = self.headers_value.clone().or_else(asked) {
-            fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
+            fields.push(&ACCESS_CONTROL_ALLOW_HEADERS, &headers);
         }
-        fields.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+        fields.push(&ACCESS_CONTROL_MAX_AGE, &self.max_age);
         if self.credentials {
-            fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            fields.push(&ACCESS_CONTROL_ALLOW_CREDENTIALS, &HeaderValue::from_static("true"));
         }
         let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
-        fields.insert(VARY, HeaderValue::from_static(vary));
+        fields.push(&VARY, &HeaderValue::from_static(vary));
         Some(fields)
     }
 
     /// Makes an answer readable for pages of `origin`, if they may read it. What the upstream has said of it does not
     /// count. An answer to nobody's page tells caches all the same that it depends.
-    pub fn decorate(&self, origin: Option<&HeaderValue>, of: AnswerOf, fields: &mut HeaderMap) {
-        for name in OURS {
-            fields.remove(name);
-        }
+    pub fn decorate(&self, origin: Option<&HeaderValue>, of: AnswerOf, fields: &mut Fields) {
+        fields.retain(|name, _| OURS.iter().all(|ours| ours.as_str().as_bytes() != name));
         let allowed = match (&self.origins, origin) {
             (None, _) => Some(ANY),
             (Some(_), origin) => {
                 vary_by_origin(fields);
-                origin.and_then(|origin| self.allows(origin))
+                origin.and_then(|origin| self.allows(origin.as_bytes()))
             }
         };
         let Some(allowed) = allowed else { return };
-        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        fields.push(&ACCESS_CONTROL_ALLOW_ORIGIN, &allowed);
         if self.credentials {
-            fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            fields.push(&ACCESS_CONTROL_ALLOW_CREDENTIALS, &HeaderValue::from_static("true"));
         }
         let expose = if of == AnswerOf::Gate { &self.expose_refusal } else { &self.expose };
         if let Some(expose) = expose {
-            fields.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+            fields.push(&ACCESS_CONTROL_EXPOSE_HEADERS, expose);
         }
     }
 
     /// What `Access-Control-Allow-Origin` says to an origin; none: nothing.
-    fn allows(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+    fn allows(&self, origin: &[u8]) -> Option<HeaderValue> {
         match &self.origins {
             None => Some(ANY),
-            Some(origins) => origins.iter().find(|allowed| *allowed == origin).cloned(),
+            Some(origins) => origins.iter().find(|allowed| allowed.as_bytes() == origin).cloned(),
         }
     }
 }
 
 /// A request's origin: one page's.
-pub fn origin(request: &HeaderMap) -> Option<&HeaderValue> {
-    sole(request, &ORIGIN)
+pub fn origin(request: &Fields) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(request.sole(ORIGIN.as_str())?).ok()
 }
 
-fn sole<'h>(fields: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut values = fields.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
-}
-
-fn vary_by_origin(fields: &mut HeaderMap) {
-    let named = |value: &HeaderValue| {
-        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"origin"))
-    };
-    if !fields.get_all(VARY).iter().any(named) {
-        fields.append(VARY, HeaderValue::from_static("Origin"));
+fn vary_by_origin(fields: &mut Fields) {
+    let named = fields.all(VARY.as_str()).any(|value| lists(value, "*") || lists(value, "origin"));
+    if !named {
+        fields.push(&VARY, &HeaderValue::from_static("Origin"));
     }
 }
 
@@ -300,14 +293,16 @@ mod tests {
     }
 
     fn decorated(cors: &Cors, origin: Option<&str>, of: AnswerOf, fields: &[(&'static str, &'static str)]) -> String {
-        let mut answer = HeaderMap::new();
-        for (name, value) in fields {
-            answer.append(*name, HeaderValue::from_static(value));
-        }
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut answer: Fields = fields.iter().map(field).collect();
         let origin = origin.map(|text| HeaderValue::from_str(text).expect("visible"));
         cors.decorate(origin.as_ref(), of, &mut answer);
-        let mut lines: Vec<String> =
-            answer.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("visible"))).collect();
+        let mut lines: Vec<String> = answer
+            .iter()
+            .map(|(name, value)| String::from_utf8_lossy(&[name, value].join(&b": "[..])).into_owned())
+            .collect();
         lines.sort_unstable();
         lines.join("\n")
     }
@@ -343,30 +338,32 @@ mod tests {
     #[test]
     fn a_preflight_is_told_what_is_set_or_what_it_asked_for() {
         let asked = |fields: &[(&'static str, &'static str)]| {
-            let mut request = HeaderMap::new();
-            for (name, value) in fields {
-                request.append(*name, HeaderValue::from_static(value));
-            }
-            request
+            let field = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            fields.iter().map(field).collect::<Fields>()
         };
         let page = ("origin", "https://a.example");
         let headers = ("access-control-request-headers", "authorization,x-a");
         let open = cors("origins = ['https://a.example']").expect("good");
         let fields = open.preflight(&asked(&[page, headers]), &Method::DELETE).expect("allowed");
-        assert_eq!(fields[ACCESS_CONTROL_ALLOW_METHODS], "DELETE");
-        assert_eq!(fields[ACCESS_CONTROL_ALLOW_HEADERS], "authorization,x-a");
-        assert_eq!(fields[ACCESS_CONTROL_MAX_AGE], "3600");
-        assert!(!fields.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        assert_eq!(fields.sole(ACCESS_CONTROL_ALLOW_METHODS.as_str()), Some("DELETE".as_bytes()));
+        assert_eq!(fields.sole(ACCESS_CONTROL_ALLOW_HEADERS.as_str()), Some("authorization,x-a".as_bytes()));
+        assert_eq!(fields.sole(ACCESS_CONTROL_MAX_AGE.as_str()), Some("3600".as_bytes()));
+        assert!(!fields.contains(ACCESS_CONTROL_ALLOW_CREDENTIALS.as_str()));
         assert!(
-            !open.preflight(&asked(&[page]), &Method::GET).expect("allowed").contains_key(ACCESS_CONTROL_ALLOW_HEADERS)
+            !open
+                .preflight(&asked(&[page]), &Method::GET)
+                .expect("allowed")
+                .contains(ACCESS_CONTROL_ALLOW_HEADERS.as_str())
         );
         let set =
             "origins = ['https://a.example']\nmethods = ['GET', 'PUT']\nheaders = ['Authorization']\nmax_age = '0'";
         let set = cors(set).expect("good");
         let fields = set.preflight(&asked(&[page, headers]), &Method::PUT).expect("allowed");
-        assert_eq!(fields[ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT");
-        assert_eq!(fields[ACCESS_CONTROL_ALLOW_HEADERS], "Authorization");
-        assert_eq!(fields[ACCESS_CONTROL_MAX_AGE], "0");
+        assert_eq!(fields.sole(ACCESS_CONTROL_ALLOW_METHODS.as_str()), Some("GET, PUT".as_bytes()));
+        assert_eq!(fields.sole(ACCESS_CONTROL_ALLOW_HEADERS.as_str()), Some("Authorization".as_bytes()));
+        assert_eq!(fields.sole(ACCESS_CONTROL_MAX_AGE.as_str()), Some("0".as_bytes()));
         assert!(set.preflight(&asked(&[page]), &Method::DELETE).is_none());
         for none in [asked(&[]), asked(&[page, page]), asked(&[("origin", "https://b.example")])] {
             assert!(open.preflight(&none, &Method::GET).is_none(), "{none:?}");

@@ -68,7 +68,7 @@ impl Gate {
         let strip = strip_names(settings, &identity, problems);
         let mut letters = Box::new([0; LENGTHS]);
         for name in &strip {
-            let (length, pair) = place(name);
+            let (length, pair) = place(name.as_bytes());
             letters[length] |= pair;
         }
         Self {
@@ -88,22 +88,21 @@ impl Gate {
     /// Whether a client's header of this name is removed. `name` is lower case, as in `HeaderName`;
     /// `_` and `.` count as `-`, since CGI and its heirs make them one.
     #[inline]
-    pub fn strips(&self, name: &str) -> bool {
+    pub fn strips(&self, name: &[u8]) -> bool {
         let (length, pair) = place(name);
         self.letters[length] & pair != 0 && self.is_listed(name)
     }
 
-    fn is_listed(&self, name: &str) -> bool {
-        let same = |listed: &str| listed.bytes().zip(name.bytes()).all(|(listed, byte)| listed == dashed(byte));
+    fn is_listed(&self, name: &[u8]) -> bool {
+        let same = |listed: &str| listed.bytes().zip(name).all(|(listed, byte)| listed == dashed(*byte));
         self.strip.iter().any(|listed| listed.len() == name.len() && same(listed))
     }
 }
 
 /// Where a name stands in `letters`: its length, and one bit for its first and last letter.
 #[inline]
-fn place(name: &str) -> (usize, u64) {
-    let bytes = name.as_bytes();
-    let (first, last) = (bytes.first().copied().map_or(0, dashed), bytes.last().copied().map_or(0, dashed));
+fn place(name: &[u8]) -> (usize, u64) {
+    let (first, last) = (name.first().copied().map_or(0, dashed), name.last().copied().map_or(0, dashed));
     (name.len().min(LENGTHS - 1), 1 << (first.wrapping_add(last.wrapping_mul(7)) & 63))
 }
 
@@ -253,7 +252,7 @@ mod tests {
             "x-tenant-id",
             "x_tenant_id",
         ] {
-            assert!(gate.strips(name), "{name}");
+            assert!(gate.strips(name.as_bytes()), "{name}");
         }
         for name in [
             "",
@@ -269,7 +268,7 @@ mod tests {
             "x-jwt-assertiom",
             "y-auth-subject",
         ] {
-            assert!(!gate.strips(name), "{name}");
+            assert!(!gate.strips(name.as_bytes()), "{name}");
         }
         assert!(gate.strip.is_sorted());
     }
@@ -280,8 +279,8 @@ mod tests {
         let mut settings = settings();
         settings.strip_headers = names.map(str::to_owned).to_vec();
         let gate = Gate::build(&settings).unwrap();
-        assert!(names.iter().all(|name| gate.strips(name)));
-        assert!(!gate.strips(&"q".repeat(65)) && !gate.strips("b"));
+        assert!(names.iter().all(|name| gate.strips(name.as_bytes())));
+        assert!(!gate.strips("q".repeat(65).as_bytes()) && !gate.strips(b"b"));
     }
 
     #[test]

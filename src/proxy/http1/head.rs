@@ -3,11 +3,11 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use super::{Error, chunks::Chunks, download::Framing};
-use crate::net::fields::{lists, members};
+use crate::net::{Fields, fields::members, message::Response};
 
 /// A head, read.
 #[derive(Debug)]
@@ -33,15 +33,15 @@ struct Said {
 impl Head {
     /// A final answer follows. Switching protocols is final: nobody asked for it here.
     pub(super) fn is_interim(&self) -> bool {
-        self.response.status().is_informational() && self.response.status() != StatusCode::SWITCHING_PROTOCOLS
+        self.response.status.is_informational() && self.response.status != StatusCode::SWITCHING_PROTOCOLS
     }
 }
 
 /// Reads a head at the beginning of `read`; none: it is not whole yet. `to_head`: HEAD was asked.
 pub(super) fn parse(read: &Bytes, to_head: bool) -> Result<Option<Head>, Error> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, read, &mut fields);
+    let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, read, &mut room);
     let (len, version) = match (status, parsed.version) {
         (Ok(Status::Complete(len)), Some(version)) => (len, version),
         (Ok(_), _) => return Ok(None),
@@ -49,44 +49,45 @@ pub(super) fn parse(read: &Bytes, to_head: bool) -> Result<Option<Head>, Error> 
         (Err(_), _) => return Err(Error::Malformed("its head")),
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::Malformed("its status"))?;
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
     let mut said = Said::default();
-    for field in &*parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Malformed("a field's name"))?;
-        let value = HeaderValue::from_maybe_shared(read.slice_ref(field.value));
-        let value = value.map_err(|_| Error::Malformed("a field's value"))?;
-        if said.hear(&name, value.as_bytes())? {
-            headers.append(name, value);
-        }
-    }
+    let fields = Fields::parsed(&read[..len], parsed.headers, |field| said.hear(field))?;
+    let fields = fields.ok_or(Error::Malformed("a field's name"))?;
     let framing = said.framing(status, version, to_head)?;
     // What ends with the connection leaves none.
     let persists = !said.close
         && (version == 1 || said.keep_alive)
         && status != StatusCode::SWITCHING_PROTOCOLS
         && !matches!(framing, Framing::UntilClose);
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = headers;
+    let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let response = Response { status, version, fields, ..Response::new(()) };
     Ok(Some(Head { response, framing, persists, len }))
 }
 
 impl Said {
     /// Notes a field; false: it only says again what was said.
-    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, Error> {
-        if name == header::CONTENT_LENGTH {
-            let length = decimal(value).ok_or(Error::Malformed("its Content-Length"))?;
-            if self.length.is_some_and(|said| said != length) {
-                return Err(Error::Malformed("it has two lengths"));
+    fn hear(&mut self, field: &httparse::Header<'_>) -> Result<bool, Error> {
+        let value = field.value;
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        // By its length, which rules out most.
+        match field.name.len() {
+            14 if is("content-length") => {
+                let length = decimal(value).ok_or(Error::Malformed("its Content-Length"))?;
+                if self.length.is_some_and(|said| said != length) {
+                    return Err(Error::Malformed("it has two lengths"));
+                }
+                return Ok(self.length.replace(length).is_none());
             }
-            return Ok(self.length.replace(length).is_none());
-        }
-        if name == header::TRANSFER_ENCODING {
-            self.chunked = Some(members(value).next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked")));
-        } else if name == header::CONNECTION {
-            self.close |= lists(value, "close");
-            self.keep_alive |= lists(value, "keep-alive");
+            17 if is("transfer-encoding") => {
+                let last = members(value).next_back();
+                self.chunked = Some(last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked")));
+            }
+            10 if is("connection") => {
+                for option in members(value) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ => {}
         }
         Ok(true)
     }
@@ -114,5 +115,3 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// As many as hyper takes.
 const MOST_FIELDS: usize = 100;
-/// Room for fields that are set on the way to the client.
-const ADDED: usize = 6;

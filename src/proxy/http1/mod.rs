@@ -19,19 +19,24 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::Response;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     task::unconstrained,
 };
 
 use self::head::Head;
-pub(super) use self::{download::Download, upload::Upload};
+pub(super) use self::{
+    download::Download,
+    upload::{Asked, Upload},
+};
 use super::{
     body::{Body, Broken},
     pool::Pool,
 };
-use crate::net::incoming::{append, poll_read};
+use crate::net::{
+    incoming::{append, poll_read},
+    message::Response,
+};
 
 /// A socket, with TLS or without.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}

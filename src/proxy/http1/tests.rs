@@ -1,6 +1,6 @@
 use std::task::Poll;
 
-use http::{Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -11,6 +11,7 @@ use super::{
     *,
 };
 use crate::{
+    net::Fields,
     proxy::{
         body::RequestBody,
         connect::{Sender, Tls},
@@ -30,11 +31,13 @@ fn connection() -> (Connection, DuplexStream) {
 }
 
 fn request(method: Method) -> Upload {
-    let mut request = Request::new(RequestBody::default());
-    *request.method_mut() = method;
-    *request.uri_mut() = "/a?b".parse().unwrap();
-    request.headers_mut().insert("host", "upstream.test".parse().unwrap());
-    Upload::new(request)
+    upload(&method, &Fields::default(), false)
+}
+
+fn upload(method: &Method, fields: &Fields, says_length: bool) -> Upload {
+    let host = b"upstream.test";
+    let asked = Asked { method, target: "/a?b", host, fields, connection: Some(b"TE"), says_length };
+    Upload::new(asked, RequestBody::default())
 }
 
 /// Status, body, and whether the connection was given back.
@@ -43,8 +46,8 @@ async fn exchange(method: Method, answer: &[u8]) -> Result<(u16, Vec<u8>, bool),
     theirs.write_all(answer).await.unwrap();
     let open = (!answer.ends_with(b"EOF")).then_some(theirs);
     let answered = connection.exchange(&mut request(method), &pool).await.map_err(|error| error.to_string())?;
-    let status = answered.status().as_u16();
-    let body = answered.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let status = answered.status.as_u16();
+    let body = answered.body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     drop(open);
     let kept = pool.idle() > 0;
     Ok((status, body.to_vec(), kept))
@@ -78,7 +81,7 @@ fn where_a_body_ends_and_whether_the_connection_goes_on() {
     }
     let head = parse("HTTP/1.1 200 OK\nContent-Length: 3\n\n", true).unwrap().unwrap();
     assert!(matches!(head.framing, Framing::Sized(0)) && head.persists, "the answer to a HEAD");
-    assert_eq!(head.response.headers()["content-length"], "3");
+    assert_eq!(head.response.fields.get("content-length"), Some(&b"3"[..]));
 }
 
 #[test]
@@ -172,7 +175,7 @@ async fn a_head_comes_whole_however_small_its_crumbs() {
     let writing = theirs.write_all(&text[..text.len() - 2]);
     let (head, wrote) = tokio::join!(reading, writing);
     wrote.unwrap();
-    assert_eq!(head.unwrap().response.status(), StatusCode::OK);
+    assert_eq!(head.unwrap().response.status, StatusCode::OK);
     assert!(read.is_empty());
 }
 
@@ -200,17 +203,16 @@ async fn an_idle_upstream_that_speaks_or_closes_is_not_used_again() {
 
 #[test]
 fn a_request_says_once_where_its_body_ends() {
-    let mut request = Request::new(RequestBody::default());
-    for value in ["0", "0"] {
-        request.headers_mut().append("content-length", value.parse().unwrap());
-    }
-    request.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
-    request.headers_mut().insert("a", "b".parse().unwrap());
+    let lines = [("content-length", "7"), ("a", "b"), ("transfer-encoding", "chunked"), ("content-length", "7")];
+    let field = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
     let mut sent = Sink(Vec::new());
-    let mut upload = Upload::new(request);
+    let mut upload = upload(&Method::GET, &lines.into_iter().map(field).collect(), true);
     upload.advance(&mut sent, &mut Context::from_waker(Waker::noop())).unwrap();
     assert!(upload.is_whole());
-    assert_eq!(str::from_utf8(&sent.0).unwrap(), "GET / HTTP/1.1\r\na: b\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(
+        str::from_utf8(&sent.0).unwrap(),
+        "GET /a?b HTTP/1.1\r\nhost: upstream.test\r\na: b\r\nconnection: TE\r\ncontent-length: 0\r\n\r\n"
+    );
 }
 
 /// Takes what is written, a few bytes at a time.

@@ -2,17 +2,33 @@
 
 use std::task::{Context, Poll};
 
-use http::{Method, Request};
+use http::Method;
 use http_body::Body as _;
 
 use super::Io;
 use crate::{
     net::{
-        fields::write_fields,
+        Fields,
+        fields::write_field,
         outgoing::{Failed, Length, Message},
     },
     proxy::body::{Broken, RequestBody},
 };
+
+/// What a request's head says.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct Asked<'a> {
+    pub(in crate::proxy) method: &'a Method,
+    /// Path and query.
+    pub(in crate::proxy) target: &'a str,
+    pub(in crate::proxy) host: &'a [u8],
+    /// All others, as the upstream shall see them.
+    pub(in crate::proxy) fields: &'a Fields,
+    /// What `Connection` lists.
+    pub(in crate::proxy) connection: Option<&'a [u8]>,
+    /// It says how long its body is, though there may be none.
+    pub(in crate::proxy) says_length: bool,
+}
 
 /// A request as bytes: those at hand, and where more come from.
 #[derive(Debug, Default)]
@@ -35,26 +51,27 @@ enum State {
 }
 
 impl Upload {
-    /// Takes the request, whose target and fields are as the upstream shall see them; what says where its body ends
-    /// is written anew.
-    pub(in crate::proxy) fn new(request: Request<RequestBody>) -> Self {
-        let (head, body) = request.into_parts();
+    /// What says where its body ends is written anew.
+    pub(in crate::proxy) fn new(asked: Asked<'_>, body: RequestBody) -> Self {
         let empty = body.is_end_stream();
         let length = if empty { Some(0) } else { body.size_hint().exact() };
         let length = length.map_or(Length::Chunked, Length::Sized);
-        let mut text = Vec::with_capacity(HEAD);
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        let mut text = Vec::with_capacity(HEAD + asked.target.len() + asked.fields.size());
+        for part in [asked.method.as_str(), " ", asked.target, " HTTP/1.1\r\n"] {
             text.extend_from_slice(part.as_bytes());
         }
-        let said_length = write_fields(&mut text, &head.headers);
-        if said_length || length != Length::Sized(0) {
+        write_field(&mut text, "host", asked.host);
+        asked.fields.write_to(&mut text);
+        if let Some(listed) = asked.connection {
+            write_field(&mut text, "connection", listed);
+        }
+        if asked.says_length || length != Length::Sized(0) {
             length.write(&mut text);
         }
         text.extend_from_slice(b"\r\n");
         Self {
-            safe: empty && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS),
-            to_head: head.method == Method::HEAD,
+            safe: empty && matches!(*asked.method, Method::GET | Method::HEAD | Method::OPTIONS),
+            to_head: *asked.method == Method::HEAD,
             message: Message::new(text, length, (!empty).then_some(body), true),
             state: State::UnderWay,
         }
@@ -101,5 +118,5 @@ impl Upload {
     }
 }
 
-/// More than most heads have.
-const HEAD: usize = 1 << 10;
+/// More than what is written of a head besides its target and its fields.
+const HEAD: usize = 256;

@@ -7,11 +7,11 @@ use std::{
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, Method};
+use http::Method;
 use tollgate::{
     authz::{Authorizer, CheckRequest, Decision},
     config::{self, Format},
-    net::Now,
+    net::{Fields, Now},
     store::{KeyManagerSet, Snapshot, Store},
     telemetry::Metrics,
     throttle::Limiter,
@@ -68,7 +68,7 @@ pub fn judge(token: &str) -> Option<Arc<Identity>> {
 }
 
 /// What it makes of a request.
-pub fn check(path: &str, headers: &HeaderMap) -> Decision {
+pub fn check(path: &str, headers: &Fields) -> Decision {
     let request = CheckRequest {
         method: &Method::GET,
         host: "api.example.com",
