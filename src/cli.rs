@@ -129,9 +129,16 @@ fn start(settings: Settings, document: Document, file: Option<&Path>, bound: imp
     };
     match app.run(file, bound) {
         Ok(()) => End::Good,
-        Err(error @ (app::Error::Bind { .. } | app::Error::Record(_))) => End::Config(error.to_string()),
-        Err(error) => End::Fault(error.into()),
+        Err(error @ (app::Error::Bind { .. } | app::Error::Record(_) | app::Error::BootstrapKey { .. })) => {
+            End::Config(error.to_string())
+        }
+        Err(error) => End::Fault(told_once(&error)),
     }
+}
+
+/// An error of the application says itself what its source says.
+fn told_once(error: &app::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
 }
 
 fn check(file: &Path, strict: bool) -> End {
@@ -174,7 +181,7 @@ fn explain(arguments: &explain::Arguments) -> End {
         Ok(told) => told,
         Err(ExplainError::Settings(problems)) => return End::Config(document.explain(problems).to_string()),
         Err(ExplainError::App(error @ app::Error::Record(_))) => return End::Config(error.to_string()),
-        Err(ExplainError::App(error)) => return End::Fault(error.into()),
+        Err(ExplainError::App(error)) => return End::Fault(told_once(&error)),
     };
     let text = if arguments.json {
         match explain::json(&question, &explanation, &caveats) {

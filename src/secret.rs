@@ -72,14 +72,14 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
 /// As it prints: what is told of a configuration holds no secret.
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str("[redacted]")
+        to.serialize_str(REDACTED)
     }
 }
 
@@ -120,6 +120,8 @@ impl<'de> Visitor<'de> for SecretVisitor {
     }
 }
 
+/// What a secret is told as.
+pub const REDACTED: &str = "[redacted]";
 const FORM: &str = "a secret: a string, { file = \"…\" } or { env = \"…\" }";
 const EXPECTED: &str = "expected a secret: a string, { file = \"…\" } or { env = \"…\" }";
 

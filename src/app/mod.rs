@@ -10,7 +10,7 @@ mod run;
 mod watch;
 mod worker;
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 pub use explain::{ExplainError, Question};
 
@@ -91,6 +91,14 @@ pub enum Error {
         /// The address.
         address: Address,
         /// What the system said.
+        source: io::Error,
+    },
+    /// The management door's key cannot be made or read, or others may read it.
+    #[error("management.bootstrap_key_file: {}: {source}", .path.display())]
+    BootstrapKey {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// The system refuses what every process needs: a thread, a timer, a signal handler.

@@ -158,15 +158,16 @@ impl App {
         let engine = Arc::new(engine.with_tables(Arc::clone(&self.authorizer.store)));
         engine.registry.replace(managers);
         let store = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
+        let path = settings.key_file(store).unwrap_or_default();
         let access = Access::new(
             &settings.key_managers,
-            &settings.key_file(store).unwrap_or_default(),
+            &path,
             &self.settings.realm,
             Arc::clone(&self.authorizer.tokens),
             Arc::clone(&self.authorizer.store),
             Arc::clone(&self.clock),
         );
-        let access = access.map_err(|error| broken("management.bootstrap_key_file", error))?;
+        let access = access.map_err(|source| Error::BootstrapKey { path, source })?;
         let listener = listener.into_side().map_err(|error| broken("a listener", error))?;
         let tls = self.management_tls.clone();
         let door = Door::new(Arc::clone(&engine), access, Arc::clone(&self.authorizer.limiter));
@@ -182,7 +183,6 @@ pub(super) fn management_tls(settings: &Settings) -> Result<Option<Acceptor>, Ve
     Acceptor::optional(tls).map(Some).map_err(|error| vec![Problem::new("management.tls", error.to_string())])
 }
 
-/// Whether the key's folder is there is found out where it is needed; a wrong one is told as what it is.
 const fn broken(what: &'static str, source: io::Error) -> Error {
     Error::System { what, source }
 }

@@ -209,8 +209,8 @@ impl Api {
         let (headers, body) = self.signed(call, token, &mut secrets)?;
         // Only now: while we waited, others may have found it gone.
         let permit = self.breaker.admit(Instant::now()).map_err(|wait| {
-            let wait = wait.as_millis().div_ceil(1000).max(1);
-            Error::Unreachable(format!("it keeps failing, and is asked again in {wait} s"))
+            let wait = u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX);
+            Error::LeftAlone { wait }
         })?;
         let Place { url, reach } = call.place;
         let timeout = end.saturating_duration_since(time::Instant::now());

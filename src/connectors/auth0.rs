@@ -219,6 +219,11 @@ impl KeyManager for Auth0 {
         Some(reason.into())
     }
 
+    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
+        auth0_rows::check_wishes(application)?;
+        auth0_rows::body(application, None).map(drop)
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         self.may(Operation::CreateApplication)?;
         auth0_rows::check_wishes(application)?;

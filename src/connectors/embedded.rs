@@ -56,6 +56,12 @@ impl KeyManager for Embedded {
         Ok(OAuthApplicationInfo { client_secret: Some(secret.as_str().into()), ..told(client) })
     }
 
+    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
+        first_secret(application)?;
+        let spec = spec(application, &self.provider)?;
+        Ok(self.provider.would_create(spec, application.client_id.as_deref())?)
+    }
+
     async fn update_application(
         &self,
         consumer_key: &str,
@@ -108,7 +114,10 @@ impl KeyManager for Embedded {
             })?;
         }
         let issued_at = self.provider.now();
-        let granted = self.provider.token(&asked).await?;
+        let granted = self.provider.token(&asked).await.map_err(|error| match request.token_to_revoke {
+            Some(_) => Error::from(error).revoked(),
+            None => error.into(),
+        })?;
         Ok(AccessTokenInfo {
             is_token_valid: true,
             is_application_token: asked.grant == CLIENT_CREDENTIALS,
@@ -280,6 +289,13 @@ fn asked(request: &AccessTokenRequest) -> Result<Asked> {
             return Err(Error::invalid("grantType", "must be client_credentials, password or refresh_token"));
         }
     }
+    // Lost unseen, they would be taken for heeded.
+    if let Some(name) = request.request_parameters.keys().next() {
+        return Err(Error::invalid(format!("requestParameters.{name}"), NO_PLACE));
+    }
+    if request.callback_uri.is_some() {
+        return Err(Error::invalid("callbackURI", NO_PLACE));
+    }
     // WSO2's -1 and -2 leave it to the provider.
     asked.lifetime = match request.validity_period {
         Some(0) => return Err(Error::invalid("validityPeriod", "must be at least 1 second")),
@@ -407,6 +423,7 @@ fn seconds(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
+const NO_PLACE: &str = "must be left out: the embedded provider's grants take no such thing";
 const CLIENT_CREDENTIALS: &str = "client_credentials";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// WSO2's code of a token that is not good.

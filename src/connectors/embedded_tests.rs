@@ -195,6 +195,8 @@ async fn tokens_that_cannot_be_had_are_refused_by_name() {
         (json!({ "grantType": "urn:ietf:params:oauth:grant-type:token-exchange" }), "grantType"),
         (json!({ "clientSecret": "s3cret" }), "clientSecret"),
         (json!({ "validityPeriod": 0 }), "validityPeriod"),
+        (json!({ "requestParameters": { "audience": "a" } }), "requestParameters.audience"),
+        (json!({ "callbackURI": "https://a.example/cb" }), "callbackURI"),
     ] {
         let mut asked = json!({ "clientId": "declared" });
         for (name, value) in change.as_object().expect("an object") {

@@ -94,7 +94,7 @@ impl Http {
                 Ok(self.ask_capabilities().await.unwrap_or(known))
             }
             None => self.ask_capabilities().await.map_err(|error| match error {
-                Error::Credentials(_) | Error::TimedOut(_) | Error::Unreachable(_) => error,
+                Error::Credentials(_) | Error::TimedOut(_) | Error::Unreachable(_) | Error::LeftAlone { .. } => error,
                 other => Error::Unreachable(format!("it does not say what it cannot do: {other}")),
             }),
         }

@@ -100,6 +100,11 @@ impl KeyManager for Keycloak {
         }
     }
 
+    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
+        client::write(&mut Map::new(), application)?;
+        self.scope_ids(&application.list("scope")).await.map(drop)
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let mut body = Map::new();
         client::write(&mut body, application)?;

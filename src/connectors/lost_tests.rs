@@ -15,10 +15,11 @@ use crate::{
 };
 
 /// An engine over the provider at `address`, which registers clients at `/clients`.
-fn engine(kind: &str, address: SocketAddr) -> Engine {
+pub(super) fn engine(kind: &str, address: SocketAddr) -> Engine {
     let settings = serde_json::from_value(json!({
         "name": "idp", "connector": kind, "issuer": format!("http://{address}/oauth2/token"), "discovery": false,
-        "registration_endpoint": format!("http://{address}/clients"), "client_id": "we", "client_secret": "ours",
+        "registration_endpoint": format!("http://{address}/clients"), "token_endpoint": format!("http://{address}/token"),
+        "revocation_endpoint": format!("http://{address}/revoke"), "client_id": "we", "client_secret": "ours",
     }));
     let settings = settings.expect("good settings");
     let (client, clock) = (Client::new().expect("roots"), Arc::new(Clock::new()));
@@ -31,7 +32,7 @@ fn engine(kind: &str, address: SocketAddr) -> Engine {
     engine
 }
 
-async fn server(site: impl Fn(SocketAddr, &str) -> Vec<u8> + Send + Sync + 'static) -> Server {
+pub(super) async fn server(site: impl Fn(SocketAddr, &str) -> Vec<u8> + Send + Sync + 'static) -> Server {
     let site = |at: SocketAddr| -> Box<Site> { Box::new(move |path| site(at, path)) };
     Server::start_at("127.0.0.1", site, None).await
 }

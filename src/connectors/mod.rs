@@ -20,7 +20,8 @@
 //! 4. What is not there is `NotFound`, what is there already `Conflict`, and a provider's refusal keeps its own words.
 //!    A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and in no error.
 //! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a call
-//!    that makes something is lost, that is `Unclear`: the engine keeps a record of it.
+//!    that makes something is lost, that is `Unclear`: the engine keeps a record of it. Where no token is issued after
+//!    one was revoked for it, that is `Revoked`.
 //! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
 //!    everything else must be done.
 
@@ -54,6 +55,8 @@ mod own_token;
 #[cfg(test)]
 mod reach_tests;
 mod refusal;
+#[cfg(test)]
+mod secret_tests;
 mod standard;
 #[cfg(test)]
 mod tests;

@@ -101,22 +101,36 @@ impl OAuth {
         Ok(Self { api, directory, clock: Arc::clone(means.clock) })
     }
 
-    /// A token for the client `id`, whose own credentials make the call: a refusal is of the request, not of us.
+    /// A token for the client `id`, whose own credentials make the call: a refusal is of the request, not of us. A token
+    /// to revoke goes before it, by the same credentials.
     pub(super) async fn new_access_token(
         &self,
         request: &AccessTokenRequest,
         id: &str,
         secret: ClientSecret<'_>,
     ) -> Result<AccessTokenInfo> {
+        self.new_access_token_after(request, id, secret, secret).await
+    }
+
+    /// The same where the client says in another way who it is when it revokes.
+    pub(super) async fn new_access_token_after(
+        &self,
+        request: &AccessTokenRequest,
+        id: &str,
+        secret: ClientSecret<'_>,
+        revoking: ClientSecret<'_>,
+    ) -> Result<AccessTokenInfo> {
         let operation = Operation::NewApplicationAccessToken;
         let endpoint = self.directory.place(Endpoint::Token, operation).await?;
         let scope = request.scope.join(" ");
         let form = grant(request, &scope)?;
+        let call = by_client(Call::post(&endpoint), form, id, secret)?;
+        let told = |error| not_let_in(error, request.client_secret.is_some(), secret);
         if let Some(token) = &request.token_to_revoke {
-            self.revoke_by(token, id, secret, operation).await?;
+            self.revoke_by(token, id, revoking, operation).await.map_err(told)?;
         }
-        let reply = self.api.send(by_client(Call::post(&endpoint), form, id, secret)?).await?;
-        self.issued(&reply, request, id)
+        let issued = self.api.send(call).await.map_err(told).and_then(|reply| self.issued(&reply, request, id));
+        issued.map_err(|error| if request.token_to_revoke.is_some() { error.revoked() } else { error })
     }
 
     /// The token in the answer of a token endpoint.
@@ -216,6 +230,21 @@ pub(super) fn by_client<'c, 'f>(
         ClientSecret::None => form.push(("client_id", id)),
     }
     Ok(call.form(form))
+}
+
+/// The error where the provider lets the client not in: `given` is whether the secret is the caller's, or what is known
+/// here. Some providers answer 401 to a client that may not have what it asks for: then it says so, and of no secret.
+fn not_let_in(error: Error, given: bool, secret: ClientSecret<'_>) -> Error {
+    let Error::Refused { status, detail } = &error else { return error };
+    let of_grant = detail.starts_with("unauthorized_client") && !detail.contains("redential");
+    let of_secret = *status == 401 && !of_grant || *status == 400 && detail.starts_with("invalid_client");
+    let why = match secret {
+        _ if !of_secret => return error,
+        _ if given => "is not taken by the provider",
+        ClientSecret::None => "is needed: without one the provider does not let the client in",
+        _ => "is needed: the provider does not take the one that is known here",
+    };
+    Error::invalid("clientSecret", format!("{why}: {detail}"))
 }
 
 /// An introspection response as WSO2's model has it: times in milliseconds.

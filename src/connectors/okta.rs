@@ -208,6 +208,11 @@ impl KeyManager for Okta {
         Some(reason.into())
     }
 
+    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
+        okta_rows::check_wishes(application)?;
+        okta_rows::metadata(application, &Map::new()).map(drop)
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         self.may(Operation::CreateApplication)?;
         okta_rows::check_wishes(application)?;

@@ -176,6 +176,11 @@ impl KeyManager for Standard {
         self.learned(consumer_key, row, &reply).await
     }
 
+    /// Of one that was made elsewhere nothing is remembered, and there is no other way to read it.
+    fn tells_of_every_client(&self) -> bool {
+        false
+    }
+
     async fn delete_application(&self, consumer_key: &str) -> Result<()> {
         let (_, place, token) = self.managed(consumer_key, Operation::DeleteApplication).await?;
         let outcome = self.oauth.api.send(Call::delete(&place).bearer(token.reveal())?).await;

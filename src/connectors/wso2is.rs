@@ -169,6 +169,10 @@ impl KeyManager for IdentityServer {
         }
     }
 
+    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
+        client::body(application, self.owner(application)).map(drop)
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let mut body = client::body(application, self.owner(application))?;
         let kind = if application.token_type.as_deref() == Some("JWT") { "JWT" } else { "DEFAULT" };
@@ -251,12 +255,15 @@ impl KeyManager for IdentityServer {
                 own.ok_or_else(|| Error::invalid("clientSecret", "is needed: the server does not tell it"))?
             }
         };
+        // It revokes by the form alone.
+        let form = ClientSecret::Post(secret.reveal());
         if request.grant_type.as_deref() != Some(TOKEN_EXCHANGE) {
-            return self.oauth.new_access_token(request, id, ClientSecret::Basic(secret.reveal())).await;
+            let basic = ClientSecret::Basic(secret.reveal());
+            return self.oauth.new_access_token_after(request, id, basic, form).await;
         }
         let mut request = request.clone();
         request.request_parameters.entry("subject_token_type".into()).or_insert_with(|| JWT.into());
-        self.oauth.new_access_token(&request, id, ClientSecret::Post(secret.reveal())).await
+        self.oauth.new_access_token(&request, id, form).await
     }
 
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {

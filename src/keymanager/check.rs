@@ -12,6 +12,14 @@ pub fn name(field: &'static str, text: &str) -> Result<()> {
     if text.trim().is_empty() { Err(Error::invalid(field, "must not be empty")) } else { Ok(()) }
 }
 
+/// The id of a client, an API or a scope that is to be: a path names it from then on, so it is none of `words`.
+pub(super) fn new_id(field: &'static str, id: &str, words: &[&str]) -> Result<()> {
+    match words.contains(&id) {
+        true => Err(Error::invalid(field, format!("must be none of {}: a path could not name it", words.join(" ")))),
+        false => Ok(()),
+    }
+}
+
 /// Text of at most `most` characters, without control characters.
 pub(super) fn bounded(field: impl Into<String>, text: &str, most: usize) -> Result<()> {
     if text.chars().count() > most {
@@ -37,6 +45,7 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
     ] {
         text.as_deref().map_or(Ok(()), |text| name(field, text))?;
     }
+    app.client_id.as_deref().map_or(Ok(()), |id| new_id("clientId", id, &NO_CLIENTS))?;
     optional("tokenType", app.token_type.as_deref(), 32)?;
     secret("clientSecret", app.client_secret.as_ref().map(super::Sensitive::reveal))?;
     redirect_uris(&app)?;
@@ -288,6 +297,11 @@ pub(super) fn scope_keys(field: &'static str, keys: &[String]) -> Result<()> {
     keys.iter().try_for_each(|key| scope_key(field, key))
 }
 
+/// A scope that is to be made.
+pub(super) fn new_scope(it: &Scope) -> Result<()> {
+    scope(it).and_then(|()| new_id("key", &it.key, &NO_SCOPES))
+}
+
 /// A scope.
 pub(super) fn scope(scope: &Scope) -> Result<()> {
     scope_key("key", &scope.key)?;
@@ -298,6 +312,11 @@ pub(super) fn scope(scope: &Scope) -> Result<()> {
     let roles: Vec<&str> = scope.roles.iter().flat_map(|it| it.split(',')).filter(|it| !it.is_empty()).collect();
     roles.iter().try_for_each(|role| bounded("roles", role, MOST_NAME))?;
     count("roles", roles.len())
+}
+
+/// What is to be registered of an API.
+pub(super) fn new_resource(it: &ApiResource) -> Result<()> {
+    resource(it).and_then(|()| new_id("apiId", &it.api_id, &NO_APIS))
 }
 
 /// What is registered of an API.
@@ -325,14 +344,20 @@ pub(super) fn bound_scopes(keys: &[String], needed: bool) -> Result<()> {
     scope_keys("scopes", keys)
 }
 
+/// What no client may be called: words of the routes, and what no path can hold (RFC 3986 section 5.2.4).
+pub const NO_CLIENTS: [&str; 4] = [".", "..", "map", "parse"];
+/// The same of scopes.
+pub const NO_SCOPES: [&str; 3] = [".", "..", "validate"];
+/// The same of APIs.
+pub const NO_APIS: [&str; 2] = [".", ".."];
 /// Bytes of a name.
 pub const MOST_NAME: usize = 255;
 /// Bytes of a text.
 pub const MOST_TEXT: usize = 4096;
 const MOST_URI: usize = 2048;
 const MOST_SECRET: usize = 1024;
-/// Bytes of a token.
-pub const MOST_TOKEN: usize = 16 << 10;
+/// Bytes of a token: what passes the gate can be asked about and revoked.
+pub const MOST_TOKEN: usize = crate::token::MAX_TOKEN;
 /// Members of a list or an object.
 pub const MOST_ITEMS: usize = 100;
 /// Levels of objects and lists in a parameter.
@@ -368,6 +393,8 @@ mod tests {
         for (app, field) in [
             (json!({"clientId": ""}), "clientId"),
             (json!({"clientId": "a\u{0}b"}), "clientId"),
+            (json!({"clientId": "map"}), "clientId"),
+            (json!({"clientId": ".."}), "clientId"),
             (json!({"clientName": "x".repeat(256)}), "clientName"),
             (json!({"clientSecret": "ü"}), "clientSecret"),
             (json!({"callBackURL": "/relative"}), "callBackURL"),

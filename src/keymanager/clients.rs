@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
-    Origin, Result, Sensitive, check,
+    Origin, Result, Sensitive, check, dry,
     engine::{Asked, Effect, told},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
 };
@@ -53,11 +53,15 @@ impl Engine {
         let free = app.as_ref().map_or(Ok(()), |app| self.require_free(key_manager, app, Mode::Created));
         let checked = app.as_ref().map(drop).map_err(Clone::clone).and(free);
         let app = app.unwrap_or_default();
+        let checked =
+            self.foreseen(caller, checked, key_manager, async |managed| dry::foresee_client(&app, managed).await);
+        let checked = checked.await;
         self.perform(asked, checked, |managed| async move {
             let mut made = managed.connector.create_application(&app).await?;
             let Some(consumer_key) = made.client_id.clone() else {
                 return Err(Error::Answer("a client was made, and its id is not told".into()).unclear());
             };
+            require_usable(&managed, &consumer_key).await?;
             made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
             made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
             let mapping = mapping_of(&managed, &consumer_key, &app, Mode::Created)?;
@@ -88,6 +92,11 @@ impl Engine {
             .and_then(|()| app.as_ref().map_err(Clone::clone))
             .and_then(|app| keeps_owner(mapping.as_deref(), app));
         let app = app.unwrap_or_default();
+        let secret = async |managed: &Managed| match &app.client_secret {
+            Some(secret) => require_secret(managed, consumer_key, secret).await,
+            None => Ok(()),
+        };
+        let checked = self.foreseen(caller, checked, key_manager, secret).await;
         self.perform(asked, checked, |managed| async move {
             if let Some(secret) = &app.client_secret {
                 require_secret(&managed, consumer_key, secret).await?;
@@ -148,11 +157,13 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::UpdateApplicationOwner, consumer_key)
             .with(&json!({ "owner": owner }));
         let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
-        let before = self.mapping(key_manager, consumer_key)?.and_then(|row| row.owner.clone());
+        let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, checked, |managed| async move {
             let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
             after.app_owner.get_or_insert_with(|| owner.to_owned());
+            let after = completed(after, mapping.as_deref(), Some(owner));
             let row = owned(&managed, consumer_key, owner.into());
+            let before = mapping.as_deref().and_then(|row| row.owner.as_deref());
             let effect = Effect::of(without_secret(after)).before(json!({ "owner": before }));
             Ok(effect.after(&json!({ "owner": owner })).row(row))
         })
@@ -184,6 +195,8 @@ impl Engine {
             .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
             .and_then(|()| self.require_free(key_manager, &app, Mode::Mapped));
+        let adopts = async |managed: &Managed| adopted(managed, &client_id, client_secret.as_ref()).await.map(drop);
+        let checked = self.foreseen(caller, checked, key_manager, adopts).await;
         self.perform(asked, checked, |managed| async move {
             let found = adopted(&managed, &client_id, client_secret.as_ref()).await?;
             let mapping = mapping_of(&managed, &client_id, &app, Mode::Mapped)?;
@@ -280,6 +293,21 @@ impl Engine {
         .await
     }
 
+    /// In a dry run of what passes all other checks: what `look` finds by reading.
+    async fn foreseen(
+        &self,
+        caller: &Caller,
+        checked: Result<()>,
+        key_manager: &str,
+        look: impl AsyncFnOnce(&Managed) -> Result<()>,
+    ) -> Result<()> {
+        checked?;
+        match caller.dry_run && self.store().is_some() {
+            true => look(&*self.registry.find(key_manager)?).await,
+            false => Ok(()),
+        }
+    }
+
     fn checked(&self, key_manager: &str, app: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let managed = self.registry.find(key_manager)?;
         check::application(app, managed.connector.required_fields())
@@ -323,6 +351,25 @@ impl Engine {
             false => Ok(()),
         }
     }
+}
+
+/// Refuses a client that no path could name afterwards, and takes it back. What no path can hold at all its provider
+/// cannot be asked to remove either.
+async fn require_usable(managed: &Managed, client: &str) -> Result<()> {
+    let nameable = check::name("clientId", client);
+    let Err(why) = nameable.clone().and_then(|()| check::new_id("clientId", client, &check::NO_CLIENTS)) else {
+        return Ok(());
+    };
+    let error = Error::Answer(format!("a client was made under an id of no use: {why}"));
+    let left = format!("the client {client:?}");
+    if nameable.is_err() || check::NO_APIS.contains(&client) {
+        return Err(Error::HalfDone { what: error.to_string(), left });
+    }
+    let undone = match managed.require(Operation::DeleteApplication) {
+        Ok(()) => managed.connector.delete_application(client).await,
+        Err(error) => Err(error),
+    };
+    Err(error.undone(undone, left))
 }
 
 fn key_type_of(app: &OAuthApplicationInfo) -> Result<String> {

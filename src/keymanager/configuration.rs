@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::{
     Assembly, Caller, Done, Engine, Error, Managed, Operation, Origin, Plan, Result, check,
-    engine::{Asked, Effect, plan, unkept},
+    engine::{Asked, Effect, NO_STORE, changes, plan, unkept},
+    redacted::{self, SECRETS},
     rows::{AuditEntry, RowChange, STORED},
     whole,
 };
@@ -29,7 +30,7 @@ pub struct KeyManagerConfiguration {
     pub token_type: String,
     /// `file` or `store`: where it can be changed.
     pub declared_in: String,
-    /// In the configuration's field names; secrets are redacted.
+    /// In the configuration's field names. A secret is told as `[redacted]`; put so, it stays as it is stored.
     #[schema(value_type = Object)]
     pub configuration: KeyManagerSettings,
 }
@@ -55,11 +56,15 @@ impl Engine {
         self.registry.find(key_manager).map(|managed| shown(&managed))
     }
 
-    /// What each operation can do with it: true, or why not.
+    /// What each operation can do with it: true, or why not. Without a record no change can be made.
     pub fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
         let managed = self.registry.find(key_manager)?;
-        let can =
-            |operation| managed.cannot(operation).map_or(Value::Bool(true), |why| Value::String(why.into_owned()));
+        let unrecorded = |operation| changes(operation) && self.store().is_none();
+        let can = |operation| match managed.cannot(operation) {
+            Some(why) => Value::String(why.into_owned()),
+            None if unrecorded(operation) => NO_STORE.into(),
+            None => Value::Bool(true),
+        };
         Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).collect())
     }
 
@@ -71,13 +76,16 @@ impl Engine {
         body: Map<String, Value>,
     ) -> Result<Done<Loaded>> {
         let (record, assembly) = self.may_configure(name)?;
-        let row = named(name, body)?;
+        let mut row = named(name, body)?;
+        let before: Option<Value> = record.get(&STORED, name.as_bytes()).map_err(unkept)?;
+        let old = before.as_ref().and_then(|row| settings(row.clone()).ok());
+        let given = settings(row.clone()).map_err(|error| coded(&row, error))?;
+        redacted::restore(&mut row, &given, before.as_ref().zip(old.as_ref()))?;
         let parsed = settings(row.clone())?;
         assembly.check(&parsed).map_err(|problems| match problems.into_iter().next() {
-            Some(problem) => Error::invalid(below(&problem.field), problem.message),
+            Some(problem) => coded(&row, Error::invalid(below(&problem.field), problem.message)),
             None => Error::invalid("configuration", "cannot be used"),
         })?;
-        let before: Option<Value> = record.get(&STORED, name.as_bytes()).map_err(unkept)?;
         if before.is_none() && stored(record)?.len() >= MOST_STORED {
             return Err(Error::Conflict(format!("at most {MOST_STORED} key managers are stored").into()));
         }
@@ -87,7 +95,7 @@ impl Engine {
             return Ok(Done::Would(plan(&asked)));
         }
         let entry = AuditEntry {
-            before: before.as_ref().and_then(|row| settings(row.clone()).ok()).map_or(Value::Null, |old| json!(old)),
+            before: old.map_or(Value::Null, |old| json!(old)),
             after: json!(parsed),
             outcome: "done".into(),
             ..self.entry(&asked)
@@ -186,6 +194,16 @@ fn settings(row: Value) -> Result<KeyManagerSettings> {
     })
 }
 
+/// With WSO2's code where it has one: a connector that there is not, or a field that is not there and has to be.
+fn coded(row: &Value, error: Error) -> Error {
+    let Error::Invalid { field, .. } = &error else { return error };
+    match row.get(field.as_ref()) {
+        None | Some(Value::Null) => error.coded("901401"),
+        Some(_) if field == "connector" => error.coded("901400"),
+        Some(_) => error,
+    }
+}
+
 /// The field as the body has it.
 fn below(field: &str) -> String {
     field.split_once("].").map_or(field, |(_, rest)| rest).to_owned()
@@ -193,6 +211,5 @@ fn below(field: &str) -> String {
 
 /// No operation of WSO2's interface.
 const DELETE: &str = "deleteKeyManager";
-const SECRETS: [&str; 3] = ["client_secret", "token", "registration_token"];
 /// Each has tasks and caches of its own.
 const MOST_STORED: usize = 100;

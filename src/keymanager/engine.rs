@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Error, Managed, Operation, Registry, Result, begun,
+    Error, Managed, Operation, Registry, Result, begun, dry,
     metrics::Metrics,
     pending::{Task, overtakes},
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
@@ -250,14 +250,15 @@ impl Engine {
         checked?;
         let Some(record) = record else { return work(managed).await.map(|effect| Done::Did(effect.gave)) };
         if asked.caller.dry_run {
-            return Ok(Done::Would(plan(asked)));
+            return dry::foresee(asked, &managed).await.map(|()| Done::Would(plan(asked)));
         }
         let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
         let kept = match outcome {
             Ok(effect) => self.keep(asked, &managed, &effect, note.clone()).await.map(|()| effect.gave),
             Err(error) => {
                 self.note_failure(asked, &error).await;
-                Err(error)
+                // Whoever asked is told, as the record is, that nobody knows.
+                Err(if matches!(error, Error::TimedOut(_)) { error.unclear() } else { error })
             }
         };
         if !matches!(kept, Ok(_) | Err(Error::Record(_))) {
@@ -284,7 +285,10 @@ impl Engine {
         };
         let mut rows = effect.rows.clone();
         rows.extend(effect.revoked.iter().cloned().map(RowChange::Revoke));
-        rows.push(RowChange::Audit(entry.clone()));
+        // Scopes that were not bound are as gone as before: nothing was done.
+        if asked.operation != Operation::DetachResourceScopes || effect.before != effect.after {
+            rows.push(RowChange::Audit(entry.clone()));
+        }
         if overtakes(asked.operation) {
             rows.push(RowChange::Overtake(asked.operation, entry));
         }
@@ -313,7 +317,7 @@ impl Engine {
 
     /// An operation that failed may have changed something: then that is noted, and what is left.
     pub(super) async fn note_failure(&self, asked: &Asked, error: &Error) {
-        let left = match error {
+        let left = match error.cause() {
             Error::HalfDone { left, .. } => left.clone(),
             Error::TimedOut(_) | Error::Unclear(_) if asked.caller.tries_again => return,
             Error::TimedOut(_) | Error::Unclear(_) => {
@@ -392,8 +396,7 @@ impl Engine {
 
     /// The record, without which nothing is changed.
     pub(super) fn record(&self, operation: Operation) -> Result<&Record> {
-        let reason = "changes need a [store], and the configuration has none";
-        self.record.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: reason.into() })
+        self.record.as_ref().ok_or_else(|| Error::Unsupported { operation, reason: NO_STORE.into() })
     }
 
     /// The present Unix second.
@@ -487,6 +490,7 @@ fn hide(value: &mut Value) {
     }
 }
 
+pub(super) const NO_STORE: &str = "changes need a [store], and the configuration has none";
 const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
 /// Named like secrets, and none.
 const NO_SECRETS: [&str; 6] =

@@ -36,6 +36,14 @@ pub enum Error {
     /// There is no such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// Of several that were asked for, there is not this one.
+    #[error("there is no such {what}: {name}")]
+    Missing {
+        /// What it would be.
+        what: &'static str,
+        /// Which.
+        name: String,
+    },
     /// It is there already, or has changed meanwhile.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
@@ -53,15 +61,24 @@ pub enum Error {
     /// The provider's answer is none of the protocol.
     #[error("the provider's answer is of no use: {0}")]
     Answer(String),
-    /// The provider cannot be reached, or has failed too often to be asked now.
+    /// The provider cannot be reached.
     #[error("the provider cannot be reached: {0}")]
     Unreachable(String),
+    /// The provider has failed too often to be asked now: it was not.
+    #[error("the provider cannot be reached: it keeps failing, and is asked again in {wait} s")]
+    LeftAlone {
+        /// How long it is left alone, in seconds.
+        wait: u64,
+    },
     /// The provider did not answer in time. It may have done what was asked.
     #[error("the provider did not answer in time: {0}")]
     TimedOut(String),
     /// It was asked for, and nobody knows whether it was done: no answer that says so came back.
     #[error("{0}; it may have been done all the same")]
     Unclear(Box<Self>),
+    /// The token that was to be revoked before is, and no other was issued.
+    #[error("{0}; the token to revoke is revoked all the same")]
+    Revoked(Box<Self>),
     /// It was half done, and the half could not be undone.
     #[error("{what}; what had been done could not be undone: {left}")]
     HalfDone {
@@ -92,10 +109,29 @@ impl Error {
     /// Whether the same may succeed later, so that it is worth a retry.
     pub const fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Credentials(_) | Self::Answer(_) => true,
+            Self::Unreachable(_) | Self::LeftAlone { .. } | Self::TimedOut(_) => true,
+            Self::Credentials(_) | Self::Answer(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::Unclear(why) => why.may_pass(),
+            Self::Unclear(why) | Self::Revoked(why) => why.may_pass(),
             _ => false,
+        }
+    }
+
+    /// What failed, where a token was revoked before.
+    pub fn revoked(self) -> Self {
+        Self::Revoked(Box::new(self))
+    }
+
+    /// Whether a token that was to be revoked before is, or may be.
+    pub const fn may_have_revoked(&self) -> bool {
+        matches!(self, Self::Revoked(_) | Self::TimedOut(_) | Self::Unclear(_))
+    }
+
+    /// What failed, whatever was done before.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Revoked(why) => why,
+            error => error,
         }
     }
 
@@ -129,8 +165,8 @@ impl Error {
     /// Whether no answer came: what was asked for may yet be done.
     pub fn is_unanswered(&self) -> bool {
         match self {
-            Self::Unclear(why) => why.is_unanswered(),
-            error => matches!(error, Self::TimedOut(_) | Self::Unreachable(_)),
+            Self::Unclear(why) | Self::Revoked(why) => why.is_unanswered(),
+            error => matches!(error, Self::TimedOut(_) | Self::Unreachable(_) | Self::LeftAlone { .. }),
         }
     }
 
@@ -139,14 +175,14 @@ impl Error {
         match self {
             Self::Unsupported { .. } | Self::SwitchedOff { .. } => "unsupported",
             Self::Invalid { .. } => "invalid",
-            Self::NotFound(_) => "not_found",
+            Self::NotFound(_) | Self::Missing { .. } => "not_found",
             Self::Conflict(_) => "conflict",
             Self::Refused { .. } => "refused",
             Self::Credentials(_) => "credentials",
             Self::Answer(_) => "answer",
-            Self::Unreachable(_) => "unreachable",
+            Self::Unreachable(_) | Self::LeftAlone { .. } => "unreachable",
             Self::TimedOut(_) => "timeout",
-            Self::Unclear(why) => why.label(),
+            Self::Unclear(why) | Self::Revoked(why) => why.label(),
             Self::HalfDone { .. } => "half_done",
             Self::Record(_) => "record",
         }

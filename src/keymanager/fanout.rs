@@ -74,10 +74,10 @@ impl Everywhere {
     /// Wrong for one is wrong for all: then nobody is asked.
     fn check(&self) -> Result<()> {
         match self {
-            Self::RegisterScope(scope) => check::scope(scope),
+            Self::RegisterScope(scope) => check::new_scope(scope),
             Self::UpdateScope(key, scope) => check::scope(&Scope { key: key.clone(), ..scope.clone() }),
             Self::DeleteScope(key) => check::scope_key("name", key),
-            Self::RegisterResource(resource) => check::resource(resource),
+            Self::RegisterResource(resource) => check::new_resource(resource),
             Self::UpdateResource(id, it) => check::resource(&ApiResource { api_id: id.clone(), ..it.clone() }),
             Self::DeleteResource(id) => check::name("apiId", id),
             Self::BindScopes(operation, id, keys) => check::name("apiId", id)

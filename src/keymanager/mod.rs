@@ -10,16 +10,19 @@ mod begun;
 pub mod check;
 mod clients;
 mod configuration;
+mod dry;
 mod engine;
 mod error;
 mod fanout;
 mod handling;
+mod issue;
 mod memory;
 mod metrics;
 mod model;
 mod operation;
 mod parse;
 mod pending;
+mod redacted;
 mod registry;
 mod rows;
 mod scopes;
@@ -91,6 +94,17 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::CreateApplication)
     }
 
+    /// What [`Self::create_application`] would refuse of it, as far as that is known here or by reading. Makes nothing.
+    async fn would_create(&self, _application: &OAuthApplicationInfo) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether a client that [`Self::retrieve_application`] does not find is none of the provider's; else it may be one
+    /// that only nothing is remembered of here.
+    fn tells_of_every_client(&self) -> bool {
+        true
+    }
+
     /// `updateApplication`: `application` takes the place of what was there, but for the secret.
     async fn update_application(
         &self,
@@ -131,7 +145,9 @@ pub trait KeyManager: Debug + Send + Sync {
         Ok(())
     }
 
-    /// `getNewApplicationAccessToken`.
+    /// `getNewApplicationAccessToken`. A secret that is wrong, or missing, is [`Error::Invalid`] of `clientSecret`. A token
+    /// to revoke is revoked once the client is known by its secret, where it gives one, and what fails after that is
+    /// [`Error::Revoked`]; one of another client is [`Error::Invalid`] of `tokenToRevoke`.
     async fn new_access_token(&self, _request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         unsupported(self, Operation::NewApplicationAccessToken)
     }

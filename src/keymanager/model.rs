@@ -119,7 +119,8 @@ pub struct AccessTokenRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Name>)]
     pub client_id: Option<String>,
-    /// Consumer secret; left out, the provider's own knowledge of it is used where it has any.
+    /// Consumer secret. Left out, the token is issued by the key manager's own rights, as far as the provider lets it;
+    /// that needs `tollgate:manage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SecretText>)]
     pub client_secret: Option<Sensitive>,
@@ -150,7 +151,7 @@ pub struct AccessTokenRequest {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole::optional")]
     #[schema(minimum = -1, maximum = 2147483647)]
     pub validity_period: Option<i64>,
-    /// A token to revoke first.
+    /// A token of this client to revoke first: from then on it is refused, even where no other is issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TokenText>)]
     pub token_to_revoke: Option<Sensitive>,

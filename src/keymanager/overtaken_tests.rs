@@ -116,6 +116,29 @@ async fn what_is_bound_directly_is_not_undone_by_what_waited_before_it() {
     }
 }
 
+#[tokio::test]
+async fn a_provider_that_is_left_alone_was_not_tried() {
+    let stand = stand();
+    *stand.two.mood.lock() = Some(Error::Unreachable("gone".into()));
+    stand
+        .engine
+        .everywhere(&caller(), Everywhere::RegisterScope(Scope { key: "a".into(), ..Scope::default() }))
+        .await
+        .unwrap();
+    let retry = async |mood: Error| {
+        *stand.two.mood.lock() = Some(mood);
+        let row = record_rows(&stand).remove(0);
+        stand.engine.retry_one(row.clone()).await.unwrap();
+        (row, record_rows(&stand).remove(0))
+    };
+    let (before, after) = retry(Error::LeftAlone { wait: 30 }).await;
+    assert_eq!((after.attempts, &after.last_error), (before.attempts, &before.last_error));
+    let now = Clock::new().now().unix_ms;
+    assert!((now + 25_000..=now + 30_000).contains(&after.next_attempt), "it is tried when the provider is: {after:?}");
+    let (before, after) = retry(Error::Unreachable("gone".into())).await;
+    assert_eq!(after.attempts, before.attempts + 1, "that one counts");
+}
+
 /// What waits, as it stands.
 fn record_rows(stand: &Stand) -> Vec<super::super::rows::PendingRow> {
     let rows = stand.record.view().unwrap().rows(&super::super::rows::PENDING, &[], 10).unwrap();

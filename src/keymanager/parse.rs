@@ -26,11 +26,16 @@ impl Engine {
     /// `buildAccessTokenRequestFromJSON`.
     pub fn request_from_json(&self, key_manager: &str, json: &Map<String, Value>) -> Result<AccessTokenRequest> {
         self.registry.find(key_manager)?;
+        // Fields of the request that the loose form has no name for; lost unseen, they would be taken for read.
+        if let Some(field) = NOT_LOOSE.into_iter().find(|field| json.get(*field).is_some_and(|it| !it.is_null())) {
+            return Err(Error::invalid(field, "is no member of the loose form: name it where the token is asked for"));
+        }
         let mut request = AccessTokenRequest {
             client_id: text(json, "client_id")?,
             client_secret: text(json, "client_secret")?.map(Sensitive::from),
             grant_type: text(json, "grant_type")?,
             validity_period: seconds(json, "validityPeriod")?,
+            scope: scopes(json, "scope", "scope")?,
             ..AccessTokenRequest::default()
         };
         if let Some(token) = text(json, "subject_token")? {
@@ -67,7 +72,7 @@ impl Engine {
         }
         let request = AccessTokenRequest {
             client_secret: app.client_secret.clone(),
-            scope: scopes(&app.parameters)?,
+            scope: scopes(&app.parameters, "tokenScope", "parameters.tokenScope")?,
             validity_period: seconds(&app.parameters, "validityPeriod")?,
             ..request
         };
@@ -97,9 +102,9 @@ fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>
     }
 }
 
-fn scopes(parameters: &Map<String, Value>) -> Result<Vec<String>> {
-    let wrong = || Error::invalid("parameters.tokenScope", "must be a list of texts, or one with spaces");
-    match parameters.get("tokenScope") {
+fn scopes(members: &Map<String, Value>, name: &str, field: &'static str) -> Result<Vec<String>> {
+    let wrong = || Error::invalid(field, "must be a list of texts, or one with spaces");
+    match members.get(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(text.split_whitespace().map(str::to_owned).collect()),
         Some(Value::Array(items)) => {
@@ -133,6 +138,7 @@ fn unquoted(message: &str) -> String {
     }
 }
 
+const NOT_LOOSE: [&str; 2] = ["requestParameters", "callbackURI"];
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 #[cfg(test)]

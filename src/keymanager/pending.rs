@@ -8,8 +8,8 @@ use tokio::time;
 use utoipa::ToSchema;
 
 use super::{
-    ApiResource, Engine, Error, Managed, Operation, Result, Scope, attach, detach,
-    engine::{Asked, Caller, unkept},
+    ApiResource, Done, Engine, Error, Managed, Operation, Plan, Result, Scope, attach, detach,
+    engine::{Asked, Caller, plan, unkept},
     rows::{AuditEntry, MOST_PENDING, PENDING, PendingRow, RowChange},
 };
 
@@ -206,19 +206,22 @@ impl Engine {
     }
 
     /// Forgets what waits: someone has cleared it up.
-    pub async fn forget_pending(&self, caller: &Caller, key_manager: &str, id: u64) -> Result<()> {
+    pub async fn forget_pending(&self, caller: &Caller, key_manager: &str, id: u64) -> Result<Done<()>> {
         self.registry.find(key_manager)?;
         let record = self.record(Operation::LoadConfiguration)?;
         let row = record.get(&PENDING, &id.to_be_bytes()).map_err(unkept)?;
         let row = row.filter(|row| row.key_manager == key_manager).ok_or(Error::NotFound("pending change"))?;
         let asked = Asked::new(caller, key_manager, Operation::LoadConfiguration, row.task.subject());
+        if caller.dry_run {
+            return Ok(Done::Would(Plan { operation: FORGET.into(), ..plan(&asked) }));
+        }
         let entry = AuditEntry {
-            operation: "forgetPending".into(),
+            operation: FORGET.into(),
             before: serde_json::json!(shown(row)),
             outcome: "done".into(),
             ..self.entry(&asked)
         };
-        self.change(vec![RowChange::Settle(id), RowChange::Audit(entry)]).await
+        self.change(vec![RowChange::Settle(id), RowChange::Audit(entry)]).await.map(Done::Did)
     }
 
     fn pending_rows(&self, after: u64) -> Result<Vec<PendingRow>> {
@@ -302,6 +305,11 @@ impl Engine {
                     AuditEntry { outcome: "done".into(), detail: Some("tried again".into()), ..self.entry(&asked) };
                 self.change(vec![RowChange::Settle(row.id), RowChange::Audit(entry)]).await
             }
+            // It was not tried.
+            Err(Error::LeftAlone { wait }) => {
+                let next_attempt = self.clock.now().unix_ms.saturating_add(wait.saturating_mul(1000));
+                self.change(vec![RowChange::Later(PendingRow { next_attempt, ..row })]).await
+            }
             Err(error) => {
                 let attempts = row.attempts.saturating_add(1);
                 let next_attempt = self.clock.now().unix_ms.saturating_add(pause_ms(attempts));
@@ -338,6 +346,8 @@ fn pause_ms(attempts: u32) -> u64 {
     FIRST_WAIT_MS.saturating_mul(1 << attempts.saturating_sub(1).min(12)).min(LONGEST_WAIT_MS)
 }
 
+/// No operation of WSO2's interface.
+const FORGET: &str = "forgetPending";
 const OF_SCOPES: [Operation; 3] = [Operation::RegisterScope, Operation::UpdateScope, Operation::DeleteScope];
 const OF_RESOURCES: [Operation; 3] =
     [Operation::RegisterNewResource, Operation::UpdateRegisteredResource, Operation::DeleteRegisteredResourceByApiId];

@@ -14,7 +14,7 @@ impl Engine {
     /// `registerScope`.
     pub async fn register_scope(&self, caller: &Caller, key_manager: &str, scope: Scope) -> Result<Done<Scope>> {
         let asked = Asked::new(caller, key_manager, Operation::RegisterScope, &scope.key).with(&scope);
-        self.perform(asked, check::scope(&scope), |managed| async move {
+        self.perform(asked, check::new_scope(&scope), |managed| async move {
             let made = managed.connector.register_scope(&scope).await?;
             Ok(Effect::of(made.clone()).after(&made))
         })
@@ -99,7 +99,10 @@ impl Engine {
             if ids.is_empty() {
                 return Ok(Effect::of(BTreeMap::new()));
             }
-            managed.connector.scopes_for_apis(&ids).await.map(Effect::of)
+            match managed.connector.scopes_for_apis(&ids).await {
+                Err(error @ Error::NotFound(_)) => Err(missing(&managed, ids, error).await),
+                found => found.map(Effect::of),
+            }
         })
         .await?
         .did()
@@ -113,7 +116,7 @@ impl Engine {
         resource: ApiResource,
     ) -> Result<Done<ApiResource>> {
         let asked = Asked::new(caller, key_manager, Operation::RegisterNewResource, &resource.api_id).with(&resource);
-        self.perform(asked, check::resource(&resource), |managed| async move {
+        self.perform(asked, check::new_resource(&resource), |managed| async move {
             let made = managed.connector.register_resource(&resource).await?;
             Ok(Effect::of(made.clone()).after(&made))
         })
@@ -201,6 +204,17 @@ impl Engine {
         .await?
         .did()
     }
+}
+
+/// Which of these APIs it is that is not there, as far as asking about each tells.
+async fn missing(managed: &Managed, ids: Vec<String>, error: Error) -> Error {
+    for id in ids {
+        let alone = managed.connector.scopes_for_apis(std::slice::from_ref(&id)).await;
+        if matches!(alone, Err(Error::NotFound(_))) {
+            return Error::Missing { what: "API", name: id };
+        }
+    }
+    error
 }
 
 /// What there is now, for the audit, where the provider tells.

@@ -47,7 +47,7 @@ pub struct SecretText(String);
 
 /// A token: visible ASCII characters without spaces.
 #[derive(Debug, ToSchema)]
-#[schema(min_length = 1, max_length = 16384, pattern = "^[!-~]+$")]
+#[schema(min_length = 1, max_length = 65536, pattern = "^[!-~]+$")]
 #[expect(dead_code, reason = "it only stands for a schema")]
 pub struct TokenText(String);
 

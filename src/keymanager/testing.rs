@@ -17,10 +17,16 @@ pub(crate) struct Memory {
     pub(crate) scopes: Mutex<BTreeMap<String, Scope>>,
     pub(crate) resources: Mutex<BTreeMap<String, ApiResource>>,
     pub(crate) revoked: Mutex<Vec<String>>,
+    /// Whose each token is.
+    pub(crate) owners: Mutex<BTreeMap<String, String>>,
+    /// What issuing fails with, once all is known to be good.
+    pub(crate) issuing: Mutex<Option<Error>>,
     /// What everything fails with, until it is taken away.
     pub(crate) mood: Mutex<Option<Error>>,
     /// What a removal of a client fails with.
     pub(crate) holding: Mutex<Option<Error>>,
+    /// The id of a client for which nobody wishes for one.
+    pub(crate) own_id: Mutex<Option<String>>,
     /// What it has no way to do.
     pub(crate) cannot: Mutex<Vec<Operation>>,
 }
@@ -51,7 +57,8 @@ impl KeyManager for Memory {
     async fn create_application(&self, app: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         self.may()?;
         let mut clients = self.clients.lock();
-        let id = app.client_id.clone().unwrap_or_else(|| format!("client-{}", clients.len()));
+        let given = || self.own_id.lock().clone().unwrap_or_else(|| format!("client-{}", clients.len()));
+        let id = app.client_id.clone().unwrap_or_else(given);
         if clients.contains_key(&id) {
             return Err(Error::Conflict("it is there".into()));
         }
@@ -87,6 +94,14 @@ impl KeyManager for Memory {
         self.clients.lock().remove(key).map(drop).ok_or(Error::NotFound("client"))
     }
 
+    async fn update_application_owner(&self, key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
+        self.may()?;
+        let mut clients = self.clients.lock();
+        let known = clients.get_mut(key).ok_or(Error::NotFound("client"))?;
+        known.app_owner = Some(owner.to_owned());
+        Ok(known.clone())
+    }
+
     async fn map_application(&self, key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
         let found = self.retrieve_application(key).await?;
         match (secret, &found.client_secret) {
@@ -98,6 +113,12 @@ impl KeyManager for Memory {
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
         self.may()?;
         let id = request.client_id.clone().unwrap_or_default();
+        let own = self.clients.lock().get(&id).and_then(|client| client.client_secret.clone());
+        if request.client_secret.is_some() && request.client_secret != own {
+            return Err(Error::invalid("clientSecret", "is not the client's"));
+        }
+        self.revoked.lock().extend(request.token_to_revoke.iter().map(|token| token.reveal().to_owned()));
+        self.issuing.lock().clone().map_or(Ok(()), Err)?;
         Ok(AccessTokenInfo {
             is_token_valid: true,
             access_token: Some(format!("token-of-{id}").into()),
@@ -109,7 +130,8 @@ impl KeyManager for Memory {
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
         self.may()?;
         let is_token_valid = !self.revoked.lock().iter().any(|revoked| revoked == token.reveal());
-        Ok(AccessTokenInfo { is_token_valid, ..AccessTokenInfo::default() })
+        let consumer_key = self.owners.lock().get(token.reveal()).cloned();
+        Ok(AccessTokenInfo { is_token_valid, consumer_key, ..AccessTokenInfo::default() })
     }
 
     async fn new_secret(&self, key: &str) -> Result<Sensitive> {

@@ -10,6 +10,8 @@ use crate::{
     store::{Revocations, TokenFacts, record::Record},
 };
 
+#[path = "issue_tests.rs"]
+mod issue_tests;
 #[path = "overtaken_tests.rs"]
 mod overtaken_tests;
 

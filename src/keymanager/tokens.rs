@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Plan, Result, Sensitive,
-    check,
+    AccessTokenInfo, Caller, Done, Engine, Error, Managed, Operation, Plan, Result, Sensitive, check,
     engine::{Asked, Effect, plan, unkept},
+    issue::require_issued_to,
     rows::{AuditEntry, REVOKED, RevokedRow, RowChange, hex},
     whole,
 };
@@ -27,7 +27,7 @@ pub struct RevocationRequest {
     /// `jti`, `token`, `client` or `subject`.
     pub kind: RevocationKind,
     /// The `jti`, the token itself, the consumer key or the `sub`.
-    #[schema(value_type = String, min_length = 1, max_length = 16384)]
+    #[schema(value_type = String, min_length = 1, max_length = 65536)]
     pub value: Sensitive,
     /// `iss` of the tokens; may be left out where there is one key manager.
     #[serde(default)]
@@ -55,35 +55,6 @@ pub enum RevocationKind {
 }
 
 impl Engine {
-    /// `getNewApplicationAccessToken`.
-    pub async fn new_access_token(
-        &self,
-        caller: &Caller,
-        key_manager: &str,
-        consumer_key: &str,
-        request: AccessTokenRequest,
-    ) -> Result<Done<AccessTokenInfo>> {
-        let asked = Asked::new(caller, key_manager, Operation::NewApplicationAccessToken, consumer_key).with(&request);
-        let request = check::name("clientId", consumer_key).and_then(|()| check::token_request(request, consumer_key));
-        let checked = request.as_ref().map(drop).map_err(Clone::clone);
-        let request = request.unwrap_or_default();
-        self.perform(asked, checked, |managed| async move {
-            let mut revoked = Vec::new();
-            if let Some(token) = &request.token_to_revoke {
-                revoked.push(self.token_revoked(&managed, token)?);
-                managed.require(Operation::RevokeToken)?;
-                managed.connector.revoke_token(token).await?;
-            }
-            let mut token = managed.connector.new_access_token(&request).await?;
-            token.key_manager = Some(managed.name().to_owned());
-            let mut effect = Effect::of(token);
-            effect.after = json!({ "scope": effect.gave.scope, "validityPeriod": effect.gave.validity_period });
-            effect.revoked = revoked;
-            Ok(effect)
-        })
-        .await
-    }
-
     /// `getTokenMetaData`.
     pub async fn token_meta_data(&self, key_manager: &str, token: &Sensitive) -> Result<AccessTokenInfo> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::TokenMetaData, "");
@@ -99,7 +70,9 @@ impl Engine {
     /// `getAccessTokenByConsumerKey`.
     pub async fn access_token(&self, key_manager: &str, consumer_key: &str) -> Result<AccessTokenInfo> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::AccessTokenByConsumerKey, consumer_key);
-        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+        let checked =
+            check::name("clientId", consumer_key).and_then(|()| self.refuse_ourselves(key_manager, consumer_key));
+        self.perform(asked, checked, |managed| async move {
             let mut info = managed.connector.access_token(consumer_key).await?;
             info.key_manager = Some(managed.name().to_owned());
             Ok(Effect::of(info))
@@ -143,6 +116,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::RevokeOneTimeToken, &told_token(token));
         let checked = self.require_own(key_manager, token).and_then(|()| check::name("consumerKey", consumer_key));
         self.perform(asked, checked, |managed| async move {
+            require_issued_to(&managed, "consumerKey", token, consumer_key).await?;
             managed.connector.revoke_one_time_token(token, consumer_key).await?;
             let row = self.token_revoked(&managed, token)?;
             let mut effect = Effect::of(()).after(&row);
@@ -166,6 +140,16 @@ impl Engine {
         Ok(Done::Did(row))
     }
 
+    /// A revocation of an issuer that nobody has would refuse nothing: it is a slip of the pen.
+    fn require_issuer(&self, issuer: &str) -> Result<()> {
+        let managers = self.registry.all();
+        if managers.iter().any(|managed| managed.settings.issuer == issuer) {
+            return Ok(());
+        }
+        let configured: Vec<&str> = managers.iter().map(|managed| managed.settings.issuer.as_str()).collect();
+        Err(Error::invalid("issuer", format!("no key manager has it; configured: {}", configured.join(", "))))
+    }
+
     fn revocation(&self, request: RevocationRequest) -> Result<RevokedRow> {
         let RevocationRequest { kind, value, issuer, before, until } = request;
         let issuer = match (issuer, self.registry.all().as_slice()) {
@@ -174,6 +158,7 @@ impl Engine {
                 if issuer.is_empty() {
                     return Err(Error::invalid("issuer", "must not be empty"));
                 }
+                self.require_issuer(&issuer)?;
                 issuer
             }
             (None, [only]) => only.settings.issuer.clone(),
@@ -280,7 +265,7 @@ impl Engine {
     }
 
     /// The token is refused until it has expired; an opaque one for as long as an answer about it may be remembered.
-    fn token_revoked(&self, managed: &Managed, token: &Sensitive) -> Result<RevokedRow> {
+    pub(super) fn token_revoked(&self, managed: &Managed, token: &Sensitive) -> Result<RevokedRow> {
         check::token("token", token.reveal())?;
         let until = match claims(token.reveal()) {
             Some(claims) => claims.get("exp").and_then(Value::as_f64).map(|exp| exp as u64),
@@ -341,7 +326,7 @@ fn sha256(text: &str) -> String {
 }
 
 /// Which token it was, for the audit.
-fn told_token(token: &Sensitive) -> String {
+pub(super) fn told_token(token: &Sensitive) -> String {
     format!("sha256:{}", sha256(token.reveal()))
 }
 

@@ -138,6 +138,8 @@ struct Usage {
     /// With --issuer: the user, as tokens have it (`sub`).
     #[arg(long, value_name = "TEXT", requires = "issuer")]
     subject: Option<String>,
+    #[command(flatten)]
+    part: Part,
 }
 
 /// One of them.
@@ -157,9 +159,9 @@ struct UsageOf {
 
 impl Usage {
     fn call(self) -> Call {
-        let Self { of: UsageOf { tier, application, api }, issuer, subject } = self;
+        let Self { of: UsageOf { tier, application, api }, issuer, subject, part } = self;
         let call = Call::new("listUsage", []).ask("tier", tier).ask("application", application).ask("api", api);
-        call.ask("issuer", issuer).ask("subject", subject)
+        part.on(call.ask("issuer", issuer).ask("subject", subject))
     }
 }
 
@@ -346,6 +348,9 @@ fn told(operation: &str, answer: &Answer, json: bool) -> Told {
     }
     if let Some(cursor) = body.get("cursor").and_then(Value::as_str).filter(|_| !json) {
         notes.push(format!("there is more: --cursor {}", crate::explain::clean(cursor)));
+    }
+    if let Some(hint) = body.get("hint").and_then(Value::as_str).filter(|_| !json) {
+        notes.push(crate::explain::clean(hint));
     }
     let failed = show::failed(body);
     if !failed.is_empty() {

@@ -84,7 +84,7 @@ pub(super) struct TokenBody {
     /// Lifetime wished for.
     #[arg(long, value_name = "SECONDS")]
     validity: Option<i64>,
-    /// File of the client's secret; - reads standard input.
+    /// File of the client's secret, without which tollgate:manage is needed; - reads standard input.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// For the password grant.

@@ -31,7 +31,8 @@ pub enum Need {
     Read,
     /// `tollgate:manage`
     Manage,
-    /// `tollgate:tokens`, or `tollgate:manage`: whoever may rotate a secret may have its tokens.
+    /// `tollgate:tokens`, or `tollgate:manage`: whoever may rotate a secret may have its tokens. The former lends nobody
+    /// our rights at a provider: see [`Route::by_our_rights`](super::route::Route::by_our_rights).
     Tokens,
 }
 
@@ -61,11 +62,23 @@ impl Admitted {
         if scopes.iter().any(|scope| scope == need.scope() || scope == MANAGE) {
             return Ok(());
         }
-        let scope = need.scope();
-        let challenge = format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scope}\"");
-        let problem = Problem::new(StatusCode::FORBIDDEN, format!("the token lacks the scope {scope}"));
-        Err(problem.code("900910").header(header::WWW_AUTHENTICATE, challenge))
+        Err(lacks(need.scope(), realm, format!("the token lacks the scope {}", need.scope())))
     }
+
+    /// Refuses what our own rights at a provider would be lent for to someone who may not manage it.
+    pub(super) fn require_proof(&self, field: &str, realm: &str) -> Result<(), Problem> {
+        if self.require(Need::Manage, realm).is_ok() {
+            return Ok(());
+        }
+        let why =
+            format!("{field} is left out, and so this needs the scope {MANAGE}: give it, or a token with that scope");
+        Err(lacks(MANAGE, realm, why))
+    }
+}
+
+fn lacks(scope: &str, realm: &str, why: String) -> Problem {
+    let challenge = format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scope}\"");
+    Problem::new(StatusCode::FORBIDDEN, why).code("900910").header(header::WWW_AUTHENTICATE, challenge)
 }
 
 /// Judges callers.

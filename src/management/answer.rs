@@ -94,21 +94,34 @@ impl From<Error> for Problem {
                 problem(StatusCode::NOT_IMPLEMENTED).code("901413")
             }
             Error::Invalid { field, why, code } => Self::field(field.clone(), why.clone()).code(code.unwrap_or("400")),
-            Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
+            Error::NotFound(_) | Error::Missing { .. } => problem(StatusCode::NOT_FOUND),
             Error::Conflict(_) => problem(StatusCode::CONFLICT),
             Error::Refused { status, .. } => match StatusCode::from_u16(*status) {
                 Ok(status) if matches!(status.as_u16(), 400 | 404 | 409 | 422) => problem(status),
                 _ => problem(StatusCode::BAD_GATEWAY),
             },
+            Error::Revoked(why) => Self { detail, ..Self::from((**why).clone()) },
             // Not 503, which invites to do it again.
-            Error::Unclear(_) => problem(StatusCode::BAD_GATEWAY),
+            Error::Unclear(why) => {
+                let status = match **why {
+                    Error::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+                    _ => StatusCode::BAD_GATEWAY,
+                };
+                Self::new(status, format!("{detail}: {LISTED}"))
+            }
             Error::Credentials(_) | Error::Answer(_) | Error::HalfDone { .. } => problem(StatusCode::BAD_GATEWAY),
+            Error::LeftAlone { wait } => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, wait.to_string())
+            }
             Error::Unreachable(_) => problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "5"),
             Error::TimedOut(_) => problem(StatusCode::GATEWAY_TIMEOUT),
             Error::Record(_) => problem(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, "1"),
         }
     }
 }
+
+/// What the engine has done about what nobody knows.
+const LISTED: &str = "GET /v1/key-managers/{km}/pending lists it until someone has looked";
 
 impl Reply {
     pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {

@@ -19,7 +19,7 @@ use super::{
     body,
     route::Route,
 };
-use crate::keymanager::{Caller, Result as Outcome, check, fault};
+use crate::keymanager::{Caller, Error, Result as Outcome, check, fault};
 
 /// A request of someone who may ask it.
 #[derive(Debug)]
@@ -29,11 +29,14 @@ pub(super) struct Ask {
     path: BTreeMap<String, String>,
     query: BTreeMap<String, String>,
     if_match: Option<String>,
+    /// Only what is not there yet may be made.
+    if_absent: bool,
 }
 
 impl Ask {
     /// Reads what the route takes, and refuses everything else.
     pub(super) async fn read(mut request: Request, route: &Route, mut caller: Caller) -> Result<Self, Problem> {
+        check_encoding(request.uri().path())?;
         let path = request
             .extract_parts::<RawPathParams>()
             .await
@@ -53,8 +56,9 @@ impl Ask {
             let why = "is not for this route: there is no one thing here that has an ETag";
             return Err(Problem::field(header::IF_MATCH.as_str(), why));
         }
+        let if_absent = if_absent(&request, route)?;
         let body = read_body(request, route).await?;
-        Ok(Self { caller, body, path, query, if_match })
+        Ok(Self { caller, body, path, query, if_match, if_absent })
     }
 
     /// A part of the path; the route has it.
@@ -123,7 +127,7 @@ impl Ask {
     }
 
     /// Whoever changes `subject` has its turn until the guard is gone. Where the request depends on what was read, that
-    /// is what there must be now: else 412.
+    /// is what there must be now: else 412. The same where it is there and must not be.
     pub(super) async fn turn<T, F>(
         &self,
         door: &Door,
@@ -135,12 +139,48 @@ impl Ask {
         F: Future<Output = Outcome<T>>,
     {
         let turn = door.engine.turn(subject.join("\0")).await;
+        if self.if_absent {
+            return match now().await {
+                Ok(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it is there already (If-None-Match)")),
+                // What is not there meets no If-Match either.
+                Err(Error::NotFound(_)) if self.if_match.is_none() => Ok(turn),
+                Err(error) => Err(error.into()),
+            };
+        }
         let Some(wanted) = &self.if_match else { return Ok(turn) };
         let is = etag(&now().await?);
         if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == is) {
             return Ok(turn);
         }
         Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it has changed since it was read (If-Match)"))
+    }
+}
+
+/// Each `%` is followed by two hexadecimal digits (RFC 3986 section 2.1).
+fn check_encoding(path: &str) -> Result<(), Problem> {
+    let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let good = |rest: &str| digit(rest.as_bytes().first()) && digit(rest.as_bytes().get(1));
+    match path.split('%').skip(1).all(good) {
+        true => Ok(()),
+        false => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, "the path has a % without two hexadecimal digits behind it"))
+        }
+    }
+}
+
+/// `If-None-Match` on a change (RFC 9110 section 13.1.2): `*` alone means something, where one thing is changed.
+fn if_absent(request: &Request, route: &Route) -> Result<bool, Problem> {
+    let name = header::IF_NONE_MATCH;
+    if request.method().is_safe() {
+        return Ok(false);
+    }
+    match header_text(request.headers(), &name)?.as_deref() {
+        None => Ok(false),
+        Some(_) if !route.conditional => {
+            Err(Problem::field(name.as_str(), "is not for this route: there is no one thing here that may be there"))
+        }
+        Some("*") => Ok(true),
+        Some(_) => Err(Problem::field(name.as_str(), "must be *: only that it is not there yet can be asked for")),
     }
 }
 

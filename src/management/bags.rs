@@ -120,6 +120,13 @@ fn loose_token_request() -> Value {
             "client_secret": or_null("SecretText"),
             "grant_type": or_null("Text"),
             "subject_token": or_null("TokenText"),
+            "requestParameters": { "type": "null" },
+            "callbackURI": { "type": "null" },
+            "scope": { "anyOf": [
+                { "type": "string", "pattern": SCOPE_LIST, "description": "Parted by spaces." },
+                { "type": "array", "maxItems": MOST_ITEMS, "items": { "$ref": "#/components/schemas/ScopeKey" } },
+                { "type": "null" },
+            ] },
             "validityPeriod": { "anyOf": [
                 { "type": "integer", "minimum": -1, "maximum": MOST_LIFETIME },
                 { "type": "string", "pattern": format!("^(|N/A|-1|{SECONDS})$") },
@@ -155,5 +162,7 @@ fn text(most: usize) -> Value {
     json!({ "maxLength": most, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$" })
 }
 
+/// At most 100 scopes of RFC 6749 section 3.3.
+const SCOPE_LIST: &str = r"^ *([!#-\[\]-~]{1,255}( +|$)){0,100}$";
 /// 0 to [`MOST_LIFETIME`] in at most ten digits.
 const SECONDS: &str = "[0-9]{1,9}|[01][0-9]{9}|20[0-9]{8}|21[0-3][0-9]{7}|214[0-6][0-9]{6}|2147[0-3][0-9]{5}|21474[0-7][0-9]{4}|214748[0-2][0-9]{3}|2147483[0-5][0-9]{2}|21474836[0-3][0-9]|214748364[0-7]";

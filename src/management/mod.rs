@@ -21,6 +21,8 @@ mod openapi;
 mod platform;
 #[cfg(test)]
 mod reading_tests;
+#[cfg(test)]
+mod refusing_tests;
 mod route;
 mod routes;
 mod scopes;
@@ -179,8 +181,13 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
     key.as_deref().map_or(Ok(()), idempotency::check)?;
     let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
     let reads = request.method().is_safe() && !route.changes;
-    let caller = Caller { who: admitted.who, ..Caller::default() };
+    let caller = Caller { who: admitted.who.clone(), ..Caller::default() };
     let ask = Ask::read(request, &route, caller).await?;
+    if let Some(proof) = &route.by_our_rights
+        && !(proof.is_given)(&ask)?
+    {
+        admitted.require_proof(proof.field, door.access.realm())?;
+    }
     if reads {
         return (route.run)(&door, ask).await.map(IntoResponse::into_response);
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    access::Need,
     answer::Problem,
     bags,
     route::{Lead, Route, Shape},
@@ -51,7 +52,7 @@ pub(super) fn document(routes: &[Route]) -> Bytes {
             "schemas": schemas,
             "securitySchemes": { "bearer": {
                 "type": "http", "scheme": "bearer",
-                "description": "A token with the scopes tollgate:read, tollgate:manage or tollgate:tokens; on this machine the bootstrap key. Where client_ca is set, a client certificate may stand in its place.",
+                "description": "A token with the scopes tollgate:read, tollgate:manage or tollgate:tokens: the last issues tokens to whoever gives the client's secret, asks about tokens and revokes them; only tollgate:manage has tokens issued without that secret. On this machine the bootstrap key. Where client_ca is set, a client certificate may stand in its place.",
             } },
         },
     });
@@ -117,7 +118,11 @@ fn in_path(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn summary(route: &Route) -> String {
-    format!("{}; needs the scope {}", route.operation, route.need.scope())
+    let summary = format!("{}; needs the scope {}", route.operation, route.need.scope());
+    match &route.by_our_rights {
+        Some(proof) => format!("{summary}, without {} {}", proof.field, Need::Manage.scope()),
+        None => summary,
+    }
 }
 
 /// What the path is about: its last part that is no parameter, above its own sub-routes.
@@ -154,10 +159,15 @@ fn parameters(route: &Route) -> Vec<Value> {
             "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
             "dry_run" => json!({ "type": "boolean", "default": false }),
             "cursor" => cursor(route.path),
+            _ if route.path == USAGE => json!({ "type": "string", "description": of_usage(name) }),
             "api" => json!({ "type": "string", "pattern": APIS, "description": "Ids of APIs, parted by commas." }),
             _ => json!({ "type": "string" }),
         };
-        json!({ "name": name, "in": "query", "required": false, "schema": schema })
+        let mut parameter = json!({ "name": name, "in": "query", "required": false, "schema": schema });
+        if *name == "dry_run" {
+            parameter["description"] = DRY_RUN.into();
+        }
+        parameter
     }));
     if route.conditional {
         all.push(header(
@@ -165,6 +175,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             json!({ "type": "string", "pattern": ETAGS }),
             "The ETag of what was read: 412 if it has changed since.",
         ));
+        all.push(header("If-None-Match", json!({ "const": "*" }), "412 if it is there already."));
     }
     if route.changes && route.method == http::Method::POST {
         let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
@@ -173,11 +184,26 @@ fn parameters(route: &Route) -> Vec<Value> {
     all
 }
 
+/// What narrows the list of what is used.
+fn of_usage(name: &str) -> &'static str {
+    match name {
+        "tier" => "All that have the tier of this name. One of tier, application and api is given.",
+        "application" => "Limits of the application of this name, and of its subscriptions.",
+        "api" => {
+            "Limits of one API, of its resources and subscriptions: name:version, or its name where it has no version."
+        }
+        "issuer" => {
+            "With subject: whose own counters are told too, where each user has one; the issuer of their tokens."
+        }
+        _ => "With issuer: the user, as tokens have it (sub).",
+    }
+}
+
 /// What the last page gave. Rows that are numbered have their number, revocations their key in base64url, all others the
 /// text that tells them apart.
 fn cursor(path: &str) -> Value {
     match path.rsplit('/').next() {
-        Some("pending" | "audit") => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
+        Some("pending" | "audit" | "usage") => json!({ "type": "string", "pattern": "^[0-9]{1,19}$" }),
         Some("revocations") => json!({ "type": "string", "pattern": BASE64URL }),
         _ => json!({ "type": "string" }),
     }
@@ -220,6 +246,11 @@ fn content(shape: Shape) -> Value {
     json!({ "application/json": { "schema": { "$ref": schema } } })
 }
 
+const DRY_RUN: &str = "Tell what would be done, and change nothing. The request is checked as it would be, and what \
+    is to be changed is looked up where it can be read: what is not there, is there already, or names scopes that a new \
+    client cannot have is refused. What only the provider's own answer to the change would tell stays unknown: its \
+    policies and limits, ids of secrets, and what happens in between.";
+const USAGE: &str = "/v1/usage";
 /// Visible ASCII characters, and spaces between them.
 const ETAGS: &str = "^[!-~]([ -~]*[!-~])?$";
 /// 1 to 100 ids.

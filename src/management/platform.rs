@@ -94,8 +94,7 @@ pub(super) async fn pending(door: &Door, ask: Ask) -> Answer {
 pub(super) async fn forget(door: &Door, ask: Ask) -> Answer {
     let id =
         ask.path("id").parse().map_err(|_| Problem::new(StatusCode::NOT_FOUND, "there is no such pending change"))?;
-    door.engine.forget_pending(&ask.caller, ask.km(), id).await?;
-    Ok(Reply::empty(StatusCode::NO_CONTENT))
+    Ok(Reply::done(StatusCode::NO_CONTENT, door.engine.forget_pending(&ask.caller, ask.km(), id).await?))
 }
 
 pub(super) async fn audit(door: &Door, ask: Ask) -> Answer {

@@ -39,6 +39,29 @@ async fn what_no_key_manager_has_is_404_unless_one_could_not_be_asked() {
 }
 
 #[tokio::test]
+async fn a_token_that_passes_the_gate_can_be_asked_about_and_revoked() {
+    let stand = Stand::start().await;
+    let one = "/v1/key-managers/one/tokens";
+    for (length, good) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        let body = json!({ "token": "t".repeat(length) }).to_string();
+        for (path, body, status) in [
+            (&*format!("{one}/introspect"), body.clone(), 200),
+            (&*format!("{one}/can-handle"), body.clone(), 200),
+            (&*format!("{one}/revoke"), body, 204),
+            (
+                "/v1/revocations",
+                json!({ "kind": "token", "value": "t".repeat(length), "issuer": "https://one.example" }).to_string(),
+                201,
+            ),
+        ] {
+            let answer = stand.ask("POST", path, &body).await;
+            assert_eq!(answer.status, if good { status } else { 400 }, "{path} {length}: {}", answer.body);
+            assert!(good || answer.body.contains("1 to 65536"), "{path}: {}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
 async fn lists_come_in_pages() {
     let stand = Stand::start().await;
     for (key, at) in [("c", &stand.one), ("a", &stand.one), ("b", &stand.one), ("a", &stand.two), ("d", &stand.two)] {

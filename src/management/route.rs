@@ -3,13 +3,18 @@
 use std::{borrow::Cow, future::Future, pin::Pin};
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{
     ToSchema,
     openapi::{RefOr, schema::Schema},
 };
 
-use super::{Door, access::Need, answer::Answer, ask::Ask};
+use super::{
+    Door,
+    access::Need,
+    answer::{Answer, Problem},
+    ask::Ask,
+};
 
 pub(super) type Running<'d> = Pin<Box<dyn Future<Output = Answer> + Send + 'd>>;
 pub(super) type Handler = for<'d> fn(&'d Door, Ask) -> Running<'d>;
@@ -33,9 +38,19 @@ pub(super) struct Route {
     pub(super) query: Vec<&'static str>,
     /// Whether it changes something: then `dry_run`, and on POST `Idempotency-Key`, are for it.
     pub(super) changes: bool,
+    /// What has to be in the body for it not to be done by our own rights at the provider: those are lent to managers
+    /// alone.
+    pub(super) by_our_rights: Option<Proof>,
     /// Whether `If-Match` is for it.
     pub(super) conditional: bool,
     pub(super) run: Handler,
+}
+
+/// What a caller proves a right of its own by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof {
+    pub(super) field: &'static str,
+    pub(super) is_given: fn(&Ask) -> Result<bool, Problem>,
 }
 
 /// Where an answer leads: a link of OpenAPI for each operation.
@@ -73,6 +88,7 @@ impl Route {
             leads: Vec::new(),
             query: Vec::new(),
             changes: false,
+            by_our_rights: None,
             conditional: false,
             run,
         }
@@ -88,11 +104,6 @@ impl Route {
 
     pub(super) fn narrowed(self, by: Value) -> Self {
         Self { narrowed: Some(by), ..self }
-    }
-
-    /// `name` is no matter of the path here.
-    pub(super) fn needs(self, name: &str) -> Self {
-        self.narrowed(json!({ "required": [name] }))
     }
 
     pub(super) fn gives<T: ToSchema>(mut self, status: u16) -> Self {
@@ -134,6 +145,11 @@ impl Route {
 
     pub(super) fn conditional(self) -> Self {
         Self { conditional: true, ..self }
+    }
+
+    /// Without `field` it is done by our own rights.
+    pub(super) fn proved_by(self, field: &'static str, is_given: fn(&Ask) -> Result<bool, Problem>) -> Self {
+        Self { by_our_rights: Some(Proof { field, is_given }), ..self }
     }
 
     pub(super) fn takes_query(&self, name: &str) -> bool {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::keymanager::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest,
-    KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, Scope,
+    KeyManagerConfiguration, MapRequest, OAuthApplicationInfo, RevocationRequest, Scope, check,
 };
 
 /// Any JSON object: what a connector documents, or WSO2 leaves open.
@@ -95,14 +95,8 @@ fn key_managers() -> Vec<Route> {
         get("/v1/key-managers/{km}/capabilities", "capabilities", run!(platform::capabilities))
             .gives::<Capabilities>(200),
         get("/v1/key-managers/{km}/pending", "listPending", run!(platform::pending)).gives::<PendingPage>(200).paged(),
-        Route::new(
-            Method::DELETE,
-            Need::Manage,
-            "/v1/key-managers/{km}/pending/{id}",
-            "forgetPending",
-            run!(platform::forget),
-        )
-        .empty(204),
+        change(Method::DELETE, "/v1/key-managers/{km}/pending/{id}", "forgetPending", run!(platform::forget))
+            .empty(204),
         get("/v1/key-managers/{km}/users/{name}/claims", "getUserClaims", run!(scopes::claims)).gives::<Claims>(200),
     ]
 }
@@ -116,15 +110,27 @@ fn stored_settings() -> Value {
     } })
 }
 
+/// An id that paths can name afterwards.
+fn nameable(name: &str, words: &[&str]) -> Value {
+    json!({ "properties": { name: { "not": { "enum": words } } } })
+}
+
+/// The same where it is no matter of the path, and so has to be there.
+fn new(name: &str, words: &[&str]) -> Value {
+    json!({ "required": [name], "properties": { name: { "not": { "enum": words } } } })
+}
+
 fn of_clients() -> Vec<Route> {
     const CLIENT: &str = "/v1/key-managers/{km}/clients/{ck}";
     vec![
         change(Method::POST, "/v1/key-managers/{km}/clients", "createApplication", run!(clients::create))
             .takes::<OAuthApplicationInfo>()
+            .narrowed(nameable("clientId", &check::NO_CLIENTS))
             .gives::<OAuthApplicationInfo>(201)
             .leads(201, "ck", "$response.body#/clientId", &OF_CLIENT),
         change(Method::POST, "/v1/key-managers/{km}/clients/map", "mapOAuthApplication", run!(clients::map))
             .takes::<MapRequest>()
+            .narrowed(nameable("clientId", &check::NO_CLIENTS))
             .gives::<OAuthApplicationInfo>(200)
             .leads(200, "ck", "$response.body#/clientId", &["retrieveApplication", "deleteMappedApplication"]),
         ask("/v1/key-managers/{km}/clients/parse", "buildFromJSON", run!(clients::parse))
@@ -190,12 +196,17 @@ fn of_tokens() -> Vec<Route> {
             run!(tokens::issue),
         ))
         .may_take::<AccessTokenRequest>()
+        .proved_by("clientSecret", tokens::has_secret)
         .gives::<AccessTokenInfo>(201),
         get("/v1/key-managers/{km}/clients/{ck}/tokens", "getActiveTokensByConsumerKey", run!(tokens::active))
             .gives::<ActiveTokens>(200)
             .paged(),
-        tokens(get("/v1/key-managers/{km}/clients/{ck}/token", "getAccessTokenByConsumerKey", run!(tokens::shown)))
-            .gives::<AccessTokenInfo>(200),
+        // A provider may show the token itself.
+        Route {
+            need: Need::Manage,
+            ..get("/v1/key-managers/{km}/clients/{ck}/token", "getAccessTokenByConsumerKey", run!(tokens::shown))
+        }
+        .gives::<AccessTokenInfo>(200),
         ask(
             "/v1/key-managers/{km}/clients/{ck}/token-request",
             "buildAccessTokenRequestFromOAuthApp",
@@ -232,7 +243,7 @@ fn of_scopes() -> Vec<Route> {
     vec![
         change(Method::POST, SCOPES, "registerScope", run!(scopes::register))
             .takes::<Scope>()
-            .needs("key")
+            .narrowed(new("key", &check::NO_SCOPES))
             .gives::<Scope>(201)
             .leads(
                 201,
@@ -265,7 +276,7 @@ fn of_resources() -> Vec<Route> {
     vec![
         change(Method::POST, "/v1/key-managers/{km}/resources", "registerNewResource", run!(scopes::register_resource))
             .takes::<ApiResource>()
-            .needs("apiId")
+            .narrowed(new("apiId", &check::NO_APIS))
             .gives::<ApiResource>(201)
             .leads(201, "apiId", "$response.body#/apiId", &OF_RESOURCE),
         get(RESOURCE, "getResourceByApiId", run!(scopes::resource)).gives::<ApiResource>(200),
@@ -314,7 +325,7 @@ fn of_all() -> Vec<Route> {
     vec![
         everywhere(Method::POST, "/v1/scopes", "registerScopeEverywhere", run!(scopes::register_everywhere))
             .takes::<Scope>()
-            .needs("key")
+            .narrowed(new("key", &check::NO_SCOPES))
             .leads(200, "key", "$request.body#/key", &OF_SCOPE_EVERYWHERE),
         get("/v1/scopes", "getAllScopesEverywhere", run!(scopes::list_everywhere))
             .gives::<ScopesEverywhere>(200)
@@ -329,7 +340,7 @@ fn of_all() -> Vec<Route> {
             run!(scopes::register_resource_everywhere),
         )
         .takes::<ApiResource>()
-        .needs("apiId")
+        .narrowed(new("apiId", &check::NO_APIS))
         .leads(200, "apiId", "$request.body#/apiId", &OF_RESOURCE_EVERYWHERE),
         get(RESOURCE, "getResourceByApiIdEverywhere", run!(scopes::resource_everywhere)).gives::<Outcomes>(200),
         everywhere(
@@ -366,7 +377,8 @@ fn of_all() -> Vec<Route> {
             .asks("application")
             .asks("api")
             .asks("issuer")
-            .asks("subject"),
+            .asks("subject")
+            .paged(),
         get("/v1/audit", "listAudit", run!(platform::audit)).gives::<AuditPage>(200).paged(),
     ]
 }

@@ -257,17 +257,32 @@ pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 /// 200 where all is done that can be, 202 where some is tried again. Where it failed everywhere, the status on which all
-/// agree if it is the caller's to mend, else 502.
+/// agree if it is the caller's to mend, else 502; where none of them can do it, 501.
 async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
     let outcomes = door.engine.everywhere(&ask.caller, change).await?;
     let any = |what: &str| outcomes.iter().any(|outcome| outcome.outcome == what);
     if any("pending") {
         return Ok(Reply::json(StatusCode::ACCEPTED, &Outcomes { outcomes }));
     }
-    if any("failed") && !any("done") && !any("dry_run") {
-        return Err(failed_everywhere(&outcomes));
+    match any("done") || any("dry_run") {
+        true => Ok(Reply::ok(&Outcomes { outcomes })),
+        false if any("failed") => Err(failed_everywhere(&outcomes)),
+        false => Err(unsupported_everywhere(&outcomes)),
     }
-    Ok(Reply::ok(&Outcomes { outcomes }))
+}
+
+fn unsupported_everywhere(outcomes: &[Outcome]) -> Problem {
+    let why = match outcomes {
+        [] => "there is no key manager".to_owned(),
+        all => told(all.iter()),
+    };
+    Problem::new(StatusCode::NOT_IMPLEMENTED, why).code("901413")
+}
+
+/// What each says of it.
+fn told<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> String {
+    let each = |it: &Outcome| format!("{}: {}", it.key_manager, it.detail.as_deref().unwrap_or_default());
+    outcomes.map(each).collect::<Vec<_>>().join("; ")
 }
 
 /// What each has of it; 404 where every one that can be asked says that it has none. One that could not be asked may have
@@ -283,12 +298,10 @@ fn found(outcomes: Vec<Outcome>) -> Answer {
 
 fn failed_everywhere(outcomes: &[Outcome]) -> Problem {
     let failed = || outcomes.iter().filter(|it| it.outcome == "failed");
-    let why: Vec<String> =
-        failed().map(|it| format!("{}: {}", it.key_manager, it.detail.as_deref().unwrap_or_default())).collect();
     let mut statuses = failed().filter_map(|it| it.error.clone()).map(|error| Problem::from(error).status);
     let first = statuses.next().filter(|first| *first < 500 && statuses.all(|status| status == *first));
     let status = first.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
-    Problem::new(status, why.join("; "))
+    Problem::new(status, told(failed()))
 }
 
 const MOST_APIS: usize = 100;

@@ -251,7 +251,15 @@ async fn a_providers_refusals_have_their_statuses() {
         *stand.one.mood.lock() = Some(error.clone());
         let answer = stand.ask("POST", "/v1/key-managers/one/scopes", r#"{"key":"a"}"#).await;
         assert_eq!(answer.status, status, "{error}");
-        assert_eq!(answer.json()["detail"], error.to_string());
+        let (said, told) = (answer.json()["detail"].clone(), error.to_string());
+        match error {
+            Error::TimedOut(_) | Error::Unclear(_) => {
+                let said = said.as_str().unwrap();
+                assert!(said.starts_with(&told) && said.contains("may have been done"), "{said}");
+                assert!(said.contains("/pending lists it"), "{said}");
+            }
+            _ => assert_eq!(said, told),
+        }
     }
     let pending = stand.ask("GET", "/v1/key-managers/one/pending?limit=1", "").await.json();
     assert_eq!(pending["items"][0]["operation"], "none", "{pending}");
@@ -325,9 +333,27 @@ async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
             400,
             "callback_url",
         ),
-        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":1,"issuer":"i"}"#, 409, ""),
-        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":4e9,"issuer":"i"}"#, 201, ""),
-        ("POST", "/v1/revocations".into(), r#"{"kind":"jti","value":"a","until":1.5,"issuer":"i"}"#, 400, "until"),
+        (
+            "POST",
+            "/v1/revocations".into(),
+            r#"{"kind":"jti","value":"a","until":1,"issuer":"https://one.example"}"#,
+            409,
+            "",
+        ),
+        (
+            "POST",
+            "/v1/revocations".into(),
+            r#"{"kind":"jti","value":"a","until":4e9,"issuer":"https://one.example"}"#,
+            201,
+            "",
+        ),
+        (
+            "POST",
+            "/v1/revocations".into(),
+            r#"{"kind":"jti","value":"a","until":1.5,"issuer":"https://one.example"}"#,
+            400,
+            "until",
+        ),
     ] {
         let answer = stand.ask(method, &path, body).await;
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);

@@ -10,7 +10,7 @@ use super::{
     answer::{Answer, Problem, Reply},
     ask::{Ask, paged},
 };
-use crate::keymanager::{Name, RevokedRow, Sensitive, TokenText};
+use crate::keymanager::{AccessTokenRequest, Name, RevokedRow, Sensitive, TokenText};
 
 /// A token.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,6 +74,11 @@ pub(super) struct RevokedPage {
     /// For the next page; none: this is the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cursor: Option<String>,
+}
+
+/// Whether a token is asked for by the client's own secret.
+pub(super) fn has_secret(ask: &Ask) -> Result<bool, Problem> {
+    Ok(ask.json_or_default::<AccessTokenRequest>()?.client_secret.is_some())
 }
 
 pub(super) async fn issue(door: &Door, ask: Ask) -> Answer {

@@ -1,4 +1,7 @@
-//! Handler: what is used of limits, as far as this process has counted. Reading takes nothing and makes no counter.
+//! Handler: what is used of limits, as far as this process has counted, or knows of what all sidecars have. Reading takes
+//! nothing and makes no counter.
+
+use std::ops::Range;
 
 use http::StatusCode;
 use serde::Serialize;
@@ -16,13 +19,18 @@ use crate::{
     token,
 };
 
-/// What is used of limits.
+/// What is used of limits, as far as this process has counted it, or knows what all sidecars have. Shares that sidecars hold
+/// (`shared.mode = "lease"`) count as used.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UsageList {
     /// Each quota.
     pub(super) items: Vec<UsageRow>,
-    /// Whether there are more than are listed.
-    pub(super) more: bool,
+    /// Where there are more. It counts quotas: where the tables change between two pages, some may be told twice or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
+    /// Where limits are left out, since each user has a counter of their own and no user is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hint: Option<&'static str>,
 }
 
 /// What is used of a quota.
@@ -44,7 +52,7 @@ pub(super) struct UsageRow {
     pub(super) application: Option<String>,
     /// `requests`, `bytes`, `events` or `tokens`.
     pub(super) kind: String,
-    /// What is counted in the present window.
+    /// What is counted in the present window, with the shares that sidecars hold.
     pub(super) used: u64,
     /// The limit.
     pub(super) limit: u64,
@@ -55,14 +63,17 @@ pub(super) struct UsageRow {
 }
 
 pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
+    let (limit, after) = ask.numbered_page()?;
     let tables = door.access.store.load();
     let wanted = Wanted::of(&ask, &tables)?;
-    let list = UsageList { items: Vec::new(), more: false };
-    let mut reading = Reading { door, tables: &tables, wanted, user: user(&ask)?, now: door.access.clock.now(), list };
+    let list = UsageList { items: Vec::new(), cursor: None, hint: None };
+    let (user, now) = (user(&ask)?, door.access.clock.now());
+    let page = after..after.saturating_add(limit as u64);
+    let mut reading = Reading { door, tables: &tables, wanted, user, now, page, met: 0, list };
     reading.apis();
     reading.subscriptions();
     reading.applications();
-    Ok(Reply::ok(&reading.list))
+    Ok(Reply::ok(&reading.told()))
 }
 
 /// Whose limits are wanted.
@@ -111,6 +122,10 @@ struct Reading<'a> {
     wanted: Wanted<'a>,
     user: Option<u128>,
     now: Now,
+    /// Which of the quotas are told.
+    page: Range<u64>,
+    /// So many were met.
+    met: u64,
     list: UsageList,
 }
 
@@ -149,7 +164,10 @@ impl Reading<'_> {
     fn advanced(&mut self, level: Level, tier: &Tier, of: Of<'_>) {
         let per_user = tier.advanced.as_ref().is_some_and(|advanced| advanced.per_user);
         let user = if per_user { self.user } else { Some(0) };
-        let Some(user) = user else { return };
+        let Some(user) = user else {
+            self.list.hint = Some(BY_USER);
+            return;
+        };
         self.add(Charge { level, tier, user }, of);
         for group in tier.advanced.iter().flat_map(|advanced| &advanced.groups) {
             self.add(Charge { level, tier: &group.tier, user: tier.of_group(user) }, of);
@@ -176,23 +194,35 @@ impl Reading<'_> {
 
     /// Each user of an application has a counter of their own.
     fn applications(&mut self) {
-        let (tables, Some(user)) = (self.tables, self.user) else { return };
+        let tables = self.tables;
         for application in tables.applications.iter() {
             let Some(tier) = &application.tier else { continue };
             let is_it = matches!(self.wanted, Wanted::Application(name) if *application.name == *name);
             if is_it || self.wanted.has_tier(&tier.name) {
+                let Some(user) = self.user else {
+                    self.list.hint = Some(BY_USER);
+                    return;
+                };
                 let of = Of { application: Some(&application.name), ..Of::default() };
                 self.add(Charge { level: Level::Application, tier, user }, of);
             }
         }
     }
 
+    /// Of all cursors the digits are as many: who follows them sees them grow.
+    fn told(self) -> UsageList {
+        let end = self.page.end;
+        UsageList { cursor: (self.met > end).then(|| format!("{end:010}")), ..self.list }
+    }
+
     fn add(&mut self, charge: Charge<'_>, of: Of<'_>) {
-        if self.list.items.len() >= MOST {
-            self.list.more = true;
+        let first = self.met;
+        self.met += 1 + u64::from(charge.tier.also.is_some());
+        if self.met <= self.page.start || first >= self.page.end {
             return;
         }
-        for counted in self.door.limiter.counted(&charge, self.now) {
+        let numbered = (first..).zip(self.door.limiter.counted(&charge, self.now));
+        for (_, counted) in numbered.filter(|(n, _)| self.page.contains(n)) {
             self.list.items.push(UsageRow {
                 level: charge.level.label().to_owned(),
                 tier: counted.usage.tier.to_string(),
@@ -209,5 +239,4 @@ impl Reading<'_> {
     }
 }
 
-/// A tier may have a million users.
-const MOST: usize = 1000;
+const BY_USER: &str = "limits of which each user has a counter are left out: name a user by issuer and subject";

@@ -128,7 +128,7 @@ fn text_of<'a>(header: &Object<'a>, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// Longest token that is looked at.
-pub(super) const MAX_TOKEN: usize = 64 << 10;
+pub const MAX_TOKEN: usize = 64 << 10;
 const MAX_KEY_ID: usize = 1 << 10;
 const MEDIA_PREFIX: &str = "application/";
 

@@ -79,6 +79,7 @@ pub(crate) async fn conforms(manager: Arc<dyn KeyManager>, world: &World) {
     clients::get_another_secret(&run).await;
     clients::are_mapped(&run).await;
     tokens::are_issued_told_and_revoked(&run).await;
+    tokens::go_before_others(&run).await;
     tokens::of_users_are_refreshed(&run).await;
     scopes::live_and_die(&run).await;
     resources::live_and_die(&run).await;

@@ -191,6 +191,12 @@ impl Rows {
             _ => return Err(invalid("resourceOwnerPassword", "is not this user's")),
         };
         let user = user.map(str::to_owned);
+        if let Some(before) = said("tokenToRevoke") {
+            if self.tokens.get(before).is_some_and(|token| token.client != client) {
+                return Err(invalid("tokenToRevoke", "is another client's"));
+            }
+            self.tokens.remove(before);
+        }
         let asked = body["scope"].as_array().cloned().unwrap_or_default();
         let asked = asked.iter().map(|key| key.as_str().unwrap().to_owned());
         let scope: Vec<_> = asked.filter(|key| self.scopes.contains_key(key)).collect();

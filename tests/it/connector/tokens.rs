@@ -11,7 +11,7 @@ pub(super) async fn are_issued_told_and_revoked(run: &Run<'_>) {
     }
     let Some((id, secret)) = run.some_client().await else { return };
     let wrong = run.keep(&Sensitive::from(format!("{}x", secret.reveal())));
-    assert!(!run.proves(&id, &wrong).await, "a wrong secret gets a token");
+    run.invalid("a wrong secret", "clientSecret", run.manager.new_access_token(&request(&id, &wrong)).await);
     let issued = run.done("get a token", run.manager.new_access_token(&request(&id, &secret)).await);
     let token = run.keep(issued.access_token.as_ref().expect("a token"));
     assert!(issued.validity_period.is_none_or(|seconds| (1..10_000_000).contains(&seconds)), "seconds: {issued:?}");
@@ -63,6 +63,28 @@ pub(super) async fn are_issued_told_and_revoked(run: &Run<'_>) {
 fn assert_no_good(said: &AccessTokenInfo) {
     assert!(!said.is_token_valid, "{said:?}");
     assert_eq!(said.errorcode, Some(900_901), "{said:?}");
+}
+
+/// A token that is to go before another is issued goes by the client's own secret alone.
+pub(super) async fn go_before_others(run: &Run<'_>) {
+    use Operation as Op;
+    if !run.can(&[Op::NewApplicationAccessToken, Op::RevokeToken, Op::TokenMetaData]) {
+        return;
+    }
+    let Some((id, secret)) = run.some_client().await else { return };
+    let issued = run.done("get a token", run.manager.new_access_token(&request(&id, &secret)).await);
+    let token = run.keep(issued.access_token.as_ref().expect("a token"));
+    let wrong = run.keep(&Sensitive::from(format!("{}x", secret.reveal())));
+    let asked = |secret| AccessTokenRequest { token_to_revoke: Some(token.clone()), ..request(&id, secret) };
+    run.invalid("a wrong secret", "clientSecret", run.manager.new_access_token(&asked(&wrong)).await);
+    assert!(
+        run.done("ask", run.manager.token_meta_data(&token).await).is_token_valid,
+        "a wrong secret revokes a token"
+    );
+    let next = run.done("get another", run.manager.new_access_token(&asked(&secret)).await);
+    run.keep(&next.access_token.expect("a token"));
+    assert_no_good(&run.done("ask", run.manager.token_meta_data(&token).await));
+    run.away(&id).await;
 }
 
 /// A user's token names the user, and its refresh token gets another.

@@ -40,6 +40,46 @@ fn a_token_may_what_its_scopes_say() {
     assert!(who.contains(&json!("bootstrap")) && who.contains(&json!("own: manager")), "{who:?}");
 }
 
+/// `tollgate:tokens` is no way to have what `tollgate:manage` has.
+#[test]
+fn only_managers_have_tokens_issued_without_the_clients_secret() {
+    let desk = Desk::start(CLERKS);
+    let clients = "/v1/key-managers/own/clients";
+    let (id, secret) = desk.client(json!({ "clientName": "shop" }));
+    let bearer = |who: &str, scope: &str| {
+        let caller = Caller { port: desk.provider, id: who.into(), secret: "s3cret".into() };
+        let token = caller.token(&format!("grant_type=client_credentials&scope={scope}"));
+        token["access_token"].as_str().unwrap().to_owned()
+    };
+    let (issuer, manager) = (bearer("issuer", "tollgate:tokens"), bearer("manager", "tollgate:manage"));
+    for client in [&*id, "manager", "nobody"] {
+        for query in ["", "?dry_run=true"] {
+            let path = format!("{clients}/{client}/tokens{query}");
+            for body in [Value::Null, json!({}), json!({ "clientSecret": null, "scope": ["tollgate:manage"] })] {
+                let refused = ask(desk.port, &issuer, "POST", &path, &body);
+                assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("900910")), "{path} {body}");
+                let said = refused.json()["detail"].as_str().unwrap().to_owned();
+                assert!(said.contains("clientSecret") && said.contains("tollgate:manage"), "{said}");
+                let challenge = refused.header("www-authenticate").unwrap_or_default();
+                assert!(
+                    challenge.contains("insufficient_scope") && challenge.contains("tollgate:manage"),
+                    "{challenge}"
+                );
+            }
+        }
+        assert_eq!(ask(desk.port, &issuer, "GET", &format!("{clients}/{client}/token"), &Value::Null).status, 403);
+    }
+    let path = format!("{clients}/{id}/tokens");
+    let wrong = ask(desk.port, &issuer, "POST", &path, &json!({ "clientSecret": "wrong" }));
+    assert_eq!((wrong.status, &wrong.json()["field"]), (400, &json!("clientSecret")), "{}", wrong.text());
+    assert_eq!(ask(desk.port, &issuer, "POST", &path, &json!({ "clientSecret": secret })).status, 201);
+    assert_eq!(ask(desk.port, &manager, "POST", &path, &Value::Null).status, 201);
+    assert_eq!(ask(desk.port, &manager, "GET", &format!("{clients}/{id}/token"), &Value::Null).status, 200);
+    let document = ask(desk.port, &issuer, "GET", "/openapi.json", &Value::Null).json();
+    let summary = document["paths"]["/v1/key-managers/{km}/clients/{ck}/tokens"]["post"]["summary"].clone();
+    assert!(summary.as_str().unwrap().ends_with("tollgate:tokens, without clientSecret tollgate:manage"), "{summary}");
+}
+
 #[test]
 fn a_revoked_token_manages_nothing() {
     let desk = Desk::start(CLERKS);

@@ -38,6 +38,37 @@ fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
     }
 }
 
+/// A token that is to go before another is issued goes only for its own client, and then whatever comes of the other.
+#[test]
+fn a_token_revoked_before_another_is_refused_at_once() {
+    for tokens in ["jwt", "opaque"] {
+        let desk = Desk::start(&format!("tokens = \"{tokens}\""));
+        let ((id, secret), (other, others)) = (desk.client(json!({})), desk.client(json!({})));
+        let ask = |client: &str, body: Value| {
+            desk.ask("POST", &format!("/v1/key-managers/own/clients/{client}/tokens"), &body)
+        };
+        let (first, second) = (desk.token(&id, &secret), desk.token(&id, &secret));
+        for (client, body, field) in [
+            (&other, json!({ "clientSecret": others, "tokenToRevoke": first }), "tokenToRevoke"),
+            (&other, json!({ "tokenToRevoke": first }), "tokenToRevoke"),
+            (&id, json!({ "clientSecret": "wrong", "tokenToRevoke": first }), "clientSecret"),
+        ] {
+            let refused = ask(client, body);
+            assert_eq!((refused.status, &refused.json()["field"]), (400, &json!(field)), "{tokens}");
+            assert_eq!(desk.verdict(&first), 200, "{tokens}");
+        }
+        let issued = ask(&id, json!({ "clientSecret": secret, "tokenToRevoke": first }));
+        assert_eq!((issued.status, desk.verdict(&first)), (201, 401), "{tokens}: {}", issued.text());
+        assert_eq!(desk.verdict(&text(&issued.json(), "accessToken")), 200);
+        let failed = ask(&id, json!({ "clientSecret": secret, "tokenToRevoke": second, "scope": ["none"] }));
+        assert_eq!((failed.status, desk.verdict(&second)), (400, 401), "{tokens}: {}", failed.text());
+        assert!(failed.text().contains("is revoked all the same"), "{}", failed.text());
+        let audit = desk.ask("GET", "/v1/audit", &Value::Null).json();
+        let last = audit["items"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last["operation"], &last["outcome"]), (&json!("revokeToken"), &json!("done")), "{last}");
+    }
+}
+
 /// Connections that stay open, of which every worker has at least one.
 struct Everywhere(Vec<Client>);
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Desk, text};
-use crate::support::Idp;
+use crate::support::{Idp, free_ports};
 
 /// Does what changes something, and looks at its line.
 struct Auditor<'d> {
@@ -73,6 +73,7 @@ fn every_change_tells_before_and_after_and_no_secret() {
     scopes_and_resources(&mut audit, "/v1", "Everywhere");
     clients(&mut audit);
     configurations(&mut audit);
+    what_waits(&mut audit);
 
     let offered = desk.ask("GET", "/openapi.json", &Value::Null).json();
     let routes = offered["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
@@ -84,6 +85,26 @@ fn every_change_tells_before_and_after_and_no_secret() {
     for secret in &audit.secrets {
         assert!(!told.contains(secret.as_str()), "{secret} is in the audit: {told}");
     }
+}
+
+/// A provider that is not there: what it is to have waits, until someone lets it go.
+fn what_waits(audit: &mut Auditor<'_>) {
+    let nobody = format!("http://127.0.0.1:{}", free_ports().provider);
+    let body = json!({ "connector": "wso2is", "issuer": nobody, "discovery": false, "startup": "optional",
+        "jwks_uri": format!("{nobody}/jwks"), "scope_endpoint": format!("{nobody}/scopes"),
+        "client_id": "t", "client_secret": "s3cret-of-ours" });
+    audit.does(
+        "loadConfiguration",
+        ("PUT", "/v1/key-managers/away", body),
+        None,
+        Some(("/connector", json!("wso2is"))),
+    );
+    let put_off = audit.desk.ask("POST", "/v1/scopes", &json!({ "key": "waits" }));
+    assert_eq!(put_off.status, 202, "{}", put_off.text());
+    let waits = audit.desk.ask("GET", "/v1/key-managers/away/pending", &Value::Null).json();
+    let path = format!("/v1/key-managers/away/pending/{}", waits["items"][0]["id"]);
+    let before = Some(("/operation", json!("registerScope")));
+    audit.does("forgetPending", ("DELETE", &path, Value::Null), before, None);
 }
 
 fn scopes_and_resources(audit: &mut Auditor<'_>, base: &str, at_all: &str) {
@@ -162,10 +183,10 @@ fn configurations(audit: &mut Auditor<'_>) {
     audit.secrets.extend(["s3cret-of-ours".into(), "s3cret-that-follows".into()]);
     audit.does("loadConfiguration", ("PUT", MAIN, body("s3cret-of-ours")), None, hidden());
     audit.does("loadConfiguration", ("PUT", MAIN, body("s3cret-that-follows")), hidden(), hidden());
-    audit.does("deleteKeyManager", ("DELETE", MAIN, Value::Null), hidden(), None);
     let jti = || Some(("/value", json!("an-id")));
     let body = json!({ "kind": "jti", "value": "an-id", "issuer": idp.issuer() });
     let row = audit.does("revoke", ("POST", "/v1/revocations", body), None, jti());
     let path = format!("/v1/revocations/{}", text(&row, "id"));
     audit.does("liftRevocation", ("DELETE", &path, Value::Null), jti(), None);
+    audit.does("deleteKeyManager", ("DELETE", MAIN, Value::Null), hidden(), None);
 }

@@ -34,7 +34,7 @@ impl Ledger {
             if made.status == 201 {
                 ledger.clients.push((text(&made.json(), "clientId"), uuid.clone()));
             }
-            let body = json!({ "kind": "jti", "value": uuid, "issuer": "https://elsewhere.example" });
+            let body = json!({ "kind": "jti", "value": uuid });
             let revoked = ask(place.port, key, "POST", "/v1/revocations", &body);
             ledger.revoked.extend((revoked.status == 201).then_some(uuid));
             assert!(matches!(made.status, 0 | 201) && matches!(revoked.status, 0 | 201), "{made:?} {revoked:?}");

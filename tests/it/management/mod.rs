@@ -5,6 +5,7 @@ mod at_once;
 mod audit;
 mod declared;
 mod door;
+mod dry;
 mod kill;
 mod lists;
 mod providers;

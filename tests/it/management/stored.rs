@@ -35,6 +35,49 @@ fn a_stored_key_managers_tokens_count_now_and_after_a_restart() {
 }
 
 #[test]
+fn what_is_read_can_be_put_and_its_secret_stays_where_it_goes() {
+    let (idp, folder) = (Idp::start(), tempfile::tempdir().unwrap());
+    let place = Place::new(folder.path());
+    let _gate = Gate::start(|ports| place.config(ports, "", ""));
+    let tell = |method: &str, path: &str, body: &Value| ask(place.port, &place.key(), method, path, body);
+    let path = "/v1/key-managers/main";
+    let body = json!({ "connector": "oidc", "issuer": idp.issuer(), "audience": ["orders-api"],
+        "client_id": "tollgate", "client_secret": "s3cret-of-ours" });
+    assert_eq!(tell("PUT", path, &body).status, 201);
+    let read = tell("GET", path, &Value::Null).json()["configuration"].clone();
+    assert_eq!(read["client_secret"], "[redacted]");
+    let put = tell("PUT", path, &read);
+    assert_eq!((put.status, &put.json()["configuration"]), (200, &read), "{}", put.text());
+
+    let with = |name: &str, value: Value| {
+        let mut body = read.clone();
+        body[name] = value;
+        body
+    };
+    let moved = tell("PUT", path, &with("token_endpoint", json!("https://elsewhere.example/token")));
+    assert_eq!((moved.status, &moved.json()["field"]), (400, &json!("client_secret")), "{}", moved.text());
+    assert_eq!(tell("PUT", path, &with("leeway", json!("5s"))).status, 200);
+    let new = tell("PUT", "/v1/key-managers/other", &with("name", json!("other")));
+    assert_eq!((new.status, &new.json()["field"]), (400, &json!("client_secret")), "{}", new.text());
+    assert_eq!(tell("GET", "/v1/key-managers/other", &Value::Null).status, 404);
+}
+
+#[test]
+fn refusals_have_wso2s_codes() {
+    let desk = Desk::start("");
+    for (body, code) in [
+        (json!({ "connector": "none-such", "issuer": "https://a.example" }), "901400"),
+        (json!({ "connector": "oidc" }), "901401"),
+        (json!({ "issuer": "https://a.example" }), "901401"),
+        (json!({ "connector": "http", "issuer": "https://a.example" }), "901401"),
+        (json!({ "connector": "oidc", "issuer": "http://a.example" }), "400"),
+    ] {
+        let answer = desk.ask("PUT", "/v1/key-managers/new", &body);
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!(code)), "{body}: {}", answer.text());
+    }
+}
+
+#[test]
 fn what_cannot_be_stored_is_refused_by_field() {
     let desk = Desk::start("");
     for (name, body, status, field) in [

@@ -40,11 +40,17 @@ const CLERKS: &str = "clients = [\
 
 /// A desk whose API `Bills` was called three times by `shop`.
 fn desk() -> Desk {
+    desk_with("")
+}
+
+/// The same, with further tables.
+fn desk_with(more: &str) -> Desk {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::new(folder.path());
     let tables = TIERS.to_owned()
         + &api("Bills", "/bills", None, "upstream = \"echo:\"\ntier = \"Seven\"")
-        + &resource("/a/{id}", "");
+        + &resource("/a/{id}", "")
+        + more;
     let gate = Gate::start(|ports| place.config(ports, CLERKS, &tables));
     let desk = Desk { gate, port: place.port, provider: place.provider, key: place.key(), _folder: folder };
     let (id, secret) = desk.client(json!({ "clientId": "shop", "clientName": "shop" }));
@@ -87,7 +93,10 @@ fn usage_is_told_by_tier_application_and_api() {
         let answer = desk.ask("GET", &format!("/v1/usage?{query}"), &Value::Null);
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
         let list = answer.json();
-        assert_eq!((rows(&list), &list["more"]), (expected, &json!(false)), "{query}");
+        assert_eq!((rows(&list), list.get("cursor")), (expected, None), "{query}");
+        // Of application tiers each user has a counter of their own.
+        let is_by_user = ["tier=Nine", "application=shop"].contains(&query);
+        assert_eq!(list.get("hint").is_some(), is_by_user, "{query}: {list}");
         let (name, value) = query.split_once('=').unwrap();
         let url = format!("http://127.0.0.1:{}", desk.port);
         let key = desk._folder.path().join("bootstrap.key");
@@ -107,6 +116,54 @@ fn usage_is_told_by_tier_application_and_api() {
 }
 
 #[test]
+fn usage_comes_in_pages_and_the_command_line_follows_them() {
+    let desk = desk();
+    let ask = |query: &str| desk.ask("GET", &format!("/v1/usage?{query}"), &Value::Null).json();
+    let whole = rows(&ask("api=Bills"));
+    let first = ask("api=Bills&limit=1");
+    let cursor = first["cursor"].as_str().unwrap();
+    let second = ask(&format!("api=Bills&limit=1&cursor={cursor}"));
+    assert_eq!(([rows(&first), rows(&second)].concat(), second.get("cursor")), (whole, None));
+    let beyond = ask("api=Bills&cursor=7");
+    assert_eq!((rows(&beyond), beyond.get("cursor")), (Vec::new(), None));
+
+    let url = format!("http://127.0.0.1:{}", desk.port);
+    let key = desk._folder.path().join("bootstrap.key");
+    let words = |more: &[&'static str]| {
+        let words = ["km", "--url", &url, "--bootstrap-key", key.to_str().unwrap(), "usage"];
+        let output = run(&[&words[..], more].concat());
+        assert!(output.status.success(), "{more:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (told, note) = words(&["--api", "Bills", "--limit", "1"]);
+    assert!(told.contains("Seven") && !told.contains("Five"), "{told}");
+    assert!(note.contains(&format!("there is more: --cursor {cursor}")), "{note}");
+    let (told, note) = words(&["--application", "shop"]);
+    assert!(told.contains("Five") && note.contains("name a user by issuer and subject"), "{told} {note}");
+}
+
+/// More than the door gives at once: a subscription of each of them to one API.
+#[test]
+fn usage_beyond_a_page_is_told_whole_by_the_command_line() {
+    let number = 1_203;
+    let mut many = String::new();
+    for n in 0..number {
+        many += &format!("[[applications]]\nname = \"a{n}\"\nowner = \"ada\"\n");
+        many += &format!("[[subscriptions]]\napplication = \"a{n}\"\napi = \"Bills\"\ntier = \"Five\"\n");
+    }
+    let desk = desk_with(&many);
+    let url = format!("http://127.0.0.1:{}", desk.port);
+    let key = desk._folder.path().join("bootstrap.key");
+    let output =
+        run(&["km", "--url", &url, "--bootstrap-key", key.to_str().unwrap(), "usage", "--tier", "Five", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let items = told["items"].as_array().unwrap();
+    let applications: std::collections::HashSet<_> = items.iter().map(|row| row["application"].as_str()).collect();
+    assert_eq!((items.len(), applications.len(), told.get("cursor")), (number + 1, number + 1, None));
+}
+
+#[test]
 fn usage_that_is_asked_wrongly_is_refused() {
     let desk = desk();
     for (query, status, field) in [
@@ -115,6 +172,9 @@ fn usage_that_is_asked_wrongly_is_refused() {
         ("?tier=Five&application=shop", 400, "tier"),
         ("?tier=Five&subject=ann", 400, "issuer"),
         ("?tier=Five&issuer=https://a.example", 400, "subject"),
+        ("?tier=Five&limit=0", 400, "limit"),
+        ("?tier=Five&limit=1001", 400, "limit"),
+        ("?tier=Five&cursor=x", 400, "cursor"),
         ("?tier=None", 404, ""),
         ("?application=None", 404, ""),
         ("?api=None", 404, ""),
