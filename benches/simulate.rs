@@ -206,7 +206,7 @@ impl World {
         self.cost.waits += 1;
         self.cost.operations += 1;
         self.cost.bytes += SCRIPT_BYTES + KEY_BYTES + COUNT_BYTES;
-        if hash.is_full(&node, 0, Some(self.limits[key])) {
+        if hash.is_full(&node, Some(self.limits[key])) {
             return false;
         }
         hash.count(node, 0, 1);
@@ -327,13 +327,18 @@ fn argument_bytes(number: u64) -> u64 {
 }
 
 fn line_bytes(line: &Line) -> u64 {
-    // The last says that windows are fixed.
-    let numbers = [line.have, line.want, line.back, line.limit, line.ttl_ms, 0];
-    KEY_BYTES + numbers.into_iter().map(argument_bytes).sum::<u64>()
+    // That windows are fixed, and what was heard last.
+    let (form, seen) = (0, line.seen);
+    let counts = [line.have, line.want, line.back, line.limit, line.ttl_ms];
+    let numbers = counts.into_iter().chain([form, seen.birth, seen.mine, seen.total]);
+    KEY_BYTES + numbers.map(argument_bytes).sum::<u64>()
 }
 
 fn answer_bytes(answer: &Answer) -> u64 {
-    [answer.mine, answer.total, u64::from(answer.nodes)].into_iter().map(|number| argument_bytes(number) - 2).sum()
+    [answer.mine, answer.total, u64::from(answer.nodes), answer.birth]
+        .into_iter()
+        .map(|number| argument_bytes(number) - 2)
+        .sum()
 }
 
 /// Sidecars of one service.

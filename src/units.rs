@@ -49,10 +49,9 @@ impl FromStr for Span {
     }
 }
 
-impl FromStr for Size {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl Size {
+    /// Reads a size, however large; what no number holds is the largest.
+    pub fn of_any_length(text: &str) -> Result<Self, &'static str> {
         let (number, unit) = split(text).ok_or(SIZE_FORM)?;
         let factor = match unit {
             "" if number == 0 => 0,
@@ -62,7 +61,15 @@ impl FromStr for Size {
             "GiB" => 1 << 30,
             _ => return Err(SIZE_FORM),
         };
-        number.checked_mul(factor).filter(|n| *n <= MAX_SIZE).map(Self).ok_or("larger than 1024GiB")
+        Ok(Self(number.saturating_mul(factor)))
+    }
+}
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Some(Self::of_any_length(text)?).filter(|size| size.0 <= MAX_SIZE).ok_or("larger than 1024GiB")
     }
 }
 

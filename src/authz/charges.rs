@@ -79,9 +79,7 @@ impl<'t> Call<'t, '_> {
         let request = self.request;
         let found = match &condition.on {
             On::Address(range) => request.client.is_some_and(|address| range.contains(address.to_canonical())),
-            On::Header(name, pattern) => {
-                request.headers.get_all(name).iter().any(|value| pattern.is_in(value.as_bytes()))
-            }
+            On::Header(name, pattern) => request.headers.all(name.as_str()).any(|value| pattern.is_in(value)),
             On::Query(name, pattern) => parameters(request.query.unwrap_or_default())
                 .filter(|(given, _)| is_name(given, name))
                 .any(|(_, value)| pattern.is_in(&std::borrow::Cow::from(percent_decode(value.as_bytes())))),

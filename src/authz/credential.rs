@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::{CheckRequest, Denial, ForwardQuery, is_open};
@@ -33,12 +32,12 @@ pub(super) fn find<'r>(
 
 /// `Authorization: Bearer …`; another scheme is no credential here.
 fn from_header<'r>(request: &CheckRequest<'r>) -> Result<Option<&'r str>, Denial> {
-    let mut fields = request.headers.get_all(AUTHORIZATION).iter();
+    let mut fields = request.headers.all("authorization");
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
         return Err(Denial::Credentials);
     }
-    let field = field.as_bytes().trim_ascii();
+    let field = field.trim_ascii();
     let scheme_end = field.iter().position(|b| BLANK.contains(b)).unwrap_or(field.len());
     let (scheme, token) = field.split_at(scheme_end);
     let token = token.trim_ascii_start();

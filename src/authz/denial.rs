@@ -57,6 +57,8 @@ pub enum Denial {
         /// Seconds after which a retry may help, at least 1.
         retry_after: u32,
     },
+    /// Counters are shared, what all have counted cannot be had now, and `shared.on_outage` lets nobody pass without.
+    Uncounted,
     /// Our own fault.
     Internal,
     /// The upstream refused, reset or spoke nonsense.
@@ -169,6 +171,7 @@ impl Denial {
             Self::AuthLevel => 31,
             // Above the flaws, which grow.
             Self::Denied(_) => 61,
+            Self::Uncounted => 58,
             Self::Throttled(Throttled { level: Level::Custom, .. }) => 60,
             Self::Throttled(Throttled { level: Level::Backend, .. }) => 59,
             Self::Throttled(throttled) => 21 + 2 * throttled.level as usize + usize::from(throttled.burst),
@@ -208,6 +211,7 @@ impl Denial {
             Self::Flooded(_) => row(S::TOO_MANY_REQUESTS, "429", "too_many_failures", grpc::RESOURCE_EXHAUSTED, "Too Many Requests", "Too many invalid access tokens have come from this address"),
             Self::Overloaded => row(S::SERVICE_UNAVAILABLE, "900900", "overloaded", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "Too many new access tokens wait to be verified: try again"),
             Self::Unavailable { .. } => row(S::SERVICE_UNAVAILABLE, "900900", "unavailable", grpc::UNAVAILABLE, "Unclassified Authentication Failure", "The credentials cannot be verified at the moment"),
+            Self::Uncounted => row(S::SERVICE_UNAVAILABLE, "900900", "limits_unavailable", grpc::UNAVAILABLE, "Limits Cannot Be Counted", "The limits of this request cannot be counted at the moment: try again"),
             Self::Internal => row(S::INTERNAL_SERVER_ERROR, "900900", "internal", grpc::INTERNAL, "Unclassified Authentication Failure", "Internal error"),
             Self::UpstreamFailed => row(S::BAD_GATEWAY, "101503", "upstream_failed", grpc::UNAVAILABLE, "Bad Gateway", "The upstream cannot be reached or broke off"),
             Self::UpstreamTimedOut => row(S::GATEWAY_TIMEOUT, "101504", "upstream_timed_out", grpc::DEADLINE_EXCEEDED, "Gateway Timeout", "The upstream did not answer in time"),
@@ -264,7 +268,7 @@ impl From<Unable> for Denial {
     fn from(unable: Unable) -> Self {
         match unable {
             Unable::Throttled(throttled) => Self::Throttled(throttled),
-            Unable::Away => Self::Unavailable { retry_after: 1 },
+            Unable::Away => Self::Uncounted,
         }
     }
 }
@@ -306,6 +310,7 @@ mod tests {
             Denial::Flooded(usage.clone()),
             Denial::Overloaded,
             Denial::Unavailable { retry_after: 1 },
+            Denial::Uncounted,
             Denial::Internal,
             Denial::UpstreamFailed,
             Denial::UpstreamTimedOut,

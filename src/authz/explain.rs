@@ -189,7 +189,7 @@ fn failed_at(denial: &Denial, passed: &[Passage]) -> Step {
         | Denial::NoEnvironment
         | Denial::AuthLevel => Step::Subscription,
         Denial::Scope | Denial::ApiAudience | Denial::SignIn => Step::Scope,
-        Denial::Throttled(_) | Denial::Denied(_) => Step::Throttle,
+        Denial::Throttled(_) | Denial::Denied(_) | Denial::Uncounted => Step::Throttle,
         // The others are a door's: the engine is not asked.
         _ => Step::Path,
     }

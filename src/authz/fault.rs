@@ -12,7 +12,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, InvalidHeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode_byte, utf8_percent_encode};
 use serde::Serialize;
 use smallvec::SmallVec;
 
@@ -73,23 +73,24 @@ fn structured(usage: &Usage, headers: &mut HeaderMap) {
     let alone = if *alone { ";alone" } else { "" };
     let policy = item(tier, [("q", *limit), ("w", *window_s)], &[unit, alone]);
     let state = item(tier, [("r", *remaining), ("t", *reset_s)], &[]);
-    // A name that no header can carry is left out rather than mangled.
     if let (Ok(policy), Ok(state)) = (policy, state) {
         headers.insert(RATE_LIMIT_POLICY, policy);
         headers.insert(RATE_LIMIT, state);
     }
 }
 
-/// A quoted name, parameters and what follows (RFC 9651). Not by `format!`, which costs more: every answer may tell its
+/// A quoted name, parameters and what follows (RFC 9651). What its strings cannot hold is percent-encoded, as in the
+/// identity header of a tier. Not by `format!`, which costs more: every answer may tell its
 /// quota.
 fn item(name: &str, parameters: [(&str, u64); 2], rest: &[&str]) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut text = SmallVec::<[u8; 128]>::new();
     text.push(b'"');
     for byte in name.bytes() {
-        if let b'"' | b'\\' = byte {
-            text.push(b'\\');
+        match byte {
+            b'"' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
+            b' ' | b'!'..=b'~' => text.push(byte),
+            _ => text.extend_from_slice(percent_encode_byte(byte).as_bytes()),
         }
-        text.push(byte);
     }
     text.push(b'"');
     for (parameter, value) in parameters {
@@ -231,7 +232,7 @@ fn sign_in(found: &Found) -> String {
 
 fn retry_after(denial: &Denial) -> Option<u64> {
     match denial {
-        Denial::Overloaded => Some(1),
+        Denial::Overloaded | Denial::Uncounted => Some(1),
         Denial::Unavailable { retry_after } => Some(u64::from(*retry_after).max(1)),
         _ => denial.usage().map(|usage| usage.reset_s.max(1)),
     }
@@ -286,6 +287,10 @@ mod tests {
         structured(&usage, &mut headers);
         assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));
         assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""G\"x";r=0;t=37"#[..]));
+        usage.tier = "Zo\u{eb} 1%\n".into();
+        structured(&usage, &mut headers);
+        assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""Zo%C3%AB 1%%0A";r=0;t=37"#[..]));
+        usage.tier = "G\"x".into();
         usage.kind = QuotaKind::Bytes;
         structured(&usage, &mut headers);
         let policy = headers.get("ratelimit-policy").map(HeaderValue::as_bytes);

@@ -47,6 +47,10 @@ impl Case<'_> {
                 "try again, or raise [verification] waiting".into(),
             ),
             Denial::Unavailable { .. } => self.unavailable(),
+            Denial::Uncounted => (
+                "what all sidecars have counted cannot be had from Redis".into(),
+                "see that Redis can be reached from here, or choose another [shared] on_outage".into(),
+            ),
             Denial::Credentials => (
                 "more than one credential".into(),
                 "bring one token, in one Authorization field or the one place that token_in names".into(),

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
-use crate::net::Now;
+use crate::net::{Fields, Now};
 
 /// A request to judge. Every door fills one in; the engine copies nothing out of it but what is granted.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct CheckRequest<'a> {
     /// Query as sent, without `?`.
     pub query: Option<&'a str>,
     /// All header fields as sent.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
     /// The client's address, after trusted proxies; none on Unix sockets.
     pub client: Option<IpAddr>,
     /// The moment of the request.

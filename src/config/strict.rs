@@ -4,7 +4,10 @@
 
 use crate::{
     problem::Problem,
-    store::{AuthLevel, AuthRule, SubscriptionRule, TokenPlace, settings::ApiSettings},
+    store::{
+        AuthLevel, AuthRule, SubscriptionRule, TokenPlace,
+        settings::{ApiSettings, BackendLimitSettings},
+    },
     sync::OutageRule,
     token::settings::{ConnectorKind, KeyManagerSettings, Registration},
     units::Span,
@@ -100,6 +103,7 @@ impl Settings {
     pub(super) fn traps_of_api(&self, field: &str, api: &ApiSettings, found: &mut Findings) {
         let query = api.token_in.contains(&TokenPlace::Query);
         found.refuse(query, format!("{field}.token_in"), "tokens in a query end up in logs and histories");
+        unlimited_backends(field, api, found);
         let asks_nothing = api.subscription == SubscriptionRule::None && api.audience.is_empty();
         for (index, resource) in api.resources.iter().enumerate() {
             let field = format!("{field}.resources[{index}]");
@@ -155,6 +159,18 @@ impl Settings {
     }
 }
 
+/// A limit that limits nothing.
+fn unlimited_backends(field: &str, api: &ApiSettings, found: &mut Findings) {
+    let Some(BackendLimitSettings { production, sandbox }) = &api.backend_limit else { return };
+    let empty = production.is_none() && sandbox.is_none();
+    found.refuse(empty, format!("{field}.backend_limit"), "is empty: its upstreams get as much as comes");
+    let environments = [("production", production, &api.production), ("sandbox", sandbox, &api.sandbox)];
+    for (name, limit, upstream) in environments {
+        let idle = limit.is_some() && upstream.is_none() && api.upstream.is_none();
+        found.refuse(idle, format!("{field}.backend_limit.{name}"), "limits nothing: the API has no such upstream");
+    }
+}
+
 const MAX_LEEWAY: Span = Span::seconds(300);
 const MAX_TTL: Span = Span::seconds(3600);
 const MAX_AGE: Span = Span::seconds(24 * 3600);
@@ -183,6 +199,17 @@ mod tests {
             ("audience", "require_exp = false, audience", "key_managers[0].require_exp"),
             ("audience", "leeway = '301s', audience", "key_managers[0].leeway"),
             ("context", "token_in = ['header', 'query'], context", "apis[0].token_in"),
+            ("context", "backend_limit = {}, context", "apis[0].backend_limit"),
+            (
+                "context",
+                "production = 'http://h', backend_limit = { sandbox = { requests = 1, per = '1s' } }, context",
+                "apis[0].backend_limit.sandbox",
+            ),
+            (
+                "context",
+                "sandbox = 'http://h', backend_limit = { production = { requests = 1, per = '1s' } }, context",
+                "apis[0].backend_limit.production",
+            ),
             ("audience", "jwks_max_stale = '25h', audience", "key_managers[0].jwks_max_stale"),
             ("audience", "token_lifetime = '25h', audience", "key_managers[0].token_lifetime"),
             ("auth = 'none'", "auth = 'none', scopes = ['a']", "apis[0].resources[0].auth"),
@@ -221,6 +248,11 @@ mod tests {
             assert_eq!(fields(&elsewhere).0, Vec::<String>::new(), "{row}");
         }
         for harmless in [
+            GOOD.replacen(
+                "context",
+                "upstream = 'http://h', backend_limit = { sandbox = { requests = 1, per = '1s' } }, context",
+                1,
+            ),
             GOOD.replacen("audience", "leeway = '5m', audience", 1),
             GOOD.replacen("auth = 'none'", "scopes = ['a']", 1),
             GOOD.replacen("auth = 'none'", "auth_level = 'application_user'", 1),

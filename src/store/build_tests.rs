@@ -102,6 +102,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 /// Tables that stand after `GOOD`, and the field that is wrong.
 const MISTAKEN_TABLES: &[(&str, &str)] = &[
     ("[[tiers]]\nname = ''\nrequests = 1\nper = '1m'", "tiers[0].name"),
+    ("[[tiers]]\nname = \"A\\nB\"\nrequests = 1\nper = '1m'", "tiers[0].name"),
+    ("[[tiers]]\nname = \"A\\u0085\"\nrequests = 1\nper = '1m'", "tiers[0].name"),
     ("[[tiers]]\nname = 'A'\nper = '1m'", "tiers[0]"),
     ("[[tiers]]\nname = 'A'\ntokens = 1\nbytes = 1\nper = '1m'", "tiers[0]"),
     ("[[tiers]]\nname = 'A'\nbytes = 0\nper = '1m'", "tiers[0].bytes"),

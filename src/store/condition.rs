@@ -114,9 +114,15 @@ pub struct Pattern {
 impl Pattern {
     /// Reads an expression; none, and a problem, if it is none or too large.
     pub(super) fn build(text: &str, field: impl Fn() -> String, problems: &mut Problems) -> Option<Self> {
-        let automaton = if text.len() > MOST_TEXT { None } else { automaton(text) };
+        let automaton = match parts_of(text) {
+            Ok(()) => automaton(text),
+            Err(flaw) => {
+                problems.add(field(), flaw);
+                return None;
+            }
+        };
         if automaton.is_none() {
-            problems.add(field(), NO_PATTERN);
+            problems.add(field(), TOO_LARGE);
         }
         automaton.map(|automaton| Self { text: text.into(), automaton })
     }
@@ -142,18 +148,37 @@ impl std::fmt::Debug for Pattern {
     }
 }
 
+/// Whether it is an expression; if not, what is wrong with it and where. The crate's own message would quote the value.
+fn parts_of(text: &str) -> Result<(), String> {
+    if text.len() > MOST_TEXT {
+        return Err(format!("is longer than {MOST_TEXT} bytes"));
+    }
+    let (flaw, span) = match syntax::parse_with(text, &form()) {
+        Ok(_) => return Ok(()),
+        Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), *error.span()),
+        Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), *error.span()),
+        Err(_) => return Err("is no regular expression".into()),
+    };
+    // Where a second place of the expression is told, it is after a break.
+    let flaw = flaw.lines().next().unwrap_or_default();
+    let at = text.get(..span.start.offset).unwrap_or(text).chars().count() + 1;
+    Err(format!("is no regular expression: at character {at}: {flaw}"))
+}
+
+fn form() -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false).nest_limit(MOST_NESTED)
+}
+
 fn automaton(text: &str) -> Option<DFA<Vec<u32>>> {
     dense::Builder::new()
         .configure(dense::Config::new().dfa_size_limit(Some(MOST_STATES)).determinize_size_limit(Some(MOST_STATES)))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(MOST_STATES)))
-        .syntax(syntax::Config::new().unicode(false).utf8(false).nest_limit(MOST_NESTED))
+        .syntax(form())
         .build(text)
         .ok()
 }
 
-/// The crate's own words would quote the value.
-const NO_PATTERN: &str = "is no regular expression of the kind that is searched here: without look-around and \
-                          back-references, of 1 KiB at most, and of 512 KiB at most once it is compiled";
+const TOO_LARGE: &str = "is too large a regular expression: 512 KiB at most once it is compiled";
 const MOST_TEXT: usize = 1 << 10;
 const MOST_STATES: usize = 512 << 10;
 const MOST_NESTED: u32 = 32;
@@ -190,8 +215,26 @@ mod tests {
     #[test]
     fn what_cannot_be_searched_in_bounded_time_and_room_is_refused() {
         let long = "a".repeat(MOST_TEXT + 1);
-        for text in ["(", "a**b(", r"(?=a)", r"(a)\1", "[z-a]", "(a{1000}){1000}", "[ab]*a[ab]{30}", &long] {
-            assert_eq!(pattern(text).unwrap_err(), NO_PATTERN, "{text}");
+        for text in ["(a{1000}){1000}", "[ab]*a[ab]{30}"] {
+            assert_eq!(pattern(text).unwrap_err(), TOO_LARGE, "{text}");
+        }
+        assert_eq!(pattern(&long).unwrap_err(), "is longer than 1024 bytes");
+    }
+
+    #[test]
+    fn what_is_no_expression_is_told_with_the_place_and_without_the_value() {
+        for (text, expected) in [
+            ("(", "at character 1: unclosed group"),
+            ("\u{e9}x(", "at character 3: unclosed group"),
+            ("a**b(", "at character 5: unclosed group"),
+            ("ab*)", "at character 4: unopened group"),
+            ("*secret", "at character 1: repetition operator missing expression"),
+            (r"(?=a)", "at character 1: look-around, including look-ahead and look-behind, is not supported"),
+            (r"(a)\1", "at character 4: backreferences are not supported"),
+            ("[z-a]", "at character 2: invalid character class range, the start must be <= the end"),
+            (r"\pL", "at character 1: Unicode not allowed here"),
+        ] {
+            assert_eq!(pattern(text).unwrap_err(), format!("is no regular expression: {expected}"), "{text}");
         }
     }
 

@@ -22,18 +22,52 @@ use crate::units::Size;
 #[serde(deny_unknown_fields)]
 pub struct QuotaSettings {
     /// Requests a window.
+    #[serde(default, deserialize_with = "amount")]
     pub requests: Option<u64>,
     /// Bytes of bodies a window, as tiers count them.
     pub bytes: Option<Volume>,
     /// Events a window.
+    #[serde(default, deserialize_with = "amount")]
     pub events: Option<u64>,
     /// Model tokens a window.
+    #[serde(default, deserialize_with = "amount")]
     pub tokens: Option<u64>,
     /// The window: a whole number and `s`, `m`, `h`, `d` or `mo` (UTC calendar months).
     pub per: String,
     /// How the window moves on.
     #[serde(default)]
     pub algorithm: Algorithm,
+}
+
+/// Reads how many, so that what is no number says from where it begins.
+pub(super) fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<Amount>::deserialize(from)?.map(|Amount(number)| number))
+}
+
+struct Amount(u64);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_u64(ReadAmount).map(Self)
+    }
+}
+
+struct ReadAmount;
+
+impl Visitor<'_> for ReadAmount {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number, 1 or more")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
 }
 
 /// So many bytes: a number, or a size with its unit.
@@ -68,7 +102,7 @@ impl Visitor<'_> for ReadVolume {
     type Value = Volume;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number, or a size such as \"10MiB\"")
+        f.write_str("a whole number, 1 or more, or a size such as \"10MiB\"")
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Volume, E> {
@@ -80,7 +114,8 @@ impl Visitor<'_> for ReadVolume {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Volume, E> {
-        text.parse().map(Volume::Size).map_err(E::custom)
+        // What is too large is told with what is largest, as of a bare number.
+        Size::of_any_length(text).map(Volume::Size).map_err(E::custom)
     }
 }
 
@@ -132,7 +167,8 @@ impl QuotaSettings {
         for (kind, amount) in &given {
             let most = if *kind == QuotaKind::Requests { u64::from(MAX_LIMIT) } else { Quota::MOST };
             if !(1..=most).contains(amount) {
-                problems.add(format!("{field}.{}", kind.name()), format!("is a number from 1 to {most}"));
+                let also = if *kind == QuotaKind::Bytes { LARGEST_SIZE } else { "" };
+                problems.add(format!("{field}.{}", kind.name()), format!("is a number from 1 to {most}{also}"));
                 good = false;
             }
         }
@@ -147,12 +183,21 @@ impl QuotaSettings {
                 None
             }
             Ok(window) => Some(window),
+            Err(message) if self.algorithm == Algorithm::Gcra => {
+                problems.add(format!("{field}.per"), without_months(message));
+                None
+            }
             Err(message) => {
                 problems.add(format!("{field}.per"), message);
                 None
             }
         }
     }
+}
+
+/// What is wrong with a window, where months are none.
+pub(super) fn without_months(message: &'static str) -> &'static str {
+    if message == WINDOW_FORM { SPAN_FORM } else { message }
 }
 
 /// Reads `1m`, `30s`, `2mo`.
@@ -185,6 +230,10 @@ pub(super) const MAX_LIMIT: u32 = i32::MAX as u32;
 const MAX_WINDOW_S: u32 = 3_660 * 86_400;
 const WINDOW_FORM: &str = "is a whole number from 1 and s, m, h, d or mo, such as \"1m\"";
 
+const SPAN_FORM: &str = "is a whole number from 1 and s, m, h or d, such as \"1m\"";
+/// [`Quota::MOST`] as a size.
+const LARGEST_SIZE: &str = ", or a size up to \"65536GiB\"";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,15 +243,41 @@ mod tests {
         let read = |json: &str| serde_json::from_str::<Volume>(json).map_err(|error| error.to_string());
         assert_eq!(read("7").map(Volume::count), Ok(7));
         assert_eq!(read("\"2KiB\"").map(Volume::count), Ok(2048));
+        assert_eq!(read("\"65536GiB\"").map(Volume::count), Ok(Quota::MOST));
+        assert_eq!(read("\"99999999999GiB\"").map(Volume::count), Ok(u64::MAX));
         for (json, expected) in [
-            ("-1", "expected a whole number, or a size such as \"10MiB\""),
-            ("1.5", "expected a whole number, or a size such as \"10MiB\""),
+            ("-1", "expected a whole number, 1 or more, or a size such as \"10MiB\""),
+            ("1.5", "expected a whole number, 1 or more, or a size such as \"10MiB\""),
             ("\"10MB\"", "a size is a whole number and B, KiB, MiB or GiB"),
-            ("\"1025GiB\"", "larger than 1024GiB"),
             ("\"99999999999999999999GiB\"", "a size is a whole number and"),
         ] {
             let told = read(json).unwrap_err();
             assert!(told.contains(expected), "{json}: {told}");
+        }
+    }
+
+    fn told(json: &str) -> String {
+        let mut problems = Problems::default();
+        let settings: QuotaSettings = serde_json::from_str(json).unwrap();
+        assert!(settings.limits("T", true, "limit", &mut problems).is_none(), "{json}");
+        problems.into_result().unwrap_err()[0].to_string()
+    }
+
+    #[test]
+    fn what_is_beyond_a_limit_is_told_alike_in_both_spellings() {
+        let expected = "limit.bytes: is a number from 1 to 70368744177664, or a size up to \"65536GiB\"";
+        for bytes in ["70368744177665", "\"65537GiB\"", "0", "\"0\""] {
+            assert_eq!(told(&format!("{{ \"bytes\": {bytes}, \"per\": \"1m\" }}")), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn amounts_begin_at_1_and_buckets_have_no_months() {
+        let error = serde_json::from_str::<QuotaSettings>("{ \"requests\": -1, \"per\": \"1m\" }").unwrap_err();
+        assert!(error.to_string().contains("expected a whole number, 1 or more"), "{error}");
+        for (algorithm, expected) in [("gcra", "s, m, h or d, such"), ("fixed", "s, m, h, d or mo, such")] {
+            let told = told(&format!("{{ \"requests\": 1, \"per\": \"0s\", \"algorithm\": \"{algorithm}\" }}"));
+            assert!(told.contains(expected), "{algorithm}: {told}");
         }
     }
 }

@@ -71,7 +71,7 @@ impl Rule {
         let mut rules: Vec<Self> = Vec::with_capacity(settings.len());
         for (n, row) in settings.iter().enumerate() {
             let at = format!("throttle.rules[{n}]");
-            problems.refuse_empty(&row.name, || format!("{at}.name"));
+            problems.refuse_unsayable(&row.name, || format!("{at}.name"));
             if let Some(earlier) = settings[..n].iter().position(|it| it.name == row.name) {
                 problems.add(format!("{at}.name"), format!("throttle.rules[{earlier}] has this name too"));
             }

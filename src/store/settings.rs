@@ -11,7 +11,7 @@ use super::{
     cors::CorsSettings,
     deny::DenySettings,
     metadata::MetadataSettings,
-    quota::{QuotaSettings, Volume},
+    quota::{self, QuotaSettings, Volume},
     rule::RuleSettings,
     tier::Algorithm,
     token_usage::TokenUsageSettings,
@@ -367,12 +367,15 @@ pub struct TierSettings {
     /// Name; a built-in one of the same name is replaced.
     pub name: String,
     /// Quota in requests a window; also beside one of the others.
+    #[serde(default, deserialize_with = "quota::amount")]
     pub requests: Option<u64>,
     /// Quota in bytes of bodies a window, of requests and answers, WebSockets' too.
     pub bytes: Option<Volume>,
     /// Quota in events a window: WebSocket and gRPC messages both ways, server-sent events.
+    #[serde(default, deserialize_with = "quota::amount")]
     pub events: Option<u64>,
     /// Quota in model tokens a window; the API's `token_usage` says where they are told.
+    #[serde(default, deserialize_with = "quota::amount")]
     pub tokens: Option<u64>,
     /// The window: a whole number and `s`, `m`, `h`, `d` or `mo` (UTC calendar months).
     pub per: String,

@@ -46,6 +46,13 @@ impl Problems {
         text.is_empty()
     }
 
+    /// Notes that a name, which answers and metrics tell, is empty or has control characters.
+    pub(super) fn refuse_unsayable(&mut self, name: &str, field: impl Fn() -> String) {
+        if !self.refuse_empty(name, &field) && name.chars().any(char::is_control) {
+            self.add(field(), "has a control character");
+        }
+    }
+
     /// The known name nearest to an unknown one, if any is near. Bounded: a table of a million
     /// wrong rows is reported without comparing each with every name.
     pub(super) fn nearest<'n>(&mut self, unknown: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {

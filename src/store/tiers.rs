@@ -7,7 +7,7 @@ use crate::problem::Place;
 use super::{
     Label,
     advanced::Advanced,
-    quota::{MAX_LIMIT, QuotaSettings, window},
+    quota::{MAX_LIMIT, QuotaSettings, window, without_months},
     settings::{BurstSettings, TierLevel, TierSettings},
     source::Origins,
     suggest::{Problems, Suggest},
@@ -59,7 +59,7 @@ impl Tiers {
         let n = self.origins.add(place);
         let field = self.origins.named("tiers", "tier", n).to_string();
         problems.stand_at(place);
-        problems.refuse_empty(&tier.name, || format!("{field}.name"));
+        problems.refuse_unsayable(&tier.name, || format!("{field}.name"));
         if let Some(earlier) = self.configured.get(&*tier.name) {
             let earlier = self.origins.told("tiers", *earlier);
             problems.add(format!("{field}.name"), format!("{earlier} has this name too"));
@@ -76,7 +76,7 @@ impl Tiers {
 
     /// Adds a tier whose name no other has.
     pub(super) fn insert(&mut self, tier: &TierSettings, problems: &mut Problems) {
-        problems.refuse_empty(&tier.name, || "tier.name".into());
+        problems.refuse_unsayable(&tier.name, || "tier.name".into());
         self.define(tier, false, "tier", problems);
     }
 
@@ -153,7 +153,7 @@ fn burst(settings: &BurstSettings, field: &str, problems: &mut Problems) -> Opti
             None
         }
         Err(message) => {
-            problems.add(format!("{field}.burst.per"), message);
+            problems.add(format!("{field}.burst.per"), without_months(message));
             None
         }
     }

@@ -11,6 +11,7 @@ use super::{
     Charge, Throttled, Usage,
     algorithm::{self, Moment},
     local::{Cell, Counters, Taken},
+    tightest::Standing,
 };
 
 /// A quota's cell, and what this request has taken from it.
@@ -141,15 +142,17 @@ impl<'a, 'g> Account<'a, 'g> {
         self.quota.limit.saturating_sub(algorithm::counted(self.quota, self.word, self.at))
     }
 
-    /// Whether its remaining share is smaller than `other`'s.
-    pub(super) fn is_tighter_than(&self, other: &Self) -> bool {
-        let share = |of: &Self, other: &Self| u128::from(of.remaining()) * u128::from(other.quota.limit);
-        share(self, other) < share(other, self)
+    pub(super) fn standing(&self) -> Standing {
+        Standing { kind: self.quota.kind, limit: self.quota.limit, remaining: self.remaining() }
+    }
+
+    pub(super) fn reset_ms(&self) -> u64 {
+        algorithm::reset_ms(self.quota, self.word, self.at)
     }
 
     /// Where the quota stands after this request.
     pub(super) fn usage(&self) -> Usage {
-        self.usage_until(self.remaining(), algorithm::reset_ms(self.quota, self.word, self.at))
+        self.usage_until(self.remaining(), self.reset_ms())
     }
 
     fn usage_until(&self, remaining: u64, reset_ms: u64) -> Usage {

@@ -1,14 +1,16 @@
 //! What an admitted request may yet owe: bytes, events and tokens, which are known only as they pass.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::{
     net::Now,
-    store::{Quota, QuotaKind},
+    store::{Limits, Quota, QuotaKind},
 };
 
 use super::{
-    Limiter,
+    Level, Limiter,
     account::Account,
     algorithm::{self, Moment},
     shared::Demand,
@@ -22,16 +24,17 @@ pub struct Bill {
 }
 
 /// One of them, by its counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Due {
+    level: Level,
+    limits: Arc<Limits>,
     key: u128,
     quota: Quota,
-    stops: bool,
 }
 
 impl Due {
     fn demand(&self, now: Now) -> Demand {
-        together::demand(self.key, &self.quota, self.stops, now)
+        together::demand(self.key, &self.quota, self.limits.stop_on_quota_reach, now)
     }
 }
 
@@ -43,9 +46,10 @@ impl Bill {
         }
         let due = accounts.iter().filter(|account| account.quota.kind != QuotaKind::Requests);
         let due = due.map(|account| Due {
+            level: account.charge.level,
+            limits: Arc::clone(&account.charge.tier.limits),
             key: account.key,
             quota: *account.quota,
-            stops: account.charge.tier.stop_on_quota_reach,
         });
         Some(Box::new(Self { due: due.collect() }))
     }
@@ -71,13 +75,16 @@ impl Limiter {
         }
     }
 
-    /// Whether every quota of `kind` that stops has room still: for streams, which are admitted once and go on.
-    pub fn has_room(&self, bill: &Bill, kind: QuotaKind, now: Now) -> bool {
+    /// The first quota of `kind` that stops and has no more room, by its level and its tier's name: for streams, which are
+    /// admitted once and go on.
+    pub fn spent<'b>(&self, bill: &'b Bill, kind: QuotaKind, now: Now) -> Option<(Level, &'b str)> {
         let guard = self.counters.guard();
-        bill.due.iter().filter(|due| due.stops && due.quota.kind == kind).all(|due| {
+        let mut stopping = bill.due.iter().filter(|due| due.limits.stop_on_quota_reach && due.quota.kind == kind);
+        let spent = stopping.find(|due| {
             let (_, word) = self.counters.cell(due.key, &due.quota, &guard);
             let has_room = algorithm::has_room(&due.quota, word, Moment::of(&due.quota, now));
-            has_room && self.shared().is_none_or(|shared| shared.left(&due.demand(now), now.steady_ms) > 0)
-        })
+            !has_room || self.shared().is_some_and(|shared| shared.left(&due.demand(now), now.steady_ms) == 0)
+        })?;
+        Some((spent.level, &spent.limits.name))
     }
 }

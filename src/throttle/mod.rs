@@ -15,6 +15,7 @@ mod parted;
 pub mod shared;
 #[cfg(test)]
 mod tests;
+mod tightest;
 mod together;
 mod usage;
 mod window;
@@ -38,6 +39,7 @@ use crate::{
 use account::Account;
 use local::Counters;
 use shared::Shared;
+use tightest::Tightest;
 
 /// `[throttle]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -127,7 +129,7 @@ impl Level {
 /// A request that found room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admitted {
-    /// Where it is asked for: the state of the tightest quota (least remaining share).
+    /// Where it is asked for: the state of the quota that ends first (`tightest`).
     pub usage: Option<Usage>,
     /// A limit with `stop_on_quota_reach = false` is beyond its quota or its burst: the request passes, marked.
     pub over_quota: bool,
@@ -198,7 +200,7 @@ impl Limiter {
             }
             over_quota |= accounts[n].beyond;
         }
-        let usage = if want_usage { tightest(&accounts).map(Account::usage) } else { None };
+        let usage = if want_usage { told(&accounts) } else { None };
         Ok(Admitted { usage, over_quota, bill: Bill::of(&accounts) })
     }
 
@@ -235,9 +237,13 @@ impl Default for Limiter {
     }
 }
 
-/// The quota with the smallest remaining share; the earliest, if they are alike.
-fn tightest<'s, 'a, 'g>(accounts: &'s [Account<'a, 'g>]) -> Option<&'s Account<'a, 'g>> {
-    accounts.iter().reduce(|first, second| if second.is_tighter_than(first) { second } else { first })
+/// The state of the quota that is told.
+fn told(accounts: &[Account<'_, '_>]) -> Option<Usage> {
+    let mut tightest = Tightest::new(|account: &&Account<'_, '_>| account.reset_ms());
+    for account in accounts {
+        tightest.meet(account.standing(), account);
+    }
+    tightest.found().map(Account::usage)
 }
 
 /// More than the quotas that a request usually meets.

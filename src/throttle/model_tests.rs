@@ -174,7 +174,7 @@ proptest! {
                 }
                 let room = met.iter().filter(|charge| charge.tier.stop_on_quota_reach)
                     .all(|charge| model.has_room(&charge.tier.quota, (charge.tier.counter, user, false), ms));
-                prop_assert_eq!(limiter.has_room(bill, kind, now), room);
+                prop_assert_eq!(limiter.spent(bill, kind, now).is_none(), room);
             }
             if swept {
                 limiter.sweep(now);

@@ -230,6 +230,14 @@ fn usage_tells_the_refusing_or_the_tightest_limit() {
     let month = usage(4, 31 * 86_400, 2, 31 * 86_400 - 61);
     assert_eq!(told(&limiter, &both, now), Some(month));
     assert_eq!(told(&limiter, &both[..1], now), Some(usage(10, 60, 7, 59)));
+    // Of an API's 20 are 8 left, which is less of it than 3 of 4 are; only 3 more pass.
+    let (api, few) = (tier(3, 20, MINUTE), tier(4, 4, MINUTE));
+    let both = [charge(Level::Api, &api), charge(Level::Subscription, &few)];
+    for _ in 0..11 {
+        assert!(passes(&limiter, &both[..1], 61_500));
+    }
+    assert_eq!(told(&limiter, &both, now), Some(usage(4, 60, 3, 59)));
+    let both = [charge(Level::Subscription, &sub), charge(Level::Application, &app)];
     for _ in 0..7 {
         assert!(passes(&limiter, &both[..1], 61_500));
     }

@@ -10,6 +10,7 @@ use super::{
     account::{self, Account},
     algorithm::{self, Moment},
     shared::{Demand, Refused, Shared, path::Passage},
+    tightest::{Standing, Tightest},
     window,
 };
 use crate::{
@@ -52,11 +53,11 @@ impl Limiter {
             Err(refused) => return Some(Err(unable(shared, refused, &demands, &origins, now))),
         };
         if passage == Passage::Uncounted {
-            return Some(self.admit_uncounted(shared, charges, now));
+            return Some(self.admit_uncounted(shared, charges, &demands, now));
         }
         let verdict = self.admit(charges, now, want_usage).map_err(|throttled| {
             shared.give_back_here(passage, &demands, now.steady_ms);
-            Unable::Throttled(marked(shared, throttled))
+            Unable::Throttled(marked(shared, throttled, &demands))
         });
         Some(verdict.map(|admitted| completed(shared, admitted, &demands, &origins, now)))
     }
@@ -72,20 +73,26 @@ impl Limiter {
         let passage = shared.ask(&demands, now.steady_ms).await;
         let passage = passage.map_err(|refused| unable(shared, refused, &demands, &origins, now))?;
         if passage == Passage::Uncounted {
-            return self.admit_uncounted(shared, charges, now);
+            return self.admit_uncounted(shared, charges, &demands, now);
         }
         match self.admit(charges, now, want_usage) {
             Ok(admitted) => Ok(completed(shared, admitted, &demands, &origins, now)),
             Err(throttled) => {
                 shared.give_back(passage, &demands, now.steady_ms).await;
-                Err(Unable::Throttled(marked(shared, throttled)))
+                Err(Unable::Throttled(marked(shared, throttled, &demands)))
             }
         }
     }
 
     /// What no quota counts, since Redis is away, the bursts of this process still do.
-    fn admit_uncounted(&self, shared: &Shared, charges: &[Charge<'_>], now: Now) -> Result<Admitted, Unable> {
-        self.admit_bursts(charges, now).map_err(|throttled| Unable::Throttled(marked(shared, throttled)))
+    fn admit_uncounted(
+        &self,
+        shared: &Shared,
+        charges: &[Charge<'_>],
+        demands: &[Demand],
+        now: Now,
+    ) -> Result<Admitted, Unable> {
+        self.admit_bursts(charges, now).map_err(|throttled| Unable::Throttled(marked(shared, throttled, demands)))
     }
 
     /// Whether there is room here, without taking any.
@@ -129,25 +136,48 @@ fn completed(
     origins: &[(&Charge<'_>, &Quota)],
     now: Now,
 ) -> Admitted {
-    for (demand, (charge, quota)) in demands.iter().zip(origins) {
-        if !demand.stop {
-            admitted.over_quota |= shared.is_beyond(demand, now.steady_ms);
-        }
-        let Some(told) = &admitted.usage else { continue };
-        let (word, at) = (shared.word(demand), Moment::of(quota, now));
-        let left = quota.limit.saturating_sub(algorithm::counted(quota, word, at));
-        if u128::from(left) * u128::from(told.limit) < u128::from(told.remaining) * u128::from(quota.limit) {
-            admitted.usage = Some(usage(charge, quota, word, at, left, algorithm::reset_ms(quota, word, at)));
-        }
+    for demand in demands.iter().filter(|demand| !demand.stop) {
+        admitted.over_quota |= shared.is_beyond(demand, now.steady_ms);
     }
-    if let Some(told) = &mut admitted.usage {
-        told.alone = shared.is_away();
-    }
+    admitted.usage = admitted.usage.map(|here| {
+        let told = there(shared, &here, demands, origins, now).unwrap_or(here);
+        Usage { alone: shared.is_alone(demands), ..told }
+    });
     admitted
 }
 
-fn marked(shared: &Shared, mut throttled: Throttled) -> Throttled {
-    throttled.usage.alone = shared.is_away();
+/// The tightest quota by what all sidecars have counted; none: that which this process told.
+fn there(
+    shared: &Shared,
+    here: &Usage,
+    demands: &[Demand],
+    origins: &[(&Charge<'_>, &Quota)],
+    now: Now,
+) -> Option<Usage> {
+    let read = |n: usize| (shared.word(&demands[n]), Moment::of(origins[n].1, now));
+    let reset_ms = |place: &Option<usize>| match *place {
+        None => here.reset_s.saturating_mul(1_000),
+        Some(n) => {
+            let (word, at) = read(n);
+            algorithm::reset_ms(origins[n].1, word, at)
+        }
+    };
+    let left = |n: usize| {
+        let (word, at) = read(n);
+        origins[n].1.limit.saturating_sub(algorithm::counted(origins[n].1, word, at))
+    };
+    let mut tightest = Tightest::new(reset_ms);
+    tightest.meet(Standing { kind: here.kind, limit: here.limit, remaining: here.remaining }, None);
+    for (n, (_, quota)) in origins.iter().enumerate() {
+        tightest.meet(Standing { kind: quota.kind, limit: quota.limit, remaining: left(n) }, Some(n));
+    }
+    let n = tightest.found()??;
+    let ((charge, quota), (word, at)) = (origins[n], read(n));
+    Some(usage(charge, quota, word, at, left(n), algorithm::reset_ms(quota, word, at)))
+}
+
+fn marked(shared: &Shared, mut throttled: Throttled, demands: &[Demand]) -> Throttled {
+    throttled.usage.alone = shared.is_alone(demands);
     throttled
 }
 
@@ -168,7 +198,7 @@ fn unable(
         wait_ms => wait_ms,
     };
     let usage = usage(charge, quota, word, moment, 0, wait_ms);
-    Unable::Throttled(marked(shared, Throttled { level: charge.level, burst: false, usage }))
+    Unable::Throttled(marked(shared, Throttled { level: charge.level, burst: false, usage }, demands))
 }
 
 fn usage(charge: &Charge<'_>, quota: &Quota, word: u128, at: Moment, remaining: u64, reset_ms: u64) -> Usage {

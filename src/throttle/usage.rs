@@ -35,7 +35,7 @@ impl Limiter {
                 let known = shared.word(&demand);
                 let there = algorithm::counted(quota, known, at);
                 let word = if there > here { known } else { word };
-                (word, there.max(here), shared.is_away())
+                (word, there.max(here), shared.is_alone(&[demand]))
             });
             let usage = Usage {
                 tier: charge.tier.name.clone(),

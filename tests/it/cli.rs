@@ -288,6 +288,27 @@ fn the_schema_is_json_and_knows_every_section() {
 }
 
 #[test]
+fn a_key_that_others_may_read_is_78_and_told_once_with_its_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("bootstrap.key");
+    std::fs::write(&key, "tgb_0123456789abcdef0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let config = format!(
+        "[proxy]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\nbootstrap_key_file = \"{}\"\n",
+        key.display()
+    );
+    let output = with_file(&["serve"], "gate.toml", &config);
+    let said = told(&output);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("0600")).collect();
+    let expected =
+        format!("management.bootstrap_key_file: {}: others may read it: its mode must be 0600", key.display());
+    assert_eq!(lines, [expected], "{said}");
+}
+
+#[test]
 fn a_taken_port_is_78() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let idp = Idp::start();

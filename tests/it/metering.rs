@@ -185,6 +185,8 @@ fn web_socket_messages_count_and_the_one_beyond_closes() {
             other => panic!("should be refused: {other:?}"),
         }
     });
+    let labels = ["level=\"subscription\"", "tier=\"Events\""];
+    assert_eq!(place.gate.metric("tollgate_throttled_total", &labels), 2.0, "one was closed, one refused");
 }
 
 #[test]

@@ -83,6 +83,11 @@ fn metric(gate: &Gate, name: &str) -> f64 {
     gate.metric(&format!("tollgate_shared_counters_{name}"), &[])
 }
 
+/// How often a gate has logged it.
+fn logged(gate: &Gate, words: &str) -> usize {
+    format!("{}{}", gate.stdout(), gate.stderr()).matches(words).count()
+}
+
 fn policy(answer: &Answer) -> String {
     answer.header("ratelimit-policy").unwrap_or_default().to_owned()
 }
@@ -183,7 +188,12 @@ fn while_redis_is_away_the_rule_holds_and_shows() {
             match rule {
                 "local" => assert!(policy(&first).ends_with(";alone"), "{mode}"),
                 "deny" => {
-                    assert_eq!(first.json()["code"], "900900");
+                    let told = first.json();
+                    assert_eq!(
+                        (&told["code"], &told["message"]),
+                        (&"900900".into(), &"Limits Cannot Be Counted".into())
+                    );
+                    assert!(told["description"].as_str().unwrap().contains("cannot be counted"), "{told}");
                     assert_eq!(first.header("retry-after"), Some("1"));
                 }
                 _ => {}
@@ -221,6 +231,36 @@ fn a_redis_that_comes_back_empty_is_told() {
     }
 }
 
+/// Who has ended tells nothing again. What it has counted, those who heard of it do.
+#[test]
+fn what_a_gate_that_ended_has_counted_is_not_admitted_again() {
+    for mode in ["batched", "lease", "strict"] {
+        for spoiled in [false, true] {
+            let mut place = Place::new(2, 100, &format!("mode = \"{mode}\"\ninterval = \"10ms\""));
+            let settled = |place: &Place, wanted: u64| {
+                // An idle share goes back.
+                place.gates[0].wait_for("it to be told", || place.redis.counted() == wanted);
+            };
+            assert_eq!((0..60).filter(|_| place.status(1) == 200).count(), 60, "{mode}");
+            settled(&place, 60);
+            assert_eq!((0..20).filter(|_| place.status(0) == 200).count(), 20, "{mode}");
+            settled(&place, 80);
+            place.gates[1].signal("TERM");
+            assert!(place.gates[1].wait_exit().is_some_and(|status| status.success()));
+            place.gates.truncate(1);
+            place.redis.lose_counters(spoiled);
+            let (mut passed, begun) = (0, Instant::now());
+            while passed < 20 && begun.elapsed() < Duration::from_secs(30) {
+                passed += place.passing(1);
+            }
+            passed += place.passing(40);
+            // Of batches what passes until the first of them is answered.
+            assert_eq!(passed, 20, "{mode} {spoiled}");
+            settled(&place, 100);
+        }
+    }
+}
+
 #[test]
 fn a_redis_that_hangs_costs_one_request_its_timeout_and_others_nothing() {
     let place = Place::new(1, 1_000, "mode = \"strict\"\ntimeout = \"200ms\"");
@@ -244,9 +284,44 @@ fn while_redis_may_lack_what_others_hold_nothing_is_handed_out() {
         let place = Place::new(1, 10, &format!("mode = \"{mode}\"\non_outage = \"deny\"\ninterval = \"10ms\""));
         place.redis.settling(true);
         place.gates[0].wait_for("the refusal", || place.status(0) == 503);
+        place.wait_available(0.0);
         place.redis.settling(false);
         place.gates[0].wait_for("the end of it", || place.status(0) == 200);
+        place.wait_available(1.0);
     }
+}
+
+#[test]
+fn who_counts_alone_while_redis_may_lack_something_says_so() {
+    for mode in ["lease", "strict"] {
+        let place = Place::new(1, 10, &format!("mode = \"{mode}\"\ninterval = \"10ms\""));
+        place.redis.settling(true);
+        place.wait_available(0.0);
+        let alone = |answer: &Answer| policy(answer).ends_with(";alone");
+        let first = place.ask(0);
+        assert_eq!((first.status, alone(&first)), (200, true), "{mode}: {}", policy(&first));
+        assert_eq!((place.passing(20), alone(&place.ask(0))), (9, true), "{mode}");
+        let settles = "this ends by itself within 2 s";
+        assert_eq!(logged(&place.gates[0], settles), 1, "{mode}");
+        place.redis.settling(false);
+        place.wait_available(1.0);
+        assert!(!alone(&place.ask(0)), "{mode}");
+    }
+}
+
+#[test]
+fn a_redis_that_does_not_say_which_it_is_is_warned_of_once() {
+    let place = Place::new(1, 10, "interval = \"10ms\"");
+    let warned = || logged(&place.gates[0], "does not say which server it is");
+    assert_eq!(warned(), 0);
+    for _ in 0..2 {
+        place.redis.kill();
+        place.wait_available(0.0);
+        place.redis.nameless();
+        place.redis.resume();
+        place.wait_available(1.0);
+    }
+    assert_eq!(warned(), 1);
 }
 
 /// Killed after it has saved, and back with that: what was counted since is told before anything is handed out.
@@ -260,12 +335,13 @@ fn a_redis_that_comes_back_with_an_older_snapshot_is_told() {
         place.redis.kill_back_to(kept);
         place.wait_available(0.0);
         place.redis.resume();
-        place.wait_available(1.0);
+        place.gates[0].wait_for("what was counted to be told again", || place.redis.counted() >= 10);
+        assert_eq!(metric(&place.gates[0], "available"), 0.0, "{mode}: it is there, and may lack what others hold");
         if mode == "strict" {
             assert_eq!((place.status(0), place.status(1)), (503, 503), "it may lack what others hold");
         }
-        place.gates[0].wait_for("what was counted to be told again", || place.redis.counted() >= 10);
         place.redis.settling(false);
+        place.wait_available(1.0);
         let (mut passed, begun) = (10, Instant::now());
         while passed < 20 && begun.elapsed() < Duration::from_secs(30) {
             passed += place.passing(2);

@@ -1,6 +1,6 @@
 local node, replaced = ARGV[1], 0
 local function number(text)
-  local n = tonumber(text)
+  local n = text and tonumber(text)
   if n and n >= 0 and n < 9007199254740992 then return math.floor(n) end
 end
 local function remove(key)
@@ -8,26 +8,39 @@ local function remove(key)
   replaced = replaced + 1
 end
 local function text(n) return string.format('%.0f', n) end
+-- A window's hash: what is ours, the sum, and `b`: of the sum what these data began with, when that was, in which epoch.
 local function read(key)
-  local hash = redis.pcall('HMGET', key, node, 't')
+  local it = {name = key, mine = 0, total = 0, base = 0, birth = 0}
+  local hash = redis.pcall('HMGET', key, node, 't', 'b')
   if hash.err then
     remove(key)
-    return 0, 0
+    return it
   end
   local mine, total = number(hash[1]), number(hash[2])
-  if (hash[1] and not mine) or (hash[2] and not total) then
-    remove(key)
-    return 0, 0
+  local base, birth, since
+  if hash[3] then
+    base, birth, since = string.match(hash[3], '^(%d+):(%d+):(%d+)$')
+    base, birth, since = number(base), number(birth), number(since)
   end
-  mine = mine or 0
-  return mine, math.max(total or 0, mine)
+  if (hash[1] and not mine) or (hash[2] and not total) or (hash[3] and not (base and birth and since)) then
+    remove(key)
+    return it
+  end
+  it.mine = mine or 0
+  it.total = math.max(total or 0, it.mine)
+  it.base, it.birth, it.since, it.there = base or 0, birth or 0, since, total ~= nil
+  return it
 end
-local function write(key, mine, total, ttl)
-  redis.call('HSET', key, node, text(mine), 't', text(total))
-  redis.call('PEXPIRE', key, ttl)
+local function write(it, ttl)
+  if it.anew then redis.call('DEL', it.name) end
+  redis.call('HSET', it.name, node, text(it.mine), 't', text(it.total), 'b', text(it.base) .. ':' .. text(it.birth) .. ':' .. text(it.epoch))
+  redis.call('PEXPIRE', it.name, text(ttl))
+  it.there = true
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- No two data of one key begin at the same microsecond.
+local fresh = time[1] * 1000000 + time[2]
 if ARGV[3] ~= '0' and now > tonumber(ARGV[3]) then
   return redis.error_reply('LATE the command came after its time')
 end
@@ -43,10 +56,11 @@ if epoch then
   epoch = epoch and number(epoch)
 end
 -- A server that began anew, perhaps with an older snapshot, or took over from another, may lack what was told that one.
-local here
+local here, nameless
 if not epoch or ARGV[3] == '0' then
   local info = redis.pcall('INFO', 'server')
   here = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or nil
+  nameless = not here
 end
 if not epoch or (here and server ~= '' and server ~= here) then
   epoch, server = now, ''
@@ -55,7 +69,7 @@ end
 if here and server ~= here then redis.call('SET', KEYS[1], text(epoch) .. ':' .. here) end
 local age = now - epoch
 local settling = age >= 0 and age < tonumber(ARGV[2])
-local out = {settling and 1 or 0, 0, epoch, now}
+local out = {(settling and 1 or 0) + (nameless and 2 or 0), 0, epoch, now}
 local at, place = 4, 2
 local function take()
   at = at + 1
@@ -69,13 +83,35 @@ local function add(n) out[#out + 1] = n end
 -- What others have in the window before, and how much of its sum counts now, rounded up.
 local function former()
   local left, length = take(), take()
-  local mine, total = read(key())
-  local whole = math.floor(total / length)
-  local rest = (total - whole * length) * left
+  local it = read(key())
+  local whole = math.floor(it.total / length)
+  local rest = (it.total - whole * length) * left
   local part = math.floor(rest / length)
   if part * length < rest then part = part + 1 end
-  return total - mine, whole * left + part
+  return it.total - it.mine, whole * left + part
 end
+-- A window as it stands now, with what this sidecar has counted. What it knew of other data than these (they were lost,
+-- or are older now) holds as well: whoever heard last of those knew of all that was told, so the largest sum is theirs,
+-- and what each has counted since it heard comes on top.
+local function window(name, have)
+  local birth, told, known = take(), take(), take()
+  local it = read(name)
+  if it.since ~= epoch then
+    it.changed, it.base, it.birth = it.there, it.total, fresh
+    -- Fields of an older epoch may hold what went back since, and others have: each tells its own anew.
+    if it.since then it.anew, it.mine = true, 0 end
+  end
+  it.epoch = epoch
+  local had = it.mine
+  if birth > 0 and birth ~= it.birth then
+    had = math.max(had, told)
+    if known > it.base then it.total, it.base, it.changed = it.total + known - it.base, known, true end
+  end
+  if have > it.mine then it.total, it.mine, it.changed = it.total + math.max(have - had, 0), have, true end
+  it.total = math.max(it.total, it.mine)
+  return it
+end
+local function born(it) return it.there and it.birth or 0 end
 -- A bucket as it stands now, with what this sidecar has put in.
 local function bucket(name, have)
   local it = {name = name}

@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
+use parking_lot::Mutex;
 use portable_atomic::AtomicU128;
 
 use super::{
@@ -47,6 +48,9 @@ pub struct Cell {
     pub(super) told: AtomicU64,
     /// Sidecars with this limit in this window.
     nodes: AtomicU32,
+    /// What Redis said last. Locked where an answer comes or a question is made, which happens off the path but in mode
+    /// strict.
+    seen: Mutex<Seen>,
     /// What was used at the last answer.
     used_then: AtomicU64,
     /// More is asked for once `free` is no more than this.
@@ -72,6 +76,19 @@ pub struct Line {
     pub ttl_ms: u64,
     /// What depends on the algorithm.
     pub form: Form,
+    /// What Redis said last; of a bucket nothing.
+    pub seen: Seen,
+}
+
+/// What Redis said last of a window: whoever has lost it can be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// When the data began that it had then; 0: it had none.
+    pub birth: u64,
+    /// This sidecar's field.
+    pub mine: u64,
+    /// The sum.
+    pub total: u64,
 }
 
 /// What Redis is told of a limit by its algorithm.
@@ -108,6 +125,8 @@ pub struct Answer {
     pub total: u64,
     /// How many fields there are; 0: it was not asked.
     pub nodes: u32,
+    /// When the data of a window began; 0: there are none.
+    pub birth: u64,
     /// The same of the window before, of a sliding one.
     pub before: Before,
 }
@@ -145,6 +164,7 @@ impl Cell {
             others: AtomicU64::new(0),
             told: AtomicU64::new(begin),
             nodes: AtomicU32::new(1),
+            seen: Mutex::default(),
             used_then: AtomicU64::new(0),
             low: AtomicU64::new(0),
             closed_until_ms: AtomicU64::new(0),
@@ -252,7 +272,9 @@ impl Cell {
         let limit = self.limit.load(Relaxed);
         let have = self.held();
         let form = self.form(have, now_ms);
-        let mut line = Line { have, want: 0, back: 0, limit, ttl_ms: self.ttl_ms(now_ms), form };
+        // After `have`: what is heard between is then no news.
+        let (ttl_ms, seen) = (self.ttl_ms(now_ms), self.seen());
+        let mut line = Line { have, want: 0, back: 0, limit, ttl_ms, form, seen };
         if !self.is(SHARING) {
             return line;
         }
@@ -305,6 +327,7 @@ impl Cell {
         }
         self.others_before.store(answer.before.others, Relaxed);
         self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
+        self.see(answer, true);
         self.told.fetch_max(line.have, Relaxed);
         if answer.nodes > 0 {
             self.nodes.store(answer.nodes, Relaxed);
@@ -337,6 +360,26 @@ impl Cell {
         }
         self.others_before.store(answer.before.others, Relaxed);
         self.others.store(answer.total.saturating_sub(answer.mine), Relaxed);
+        self.see(answer, false);
+    }
+
+    /// What Redis said last.
+    pub(super) fn seen(&self) -> Seen {
+        *self.seen.lock()
+    }
+
+    /// Keeps what Redis said. `last`: nothing that it said of the same data can be newer; else more is.
+    fn see(&self, answer: Answer, last: bool) {
+        let Answer { mine, total, birth, .. } = answer;
+        let mut seen = self.seen.lock();
+        if birth > 0 && (last || birth != seen.birth || total >= seen.total) {
+            *seen = Seen { birth, mine, total };
+        }
+    }
+
+    /// Whether there is something that a Redis without it is to be told.
+    pub(super) fn is_news(&self) -> bool {
+        self.held() > 0 || self.seen().total > 0 || self.word.load(Relaxed) != 0
     }
 
     /// Redis has said that there is nothing left: nobody asks again before `until_ms`.

@@ -9,7 +9,7 @@ use super::{
         together::demand,
     },
     Metrics, OutageRule, Shared, SharedMode, Terms,
-    cell::{Form, Line},
+    cell::{Form, Line, Seen},
     model::Bucket,
 };
 use crate::{
@@ -114,7 +114,7 @@ fn what_redis_is_asked_for_does_not_depend_on_the_wall_clock() {
 /// What a sidecar tells Redis of a bucket that was counted there.
 fn line(have: u64, content: u64) -> Line {
     let form = Form::Bucket { told: have, content, length_ms: LENGTH_MS, parts: PARTS };
-    Line { have, want: 0, back: 0, limit: LIMIT, ttl_ms: 0, form }
+    Line { have, want: 0, back: 0, limit: LIMIT, ttl_ms: 0, form, seen: Seen::default() }
 }
 
 #[test]

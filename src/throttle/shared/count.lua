@@ -11,14 +11,11 @@ while place <= #KEYS do
     it = bucket(name, have)
     it.full = it.level + it.parts > it.size * it.parts
   else
-    it = {name = name}
-    if form == 1 then it.others, it.counts = former() end
-    it.mine, it.total = read(name)
-    if it.mine < have then
-      it.total = it.total + have - it.mine
-      it.mine = have
-    end
-    it.full = it.total + (it.counts or 0) >= limit
+    local others, counts
+    if form == 1 then others, counts = former() end
+    it = window(name, have)
+    it.others, it.counts = others, counts
+    it.full = it.total + (counts or 0) >= limit
   end
   it.amount, it.ttl = amount, ttl
   all[#all + 1] = it
@@ -33,13 +30,14 @@ for _, it in ipairs(all) do
   elseif out[5] == 0 then
     local amount = math.max(it.amount, -it.mine)
     it.mine, it.total = it.mine + amount, it.total + amount
-    write(it.name, it.mine, it.total, text(it.ttl))
-  elseif it.level and it.changed then
+    write(it, it.ttl)
+  elseif it.changed then
     -- Refused, perhaps by another limit: what was told beside it counts as told from here on.
-    keep(it, it.ttl)
+    if it.level then keep(it, it.ttl) else write(it, it.ttl) end
   end
   add(it.mine)
   add(it.level or it.total)
+  if not it.level then add(born(it)) end
   if it.others then
     add(it.others)
     add(it.counts)

@@ -9,30 +9,24 @@ while place <= #KEYS do
   else
     local others, counts
     if form == 1 then others, counts = former() end
-    local mine, total = read(name)
-    local before = mine
-    if mine < have then
-      total = total + have - mine
-      mine = have
-    end
+    local it = window(name, have)
     if back > 0 then
-      if mine == have then
-        mine = mine - back
-        total = total - back
+      if it.mine == have then
+        it.mine, it.total, it.changed = it.mine - back, it.total - back, true
       end
     elseif not settling then
-      local more = math.min(want - (mine - have), limit - total - (counts or 0))
+      local more = math.min(want - (it.mine - have), limit - it.total - (counts or 0))
       if more > 0 then
-        mine = mine + more
-        total = total + more
+        it.mine, it.total, it.changed = it.mine + more, it.total + more, true
       end
     end
-    if mine ~= before then write(name, mine, total, text(ttl)) end
+    if it.changed then write(it, ttl) end
     local nodes = 0
-    if want > 0 then nodes = math.max(redis.call('HLEN', name) - 1, 1) end
-    add(mine)
-    add(total)
+    if want > 0 then nodes = math.max(redis.call('HLEN', name) - 2, 1) end
+    add(it.mine)
+    add(it.total)
     add(nodes)
+    add(born(it))
     if others then
       add(others)
       add(counts)

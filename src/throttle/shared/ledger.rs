@@ -318,11 +318,11 @@ impl Ledger {
         self.queue(cell);
     }
 
-    /// All that is counted here is told again: Redis may have lost it.
+    /// All that is counted or known here is told again: Redis may have lost it.
     pub fn tell_all(&self) {
         let guard = self.cells.guard();
         for cell in self.cells.values(&guard) {
-            if cell.held() > 0 {
+            if cell.is_news() {
                 self.queue(cell);
             }
         }

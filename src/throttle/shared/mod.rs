@@ -28,7 +28,8 @@
 //! refuses, save what a share still holds; `allow` counts nothing but bursts. What was counted here is told when Redis is back.
 //!
 //! A Redis that comes back empty, or with an older snapshot, or a replica that takes over without the last writes of its
-//! master, is told by each sidecar what it has counted, or holds as a share. For two seconds from then on it hands out
+//! master, is told by each sidecar what it has counted, or holds as a share, and what all together had counted when it heard of it
+//! last: also what sidecars have counted that are gone since. For two seconds from then on it hands out
 //! nothing in modes `lease` and `strict`; this also holds when it is met for the first time. So the limit holds in them
 //! after a loss, with `on_outage = "deny"`, as long as every sidecar that holds something reaches Redis within these two
 //! seconds. Which server it is, `INFO server` says (`run_id`); a user that may not ask learns of an empty one alone.
@@ -65,7 +66,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-pub use cell::{Answer, Before, Cell, Form, Line};
+pub use cell::{Answer, Before, Cell, Form, Line, Seen};
 pub use ledger::{Demand, Ledger, Short, Taken};
 pub use metrics::Metrics;
 pub use path::Refused;
@@ -86,6 +87,8 @@ pub struct Shared {
     answers: AtomicBool,
     /// A bit for each group of keys whose Redis has its data for too short a time.
     settling: AtomicU64,
+    /// Whether Redis does not say which server it is.
+    nameless: AtomicBool,
     begun: Instant,
     /// Redis's clock before the time since `begun`, at least, in milliseconds as a two's complement number; of the
     /// connection in use.
@@ -104,6 +107,7 @@ impl Shared {
             link: ArcSwapOption::empty(),
             answers: AtomicBool::new(false),
             settling: AtomicU64::new(0),
+            nameless: AtomicBool::new(false),
             begun: Instant::now(),
             ahead_ms: AtomicU64::new(0),
             metrics,
@@ -146,6 +150,11 @@ impl Shared {
         !self.answers.load(Acquire)
     }
 
+    /// Whether one of these is judged by `on_outage` now: Redis is away, or what it has may not be all.
+    pub(super) fn is_alone(&self, demands: &[Demand]) -> bool {
+        self.is_away() || (self.settling.load(Relaxed) != 0 && self.is_settling(self.terms.load().mode, demands))
+    }
+
     /// Whether what Redis has may not be all, for one of these.
     fn is_settling(&self, mode: SharedMode, demands: &[Demand]) -> bool {
         let settling = self.settling.load(Relaxed);
@@ -157,13 +166,31 @@ impl Shared {
     /// Notes what Redis said of its data.
     fn note(&self, group: u8, state: State) {
         let bit = 1 << group;
-        match state.settling {
+        let before = match state.settling {
             true => self.settling.fetch_or(bit, Relaxed),
             false => self.settling.fetch_and(!bit, Relaxed),
         };
+        let terms = self.terms.load();
+        if state.settling && before == 0 && terms.mode != SharedMode::Batched {
+            tracing::warn!(
+                on_outage = ?terms.on_outage,
+                "Redis has had its data for too short a time: until all sidecars have told what they hold, requests are \
+                 judged as while it is away; this ends by itself within {} s",
+                script::SETTLE_MS / 1_000
+            );
+        }
+        self.show();
         if state.replaced > 0 {
             self.metrics.replaced.inc_by(state.replaced);
             tracing::error!(keys = state.replaced, "counters in Redis held values of another type, which are removed");
+            // Nor are windows told again that nobody asks for any more, and that the next ones count with.
+            self.ledger.tell_all();
+        }
+        if state.nameless && !self.nameless.swap(true, Relaxed) {
+            tracing::warn!(
+                "Redis does not say which server it is (`INFO server`, `run_id`; its user needs INFO): one that comes back \
+                 with an older snapshot, or takes over without the last writes, is not noticed, and hands out what is used"
+            );
         }
     }
 
@@ -191,7 +218,13 @@ impl Shared {
 
     fn came(&self) {
         self.answers.store(true, Release);
-        self.metrics.available.set(1);
+        self.show();
+    }
+
+    /// Shows whether requests are counted with all sidecars.
+    fn show(&self) {
+        let settling = self.settling.load(Relaxed) != 0 && self.terms.load().mode != SharedMode::Batched;
+        self.metrics.available.set(i64::from(!self.is_away() && !settling));
     }
 
     fn went(&self) {

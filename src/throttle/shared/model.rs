@@ -3,80 +3,150 @@
 
 use std::collections::BTreeMap;
 
-use super::cell::{Answer, Before, Form, Line};
+use super::cell::{Answer, Before, Form, Line, Seen};
 
 /// The hash of one limit in one window.
 #[derive(Debug, Clone, Default)]
 pub struct Hash<N> {
     fields: BTreeMap<N, u64>,
     total: u64,
+    /// Of `total`: what these data began with.
+    base: u64,
+    birth: u64,
+    epoch: u64,
+}
+
+/// What a server says of its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data {
+    /// It has them for too short a time.
+    pub settling: bool,
+    /// Since when it has them.
+    pub epoch: u64,
+    /// When data begin that begin now: no number twice.
+    pub fresh: u64,
+}
+
+impl Data {
+    /// Of a server that is always the same.
+    fn here(settling: bool) -> Self {
+        Self { settling, epoch: 0, fresh: fastrand::u64(1..1 << 53) }
+    }
 }
 
 impl<N: Ord> Hash<N> {
     /// With nothing in it.
     pub const fn new() -> Self {
-        Self { fields: BTreeMap::new(), total: 0 }
+        Self { fields: BTreeMap::new(), total: 0, base: 0, birth: 0, epoch: 0 }
     }
 
     /// The first script, for one limit of fixed windows.
     pub fn exchange(&mut self, node: N, line: &Line, settling: bool) -> Answer {
-        self.exchange_after(Before::default(), node, line, settling)
+        self.exchange_after(Before::default(), node, line, Data::here(settling))
     }
 
     /// The same where the window before counts, too.
-    pub fn exchange_after(&mut self, counted: Before, node: N, line: &Line, settling: bool) -> Answer {
-        let before = self.fields.get(&node).copied().unwrap_or(0);
-        let (mut mine, mut total) = (before, self.total);
-        if mine < line.have {
-            total += line.have - mine;
-            mine = line.have;
-        }
+    pub fn exchange_after(&mut self, counted: Before, node: N, line: &Line, data: Data) -> Answer {
+        let mut it = self.stand(&node, line.have, line.seen, data);
         if line.back > 0 {
-            if mine == line.have {
-                mine -= line.back;
-                total -= line.back;
+            if it.mine == line.have {
+                (it.mine, it.total, it.changed) = (it.mine - line.back, it.total - line.back, true);
             }
-        } else if !settling {
+        } else if !data.settling {
             let more =
-                line.want.saturating_sub(mine - line.have).min(line.limit.saturating_sub(total + counted.counts));
-            mine += more;
-            total += more;
+                line.want.saturating_sub(it.mine - line.have).min(line.limit.saturating_sub(it.total + counted.counts));
+            (it.mine, it.total, it.changed) = (it.mine + more, it.total + more, it.changed || more > 0);
         }
-        if mine != before {
-            self.fields.insert(node, mine);
-            self.total = total;
+        if it.changed {
+            self.write(node, it);
         }
         let nodes = if line.want > 0 { self.fields.len().max(1) } else { 0 };
-        Answer { mine, total, nodes: u32::try_from(nodes).unwrap_or(u32::MAX), before: counted }
+        Answer { nodes: u32::try_from(nodes).unwrap_or(u32::MAX), before: counted, ..self.answer(it) }
     }
 
     /// What this window, the former one, says to that sidecar in the next.
     pub fn before(&self, node: &N, form: Form) -> Before {
         let Form::Sliding { left, length } = form else { return Before::default() };
-        let others = self.total - self.fields.get(node).copied().unwrap_or(0);
-        let counts = (u128::from(self.total) * u128::from(left)).div_ceil(u128::from(length.max(1)));
+        let mine = self.fields.get(node).copied().unwrap_or(0);
+        let total = self.total.max(mine);
+        let others = total - mine;
+        let counts = (u128::from(total) * u128::from(left)).div_ceil(u128::from(length.max(1)));
         Before { others, counts: u64::try_from(counts).unwrap_or(u64::MAX) }
     }
 
     /// The second script's look, for one limit: whether there is no room.
-    pub fn is_full(&self, node: &N, mine: u64, limit: Option<u64>) -> bool {
-        self.is_full_after(Before::default(), node, mine, limit)
+    pub fn is_full(&self, node: &N, limit: Option<u64>) -> bool {
+        self.is_full_after(Before::default(), node, (0, Seen::default()), limit, Data::here(false))
     }
 
-    /// The same where the window before counts, too.
-    pub fn is_full_after(&self, before: Before, node: &N, mine: u64, limit: Option<u64>) -> bool {
-        let told = mine.saturating_sub(self.fields.get(node).copied().unwrap_or(0));
-        limit.is_some_and(|limit| self.total + told + before.counts >= limit)
+    /// The same where the window before counts, too, and a sidecar has counted so much and heard that last.
+    pub fn is_full_after(
+        &self,
+        before: Before,
+        node: &N,
+        (have, seen): (u64, Seen),
+        limit: Option<u64>,
+        data: Data,
+    ) -> bool {
+        let total = self.stand(node, have, seen, data).total;
+        limit.is_some_and(|limit| total + before.counts >= limit)
     }
 
     /// The second script's counting, for one limit.
-    pub fn count(&mut self, node: N, mine: u64, amount: i64) -> Answer {
-        let field = self.fields.entry(node).or_default();
-        let told = mine.saturating_sub(*field);
-        let after = (*field + told).saturating_add_signed(amount);
-        self.total = self.total + after - *field;
-        *field = after;
-        Answer { mine: after, total: self.total, nodes: 0, before: Before::default() }
+    pub fn count(&mut self, node: N, have: u64, amount: i64) -> Answer {
+        self.count_after(node, (have, Seen::default()), amount, Data::here(false))
+    }
+
+    /// The same of a sidecar that heard that last.
+    pub fn count_after(&mut self, node: N, (have, seen): (u64, Seen), amount: i64, data: Data) -> Answer {
+        let mut it = self.stand(&node, have, seen, data);
+        let after = it.mine.saturating_add_signed(amount);
+        (it.mine, it.total) = (after, it.total + after - it.mine);
+        self.write(node, it);
+        self.answer(it)
+    }
+
+    /// The window as it stands, with what a sidecar has counted and what it heard last.
+    fn stand(&self, node: &N, have: u64, seen: Seen, data: Data) -> Standing {
+        let mine = self.fields.get(node).copied().unwrap_or(0);
+        let (is_there, is_old) = (!self.fields.is_empty(), self.epoch != data.epoch);
+        let mut it = Standing { mine, total: self.total.max(mine), ..Standing::default() };
+        (it.base, it.birth, it.epoch) = (self.base, self.birth, data.epoch);
+        if is_old || !is_there {
+            (it.base, it.birth, it.changed) = (it.total, data.fresh, is_there);
+            (it.anew, it.mine) = (true, 0);
+        }
+        let mut had = it.mine;
+        if seen.birth > 0 && seen.birth != it.birth {
+            had = had.max(seen.mine);
+            if seen.total > it.base {
+                (it.total, it.base, it.changed) = (it.total + seen.total - it.base, seen.total, true);
+            }
+        }
+        if have > it.mine {
+            (it.total, it.mine, it.changed) = (it.total + have.saturating_sub(had), have, true);
+        }
+        it.total = it.total.max(it.mine);
+        it
+    }
+
+    fn write(&mut self, node: N, it: Standing) {
+        if it.anew {
+            self.fields.clear();
+        }
+        self.fields.insert(node, it.mine);
+        (self.total, self.base, self.birth, self.epoch) = (it.total, it.base, it.birth, it.epoch);
+    }
+
+    fn answer(&self, it: Standing) -> Answer {
+        let birth = if self.fields.is_empty() { 0 } else { it.birth };
+        Answer { mine: it.mine, total: it.total, birth, ..Answer::default() }
+    }
+
+    /// It is of another epoch, or, what is the same, the server's is another now.
+    #[cfg(test)]
+    pub(super) fn age(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
     }
 
     /// What each has counted.
@@ -187,6 +257,20 @@ impl<N: Ord> Bucket<N> {
         self.fields.insert(node, stand.mine);
         (self.level, self.since_ms) = (Some(stand.level), now_ms);
     }
+}
+
+/// A window with what one sidecar tells.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    mine: u64,
+    total: u64,
+    base: u64,
+    birth: u64,
+    epoch: u64,
+    /// Fields of an older epoch may hold what went back since: each tells its own anew.
+    anew: bool,
+    /// It is not what is written there.
+    changed: bool,
 }
 
 /// A bucket at some moment, with what one sidecar tells.

@@ -8,7 +8,7 @@ use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 use super::{
     cell::{Answer, Before, Form, Line},
     ledger::{Demand, Ledger, Short},
-    model::{Bucket, Hash},
+    model::{Bucket, Data, Hash},
     settings::SharedMode::{self, Batched, Lease, Strict},
 };
 use crate::store::{Algorithm, Window};
@@ -63,7 +63,7 @@ impl World {
             Algorithm::Gcra => self.bucket.exchange(at, line, self.now_ms, self.settling),
             _ => {
                 let before = self.before(number, at, line.form);
-                self.windows.entry(number).or_default().exchange_after(before, at, line, false)
+                self.windows.entry(number).or_default().exchange_after(before, at, line, data())
             }
         }
     }
@@ -110,7 +110,8 @@ impl World {
         let cell = self.nodes[at].open_noted(demand);
         let have = cell.held();
         let form = cell.form(have, self.now_ms);
-        let line = Line { have, want: 0, back: 0, limit: self.limit, ttl_ms: 0, form };
+        let seen = cell.seen();
+        let line = Line { have, want: 0, back: 0, limit: self.limit, ttl_ms: 0, form, seen };
         if fate == Fate::Lost {
             return false;
         }
@@ -119,8 +120,8 @@ impl World {
             _ => {
                 let before = self.before(demand.number, at, form);
                 let window = self.windows.entry(demand.number).or_default();
-                let full = window.is_full_after(before, &at, have, Some(self.limit));
-                (!full, Answer { before, ..window.count(at, have, i64::from(!full)) })
+                let full = window.is_full_after(before, &at, (have, seen), Some(self.limit), data());
+                (!full, Answer { before, ..window.count_after(at, (have, seen), i64::from(!full), data()) })
             }
         };
         if fate != Fate::Answered {
@@ -153,6 +154,11 @@ impl World {
             }
         }
     }
+}
+
+/// Of a server that is always the same.
+fn data() -> Data {
+    Data { settling: false, epoch: 0, fresh: fastrand::u64(1..) }
 }
 
 fn fates() -> impl Strategy<Value = Fate> {

@@ -287,6 +287,7 @@ impl Shared {
             ttl_ms: self.ttl_ms(cell, now_ms),
             form: cell.form(mine, now_ms),
             size: demand.limit,
+            seen: cell.seen(),
         }
     }
 

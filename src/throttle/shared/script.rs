@@ -4,6 +4,12 @@
 //! their sum in `t`. A sidecar tells its own field as an absolute number and Redis keeps the larger, so that a command
 //! that is sent twice, or whose answer was lost, changes nothing. What is no such hash under our keys is removed.
 //!
+//! What sidecars that are gone have counted is in no field that is told again. So each tells the sum beside it that it
+//! heard last, and of which data: `b` says when those there now began, with what sum, and in which epoch. Where they are
+//! others, the sum they began with is the largest that anyone heard of, and what each has counted since comes on top.
+//! Of an older epoch the sum is kept, and no field: what one held then may be another's since.
+//! Shares that were given back after it was heard count in it: after a loss less is admitted rather than more.
+//!
 //! A command that comes late (a partition ends, and a connection that was given up delivers what it still held) could
 //! undo what a later one has done. So each carries the time, by Redis's own clock, after which it is not done.
 //!
@@ -17,7 +23,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Cmd, RedisError, RedisResult, Value, cmd};
 
-use super::cell::{Answer, Before, Cell, Form, Line};
+use super::cell::{Answer, Before, Cell, Form, Line, Seen};
 use crate::net::redis::Connection;
 
 /// How our keys are called, and which may be used together.
@@ -34,6 +40,8 @@ pub(super) struct Names {
 pub(super) struct State {
     /// It has had them for too short a time: what others hold may be missing.
     pub(super) settling: bool,
+    /// It was asked which server it is, and does not say.
+    pub(super) nameless: bool,
     /// Since when it has had them, by its own clock.
     pub(super) epoch: u64,
     /// Keys with something else in them, which were removed.
@@ -55,6 +63,8 @@ pub(super) struct Count {
     pub(super) form: Form,
     /// The limit, also where it does not refuse.
     pub(super) size: u64,
+    /// What Redis said last.
+    pub(super) seen: Seen,
 }
 
 /// What became of a request that Redis counts.
@@ -127,7 +137,7 @@ impl Names {
             command.arg(&self.node).arg(SETTLE_MS).arg(until_ms);
             for (_, line) in lines.clone() {
                 command.arg(line.have).arg(line.want).arg(line.back).arg(line.limit).arg(line.ttl_ms);
-                add_form(command, line.form, line.limit);
+                add_form(command, line.form, line.limit, line.seen);
             }
         };
         let said = run(connection, &EXCHANGE, fill).await?;
@@ -136,7 +146,8 @@ impl Names {
         let answer = |(_, line): (_, &Line)| {
             let (mine, total, nodes) = (said.next()?, said.next()?, said.next()?);
             let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-            Some(Answer { mine, total, nodes, before: before(line.form, &mut said)? })
+            let birth = birth(line.form, &mut said)?;
+            Some(Answer { mine, total, nodes, birth, before: before(line.form, &mut said)? })
         };
         let answers: Option<Vec<Answer>> = lines.map(answer).collect();
         answers.filter(|_| said.next().is_none()).map(|answers| (state, answers)).ok_or_else(odd)
@@ -160,7 +171,7 @@ impl Names {
                     None => command.arg(-1),
                 };
                 command.arg(count.amount).arg(count.ttl_ms);
-                add_form(command, count.form, count.size);
+                add_form(command, count.form, count.size, count.seen);
             }
         };
         let said = run(connection, &COUNT, fill).await?;
@@ -173,7 +184,8 @@ impl Names {
         let mut said = said.iter().copied();
         let answer = |(_, count): &(_, Count)| {
             let (mine, total) = (said.next()?, said.next()?);
-            Some(Answer { mine, total, nodes: 0, before: before(count.form, &mut said)? })
+            let birth = birth(count.form, &mut said)?;
+            Some(Answer { mine, total, nodes: 0, birth, before: before(count.form, &mut said)? })
         };
         let answers: Option<Vec<Answer>> = counts.iter().map(answer).collect();
         let answers = answers.filter(|_| said.next().is_none()).ok_or_else(odd)?;
@@ -182,14 +194,23 @@ impl Names {
 }
 
 /// What depends on the algorithm: its number in the scripts, and what they need.
-fn add_form(command: &mut Cmd, form: Form, limit: u64) {
+fn add_form(command: &mut Cmd, form: Form, limit: u64, seen: Seen) {
+    let Seen { birth, mine, total } = seen;
     match form {
-        Form::Fixed => command.arg(0),
-        Form::Sliding { left, length } => command.arg(1).arg(left).arg(length),
+        Form::Fixed => command.arg(0).arg(birth).arg(mine).arg(total),
+        Form::Sliding { left, length } => command.arg(1).arg(left).arg(length).arg(birth).arg(mine).arg(total),
         Form::Bucket { told, content, length_ms, parts } => {
             command.arg(2).arg(told).arg(content).arg(length_ms).arg(parts).arg(limit)
         }
     };
+}
+
+/// When the data of a window began; a bucket has no such number.
+fn birth(form: Form, said: &mut impl Iterator<Item = u64>) -> Option<u64> {
+    match form {
+        Form::Fixed | Form::Sliding { .. } => said.next(),
+        Form::Bucket { .. } => Some(0),
+    }
 }
 
 /// Two numbers more of the window before a sliding one.
@@ -250,8 +271,9 @@ fn number(value: &Value) -> RedisResult<u64> {
 
 fn state(said: &[u64]) -> RedisResult<(State, &[u64])> {
     match said {
-        [settling, replaced, epoch, clock_ms, rest @ ..] => {
-            let state = State { settling: *settling == 1, epoch: *epoch, replaced: *replaced, clock_ms: *clock_ms };
+        [marks, replaced, epoch, clock_ms, rest @ ..] => {
+            let (settling, nameless) = (marks & SETTLING != 0, marks & NAMELESS != 0);
+            let state = State { settling, nameless, epoch: *epoch, replaced: *replaced, clock_ms: *clock_ms };
             Ok((state, rest))
         }
         _ => Err(odd()),
@@ -263,15 +285,21 @@ fn odd() -> RedisError {
 }
 
 /// How long a Redis without our epoch is told what sidecars hold before it hands out anything.
-const SETTLE_MS: u64 = 2_000;
+pub(super) const SETTLE_MS: u64 = 2_000;
+
+/// What the first number of an answer is made of.
+const SETTLING: u64 = 1;
+const NAMELESS: u64 = 2;
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(EXCHANGE_BODY));
 static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(COUNT_BODY));
 
 /// KEYS: the epoch, then the limits, after a sliding one its former window. ARGV: this sidecar's field, the time to
-/// settle, until when it is done (0: always, and the server is looked at), then what each script says of each limit, and what depends on the algorithm:
-/// 0; or 1, the rest of the window and its length; or 2, how much of this sidecar's amount it has told, what was in the
-/// bucket then, in how many milliseconds a full one runs out, the parts of a request, and how many requests it holds.
+/// settle, until when it is done (0: always, and the server is looked at), then what each script says of each limit, and
+/// what depends on the algorithm: 0; or 1, the rest of the window and its length; after both when the data began that
+/// this sidecar heard of last, and its field and the sum then; or 2, how much of this sidecar's amount it has told, what
+/// was in the bucket then, in how many milliseconds a full one runs out, the parts of a request, and how many requests
+/// it holds.
 ///
 /// A bucket is a hash, too: `c` its content in parts, rounded up, at the time `a`, and the fields of those who have told
 /// something in this hour, `r`. Where they are forgotten, what a sidecar says that it has told is believed. What

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    cell::{Answer, Before, Cell, Form, Line},
+    cell::{Answer, Before, Cell, Form, Line, Seen},
     ledger::{Demand, Ledger},
-    model::{Bucket, Hash},
+    model::{Bucket, Data, Hash},
     script::{Count, Names, State},
 };
 use crate::{
@@ -27,6 +27,8 @@ struct Game {
     cells: Vec<Arc<Cell>>,
     hashes: HashMap<(u128, u32), Hash<usize>>,
     buckets: HashMap<u128, Bucket<usize>>,
+    /// When the data of each window began, as the server said last.
+    births: HashMap<(u128, u32), u64>,
 }
 
 impl Game {
@@ -51,7 +53,15 @@ impl Game {
         });
         let cells = demands.map(|demand| ledger.open(&demand)).collect();
         let nodes = [(); 3].map(|()| Names::new(&prefix, false));
-        Self { connection, random, nodes, cells, hashes: HashMap::new(), buckets: HashMap::new() }
+        Self {
+            connection,
+            random,
+            nodes,
+            cells,
+            hashes: HashMap::new(),
+            buckets: HashMap::new(),
+            births: HashMap::new(),
+        }
     }
 
     /// Some limits, each once.
@@ -83,7 +93,17 @@ impl Game {
             1 => (self.random.u64(0..LIMIT), 0),
             _ => (0, self.random.u64(0..=have)),
         };
-        Line { have, want, back, limit: LIMIT, ttl_ms: 60_000, form: self.form(cell, have) }
+        Line { have, want, back, limit: LIMIT, ttl_ms: 60_000, form: self.form(cell, have), seen: self.seen(cell) }
+    }
+
+    /// What a sidecar heard last: nothing, of the data that are there, or of others.
+    fn seen(&mut self, cell: &Cell) -> Seen {
+        let birth = match self.random.u8(0..6) {
+            0 => 0,
+            1 => self.random.u64(2..9),
+            _ => self.births.get(&(cell.key, cell.number)).copied().unwrap_or(0),
+        };
+        Seen { birth, mine: self.random.u64(0..LIMIT), total: self.random.u64(0..2 * LIMIT) }
     }
 
     fn before(&self, at: usize, cell: &Cell, form: Form) -> Before {
@@ -98,19 +118,20 @@ impl Game {
         let told = lines.iter().map(|(cell, line)| (&**cell, line));
         let (state, answers) = self.nodes[at].exchange(&mut self.connection, 0, 0, told).await.unwrap();
         for ((cell, line), answer) in lines.iter().zip(answers) {
-            let expected = self.expect_exchange(at, cell, line, state);
+            let expected = self.expect_exchange(at, cell, line, data(state, answer.birth));
             assert_eq!(answer, expected, "{at} {cell:?} {line:?} {state:?}");
+            self.births.insert((cell.key, cell.number), answer.birth);
         }
         state.settling
     }
 
-    fn expect_exchange(&mut self, at: usize, cell: &Cell, line: &Line, state: State) -> Answer {
+    fn expect_exchange(&mut self, at: usize, cell: &Cell, line: &Line, (state, data): (State, Data)) -> Answer {
         if cell.algorithm == Algorithm::Gcra {
             let bucket = self.buckets.entry(cell.key).or_default();
             return bucket.exchange(at, line, state.clock_ms, state.settling);
         }
         let before = self.before(at, cell, line.form);
-        self.hashes.entry((cell.key, cell.number)).or_default().exchange_after(before, at, line, state.settling)
+        self.hashes.entry((cell.key, cell.number)).or_default().exchange_after(before, at, line, data)
     }
 
     async fn count(&mut self) {
@@ -122,7 +143,8 @@ impl Game {
                 let mine = self.random.u64(0..LIMIT);
                 let limit = (amount > 0 && self.random.u8(0..4) > 0).then_some(LIMIT);
                 let form = self.form(cell, mine);
-                (Arc::clone(cell), Count { mine, limit, amount, ttl_ms: 60_000, form, size: LIMIT })
+                let seen = self.seen(cell);
+                (Arc::clone(cell), Count { mine, limit, amount, ttl_ms: 60_000, form, size: LIMIT, seen })
             })
             .collect();
         let told: Vec<_> = counts.iter().map(|(cell, count)| (&**cell, *count)).collect();
@@ -133,8 +155,9 @@ impl Game {
         // All are read before any is written.
         let before: Vec<Before> = counts.iter().map(|(cell, count)| self.before(at, cell, count.form)).collect();
         for (((cell, count), answer), before) in counts.iter().zip(said.answers).zip(before) {
-            let expected = self.expect_count(at, cell, count, refused.is_some(), said.state);
+            let expected = self.expect_count(at, cell, count, refused.is_some(), data(said.state, answer.birth));
             assert_eq!(answer, Answer { before, ..expected }, "{at} {cell:?} {count:?} {:?}", said.state);
+            self.births.insert((cell.key, cell.number), answer.birth);
         }
     }
 
@@ -144,10 +167,18 @@ impl Game {
             return !bucket.count(at, &line(count), count.limit.is_some(), 1, state.clock_ms).0;
         }
         let hash = self.hashes.get(&(cell.key, cell.number)).cloned().unwrap_or_default();
-        hash.is_full_after(self.before(at, cell, count.form), &at, count.mine, count.limit)
+        let (before, heard) = (self.before(at, cell, count.form), (count.mine, count.seen));
+        hash.is_full_after(before, &at, heard, count.limit, data(state, 1).1)
     }
 
-    fn expect_count(&mut self, at: usize, cell: &Cell, count: &Count, refused: bool, state: State) -> Answer {
+    fn expect_count(
+        &mut self,
+        at: usize,
+        cell: &Cell,
+        count: &Count,
+        refused: bool,
+        (state, data): (State, Data),
+    ) -> Answer {
         if cell.algorithm == Algorithm::Gcra {
             let bucket = self.buckets.entry(cell.key).or_default();
             return match refused {
@@ -157,8 +188,8 @@ impl Game {
         }
         let hash = self.hashes.entry((cell.key, cell.number)).or_default();
         match refused {
-            true => hash.clone().count(at, count.mine, 0),
-            false => hash.count(at, count.mine, count.amount),
+            true => hash.exchange_after(Before::default(), at, &line(count), data),
+            false => hash.count_after(at, (count.mine, count.seen), count.amount, data),
         }
     }
 
@@ -176,13 +207,32 @@ impl Game {
         }
     }
 
+    /// A window is lost, or its data are of another epoch.
+    async fn lose(&mut self) {
+        let cell = self.some().remove(0);
+        let key = self.nodes[0].keys(&cell, Form::Fixed).next().unwrap();
+        let Some(hash) = self.hashes.get_mut(&(cell.key, cell.number)).filter(|hash| !hash.is_empty()) else { return };
+        let command = if self.random.bool() {
+            *hash = Hash::new();
+            redis::cmd("DEL").arg(&key).to_owned()
+        } else {
+            hash.age();
+            let age = "local b = redis.call('HGET', KEYS[1], 'b')
+                return redis.call('HSET', KEYS[1], 'b', string.match(b, '^%d+:%d+:') .. '1')";
+            redis::cmd("EVAL").arg(age).arg(1).arg(&key).to_owned()
+        };
+        command.query_async::<u64>(&mut self.connection).await.unwrap();
+    }
+
     /// What the server holds is what the model does.
     async fn compare(&mut self) {
         for cell in self.cells.clone() {
             let form = self.form(&cell, 0);
             let key = self.nodes[0].keys(&cell, form).next().unwrap();
-            let mut held: HashMap<String, u64> =
+            let held: HashMap<String, String> =
                 redis::cmd("HGETALL").arg(&key).query_async(&mut self.connection).await.unwrap();
+            let mut held: HashMap<String, u64> =
+                held.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect();
             let fields = match cell.algorithm {
                 Algorithm::Gcra => {
                     let bucket = self.buckets.get(&cell.key).cloned().unwrap_or_default();
@@ -204,7 +254,12 @@ impl Game {
 }
 
 fn line(count: &Count) -> Line {
-    Line { have: count.mine, want: 0, back: 0, limit: count.size, ttl_ms: count.ttl_ms, form: count.form }
+    let Count { mine, size, ttl_ms, form, seen, .. } = *count;
+    Line { have: mine, want: 0, back: 0, limit: size, ttl_ms, form, seen }
+}
+
+fn data(state: State, fresh: u64) -> (State, Data) {
+    (state, Data { settling: state.settling, epoch: state.epoch, fresh })
 }
 
 #[tokio::test]
@@ -223,6 +278,9 @@ async fn a_server_and_the_model_answer_alike() {
         }
         if game.random.u8(0..20) == 0 {
             game.put_back().await;
+        }
+        if game.random.u8(0..10) == 0 {
+            game.lose().await;
         }
     }
     game.compare().await;

@@ -228,6 +228,48 @@ fn a_redis_that_comes_back_empty_is_told_what_was_counted() {
     }
 }
 
+/// Who is gone tells nothing again: those who heard of it do.
+#[test]
+fn what_a_sidecar_that_is_gone_has_counted_is_told_by_who_heard_of_it() {
+    for mode in [Batched, Lease] {
+        let mut world = World::new(mode, 3, 100);
+        let pass = |world: &mut World, at: usize, n: usize| {
+            for _ in 0..n {
+                assert!(world.request(at, Fate::Answered));
+                world.exchange(at, Fate::Answered);
+            }
+        };
+        pass(&mut world, 0, 5);
+        pass(&mut world, 2, 40);
+        pass(&mut world, 1, 15);
+        // Shares go back, and all but the last hear of it: sidecar 0 knows less than sidecar 1.
+        world.now_ms += IDLE;
+        world.exchange(2, Fate::Answered);
+        world.exchange(0, Fate::Answered);
+        world.exchange(1, Fate::Answered);
+        // The first counts on before it is told; then all is lost, and sidecar 2 has ended.
+        let _ = world.nodes[0].take(Batched, false, &[world.demand], world.now_ms).map(|()| world.admitted += 1);
+        world.redis = Hash::new();
+        for _ in 0..2 {
+            for at in [0, 1] {
+                world.nodes[at].tell_all();
+                world.exchange(at, Fate::Answered);
+            }
+        }
+        // What is held counts, also what had gone back after it was heard of.
+        let held = if mode == Batched { 0 } else { 4 };
+        let total = world.redis.total();
+        assert!((world.admitted..=world.admitted + held).contains(&total), "{mode:?}: {total}, {}", world.admitted);
+        for n in 0..1_000 {
+            world.now_ms += INTERVAL;
+            world.request(n % 2, Fate::Answered);
+            world.exchange(n % 2, Fate::Answered);
+        }
+        let right = if mode == Batched { 100..=102 } else { 96..=100 };
+        assert!(right.contains(&world.admitted), "{mode:?}: {}", world.admitted);
+    }
+}
+
 #[test]
 fn a_lower_limit_holds_from_the_next_request_on_and_shares_go_back() {
     let mut world = World::new(Lease, 2, 1_000);

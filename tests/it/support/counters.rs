@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use tollgate::throttle::shared::{
-    Before, Form, Line,
-    model::{Bucket, Hash},
+    Before, Form, Line, Seen,
+    model::{Bucket, Data, Hash},
 };
 
 /// All limits, and since when they are there.
@@ -17,7 +17,11 @@ pub(super) struct Counters {
     /// Which server this is, and which it was when the epoch began.
     server: u64,
     told: u64,
+    /// How many data have begun, at most.
+    births: u64,
     pub(super) settling: bool,
+    /// Whether it does not say which server it is.
+    pub(super) nameless: bool,
     /// Exchanges, and questions of single requests.
     pub(super) asked: [u64; 2],
 }
@@ -34,6 +38,12 @@ impl Counters {
         self.hashes.clear();
         self.buckets.clear();
         self.epoch += 1;
+    }
+
+    /// Values of another type were under all keys, and are removed: the epoch stays.
+    pub(super) fn spoil(&mut self) {
+        self.hashes.clear();
+        self.buckets.clear();
     }
 
     pub(super) fn save(&self) -> Kept {
@@ -63,7 +73,9 @@ impl Counters {
         if until == 0 && self.server != self.told {
             (self.told, self.epoch, self.settling) = (self.server, self.epoch + 1, true);
         }
-        let mut out = vec![i64::from(self.settling), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
+        let nameless = self.nameless && until == 0;
+        let mut out =
+            vec![i64::from(self.settling) + 2 * i64::from(nameless), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
         let exchanges = words[1].contains("HLEN");
         let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
         if exchanges {
@@ -82,13 +94,14 @@ impl Counters {
     fn exchange(&mut self, limit: &Limit, node: &str, clock: u64, out: &mut Vec<i64>) {
         let [have, want, back, most, ttl_ms] = limit.numbers[..] else { panic!("five numbers") };
         let [have, want, back, most, ttl_ms] = [have, want, back, most, ttl_ms].map(positive);
-        let line = Line { have, want, back, limit: most, ttl_ms, form: limit.form };
-        let (before, settling) = (self.before(limit, node), self.settling);
+        let line = Line { have, want, back, limit: most, ttl_ms, form: limit.form, seen: limit.seen };
+        let (before, data) = (self.before(limit, node), self.data());
         let answer = match limit.form {
-            Form::Bucket { .. } => self.bucket(limit).exchange(node.to_owned(), &line, clock, settling),
-            _ => self.hash(limit).exchange_after(before, node.to_owned(), &line, settling),
+            Form::Bucket { .. } => self.bucket(limit).exchange(node.to_owned(), &line, clock, data.settling),
+            _ => self.hash(limit).exchange_after(before, node.to_owned(), &line, data),
         };
         out.extend([said(answer.mine), said(answer.total), i64::from(answer.nodes)]);
+        tell_birth(limit, answer.birth, out);
         tell_before(limit, before, out);
     }
 
@@ -102,16 +115,21 @@ impl Counters {
                 limit: limit.size,
                 ttl_ms: positive(ttl_ms),
                 form: limit.form,
+                seen: limit.seen,
             };
             (line, u64::try_from(most).ok(), amount)
         };
+        let data = self.data();
         for (n, limit) in limits.iter().enumerate() {
             let ((line, most, _), before) = (wanted(limit), self.before(limit, node));
             let full = match limit.form {
                 Form::Bucket { .. } => {
                     !self.bucket(limit).clone().count(node.to_owned(), &line, most.is_some(), 1, clock).0
                 }
-                _ => self.hash(limit).is_full_after(before, &node.to_owned(), line.have, most),
+                _ => {
+                    let heard = (line.have, line.seen);
+                    self.hash(limit).is_full_after(before, &node.to_owned(), heard, most, data)
+                }
             };
             if out[4] == 0 && full {
                 out[4] = i64::try_from(n + 1).unwrap();
@@ -124,14 +142,20 @@ impl Counters {
                 (Form::Bucket { .. }, false) => {
                     self.bucket(limit).count(node.to_owned(), &line, false, amount, clock).1
                 }
-                // What is told beside a refused count is kept of a bucket, and of a window told again.
+                // What is told beside a refused count is kept.
                 (Form::Bucket { .. }, true) => self.bucket(limit).exchange(node.to_owned(), &line, clock, false),
-                (_, false) => self.hash(limit).count(node.to_owned(), line.have, amount),
-                (_, true) => self.hash(limit).clone().count(node.to_owned(), line.have, 0),
+                (_, false) => self.hash(limit).count_after(node.to_owned(), (line.have, line.seen), amount, data),
+                (_, true) => self.hash(limit).exchange_after(before, node.to_owned(), &line, data),
             };
             out.extend([said(answer.mine), said(answer.total)]);
+            tell_birth(limit, answer.birth, out);
             tell_before(limit, before, out);
         }
+    }
+
+    fn data(&mut self) -> Data {
+        self.births += 1;
+        Data { settling: self.settling, epoch: u64::try_from(self.epoch).unwrap(), fresh: self.births }
     }
 
     fn hash(&mut self, limit: &Limit) -> &mut Hash<String> {
@@ -156,6 +180,7 @@ struct Limit {
     numbers: Vec<i64>,
     form: Form,
     size: u64,
+    seen: Seen,
 }
 
 /// Each has so many numbers, then what depends on its form.
@@ -167,15 +192,16 @@ fn limits(keys: &[&str], args: &[&str], each: usize) -> Vec<Limit> {
         let numbers = args.by_ref().take(each).collect();
         let form = args.next();
         let mut next = || positive(args.next().unwrap());
-        let (form, former, size) = match form {
-            Some(0) => (Form::Fixed, None, 0),
-            Some(1) => (Form::Sliding { left: next(), length: next() }, keys.next(), 0),
-            _ => {
-                let form = Form::Bucket { told: next(), content: next(), length_ms: next(), parts: next() };
-                (form, None, next())
-            }
+        let (form, former) = match form {
+            Some(0) => (Form::Fixed, None),
+            Some(1) => (Form::Sliding { left: next(), length: next() }, keys.next()),
+            _ => (Form::Bucket { told: next(), content: next(), length_ms: next(), parts: next() }, None),
         };
-        limits.push(Limit { key, former, numbers, form, size });
+        let (size, seen) = match form {
+            Form::Bucket { .. } => (next(), Seen::default()),
+            _ => (0, Seen { birth: next(), mine: next(), total: next() }),
+        };
+        limits.push(Limit { key, former, numbers, form, size, seen });
     }
     limits
 }
@@ -186,6 +212,12 @@ fn positive(number: i64) -> u64 {
 
 fn said(number: u64) -> i64 {
     i64::try_from(number).unwrap()
+}
+
+fn tell_birth(limit: &Limit, birth: u64, out: &mut Vec<i64>) {
+    if !matches!(limit.form, Form::Bucket { .. }) {
+        out.push(said(birth));
+    }
 }
 
 fn tell_before(limit: &Limit, before: Before, out: &mut Vec<i64>) {

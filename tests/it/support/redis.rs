@@ -110,6 +110,12 @@ impl Redis {
         data.counters.lose();
     }
 
+    /// `FLUSHALL`: counters are lost while all stay connected; `spoiled`: they alone, and not since when they are there.
+    pub(crate) fn lose_counters(&self, spoiled: bool) {
+        let counters = &mut self.data.lock().counters;
+        if spoiled { counters.spoil() } else { counters.lose() }
+    }
+
     /// What counters hold now.
     pub(crate) fn save(&self) -> Kept {
         self.data.lock().counters.save()
@@ -125,6 +131,11 @@ impl Redis {
     /// Whether it has its data for too short a time to hand out shares.
     pub(crate) fn settling(&self, settling: bool) {
         self.data.lock().counters.settling = settling;
+    }
+
+    /// From now on it does not say which server it is.
+    pub(crate) fn nameless(&self) {
+        self.data.lock().counters.nameless = true;
     }
 
     /// What all counters together hold.
