@@ -32,7 +32,7 @@ pub enum Need {
     /// `tollgate:manage`
     Manage,
     /// `tollgate:tokens`, or `tollgate:manage`: whoever may rotate a secret may have its tokens. The former lends nobody
-    /// our rights at a provider: see [`Route::by_our_rights`](super::route::Route::by_our_rights).
+    /// our rights at a provider: see `by_our_rights` of its route.
     Tokens,
 }
 
