@@ -17,7 +17,7 @@ pub(super) fn restore(
     let Value::Object(members) = row else { return Ok(()) };
     for field in SECRETS {
         if members.get(field).is_some_and(is_placeholder) {
-            let (old, _) = kept(field, after, stored)?;
+            let old = kept(field, after, stored)?;
             let secret = old.get(field).filter(|it| it.is_string()).cloned();
             members.insert(field.into(), secret.ok_or_else(|| none_stored(field))?);
         }
@@ -27,7 +27,7 @@ pub(super) fn restore(
     for (index, key) in keys.iter_mut().filter_map(Value::as_object_mut).enumerate() {
         if key.get("secret").is_some_and(is_placeholder) {
             let field = format!("secret_keys[{index}].secret");
-            let (old, _) = kept(&field, after, stored)?;
+            let old = kept(&field, after, stored)?;
             let secret = key_of(old, key, index, count).ok_or_else(|| none_stored(&field))?;
             key.insert("secret".into(), secret);
         }
@@ -39,10 +39,10 @@ pub(super) fn restore(
 fn kept<'a>(
     field: &str,
     after: &KeyManagerSettings,
-    stored: Option<(&'a Value, &'a KeyManagerSettings)>,
-) -> Result<(&'a Value, &'a KeyManagerSettings)> {
-    let stored = stored.ok_or_else(|| none_stored(field))?;
-    match moved(stored.1, after) {
+    stored: Option<(&'a Value, &KeyManagerSettings)>,
+) -> Result<&'a Value> {
+    let (stored, before) = stored.ok_or_else(|| none_stored(field))?;
+    match moved(before, after) {
         None => Ok(stored),
         Some(other) => {
             let why =

@@ -72,17 +72,13 @@ impl Fields {
 
     /// Adds a line.
     pub fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let name = name.as_str().as_bytes();
-        // No `HeaderName` is longer.
-        self.write(name, u16::try_from(name.len()).unwrap_or(u16::MAX), value.as_bytes(), value.is_sensitive());
+        self.add(name, value.as_bytes(), value.is_sensitive());
     }
 
     /// Adds a line with the first value that `other` has of the name `of`, if it has one; tells whether.
     pub fn push_of(&mut self, name: &HeaderName, other: &Self, of: &str) -> bool {
         let Some(line) = other.lines.iter().find(|line| other.is(line, of)) else { return false };
-        let name = name.as_str().as_bytes();
-        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-        self.write(name, length, other.value(*line), line.sensitive);
+        self.add(name, other.value(*line), line.sensitive);
         true
     }
 
@@ -203,6 +199,12 @@ impl Fields {
             map.append(HeaderName::from_bytes(self.name(*line)).ok()?, value);
         }
         Some(map)
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &[u8], sensitive: bool) {
+        let name = name.as_str().as_bytes();
+        // No `HeaderName` is longer.
+        self.write(name, u16::try_from(name.len()).unwrap_or(u16::MAX), value, sensitive);
     }
 
     fn write(&mut self, name: &[u8], length: u16, value: &[u8], sensitive: bool) {
