@@ -114,6 +114,10 @@ fn key_managers_and_what_they_can_do_are_told() {
     assert!(err.starts_with("400 ") && err.contains("issuer") && err.contains("(field "), "{err}");
     let settings = stand.file("settings.json", r#"{"connector":"oidc","issuer":"http://127.0.0.1:1"}"#);
     stand.good(&format!("load second --from {settings}"));
+    // What is shown is more than its configuration.
+    let shown = stand.file("shown.json", &stand.good("show second --json"));
+    let (_, err) = stand.ends(&format!("load second --from {shown}"), 65);
+    assert!(err.contains("what stands under it") && err.contains("field configuration"), "{err}");
     assert_eq!(stand.good("delete second"), "done\n");
     stand.ends("delete second", 66);
     assert!(stand.ends("delete own", 65).1.contains("declared in the file"));
