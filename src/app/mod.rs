@@ -134,6 +134,7 @@ impl App {
         let tokens = keep(&mut problems, tokens.map_err(|error| system("the cache of tokens", &error)));
         let tls = keep(&mut problems, listener_tls(&settings));
         let management_tls = keep(&mut problems, operators::management_tls(&settings));
+        keep(&mut problems, operators::check_bootstrap_key(&settings));
         let assertions = keep(&mut problems, assertions(&settings, None, clock.now()));
         let tables = keep(&mut problems, tables(&settings, 1));
         let revocations = keep(&mut problems, revocations(&settings, &metrics));

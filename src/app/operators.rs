@@ -1,7 +1,7 @@
 //! Who does the operations of key managers: the connectors, those of the file and those that are stored; and the door
 //! at which they are asked for.
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -157,8 +157,7 @@ impl App {
         let engine = engine.map_err(|error| broken("the management door's metrics", io::Error::other(error)))?;
         let engine = Arc::new(engine.with_tables(Arc::clone(&self.authorizer.store)));
         engine.registry.replace(managers);
-        let store = self.settings.store.as_ref().and_then(|store| store.path.as_deref());
-        let path = settings.key_file(store).unwrap_or_default();
+        let path = bootstrap_key(&self.settings).unwrap_or_default();
         let access = Access::new(
             &settings.key_managers,
             &path,
@@ -175,6 +174,19 @@ impl App {
         tokio::spawn(Arc::clone(&engine).tend());
         Ok(Some(engine))
     }
+}
+
+/// Where the management door's key is, or will be made.
+fn bootstrap_key(settings: &Settings) -> Option<PathBuf> {
+    let store = settings.store.as_ref().and_then(|store| store.path.as_deref());
+    settings.management.as_ref()?.key_file(store)
+}
+
+/// Refuses a management door's key that is there and cannot be used.
+pub(super) fn check_bootstrap_key(settings: &Settings) -> Result<(), Vec<Problem>> {
+    let Some(path) = bootstrap_key(settings) else { return Ok(()) };
+    Access::check_key(&path)
+        .map_err(|error| vec![Problem::new("management.bootstrap_key_file", format!("{}: {error}", path.display()))])
 }
 
 /// The management door's certificates: those who bring none may have a token.

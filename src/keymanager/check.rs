@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Result, Scope, whole,
+    AccessTokenRequest, ApiResource, ConsumerSecretRequest, Error, OAuthApplicationInfo, Operation, Result, Scope,
+    whole,
 };
 
 /// A name or an id: neither empty nor too long, and no control characters. Ids may hold slashes.
@@ -336,12 +337,25 @@ pub(super) fn resource(resource: &ApiResource) -> Result<()> {
     scope_keys("scopes", &resource.scopes)
 }
 
-/// Scopes to bind; some operations need at least one.
-pub(super) fn bound_scopes(keys: &[String], needed: bool) -> Result<()> {
-    if needed && keys.is_empty() {
-        return Err(Error::invalid("scopes", "must name at least one"));
+/// Scopes to attach, detach or bind in place of others: the last alone may be none. An empty list to detach may be one
+/// that was lost; taken for all of them, it would open the resource.
+pub(super) fn bound_scopes(operation: Operation, keys: &[String]) -> Result<()> {
+    match operation {
+        Operation::UpdateResourceScopes => scope_keys("scopes", keys),
+        Operation::DetachResourceScopes if keys.is_empty() => Err(Error::invalid(
+            "scopes",
+            "must name at least one; updateResourceScopes (PATCH) with none takes all away",
+        )),
+        _ => some_scopes(keys),
     }
-    scope_keys("scopes", keys)
+}
+
+/// Scopes, at least one.
+pub(super) fn some_scopes(keys: &[String]) -> Result<()> {
+    match keys {
+        [] => Err(Error::invalid("scopes", "must name at least one")),
+        keys => scope_keys("scopes", keys),
+    }
 }
 
 /// What no client may be called: words of the routes, and what no path can hold (RFC 3986 section 5.2.4).

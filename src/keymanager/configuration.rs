@@ -13,7 +13,10 @@ use super::{
     rows::{AuditEntry, RowChange, STORED},
     whole,
 };
-use crate::{store::record::Record, token::settings::KeyManagerSettings};
+use crate::{
+    store::record::Record,
+    token::settings::{ConnectorKind, KeyManagerSettings},
+};
 
 /// A key manager's configuration, without secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -79,7 +82,7 @@ impl Engine {
         let mut row = named(name, body)?;
         let before: Option<Value> = record.get(&STORED, name.as_bytes()).map_err(unkept)?;
         let old = before.as_ref().and_then(|row| settings(row.clone()).ok());
-        let given = settings(row.clone()).map_err(|error| coded(&row, error))?;
+        let given = connector(&row).and_then(|()| settings(row.clone())).map_err(|error| coded(&row, error))?;
         redacted::restore(&mut row, &given, before.as_ref().zip(old.as_ref()))?;
         let parsed = settings(row.clone())?;
         assembly.check(&parsed).map_err(|problems| match problems.into_iter().next() {
@@ -169,6 +172,9 @@ pub(super) fn shown(managed: &Managed) -> KeyManagerConfiguration {
 
 /// The body with its name, which the path has too.
 fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
+    if body.get(SETTINGS).is_some_and(Value::is_object) {
+        return Err(Error::invalid(SETTINGS, "is no setting: put what stands under it, and nothing else"));
+    }
     match body.insert("name".into(), Value::String(name.to_owned())) {
         Some(given) if given != name => return Err(Error::invalid("name", "is not the key manager of the path")),
         _ => {}
@@ -184,6 +190,16 @@ fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
     let mut row = Value::Object(body);
     whole::settle(&mut row);
     Ok(row)
+}
+
+/// The connector is a text: serde would take an object's only member for it, and tells others what only it understands.
+fn connector(row: &Value) -> Result<()> {
+    if row.get("connector").is_none_or(Value::is_string) {
+        return Ok(());
+    }
+    let unknown = serde_json::from_value::<ConnectorKind>(Value::String(String::new())).err();
+    let names = unknown.map(|error| super::parse::fault("connector", &error.to_string()).1).unwrap_or_default();
+    Err(Error::invalid("connector", format!("must be a text: {names}")))
 }
 
 fn settings(row: Value) -> Result<KeyManagerSettings> {
@@ -209,6 +225,8 @@ fn below(field: &str) -> String {
     field.split_once("].").map_or(field, |(_, rest)| rest).to_owned()
 }
 
+/// Where an answer has the settings, among what else it tells.
+const SETTINGS: &str = "configuration";
 /// No operation of WSO2's interface.
 const DELETE: &str = "deleteKeyManager";
 /// Each has tasks and caches of its own.

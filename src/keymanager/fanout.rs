@@ -80,8 +80,9 @@ impl Everywhere {
             Self::RegisterResource(resource) => check::new_resource(resource),
             Self::UpdateResource(id, it) => check::resource(&ApiResource { api_id: id.clone(), ..it.clone() }),
             Self::DeleteResource(id) => check::name("apiId", id),
-            Self::BindScopes(operation, id, keys) => check::name("apiId", id)
-                .and_then(|()| check::bound_scopes(keys, *operation == Operation::AttachResourceScopes)),
+            Self::BindScopes(operation, id, keys) => {
+                check::name("apiId", id).and_then(|()| check::bound_scopes(*operation, keys))
+            }
         }
     }
 

@@ -132,7 +132,8 @@ fn unquoted(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.rsplit_once(", expected ") {
         Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => {
-            format!("expected {expected}")
+            // What serde says of a text that stands for one of several.
+            format!("expected {}", expected.replace("string or map", "a text"))
         }
         _ => message.to_owned(),
     }
@@ -165,5 +166,6 @@ mod tests {
             "expected u64"
         );
         assert_eq!(unquoted("unknown field `a`, expected one of `b`"), "unknown field `a`, expected one of `b`");
+        assert_eq!(unquoted("invalid type: integer `5`, expected string or map"), "expected a text");
     }
 }

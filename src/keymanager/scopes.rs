@@ -83,7 +83,7 @@ impl Engine {
     /// `validateScopes`.
     pub async fn validate_scopes(&self, key_manager: &str, keys: Vec<String>) -> Result<Vec<Scope>> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::ValidateScopes, "");
-        self.perform(asked, check::bound_scopes(&keys, true), |managed| async move {
+        self.perform(asked, check::some_scopes(&keys), |managed| async move {
             managed.connector.validate_scopes(&keys).await.map(Effect::of)
         })
         .await?
@@ -175,8 +175,7 @@ impl Engine {
     ) -> Result<Done<ApiResource>> {
         let asked = Asked::new(caller, key_manager, operation, api_id).with(&json!({ "scopes": keys }));
         let bind = RowChange::Bind { operation, scopes: keys.clone(), by: self.entry(&asked) };
-        let needed = operation == Operation::AttachResourceScopes;
-        let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(&keys, needed));
+        let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(operation, &keys));
         self.perform(asked, checked, |managed| async move {
             let before = resource_before(&managed, api_id).await;
             let provider = &managed.connector;
@@ -225,14 +224,14 @@ async fn scope_before(managed: &Managed, key: &str) -> Value {
     }
 }
 
-/// What is left of a resource once these scopes, or all, are taken from it. Where nobody tells what there was, that they
-/// were taken.
+/// What is left of a resource once these scopes are taken from it. Where nobody tells what there was, that they were
+/// taken.
 fn without_scopes(before: &Value, keys: &[String]) -> Value {
     let mut after = before.clone();
     let Some(scopes) = after.get_mut("scopes").and_then(Value::as_array_mut) else {
         return json!({ "detached": keys });
     };
-    scopes.retain(|scope| !keys.is_empty() && !keys.iter().any(|key| scope == key));
+    scopes.retain(|scope| !keys.iter().any(|key| scope == key));
     after
 }
 

@@ -23,11 +23,13 @@ pub(super) struct Call {
     pub(super) body: Option<Value>,
     /// Of a list: whether all of its pages are wanted.
     pub(super) whole: bool,
+    /// Of a change that names some members: the operation that reads the others, which stay.
+    pub(super) keeps: Option<&'static str>,
 }
 
 impl Call {
     pub(super) fn new<const N: usize>(operation: &'static str, parts: [String; N]) -> Self {
-        Self { operation, parts: parts.into(), query: Vec::new(), body: None, whole: false }
+        Self { operation, parts: parts.into(), query: Vec::new(), body: None, whole: false, keeps: None }
     }
 
     pub(super) fn with(self, body: Body) -> Self {

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{
     Error, Part,
     call::{Body, Call, Inputs},
+    text::text,
 };
 
 /// Clients.
@@ -18,7 +19,7 @@ pub(super) enum ClientCommand {
         #[arg(value_name = "NAME")]
         km: String,
         /// Consumer key wished for.
-        #[arg(long, value_name = "KEY")]
+        #[arg(long, value_name = "KEY", value_parser = text::<String>, allow_hyphen_values = true)]
         id: Option<String>,
         /// File of the secret wished for; - reads standard input.
         #[arg(long, value_name = "FILE")]
@@ -42,6 +43,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         which: Client,
         /// Who owns it from now on.
+        #[arg(allow_hyphen_values = true)]
         owner: String,
     },
     /// Adopt a client that the provider has.
@@ -52,13 +54,13 @@ pub(super) enum ClientCommand {
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         /// Id of the platform's application that it is for.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = text::<String>, allow_hyphen_values = true)]
         application: Option<String>,
         /// PRODUCTION, as without it, or SANDBOX.
         #[arg(long, value_name = "TYPE")]
         key_type: Option<String>,
         /// Who owns it.
-        #[arg(long)]
+        #[arg(long, value_parser = text::<String>, allow_hyphen_values = true)]
         owner: Option<String>,
     },
     /// Let an adopted client go; the provider keeps it.
@@ -95,7 +97,7 @@ impl Client {
 #[derive(Debug, Args)]
 pub(super) struct ClientBody {
     /// Name, shown on consent pages.
-    #[arg(long = "name", value_name = "TEXT")]
+    #[arg(long = "name", value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     name: Option<String>,
     /// Redirect URI; may be given several times.
     #[arg(long = "callback", value_name = "URI")]
@@ -104,19 +106,19 @@ pub(super) struct ClientBody {
     #[arg(long = "grant-type", value_name = "TYPE")]
     grant_types: Vec<String>,
     /// Scope that it may ask for; may be given several times.
-    #[arg(long = "scope", value_name = "KEY")]
+    #[arg(long = "scope", value_name = "KEY", value_parser = text::<String>, allow_hyphen_values = true)]
     scopes: Vec<String>,
     /// Who owns it.
-    #[arg(long)]
+    #[arg(long, value_parser = text::<String>, allow_hyphen_values = true)]
     owner: Option<String>,
     /// Id of the platform's application that it is for.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = text::<String>, allow_hyphen_values = true)]
     application: Option<String>,
     /// JWT, DEFAULT or OAUTH.
     #[arg(long, value_name = "TYPE")]
     token_type: Option<String>,
     /// Further member of `parameters`, a text; may be given several times.
-    #[arg(long = "parameter", value_name = "NAME=VALUE")]
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = text::<String>, allow_hyphen_values = true)]
     parameters: Vec<String>,
     /// The body as JSON, in which flags replace; - reads standard input.
     #[arg(long, value_name = "FILE")]
@@ -179,7 +181,7 @@ pub(super) enum SecretCommand {
         #[command(flatten)]
         which: Client,
         /// What it is for.
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
         description: Option<String>,
         /// For how long it is good; without it for ever.
         #[arg(long, value_name = "SECONDS")]

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     Error,
     call::{Call, Inputs},
+    text::text,
 };
 use crate::{
     explain::clean,
@@ -34,6 +35,7 @@ pub(super) struct Connection {
     url: Option<String>,
     /// Bearer token to call with. Others of this machine may see it: rather --token-file, or TOLLGATE_MANAGEMENT_TOKEN.
     #[arg(id = "door_token", long = "token", global = true, value_name = "TOKEN")]
+    #[arg(value_parser = text::<Sensitive>, allow_hyphen_values = true)]
     token: Option<Sensitive>,
     /// File of the bearer token; - reads standard input.
     #[arg(id = "door_token_file", long = "token-file", global = true, value_name = "FILE")]
@@ -56,7 +58,7 @@ pub(super) struct Connection {
 }
 
 /// On what terms it is asked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Terms {
     pub(super) dry_run: bool,
     pub(super) if_match: Option<String>,

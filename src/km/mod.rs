@@ -8,11 +8,13 @@ mod call;
 mod clients;
 mod door;
 mod help;
+mod keep;
 mod pages;
 mod scopes;
 mod show;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tokens;
 
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use call::{Body, Call, Inputs};
 use clients::{ClientCommand, SecretCommand};
 use door::{Answer, Connection, Door};
 use scopes::{EverywhereCommand, ResourceCommand, ScopeCommand};
+use text::text;
 use tokens::{Revoke, TokenCommand};
 
 /// What the command line says.
@@ -41,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "ETAG")]
     if_match: Option<String>,
     /// Make a creation repeatable: the same key and body are done once.
-    #[arg(long, global = true, value_name = "TEXT")]
+    #[arg(long, global = true, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     idempotency_key: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -136,7 +139,7 @@ struct Usage {
     #[arg(long, value_name = "URL", requires = "subject")]
     issuer: Option<String>,
     /// With --issuer: the user, as tokens have it (`sub`).
-    #[arg(long, value_name = "TEXT", requires = "issuer")]
+    #[arg(long, value_name = "TEXT", requires = "issuer", value_parser = text::<String>, allow_hyphen_values = true)]
     subject: Option<String>,
     #[command(flatten)]
     part: Part,
@@ -147,13 +150,13 @@ struct Usage {
 #[group(required = true, multiple = false)]
 struct UsageOf {
     /// All that have this tier.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = text::<String>, allow_hyphen_values = true)]
     tier: Option<String>,
     /// An application's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = text::<String>, allow_hyphen_values = true)]
     application: Option<String>,
     /// An API's: name:version, or its name where it has no version.
-    #[arg(long, value_name = "API")]
+    #[arg(long, value_name = "API", value_parser = text::<String>, allow_hyphen_values = true)]
     api: Option<String>,
 }
 
@@ -173,6 +176,7 @@ enum UserCommand {
         #[arg(value_name = "NAME")]
         km: String,
         /// The user's name.
+        #[arg(allow_hyphen_values = true)]
         user: String,
     },
 }
@@ -192,7 +196,7 @@ struct Page {
     #[arg(long)]
     limit: Option<u16>,
     /// Those behind, as the page before told it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     cursor: Option<String>,
 }
 
@@ -209,7 +213,7 @@ struct Part {
     #[arg(long)]
     limit: Option<u16>,
     /// Those behind, as the page before told it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     cursor: Option<String>,
 }
 
@@ -316,7 +320,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Told, Error> {
 }
 
 async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Result<Told, Error> {
-    match pages::ask(door, call, terms).await {
+    match keep::ask(door, call, terms).await {
         Ok(answer) if answer.method == Method::HEAD => Ok(exists(true, json)),
         Ok(answer) => Ok(told(call.operation, &answer, json)),
         Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) if call.operation == SCOPE_EXISTS => {

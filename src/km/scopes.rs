@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{
     Error, Part,
     call::{Body, Call, Inputs},
+    text::text,
 };
 
 /// Scopes.
@@ -27,14 +28,14 @@ pub(super) enum ScopeCommand {
         #[arg(value_name = "NAME")]
         km: String,
         /// An API's id; may be given several times.
-        #[arg(long = "api", value_name = "ID")]
+        #[arg(long = "api", value_name = "ID", value_parser = text::<String>, allow_hyphen_values = true)]
         apis: Vec<String>,
         #[command(flatten)]
         part: Part,
     },
     /// Tell whether there is a scope: exit 0 if there is, 1 if not.
     Exists(ScopeAt),
-    /// Change a scope.
+    /// Change a scope. What no flag names stays; --from gives the whole of it.
     Update {
         #[command(flatten)]
         which: ScopeAt,
@@ -61,7 +62,7 @@ pub(super) struct ScopeAt {
     #[arg(value_name = "NAME")]
     km: String,
     /// The scope as it stands in tokens.
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
     scope: String,
 }
 
@@ -75,13 +76,13 @@ impl ScopeAt {
 #[derive(Debug, Args)]
 pub(super) struct ScopeBody {
     /// As people read it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     display_name: Option<String>,
     /// Role whose users may have it; may be given several times.
-    #[arg(long = "role", value_name = "NAME")]
+    #[arg(long = "role", value_name = "NAME", value_parser = text::<String>, allow_hyphen_values = true)]
     roles: Vec<String>,
     /// What it allows.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     description: Option<String>,
     /// The body as JSON, in which flags replace; - reads standard input.
     #[arg(long, value_name = "FILE")]
@@ -112,8 +113,9 @@ impl ScopeCommand {
             }
             Self::Exists(which) => which.call("isScopeExists"),
             Self::Update { which, scope } => {
+                let keeps = scope.from.is_none().then_some("getScopeByName");
                 let body = scope.body(inputs, &which.scope)?;
-                which.call("updateScope").with(body)
+                Call { keeps, ..which.call("updateScope").with(body) }
             }
             Self::Delete(which) => which.call("deleteScope"),
             Self::Validate { km, keys } => {
@@ -136,7 +138,7 @@ pub(super) enum ResourceCommand {
     },
     /// Read an API's resources.
     Get(ResourceAt),
-    /// Change an API's resources.
+    /// Change an API's resources. What no flag names stays; --from gives the whole of it.
     Update {
         #[command(flatten)]
         which: ResourceAt,
@@ -161,12 +163,12 @@ pub(super) enum ResourceCommand {
         #[arg(value_name = "KEY")]
         keys: Vec<String>,
     },
-    /// Unbind scopes from an API's resources.
+    /// Unbind scopes from an API's resources. All of them: `replace-scopes` without a key.
     DetachScopes {
         #[command(flatten)]
         which: ResourceAt,
-        /// The scopes' keys; without one, all.
-        #[arg(value_name = "KEY")]
+        /// The scopes' keys.
+        #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,
     },
 }
@@ -178,7 +180,7 @@ pub(super) struct ResourceAt {
     #[arg(value_name = "NAME")]
     km: String,
     /// The API's id on the platform.
-    #[arg(value_name = "API")]
+    #[arg(value_name = "API", allow_hyphen_values = true)]
     api: String,
 }
 
@@ -192,13 +194,13 @@ impl ResourceAt {
 #[derive(Debug, Args)]
 pub(super) struct ResourceBody {
     /// As people read it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = text::<String>, allow_hyphen_values = true)]
     display_name: Option<String>,
     /// Where it is; may be given several times.
     #[arg(long = "uri", value_name = "URI")]
     uris: Vec<String>,
     /// Scope bound to it; may be given several times.
-    #[arg(long = "scope", value_name = "KEY")]
+    #[arg(long = "scope", value_name = "KEY", value_parser = text::<String>, allow_hyphen_values = true)]
     scopes: Vec<String>,
     /// The body as JSON, in which flags replace; - reads standard input.
     #[arg(long, value_name = "FILE")]
@@ -224,13 +226,14 @@ impl ResourceCommand {
             }
             Self::Get(which) => which.call("getResourceByApiId"),
             Self::Update { which, resource } => {
+                let keeps = resource.from.is_none().then_some("getResourceByApiId");
                 let body = resource.body(inputs, &which.api)?;
-                which.call("updateRegisteredResource").with(body)
+                Call { keeps, ..which.call("updateRegisteredResource").with(body) }
             }
             Self::Delete(which) => which.call("deleteRegisteredResourceByAPIId"),
             Self::AttachScopes { which, keys } => which.call("attachResourceScopes").with(bound(keys)),
             Self::ReplaceScopes { which, keys } => which.call("updateResourceScopes").with(bound(keys)),
-            Self::DetachScopes { which, keys } => which.call("detachResourceScopes").with_any(unbound(keys)),
+            Self::DetachScopes { which, keys } => which.call("detachResourceScopes").with(bound(keys)),
         })
     }
 }
@@ -240,6 +243,7 @@ impl ResourceCommand {
 pub(super) enum EverywhereCommand {
     /// Make a scope.
     RegisterScope {
+        #[arg(allow_hyphen_values = true)]
         key: String,
         #[command(flatten)]
         scope: ScopeBody,
@@ -247,47 +251,65 @@ pub(super) enum EverywhereCommand {
     /// List the scopes.
     ListScopes(Part),
     /// Read a scope.
-    GetScope { key: String },
-    /// Change a scope.
+    GetScope {
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+    },
+    /// Replace a scope by what is given, and drop the rest: at each it may be another.
     UpdateScope {
+        #[arg(allow_hyphen_values = true)]
         key: String,
         #[command(flatten)]
         scope: ScopeBody,
     },
     /// Remove a scope.
-    DeleteScope { key: String },
+    DeleteScope {
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+    },
     /// Register an API's resources.
     RegisterResource {
+        #[arg(allow_hyphen_values = true)]
         api: String,
         #[command(flatten)]
         resource: ResourceBody,
     },
     /// Read an API's resources.
-    GetResource { api: String },
-    /// Change an API's resources.
+    GetResource {
+        #[arg(allow_hyphen_values = true)]
+        api: String,
+    },
+    /// Replace an API's resources by what is given, and drop the rest: at each they may be others.
     UpdateResource {
+        #[arg(allow_hyphen_values = true)]
         api: String,
         #[command(flatten)]
         resource: ResourceBody,
     },
     /// Remove an API's resources.
-    DeleteResource { api: String },
+    DeleteResource {
+        #[arg(allow_hyphen_values = true)]
+        api: String,
+    },
     /// Bind scopes to an API's resources, beside those they have.
     AttachScopes {
+        #[arg(allow_hyphen_values = true)]
         api: String,
         #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,
     },
     /// Bind these scopes to an API's resources, and no others.
     ReplaceScopes {
+        #[arg(allow_hyphen_values = true)]
         api: String,
         #[arg(value_name = "KEY")]
         keys: Vec<String>,
     },
-    /// Unbind scopes from an API's resources; without a key, all.
+    /// Unbind scopes from an API's resources. All of them: `replace-scopes` without a key.
     DetachScopes {
+        #[arg(allow_hyphen_values = true)]
         api: String,
-        #[arg(value_name = "KEY")]
+        #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,
     },
 }
@@ -316,18 +338,11 @@ impl EverywhereCommand {
             Self::DeleteResource { api } => Call::new("deleteRegisteredResourceByAPIIdEverywhere", [api]),
             Self::AttachScopes { api, keys } => Call::new("attachResourceScopesEverywhere", [api]).with(bound(keys)),
             Self::ReplaceScopes { api, keys } => Call::new("updateResourceScopesEverywhere", [api]).with(bound(keys)),
-            Self::DetachScopes { api, keys } => {
-                Call::new("detachResourceScopesEverywhere", [api]).with_any(unbound(keys))
-            }
+            Self::DetachScopes { api, keys } => Call::new("detachResourceScopesEverywhere", [api]).with(bound(keys)),
         })
     }
 }
 
 fn bound(keys: Vec<String>) -> Body {
     Body::default().put("scopes", Some(keys))
-}
-
-/// No keys: all of them, which the door knows by there being no body.
-fn unbound(keys: Vec<String>) -> Body {
-    Body::default().list("scopes", keys)
 }

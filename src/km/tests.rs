@@ -15,9 +15,12 @@ struct Line {
     km: Arguments,
 }
 
+fn parsed(words: &str) -> Result<Line, clap::Error> {
+    Line::try_parse_from(["km"].into_iter().chain(words.split(' ')))
+}
+
 fn call(words: &str) -> Result<Call, Error> {
-    let line = Line::try_parse_from(["km"].into_iter().chain(words.split(' ')));
-    let line = line.unwrap_or_else(|error| panic!("{words}: {error}"));
+    let line = parsed(words).unwrap_or_else(|error| panic!("{words}: {error}"));
     line.km.command.call(&Inputs::default())
 }
 
@@ -47,8 +50,71 @@ fn an_id_may_begin_with_a_dash() {
         ("revocation --x", "--x"),
         ("client get hr -k1 --json", "-k1"),
         ("secret delete hr k1 -s1", "-s1"),
+        ("scope get hr -s", "-s"),
+        ("scope get hr --json --s", "--s"),
+        ("resource attach-scopes hr -a1 k --json", "-a1"),
+        ("everywhere get-scope -s", "-s"),
+        ("everywhere detach-scopes --a --json -- -k", "--a"),
+        ("user claims hr -ada --json", "-ada"),
     ] {
         assert_eq!(good(words).parts.last().map(|part| &**part), Some(last), "{words}");
+    }
+    // Whoever means an option has it, but behind --.
+    assert_eq!(good("scope get hr -- --json").parts, ["hr", "--json"]);
+    assert!(parsed("scope get hr --json").is_err(), "no scope is named");
+}
+
+#[test]
+fn a_text_may_begin_with_a_dash_and_takes_no_option_for_itself() {
+    for (words, name, value) in [
+        ("token introspect hr -abc --json", "token", json!("-abc")),
+        ("token revoke hr --abc", "token", json!("--abc")),
+        ("token can-handle hr -Vh", "token", json!("-Vh")),
+        ("token revoke-one-time hr -k -abc", "token", json!("-abc")),
+        ("client owner hr k -ada", "owner", json!("-ada")),
+        ("client create hr --id -x --owner -o", "clientId", json!("-x")),
+        ("client create hr --id -x --name --y --json", "clientName", json!("--y")),
+        ("client create hr --scope -a --scope b --json", "parameters", json!({ "scope": "-a b" })),
+        ("client create hr --parameter -a=-b", "parameters", json!({ "-a": "-b" })),
+        ("revoke --kind jti --value -x --json", "value", json!("-x")),
+        ("scope register hr k --role -r --role s --description --d", "roles", json!("-r,s")),
+        ("scope register hr k --display-name -d", "name", json!("-d")),
+        ("resource detach-scopes hr a -- -x --json", "scopes", json!(["-x", "--json"])),
+    ] {
+        assert_eq!(good(words).body.unwrap()[name], value, "{words}");
+    }
+    assert_eq!(good("audit --cursor -x").query, [("cursor", "-x".to_owned())]);
+    assert_eq!(good("usage --tier -x --json").query, [("tier", "-x".to_owned())]);
+    for words in [
+        "client create hr --id --json",
+        "client create --id --owner hr",
+        "client create hr --id -h",
+        "revoke --kind jti --value --url=x",
+        "audit --cursor --limit",
+        "--token --json list",
+    ] {
+        let why = parsed(words).map(drop).unwrap_err().to_string();
+        assert!(why.contains("is an option"), "{words}: {why}");
+    }
+    // The value of the option that was taken is left over, and told first.
+    for words in ["revoke --kind jti --value --until 5", "client create hr --id --name x"] {
+        assert!(parsed(words).is_err(), "{words}");
+    }
+}
+
+#[test]
+fn a_change_by_flags_keeps_the_rest_and_one_from_a_file_is_whole() {
+    let whole = file("{}");
+    let path = whole.path().display();
+    for (words, keeps) in [
+        ("scope update NAME KEY --role r".to_owned(), Some("getScopeByName")),
+        ("resource update NAME API --uri /".to_owned(), Some("getResourceByApiId")),
+        (format!("scope update NAME KEY --from {path}"), None),
+        (format!("resource update NAME API --from {path} --uri /"), None),
+        ("scope register NAME KEY".to_owned(), None),
+        ("everywhere update-scope KEY --role r".to_owned(), None),
+    ] {
+        assert_eq!(good(&words).keeps, keeps, "{words}");
     }
 }
 
@@ -117,7 +183,9 @@ fn a_body_is_of_flags_files_and_both() {
     }
     assert_eq!(good("scope list NAME --api a --api b").query, [("api", "a,b".to_owned())]);
     assert_eq!(good("resource replace-scopes NAME API").body, Some(json!({ "scopes": [] })));
-    assert_eq!(good("resource detach-scopes NAME API").body, None);
+    for words in ["resource detach-scopes NAME API", "everywhere detach-scopes API"] {
+        assert!(parsed(words).is_err(), "no key is not all of them: {words}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{
     Error, Page, Part,
     call::{Body, Call, Inputs},
     clients::Client,
+    text::text,
 };
 use crate::keymanager::Sensitive;
 
@@ -39,6 +40,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         which: Client,
         /// The token; - reads standard input, @FILE a file.
+        #[arg(allow_hyphen_values = true)]
         token: Sensitive,
     },
     /// Tell whether a token looks like this key manager's.
@@ -69,6 +71,7 @@ pub(super) struct Token {
     #[arg(value_name = "NAME")]
     km: String,
     /// The token; - reads standard input, @FILE a file.
+    #[arg(allow_hyphen_values = true)]
     token: Sensitive,
 }
 
@@ -79,7 +82,7 @@ pub(super) struct TokenBody {
     #[arg(long, value_name = "TYPE")]
     grant_type: Option<String>,
     /// Scope asked for; may be given several times.
-    #[arg(long = "scope", value_name = "KEY")]
+    #[arg(long = "scope", value_name = "KEY", value_parser = text::<String>, allow_hyphen_values = true)]
     scopes: Vec<String>,
     /// Lifetime wished for.
     #[arg(long, value_name = "SECONDS")]
@@ -88,7 +91,7 @@ pub(super) struct TokenBody {
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// For the password grant.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = text::<String>, allow_hyphen_values = true)]
     username: Option<String>,
     /// File of the password; - reads standard input.
     #[arg(long, value_name = "FILE")]
@@ -103,7 +106,7 @@ pub(super) struct TokenBody {
     #[arg(long, value_name = "FILE")]
     revoke_file: Option<PathBuf>,
     /// Further parameter of the token request; may be given several times.
-    #[arg(long = "parameter", value_name = "NAME=VALUE")]
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = text::<String>, allow_hyphen_values = true)]
     parameters: Vec<String>,
     /// The body as JSON, in which flags replace; - reads standard input.
     #[arg(long, value_name = "FILE")]
@@ -166,7 +169,8 @@ pub(super) struct Revoke {
     #[arg(long, value_name = "KIND")]
     kind: String,
     /// The jti, the token itself, the consumer key or the subject.
-    #[arg(long, required_unless_present = "value_file", conflicts_with = "value_file")]
+    #[arg(long, value_parser = text::<Sensitive>, allow_hyphen_values = true)]
+    #[arg(required_unless_present = "value_file", conflicts_with = "value_file")]
     value: Option<Sensitive>,
     /// File of the value; - reads standard input.
     #[arg(long, value_name = "FILE")]

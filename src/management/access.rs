@@ -110,6 +110,14 @@ impl Access {
         Ok(Self { key_managers, tokens, store, clock, key: bootstrap_key(key_file)?, realm })
     }
 
+    /// Whether the bootstrap key is good as it is; where there is none, one will be made.
+    pub fn check_key(file: &Path) -> io::Result<()> {
+        match read_key(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            read => read.map(drop),
+        }
+    }
+
     pub(super) fn realm(&self) -> &str {
         &self.realm
     }
@@ -204,6 +212,10 @@ fn bootstrap_key(path: &Path) -> io::Result<[u8; 32]> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
+    read_key(path)
+}
+
+fn read_key(path: &Path) -> io::Result<[u8; 32]> {
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::other("others may read it: its mode must be 0600"));
     }

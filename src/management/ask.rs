@@ -10,8 +10,10 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
+use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
+use url::form_urlencoded::parse;
 
 use super::{
     Door,
@@ -156,16 +158,19 @@ impl Ask {
     }
 }
 
-/// Each `%` is followed by two hexadecimal digits (RFC 3986 section 2.1).
 fn check_encoding(path: &str) -> Result<(), Problem> {
-    let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
-    let good = |rest: &str| digit(rest.as_bytes().first()) && digit(rest.as_bytes().get(1));
-    match path.split('%').skip(1).all(good) {
+    match is_encoded(path) {
         true => Ok(()),
         false => {
             Err(Problem::new(StatusCode::BAD_REQUEST, "the path has a % without two hexadecimal digits behind it"))
         }
     }
+}
+
+/// Each `%` is followed by two hexadecimal digits (RFC 3986 section 2.1).
+fn is_encoded(text: &str) -> bool {
+    let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    text.split('%').skip(1).all(|rest| digit(rest.as_bytes().first()) && digit(rest.as_bytes().get(1)))
 }
 
 /// `If-None-Match` on a change (RFC 9110 section 13.1.2): `*` alone means something, where one thing is changed.
@@ -200,10 +205,18 @@ pub(super) fn paged<T>(
 
 fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem> {
     let mut query = BTreeMap::new();
-    for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+    // One by one: what cannot be decoded would be read as another text, and no longer tell whose value it was.
+    for pair in text.split('&') {
+        let Some((name, value)) = parse(pair.as_bytes()).next() else { continue };
         if !route.takes_query(&name) {
             let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
             return Err(Problem::field(name, "is no query parameter of this route"));
+        }
+        if !is_encoded(pair) {
+            return Err(Problem::field(name, "has a % without two hexadecimal digits behind it"));
+        }
+        if percent_decode_str(pair).decode_utf8().is_err() {
+            return Err(Problem::field(name, "is not UTF-8 once it is percent-decoded"));
         }
         if query.insert(name.clone().into_owned(), value.into_owned()).is_some() {
             return Err(Problem::field(name, "is there twice"));

@@ -15,7 +15,7 @@ use super::{
 use crate::keymanager::{ApiResource, Everywhere, Operation, Outcome, Scope, ScopeKey, check};
 
 /// Keys of scopes.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     /// Each as it stands in tokens.
@@ -163,7 +163,7 @@ pub(super) async fn replace(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn detach(door: &Door, ask: Ask) -> Answer {
-    let Keys { scopes } = ask.json_or_default()?;
+    let Keys { scopes } = ask.json()?;
     bind(door, &ask, Operation::DetachResourceScopes, scopes, StatusCode::NO_CONTENT).await
 }
 
@@ -251,7 +251,7 @@ pub(super) async fn replace_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
-    let Keys { scopes } = ask.json_or_default()?;
+    let Keys { scopes } = ask.json()?;
     let id = ask.path("apiId").to_owned();
     everywhere(door, &ask, Everywhere::BindScopes(Operation::DetachResourceScopes, id, scopes)).await
 }

@@ -299,13 +299,22 @@ fn a_key_that_others_may_read_is_78_and_told_once_with_its_file() {
         "[proxy]\nlisten = \"127.0.0.1:0\"\n[management]\nlisten = \"127.0.0.1:0\"\nbootstrap_key_file = \"{}\"\n",
         key.display()
     );
-    let output = with_file(&["serve"], "gate.toml", &config);
-    let said = told(&output);
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    let lines: Vec<_> = said.lines().filter(|line| line.contains("0600")).collect();
     let expected =
         format!("management.bootstrap_key_file: {}: others may read it: its mode must be 0600", key.display());
-    assert_eq!(lines, [expected], "{said}");
+    for command in ["serve", "check"] {
+        let output = with_file(&[command], "gate.toml", &config);
+        let said = told(&output);
+        assert_eq!(output.status.code(), Some(78), "{command}: {said}");
+        let lines: Vec<_> = said.lines().filter(|line| line.contains("0600")).collect();
+        assert!(lines.len() == 1 && lines[0].contains("gate.toml:5") && lines[0].ends_with(&expected), "{said}");
+    }
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let output = with_file(&["check"], "gate.toml", &config);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    std::fs::remove_file(&key).unwrap();
+    let output = with_file(&["check"], "gate.toml", &config);
+    assert_eq!(output.status.code(), Some(0), "it will be made: {}", told(&output));
+    assert!(!key.exists(), "a check makes none");
 }
 
 #[test]

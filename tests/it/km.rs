@@ -114,6 +114,10 @@ fn key_managers_and_what_they_can_do_are_told() {
     assert!(err.starts_with("400 ") && err.contains("issuer") && err.contains("(field "), "{err}");
     let settings = stand.file("settings.json", r#"{"connector":"oidc","issuer":"http://127.0.0.1:1"}"#);
     stand.good(&format!("load second --from {settings}"));
+    // What is shown is more than its configuration.
+    let shown = stand.file("shown.json", &stand.good("show second --json"));
+    let (_, err) = stand.ends(&format!("load second --from {shown}"), 65);
+    assert!(err.contains("what stands under it") && err.contains("field configuration"), "{err}");
     assert_eq!(stand.good("delete second"), "done\n");
     stand.ends("delete second", 66);
     assert!(stand.ends("delete own", 65).1.contains("declared in the file"));
@@ -241,12 +245,49 @@ fn scopes_and_resources_are_kept() {
     assert_eq!(value(&stand.good("scope list own --api api/1"), "api/1"), "orders:write");
     assert_eq!(value(&stand.good("resource replace-scopes own api/1"), "scopes"), "-");
     stand.good("resource attach-scopes own api/1 orders:write");
+    stand.ends("resource detach-scopes own api/1", 64);
+    assert_eq!(value(&stand.good("resource get own api/1"), "scopes"), "orders:write");
     assert_eq!(stand.good("resource detach-scopes own api/1 orders:write"), "done\n");
     assert_eq!(value(&stand.good("resource get own api/1"), "scopes"), "-");
     assert_eq!(stand.good("resource delete own api/1 --json"), "");
     stand.ends("resource get own api/1", 66);
     assert_eq!(stand.good("scope delete own orders:write"), "done\n");
     stand.ends("scope get own orders:write", 66);
+}
+
+#[test]
+fn a_change_by_flags_keeps_what_no_flag_names() {
+    let stand = Stand::start();
+    stand.good("scope register own -s --display-name Write --role editor --role chief --description old");
+    let told = stand.good("scope update own -s --description new");
+    let of = |told: &str| ["name", "roles", "description"].map(|name| value(told, name).to_owned());
+    assert_eq!(of(&told), ["Write", "editor,chief", "new"]);
+    assert_eq!(of(&stand.good("scope get own -s")), ["Write", "editor,chief", "new"]);
+    assert_eq!(of(&stand.good("scope update own -s --role -r")), ["Write", "-r", "new"]);
+    let plan = stand.good("scope update own -s --display-name Other --dry-run");
+    assert_eq!(value(&plan, "operation"), "updateScope");
+    assert_eq!(value(&stand.good("scope get own -s"), "name"), "Write", "it was a dry run");
+    stand.ends("scope update own -s --display-name Other --if-match \"old\"", 65);
+    stand.ends("scope update own never --display-name Other", 66);
+    let whole = stand.file("scope.json", r#"{"name":"Whole"}"#);
+    let told = stand.good(&format!("scope update own -s --from {whole}"));
+    assert!(value(&told, "name") == "Whole" && !told.contains("roles"), "{told}");
+
+    stand.good("resource register own api --uri /old --scope -s");
+    let told = stand.good("resource update own api --uri /new");
+    assert_eq!((value(&told, "uris"), value(&told, "scopes")), ("/new", "-s"));
+}
+
+#[test]
+fn ids_and_tokens_may_begin_with_a_dash() {
+    let stand = Stand::start();
+    assert_eq!(value(&stand.good("client create own --id -x --grant-type client_credentials"), "clientId"), "-x");
+    assert_eq!(value(&stand.good("client owner own -x -ada"), "appOwner"), "-ada");
+    assert_eq!(stand.json("token introspect own -abc")["isTokenValid"], false);
+    assert_eq!(stand.good("token revoke own --abc"), "done\n");
+    assert_eq!(value(&stand.good("revoke --kind jti --value -v --until 4102444800"), "value"), "-v");
+    let (_, err) = stand.ends("client create own --id --json", 64);
+    assert!(err.contains("--id") && err.contains("is an option"), "{err}");
 }
 
 #[test]
@@ -257,7 +298,8 @@ fn everywhere_tells_each_outcome() {
     assert_eq!(stand.json("everywhere get-scope all:read")["outcomes"][0]["result"]["description"], "Reads");
     stand.good("everywhere register-resource api --uri /x");
     stand.good("everywhere attach-scopes api all:read");
-    stand.good("everywhere detach-scopes api");
+    stand.ends("everywhere detach-scopes api", 64);
+    stand.good("everywhere detach-scopes api all:read");
     stand.good("everywhere delete-resource api");
     stand.good("everywhere delete-scope all:read");
     // All say the same of it: so does the door.

@@ -69,6 +69,8 @@ fn refusals_have_wso2s_codes() {
         (json!({ "connector": "none-such", "issuer": "https://a.example" }), "901400"),
         (json!({ "connector": "oidc" }), "901401"),
         (json!({ "issuer": "https://a.example" }), "901401"),
+        (json!({ "connector": 5, "issuer": "https://a.example" }), "901400"),
+        (json!({ "connector": null, "issuer": "https://a.example" }), "901401"),
         (json!({ "connector": "http", "issuer": "https://a.example" }), "901401"),
         (json!({ "connector": "oidc", "issuer": "http://a.example" }), "400"),
     ] {
@@ -87,6 +89,16 @@ fn what_cannot_be_stored_is_refused_by_field() {
         ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "isuer": 1 }), 400, Some("isuer")),
         ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "leeway": 5 }), 400, Some("leeway")),
         ("new", json!({ "connector": "embedded", "issuer": "http://127.0.0.1:1" }), 400, Some("connector")),
+        ("new", json!({ "connector": 5, "issuer": "https://a.example" }), 400, Some("connector")),
+        ("new", json!({ "connector": ["oidc"], "issuer": "https://a.example" }), 400, Some("connector")),
+        ("new", json!({ "connector": { "oidc": null }, "issuer": "https://a.example" }), 400, Some("connector")),
+        ("new", json!({ "connector": null, "issuer": "https://a.example" }), 400, Some("connector")),
+        (
+            "new",
+            json!({ "connector": "oidc", "issuer": "https://a.example", "validation": 5 }),
+            400,
+            Some("validation"),
+        ),
         ("new", json!({ "name": "old", "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
         (
             "new",
@@ -100,6 +112,26 @@ fn what_cannot_be_stored_is_refused_by_field() {
         assert_eq!(answer.json().get("field").and_then(Value::as_str), field, "{body}: {}", answer.text());
     }
     assert_eq!(desk.ask("GET", "/v1/key-managers/new", &Value::Null).status, 404);
+    for connector in [json!(5), json!(true), json!(["oidc"]), json!({ "oidc": null }), json!("none-such")] {
+        let body = json!({ "connector": connector, "issuer": "https://a.example" });
+        let detail = desk.ask("PUT", "/v1/key-managers/new", &body).json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("connector: ") && detail.contains("keycloak"), "what it may be: {detail}");
+        assert!(matches!(connector, Value::String(_)) || detail.contains("text"), "and its type: {detail}");
+    }
+}
+
+#[test]
+fn the_whole_answer_about_a_key_manager_is_no_configuration_and_told_to_be_more() {
+    let desk = Desk::start("");
+    let path = "/v1/key-managers/new";
+    assert_eq!(desk.ask("PUT", path, &json!({ "connector": "oidc", "issuer": "https://a.example" })).status, 201);
+    let read = desk.ask("GET", path, &Value::Null).json();
+    for at in [path, "/v1/key-managers/other"] {
+        let refused = desk.ask("PUT", at, &read);
+        assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("configuration")), "{}", refused.text());
+        assert!(refused.text().contains("what stands under it"), "{}", refused.text());
+    }
+    assert_eq!(desk.ask("PUT", path, &read["configuration"]).status, 200);
 }
 
 #[test]
