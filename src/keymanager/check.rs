@@ -337,16 +337,11 @@ pub(super) fn resource(resource: &ApiResource) -> Result<()> {
     scope_keys("scopes", &resource.scopes)
 }
 
-/// Scopes to attach, detach or bind in place of others: the last alone may be none. An empty list to detach may be one
-/// that was lost; taken for all of them, it would open the resource.
+/// Scopes to attach, of which there must be some; to detach, none standing for all; or to bind in place of others.
 pub(super) fn bound_scopes(operation: Operation, keys: &[String]) -> Result<()> {
     match operation {
-        Operation::UpdateResourceScopes => scope_keys("scopes", keys),
-        Operation::DetachResourceScopes if keys.is_empty() => Err(Error::invalid(
-            "scopes",
-            "must name at least one; updateResourceScopes (PATCH) with none takes all away",
-        )),
-        _ => some_scopes(keys),
+        Operation::AttachResourceScopes => some_scopes(keys),
+        _ => scope_keys("scopes", keys),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What waits to be done at a provider, once something newer is done there.
 
 use super::*;
-use crate::keymanager::pending::Task;
 
 /// What became of what waited, as the audit tells it.
 fn settled(stand: &Stand) -> Vec<(String, String, String)> {
@@ -84,12 +83,12 @@ async fn what_is_bound_directly_is_not_undone_by_what_waited_before_it() {
     for (waits, since, expected) in [
         (update(&["x", "y"]), &[(Attach, &["z"][..]), (Detach, &["x"])][..], ("/new", &["y", "z"][..])),
         (update(&["x"]), &[(Replace, &["z"])], ("/new", &["z"])),
-        (update(&["x"]), &[(Detach, &["x"])], ("/new", &[])),
+        (update(&["x"]), &[(Detach, &[])], ("/new", &[])),
         (bound(Attach, &["p", "q"]), &[(Detach, &["p"])], ("/old", &["o", "q"])),
         (bound(Attach, &["p"]), &[(Detach, &["p"])], ("/old", &["o"])),
         (bound(Replace, &["p", "q"]), &[(Attach, &["r"]), (Detach, &["p"])], ("/old", &["q", "r"])),
         (bound(Detach, &["o"]), &[(Attach, &["o"])], ("/old", &["o"])),
-        (bound(Replace, &[]), &[(Attach, &["r"]), (Attach, &["s"])], ("/old", &["r", "s"])),
+        (bound(Detach, &[]), &[(Attach, &["r"]), (Attach, &["s"])], ("/old", &["r", "s"])),
         (Everywhere::DeleteResource("a".into()), &[(Attach, &["r"])], ("/old", &["o", "r"])),
     ] {
         let stand = stand();
@@ -115,13 +114,6 @@ async fn what_is_bound_directly_is_not_undone_by_what_waited_before_it() {
         let told = |line: &AuditEntry| ["changePending", "settlePending"].contains(&&*line.operation);
         assert!(stand.engine.audit(0, 100).unwrap().iter().any(told), "{case}");
     }
-}
-
-#[test]
-fn a_detachment_of_all_that_a_record_still_holds_leaves_what_was_attached_since() {
-    let all = Task::Detach { api_id: "a".into(), scopes: Vec::new() };
-    let left = all.bound(Operation::AttachResourceScopes, &["r".to_owned()]);
-    assert!(matches!(&left, Some(Task::Replace { scopes, .. }) if scopes == &["r"]), "{left:?}");
 }
 
 #[tokio::test]

@@ -98,7 +98,12 @@ impl Ask {
 
     /// Like [`Self::json`]; no body is the default.
     pub(super) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
-        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+        self.json_if_any().map(Option::unwrap_or_default)
+    }
+
+    /// Like [`Self::json`]; none without a body.
+    pub(super) fn json_if_any<T: DeserializeOwned>(&self) -> Result<Option<T>, Problem> {
+        if self.body.is_empty() { Ok(None) } else { self.json().map(Some) }
     }
 
     /// How many of a list, and after which; the cursor is text of ours that tells the last one before.

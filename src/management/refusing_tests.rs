@@ -235,10 +235,8 @@ async fn scopes_that_were_not_bound_are_not_told_as_unbound() {
     let before = rows().await;
     assert_eq!(stand.ask("DELETE", &path, r#"{"scopes":["never"]}"#).await.status, 204);
     assert_eq!(rows().await, before);
-    for (none, status) in [(r#"{"scopes":[]}"#, 400), ("", 415)] {
-        let refused = stand.ask("DELETE", &path, none).await;
-        assert_eq!(refused.status, status, "a lost list is not all of them: {}", refused.body);
-    }
+    let refused = stand.ask("DELETE", &path, r#"{"scopes":[]}"#).await;
+    assert_eq!(refused.status, 400, "a lost list is not all of them: {}", refused.body);
     let kept = stand.ask("GET", &format!("{ONE}/resources/r"), "").await;
     assert_eq!(kept.json()["scopes"], json!(["a"]), "{}", kept.body);
     assert_eq!(stand.ask("DELETE", &path, r#"{"scopes":["a"]}"#).await.status, 204);

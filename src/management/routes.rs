@@ -297,7 +297,7 @@ fn of_resources() -> Vec<Route> {
             .gives::<ApiResource>(200)
             .conditional(),
         change(Method::DELETE, BOUND, "detachResourceScopes", run!(scopes::detach))
-            .takes::<Keys>()
+            .may_take::<Keys>()
             .narrowed(some_scopes())
             .empty(204)
             .conditional(),
@@ -363,7 +363,7 @@ fn of_all() -> Vec<Route> {
         everywhere(Method::PATCH, BOUND, "updateResourceScopesEverywhere", run!(scopes::replace_everywhere))
             .takes::<Keys>(),
         everywhere(Method::DELETE, BOUND, "detachResourceScopesEverywhere", run!(scopes::detach_everywhere))
-            .takes::<Keys>()
+            .may_take::<Keys>()
             .narrowed(some_scopes()),
         get("/v1/revocations", "listRevocations", run!(tokens::refused)).gives::<RevokedPage>(200).paged(),
         Route { need: Need::Tokens, ..change(Method::POST, "/v1/revocations", "revoke", run!(tokens::refuse)) }

@@ -162,8 +162,17 @@ pub(super) async fn replace(door: &Door, ask: Ask) -> Answer {
     bind(door, &ask, Operation::UpdateResourceScopes, scopes, StatusCode::OK).await
 }
 
+/// Without a body, all. A list without keys may be one that was lost: taken for all, it would open the resource.
+fn to_detach(ask: &Ask) -> Result<Vec<String>, Problem> {
+    let Some(Keys { scopes }) = ask.json_if_any()? else { return Ok(Vec::new()) };
+    match scopes.is_empty() {
+        true => Err(Problem::field("scopes", "must name at least one; without a body all are detached")),
+        false => Ok(scopes),
+    }
+}
+
 pub(super) async fn detach(door: &Door, ask: Ask) -> Answer {
-    let Keys { scopes } = ask.json()?;
+    let scopes = to_detach(&ask)?;
     bind(door, &ask, Operation::DetachResourceScopes, scopes, StatusCode::NO_CONTENT).await
 }
 
@@ -251,7 +260,7 @@ pub(super) async fn replace_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
-    let Keys { scopes } = ask.json()?;
+    let scopes = to_detach(&ask)?;
     let id = ask.path("apiId").to_owned();
     everywhere(door, &ask, Everywhere::BindScopes(Operation::DetachResourceScopes, id, scopes)).await
 }
