@@ -288,6 +288,9 @@ async fn answers_tell_what_they_are_about() {
         (r#"{"scope":7}"#, "scope"),
         (r#"{"requestParameters":{"a":"b"}}"#, "requestParameters"),
         (r#"{"callbackURI":"https://a.example"}"#, "callbackURI"),
+        (r#"{"scope":"a","scopes":"b"}"#, "scopes"),
+        (r#"{"requestParameters":null}"#, "requestParameters"),
+        (r#"{"subject_token":"t","grant_type":"client_credentials"}"#, "subject_token"),
     ] {
         let wrong = stand.ask("POST", &format!("{ONE}/tokens/parse"), body).await;
         assert_eq!((wrong.status, &wrong.json()["field"]), (400, &json!(field)), "{}", wrong.body);
