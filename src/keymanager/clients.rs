@@ -362,7 +362,7 @@ async fn require_usable(managed: &Managed, client: &str) -> Result<()> {
     };
     let error = Error::Answer(format!("a client was made under an id of no use: {why}"));
     let left = format!("the client {client:?}");
-    if nameable.is_err() || check::NO_APIS.contains(&client) {
+    if nameable.is_err() || check::DOTS.contains(&client) {
         return Err(Error::HalfDone { what: error.to_string(), left });
     }
     let undone = match managed.require(Operation::DeleteApplication) {

@@ -87,6 +87,8 @@ fn what_cannot_be_stored_is_refused_by_field() {
         ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "isuer": 1 }), 400, Some("isuer")),
         ("new", json!({ "connector": "oidc", "issuer": "https://a.example", "leeway": 5 }), 400, Some("leeway")),
         ("new", json!({ "connector": "embedded", "issuer": "http://127.0.0.1:1" }), 400, Some("connector")),
+        ("%2E", json!({ "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
+        ("..", json!({ "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
         ("new", json!({ "name": "old", "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
         (
             "new",
