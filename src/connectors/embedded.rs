@@ -247,7 +247,8 @@ impl From<ManageError> for Error {
         match error {
             ManageError::Invalid { field, why } => Self::invalid(field, why),
             ManageError::NotFound(what) => Self::NotFound(what),
-            ManageError::Conflict(why) => Self::Conflict(why),
+            ManageError::Conflict(why) => Self::Conflict(why.into()),
+            ManageError::Clash { field, why } => Self::conflict(field, why),
             ManageError::Full(why) => Self::Refused { status: 503, detail: why.to_owned() },
             ManageError::Refused { status, error, why } => Self::Refused { status, detail: format!("{error}: {why}") },
             ManageError::Unavailable => Self::Record(error.to_string()),

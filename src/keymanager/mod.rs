@@ -41,7 +41,7 @@ use async_trait::async_trait;
 pub use clients::MapRequest;
 pub use configuration::{KeyManagerConfiguration, Loaded, stored};
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
-pub use error::Error;
+pub use error::{Clash, Error};
 pub use fanout::{Everywhere, Outcome};
 pub use memory::{Kept, Memory, Passing};
 pub use model::{

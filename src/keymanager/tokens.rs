@@ -166,7 +166,7 @@ impl Engine {
         };
         let now = self.clock.now().unix();
         if until.is_some_and(|until| until < now) {
-            return Err(Error::Conflict("until: is over: there is nothing to refuse".into()));
+            return Err(Error::conflict("until", "is over: there is nothing to refuse"));
         }
         let row = |kind: &str, value: &str, before| RevokedRow {
             kind: kind.into(),
