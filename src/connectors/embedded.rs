@@ -135,6 +135,10 @@ impl KeyManager for Embedded {
         Ok(self.provider.said_of(token.reveal())?.map_or_else(no_good, meta_data))
     }
 
+    fn has_issued(&self, token: &Sensitive) -> Option<bool> {
+        self.provider.has_issued(token.reveal()).ok()
+    }
+
     /// The newest one that is good, without its text: that is kept nowhere.
     async fn access_token(&self, consumer_key: &str) -> Result<AccessTokenInfo> {
         let newest = self.provider.live_tokens(consumer_key)?.pop();

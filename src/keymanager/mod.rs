@@ -7,6 +7,7 @@
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
 mod begun;
+mod belonging;
 pub mod check;
 mod clients;
 mod configuration;
@@ -155,6 +156,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// `getTokenMetaData`. A token that is not good is no error.
     async fn token_meta_data(&self, _token: &Sensitive) -> Result<AccessTokenInfo> {
         unsupported(self, Operation::TokenMetaData)
+    }
+
+    /// Whether the provider has issued this token and it may still be good; none: that is not known without asking it.
+    fn has_issued(&self, _token: &Sensitive) -> Option<bool> {
+        None
     }
 
     /// `getAccessTokenByConsumerKey`.

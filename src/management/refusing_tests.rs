@@ -165,6 +165,14 @@ async fn a_revocation_is_of_a_known_issuer() {
         assert!(answer.body.contains("https://one.example, https://two.example"), "{}", answer.body);
     }
     assert_eq!(stand.ask("POST", "/v1/revocations", &revoke("https://two.example")).await.status, 201);
+    // A JWT says whose it is: of another issuer it would not be refused.
+    let token = "h.eyJpc3MiOiJodHRwczovL3R3by5leGFtcGxlIn0.s"; // iss: https://two.example
+    for (issuer, status) in [("https://one.example", 400), ("https://two.example", 201)] {
+        let body = json!({ "kind": "token", "value": token, "issuer": issuer }).to_string();
+        let answer = stand.ask("POST", "/v1/revocations", &body).await;
+        assert_eq!(answer.status, status, "{issuer}: {}", answer.body);
+        assert!(status == 201 || answer.json()["field"] == "value", "{}", answer.body);
+    }
 }
 
 #[tokio::test]
