@@ -253,7 +253,7 @@ impl KeyManager for Keycloak {
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         let resources = self.resources(Operation::RegisterNewResource).await?;
-        let id = resources.create(description(resource)).await?;
+        let id = resources.create(description(resource)).await.map_err(|error| error.about("apiId"))?;
         Ok(ApiResource { id: Some(id), ..resource.clone() })
     }
 

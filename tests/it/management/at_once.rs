@@ -93,6 +93,11 @@ fn another_key_managers_token_is_not_revoked_here() {
         block_on(send(gate.ports.proxy, Via::H1, &request)).status
     };
     assert_eq!(verdict(), 200);
+    let handles = |km: &str| {
+        tell("POST", &format!("/v1/key-managers/{km}/tokens/can-handle"), &json!({ "token": token })).json()["canHandle"]
+            .clone()
+    };
+    assert_eq!((handles("own"), handles("second")), (json!(true), json!(false)), "as the door chooses");
     let audit = || tell("GET", "/v1/audit", &Value::Null).json()["items"].as_array().map(Vec::len);
     let before = audit();
     let at = "/v1/key-managers/second";
