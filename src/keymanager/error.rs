@@ -95,7 +95,7 @@ pub enum Error {
 /// What stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
-    /// The field of the request that another value would do for; none: it is not the request's body.
+    /// The field of the request's body that clashes; none: it is nothing of the body, or the provider does not tell.
     pub field: Option<Cow<'static, str>>,
     /// What it is.
     pub why: Cow<'static, str>,
