@@ -110,6 +110,11 @@ impl Provider {
         }
     }
 
+    /// Whether it has issued this token, access or refresh, and somebody may still take it.
+    pub fn has_issued(&self, token: &str) -> Result<bool> {
+        Ok(revocation::is_live(self, token)?)
+    }
+
     /// Revokes a token, of that client where one is named. A refresh token takes its whole grant along.
     pub async fn revoke(&self, token: &str, client: Option<&str>) -> Result<()> {
         match revocation::revoke(self, client, token).await {

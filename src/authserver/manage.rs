@@ -34,9 +34,17 @@ pub enum Error {
     /// There is no such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),
-    /// It is there already, or is not to be changed here.
+    /// It is not to be changed here, or not now.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// What a field names is there already, or is not there and has to be.
+    #[error("{field}: {why}")]
+    Clash {
+        /// Its path in the Key Manager's models.
+        field: &'static str,
+        /// What stands against it.
+        why: Cow<'static, str>,
+    },
     /// There is no room for another.
     #[error("{0}")]
     Full(&'static str),
@@ -117,12 +125,12 @@ impl Provider {
         let revocation = state.key(["c", &client.client_id].concat());
         let change = move |changes: &Changes<'_>| {
             if changes.get(&CLIENTS, &key)?.is_some() {
-                return Ok(Err(Error::Conflict("there is a client of that id".into())));
+                return Ok(Err(Error::clash("clientId", "there is a client of that id")));
             }
             // Until then its tokens would be taken for those of the one before it.
             let of_before = changes.get(&REVOKED, &revocation)?.map(|row| row.what);
             if matches!(of_before, Some(What::Client { before, .. }) if now <= before) {
-                return Ok(Err(Error::Conflict("the client of that id went a moment ago: try again in 3 s".into())));
+                return Ok(Err(Error::clash("clientId", "the client of that id went a moment ago: try again in 3 s")));
             }
             if changes.len(&CLIENTS)? >= most {
                 return Ok(Err(Error::Full("too many clients are registered")));
@@ -228,10 +236,10 @@ impl Provider {
             return Err(Error::invalid("clientId", why));
         }
         if terms.has_client(id) {
-            return Err(Error::Conflict("a client of that id is declared in the file".into()));
+            return Err(Error::clash("clientId", "a client of that id is declared in the file"));
         }
         if terms.user(id).is_some() {
-            return Err(Error::Conflict("a user has that name, and so their tokens would be alike".into()));
+            return Err(Error::clash("clientId", "a user has that name, and so their tokens would be alike"));
         }
         Ok(id.to_owned())
     }
@@ -359,6 +367,10 @@ pub(super) fn check_text(field: &'static str, text: Option<&str>) -> Result<()> 
 impl Error {
     pub(super) fn invalid(field: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid { field, why: why.into() }
+    }
+
+    pub(super) fn clash(field: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Clash { field, why: why.into() }
     }
 }
 

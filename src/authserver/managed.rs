@@ -235,7 +235,7 @@ async fn a_client_that_is_gone_is_gone_at_every_door() {
     assert_eq!(server.provider.delete_client(&me.0).await, Err(ManageError::NotFound("client")));
     assert_eq!(server.provider.live_tokens(&me.0), Err(ManageError::NotFound("client")));
     let again = server.provider.create_client(spec, Some(&me.0), NewSecret::default()).await.expect_err("too soon");
-    assert!(matches!(&again, ManageError::Conflict(why) if why.contains("a moment ago")), "{again:?}");
+    assert!(matches!(&again, ManageError::Clash { why, .. } if why.contains("a moment ago")), "{again:?}");
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn ids_that_mean_somebody_else_are_not_given() {
             .create_client(ClientSpec::default(), Some(id), NewSecret::default())
             .await
             .expect_err("refused");
-        assert_eq!(matches!(refused, ManageError::Conflict(_)), conflict, "{id:?}: {refused:?}");
+        assert_eq!(matches!(refused, ManageError::Clash { field: "clientId", .. }), conflict, "{id:?}: {refused:?}");
     }
     // Who was there before the user loses out, rather than being taken for the user.
     let secret = "a-secret-of-our-own-choosing";

@@ -84,5 +84,5 @@ async fn scopes_of_a_client_go_with_their_registration() {
     assert_eq!(server.scope_of(&me, GRANT).await, Value::Null);
     assert_eq!(server.provider.resource("api/1").expect("it is there").scopes, ["b"]);
     let lacking = server.provider.bind_scopes("api/1", &["a".into(), "c".into()], Bind::Attach).await;
-    assert!(matches!(lacking, Err(ManageError::Conflict(why)) if why.contains("a, c")));
+    assert!(matches!(lacking, Err(ManageError::Clash { field: "scopes", why }) if why.contains("a, c")));
 }

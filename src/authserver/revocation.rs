@@ -48,4 +48,14 @@ pub(super) async fn revoke(provider: &Provider, client: Option<&str>, token: &st
     }
 }
 
+/// Whether there is something to revoke.
+pub(super) fn is_live(provider: &Provider, token: &str) -> Result<bool, Error> {
+    if token.starts_with(random::REFRESH) {
+        let now = provider.clock.now().unix();
+        return Ok(provider.state()?.refresh(&random::digest(token), now)?.is_some());
+    }
+    let grace = provider.terms.load().leeway;
+    Ok(introspection::live(provider, token, grace)?.is_some())
+}
+
 pub(super) const NOT_ITS_OWN: Error = Error::UnauthorizedClient("the token was issued to another client");

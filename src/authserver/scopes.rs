@@ -68,7 +68,7 @@ impl Provider {
         let (key, most) = (state.key(&scope.key), state.limits.clients);
         let change = move |changes: &Changes<'_>| {
             let outcome = match (changes.get(&SCOPES, &key)?.is_some(), new) {
-                (true, true) => Err(Error::Conflict("the scope is registered already".into())),
+                (true, true) => Err(Error::clash("key", "the scope is registered already")),
                 (false, false) => Err(Error::NotFound("scope")),
                 (false, true) if changes.len(&SCOPES)? >= most => Err(Error::Full("too many scopes are registered")),
                 _ => Ok(changes.put(&SCOPES, &key, &scope)?),
@@ -127,7 +127,7 @@ impl Provider {
         let change = move |changes: &Changes<'_>| {
             let lacking = lacking(&resource.scopes, |scope| changes.get(&SCOPES, &rows.key(scope)))?;
             let outcome = match (changes.get(&RESOURCES, &key)?.is_some(), new) {
-                (true, true) => Err(Error::Conflict("the API is registered already".into())),
+                (true, true) => Err(Error::clash("apiId", "the API is registered already")),
                 (false, false) => Err(Error::NotFound("API")),
                 _ if lacking.is_some() => Err(not_registered(lacking)),
                 (false, true) if changes.len(&RESOURCES)? >= most => Err(Error::Full("too many APIs are registered")),
@@ -261,7 +261,7 @@ pub(super) fn is_registered(view: &View, key: &[u8]) -> std::result::Result<bool
 }
 
 fn not_registered(scopes: Option<String>) -> Error {
-    Error::Conflict(format!("scopes: not registered: {}", scopes.unwrap_or_default()).into())
+    Error::clash("scopes", format!("not registered: {}", scopes.unwrap_or_default()))
 }
 
 /// The first ones and the others, each once.

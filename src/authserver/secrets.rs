@@ -65,7 +65,7 @@ impl Provider {
             let Some(proof) = changes.get(&PROOFS, &key)? else { return Ok(Err(NO_CLIENT)) };
             let mut secrets = proof.secrets();
             if secrets.iter().any(|known| known.hash == one.hash) {
-                return Ok(Err(Error::Conflict("the client has that secret already".into())));
+                return Ok(Err(Error::clash("clientSecret", "the client has that secret already")));
             }
             if secrets.len() >= MOST_SECRETS {
                 let why = format!("the client has {MOST_SECRETS} secrets, and may have no more: delete one first");

@@ -6,6 +6,10 @@ use url::{Host, Url};
 
 use crate::{
     connectors,
+    keymanager::{
+        Error,
+        check::{DOTS, NO_CLIENTS, new_id},
+    },
     net::Address,
     token::settings::{
         Algorithm, ConnectorKind, KeyManagerSettings, Registration, ResponseForm, TokenForm, Validation,
@@ -25,6 +29,7 @@ pub(super) fn check(managers: &[KeyManagerSettings], found: &mut Findings) {
         }
         let bad_name = manager.name.is_empty() || manager.name.chars().any(char::is_control);
         found.refuse(bad_name, at("name"), "must not be empty or hold control characters");
+        check_nameable(&manager.name, &DOTS, at("name"), found);
         match manager.connector {
             ConnectorKind::Embedded => check_embedded(manager, &at, found),
             _ => check_remote(manager, &at, found),
@@ -99,6 +104,13 @@ fn check_tokens(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     check_scopes(&manager.registration_scopes, &at("registration_scopes"), found);
 }
 
+/// What the management door names in a path: none of the `words` that a path cannot, as `keymanager::check` has it.
+fn check_nameable(name: &str, words: &[&str], field: String, found: &mut Findings) {
+    if let Err(Error::Invalid { why, .. }) = new_id("name", name, words) {
+        found.add(field, why);
+    }
+}
+
 /// Clients and users.
 fn check_people(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found: &mut Findings) {
     // RFC 6749 appendix A: visible characters and spaces.
@@ -107,6 +119,7 @@ fn check_people(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     for (index, client) in manager.clients.iter().enumerate() {
         let at = |field: &str| at(&format!("clients[{index}].{field}"));
         found.refuse(!good(&client.id), at("id"), "must be visible ASCII characters");
+        check_nameable(&client.id, &NO_CLIENTS, at("id"), found);
         if let Some(other) = first.insert(&*client.id, index) {
             found.add(at("id"), format_args!("is the id of clients[{other}] too"));
         }
@@ -116,6 +129,7 @@ fn check_people(manager: &KeyManagerSettings, at: &dyn Fn(&str) -> String, found
     for (index, user) in manager.users.iter().enumerate() {
         let at = |field: &str| at(&format!("users[{index}].{field}"));
         found.refuse(!good(&user.name), at("name"), "must be visible ASCII characters");
+        check_nameable(&user.name, &DOTS, at("name"), found);
         if let Some(other) = first.insert(&*user.name, index) {
             found.add(at("name"), format_args!("is the name of users[{other}] too"));
         }

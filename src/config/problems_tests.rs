@@ -143,6 +143,8 @@ fn mistakes_of_key_managers() {
     }
     let twice = format!("{GOOD}[[key_managers]]\nname = 'a'\nconnector = 'oidc'\nissuer = 'https://b.example'");
     assert_eq!(problems(&twice), ["key_managers[1].name: is the name of key_managers[0] too"]);
+    let dots = GOOD.replace("name = 'a'\nconnector", "name = '..'\nconnector");
+    assert_eq!(problems(&dots), ["key_managers[0].name: must be none of . ..: a path could not name it"]);
     for harmless in [
         "client_id = 'x'\nclient_secret = 'y'\nclient_auth = 'post'",
         "validation = 'jwt'",
@@ -249,6 +251,14 @@ fn mistakes_of_the_embedded_provider() {
             "users[0].scopes[0]: is not a scope of RFC 6749",
         ),
         (format!("{good}clients = [{{ id = '', secret = 's' }}]"), "clients[0].id: must be visible ASCII characters"),
+        (
+            format!("{good}clients = [{{ id = 'map', secret = 's' }}]"),
+            "clients[0].id: must be none of . .. map parse: a path could not name it",
+        ),
+        (
+            format!("{good}users = [{{ name = '..', password = 's' }}]"),
+            "users[0].name: must be none of . ..: a path could not name it",
+        ),
         (
             format!("{good}clients = [{{ id = 'a', secret = 's', scopes = ['a b'] }}]"),
             "clients[0].scopes[0]: is not a scope of RFC 6749",

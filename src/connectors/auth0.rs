@@ -322,7 +322,7 @@ impl KeyManager for Auth0 {
         let row = auth0_rows::scope_row(scope)?;
         self.change_scopes(|scopes| {
             if scopes.iter().any(|one| auth0_rows::is(one, &scope.key)) {
-                return Err(Error::Conflict("there is a scope of that key".into()));
+                return Err(Error::conflict("key", "there is a scope of that key"));
             }
             scopes.push(row.clone());
             auth0_rows::scope(&row)

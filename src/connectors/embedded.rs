@@ -135,6 +135,10 @@ impl KeyManager for Embedded {
         Ok(self.provider.said_of(token.reveal())?.map_or_else(no_good, meta_data))
     }
 
+    fn has_issued(&self, token: &Sensitive) -> Option<bool> {
+        self.provider.has_issued(token.reveal()).ok()
+    }
+
     /// The newest one that is good, without its text: that is kept nowhere.
     async fn access_token(&self, consumer_key: &str) -> Result<AccessTokenInfo> {
         let newest = self.provider.live_tokens(consumer_key)?.pop();
@@ -247,7 +251,8 @@ impl From<ManageError> for Error {
         match error {
             ManageError::Invalid { field, why } => Self::invalid(field, why),
             ManageError::NotFound(what) => Self::NotFound(what),
-            ManageError::Conflict(why) => Self::Conflict(why),
+            ManageError::Conflict(why) => Self::Conflict(why.into()),
+            ManageError::Clash { field, why } => Self::conflict(field, why),
             ManageError::Full(why) => Self::Refused { status: 503, detail: why.to_owned() },
             ManageError::Refused { status, error, why } => Self::Refused { status, detail: format!("{error}: {why}") },
             ManageError::Unavailable => Self::Record(error.to_string()),

@@ -402,7 +402,10 @@ fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> O
             Error::invalid(field, words)
         }
         "not_found" => Error::NotFound(what),
-        "conflict" => Error::Conflict(words.into()),
+        "conflict" => match refusal.text("/field") {
+            Some(field) => Error::conflict(field, words),
+            None => Error::Conflict(words.into()),
+        },
         "refused" => Error::Refused { status: refusal.status.as_u16(), detail: words },
         _ => return None,
     })

@@ -130,7 +130,7 @@ impl KeyManager for Keycloak {
             Ok(_) => self.completed(&id, &scopes).await,
             // It may have been made all the same.
             Err(error @ (Error::TimedOut(_) | Error::Unclear(_))) => Err(error),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.about("clientId")),
         };
         match outcome {
             Ok(made) => Ok(OAuthApplicationInfo { client_secret: secret, ..made }),
@@ -253,7 +253,7 @@ impl KeyManager for Keycloak {
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         let resources = self.resources(Operation::RegisterNewResource).await?;
-        let id = resources.create(description(resource)).await?;
+        let id = resources.create(description(resource)).await.map_err(|error| error.about("apiId"))?;
         Ok(ApiResource { id: Some(id), ..resource.clone() })
     }
 
@@ -281,7 +281,8 @@ impl KeyManager for Keycloak {
         let mut body =
             Map::from_iter([("name".into(), json!(scope.key)), ("protocol".into(), json!("openid-connect"))]);
         write_scope(&mut body, scope);
-        self.oauth.api.send(Call::post(&place).json(&body.into()).own_token(&token)).await?;
+        let made = self.oauth.api.send(Call::post(&place).json(&body.into()).own_token(&token)).await;
+        made.map_err(|error| error.about("key"))?;
         self.scope(&scope.key).await
     }
 

@@ -17,8 +17,9 @@
 //! 3. Arguments are valid in general (not empty, bounded, without control characters), but may hold anything else: what
 //!    goes into a path is percent-encoded, what the provider does not take is
 //!    [`Error::Invalid`](crate::keymanager::Error::Invalid) with the field's name.
-//! 4. What is not there is `NotFound`, what is there already `Conflict`, and a provider's refusal keeps its own words.
-//!    A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and in no error.
+//! 4. What is not there is `NotFound`, what is there already `Conflict`, with the field of the request where one is known,
+//!    and a provider's refusal keeps its own words. A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and
+//!    in no error.
 //! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a call
 //!    that makes something is lost, that is `Unclear`: the engine keeps a record of it. Where no token is issued after
 //!    one was revoked for it, that is `Revoked`.

@@ -345,7 +345,7 @@ impl KeyManager for Okta {
         self.may(Operation::RegisterScope)?;
         let body = okta_rows::scope_body(scope, Map::new())?;
         match self.own_scope(&scope.key).await {
-            Ok(_) => return Err(Error::Conflict("there is a scope of that key".into())),
+            Ok(_) => return Err(Error::conflict("key", "there is a scope of that key")),
             Err(Error::NotFound(_)) => {}
             Err(error) => return Err(error),
         }

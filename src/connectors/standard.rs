@@ -263,7 +263,7 @@ impl KeyManager for Standard {
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         let resources = Resources::of(&self.oauth, Operation::RegisterNewResource).await?;
         if self.resource_row(&resource.api_id).await?.is_some() {
-            return Err(Error::Conflict("the resources of this API are registered already".into()));
+            return Err(Error::conflict("apiId", "the resources of this API are registered already"));
         }
         let id = resources.create(description(resource)).await?;
         let row = ResourceRow { id: id.clone(), resource: ApiResource { id: Some(id), ..resource.clone() } };

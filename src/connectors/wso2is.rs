@@ -326,8 +326,8 @@ impl KeyManager for IdentityServer {
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
         let mut body = scope_body(scope);
         body.insert("name".into(), json!(scope.key));
-        self.done(Call::post(&self.scopes).json(&body.into())).await?;
-        Ok(scope.clone())
+        let made = self.done(Call::post(&self.scopes).json(&body.into())).await;
+        made.map_err(|error| error.about("key")).map(|()| scope.clone())
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {

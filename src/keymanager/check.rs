@@ -13,8 +13,9 @@ pub fn name(field: &'static str, text: &str) -> Result<()> {
     if text.trim().is_empty() { Err(Error::invalid(field, "must not be empty")) } else { Ok(()) }
 }
 
-/// The id of a client, an API or a scope that is to be: a path names it from then on, so it is none of `words`.
-pub(super) fn new_id(field: &'static str, id: &str, words: &[&str]) -> Result<()> {
+/// The id of a client, an API, a scope or a key manager that is to be: a path names it from then on, so it is none of
+/// `words`.
+pub fn new_id(field: &'static str, id: &str, words: &[&str]) -> Result<()> {
     match words.contains(&id) {
         true => Err(Error::invalid(field, format!("must be none of {}: a path could not name it", words.join(" ")))),
         false => Ok(()),
@@ -317,7 +318,7 @@ pub(super) fn scope(scope: &Scope) -> Result<()> {
 
 /// What is to be registered of an API.
 pub(super) fn new_resource(it: &ApiResource) -> Result<()> {
-    resource(it).and_then(|()| new_id("apiId", &it.api_id, &NO_APIS))
+    resource(it).and_then(|()| new_id("apiId", &it.api_id, &DOTS))
 }
 
 /// What is registered of an API.
@@ -353,12 +354,12 @@ pub(super) fn some_scopes(keys: &[String]) -> Result<()> {
     }
 }
 
-/// What no client may be called: words of the routes, and what no path can hold (RFC 3986 section 5.2.4).
-pub const NO_CLIENTS: [&str; 4] = [".", "..", "map", "parse"];
+/// What no path can hold, and so names nothing: no API, key manager or user either (RFC 3986 section 5.2.4).
+pub const DOTS: [&str; 2] = [".", ".."];
+/// What no client may be called: that, and words of the routes.
+pub const NO_CLIENTS: [&str; 4] = [DOTS[0], DOTS[1], "map", "parse"];
 /// The same of scopes.
-pub const NO_SCOPES: [&str; 3] = [".", "..", "validate"];
-/// The same of APIs.
-pub const NO_APIS: [&str; 2] = [".", ".."];
+pub const NO_SCOPES: [&str; 3] = [DOTS[0], DOTS[1], "validate"];
 /// Bytes of a name.
 pub const MOST_NAME: usize = 255;
 /// Bytes of a text.

@@ -344,7 +344,7 @@ impl Engine {
             if mode == Mode::Created && same_type && application.is_none_or(|it| it == name) {
                 return Ok(());
             }
-            return Err(Error::Conflict(format!("clientId: declared in the file, as a key of {name}").into()));
+            return Err(Error::conflict("clientId", format!("declared in the file, as a key of {name}")));
         }
         match application.is_some_and(|it| tables.has_key(it, key_manager, key_type)) {
             true => Err(declared_application()),
@@ -362,7 +362,7 @@ async fn require_usable(managed: &Managed, client: &str) -> Result<()> {
     };
     let error = Error::Answer(format!("a client was made under an id of no use: {why}"));
     let left = format!("the client {client:?}");
-    if nameable.is_err() || check::NO_APIS.contains(&client) {
+    if nameable.is_err() || check::DOTS.contains(&client) {
         return Err(Error::HalfDone { what: error.to_string(), left });
     }
     let undone = match managed.require(Operation::DeleteApplication) {
@@ -380,11 +380,11 @@ fn key_type_of(app: &OAuthApplicationInfo) -> Result<String> {
 fn keeps_owner(mapping: Option<&Mapping>, app: &OAuthApplicationInfo) -> Result<()> {
     let Some(mapping) = mapping else { return Ok(()) };
     if app.application_uuid.is_some() && app.application_uuid != mapping.application_uuid {
-        return Err(Error::Conflict("applicationUUID: an update gives a client to no other application".into()));
+        return Err(Error::conflict("applicationUUID", "an update gives a client to no other application"));
     }
     match app.parameter("key_type") {
         Some(kind) if kind != mapping.key_type => {
-            Err(Error::Conflict("parameters.key_type: an update leaves it as it was made or mapped".into()))
+            Err(Error::conflict("parameters.key_type", "an update leaves it as it was made or mapped"))
         }
         _ => Ok(()),
     }

@@ -21,7 +21,7 @@ pub(super) async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
             connector.retrieve_application(subject).await.map(drop)
         }
         Operation::RegisterScope if reads(Operation::IsScopeExists) => match connector.scope_exists(subject).await? {
-            true => Err(Error::Conflict("there is a scope of this key".into())),
+            true => Err(Error::conflict("key", "there is a scope of this key")),
             false => Ok(()),
         },
         Operation::UpdateScope | Operation::DeleteScope if reads(Operation::IsScopeExists) => {
@@ -31,7 +31,7 @@ pub(super) async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
             }
         }
         Operation::RegisterNewResource if reads(Operation::ResourceByApiId) => {
-            absent(connector.resource(subject).await, "the resources of this API are registered already")
+            absent(connector.resource(subject).await, "apiId", "the resources of this API are registered already")
         }
         Operation::UpdateRegisteredResource
         | Operation::DeleteRegisteredResourceByApiId
@@ -51,14 +51,14 @@ pub(super) async fn foresee_client(app: &OAuthApplicationInfo, managed: &Managed
     if let Some(id) = &app.client_id
         && managed.cannot(Operation::RetrieveApplication).is_none()
     {
-        absent(managed.connector.retrieve_application(id).await, "there is a client of this id")?;
+        absent(managed.connector.retrieve_application(id).await, "clientId", "there is a client of this id")?;
     }
     managed.connector.would_create(app).await
 }
 
-fn absent<T>(found: Result<T>, why: &'static str) -> Result<()> {
+fn absent<T>(found: Result<T>, field: &'static str, why: &'static str) -> Result<()> {
     match found {
-        Ok(_) => Err(Error::Conflict(why.into())),
+        Ok(_) => Err(Error::conflict(field, why)),
         Err(Error::NotFound(_)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -248,6 +248,8 @@ impl Engine {
         managed.require(asked.operation)?;
         let record = changes.then(|| self.record(asked.operation)).transpose()?;
         checked?;
+        // On the way to it a connector may do what is an operation by itself: only this one was asked for.
+        let work = async |managed| work(managed).await.map_err(|error| error.of(asked.operation));
         let Some(record) = record else { return work(managed).await.map(|effect| Done::Did(effect.gave)) };
         if asked.caller.dry_run {
             return dry::foresee(asked, &managed).await.map(|()| Done::Would(plan(asked)));

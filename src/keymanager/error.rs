@@ -1,6 +1,6 @@
 //! Why an operation has not been done.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::Operation;
 
@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// It is there already, or has changed meanwhile.
     #[error("{0}")]
-    Conflict(Cow<'static, str>),
+    Conflict(Clash),
     /// The provider refused, in its own words.
     #[error("the provider refused with {status}: {detail}")]
     Refused {
@@ -92,16 +92,61 @@ pub enum Error {
     Record(String),
 }
 
+/// What stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// The field of the request's body that clashes; none: it is nothing of the body, or the provider does not tell.
+    pub field: Option<Cow<'static, str>>,
+    /// What it is.
+    pub why: Cow<'static, str>,
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(f, "{field}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+impl<T: Into<Cow<'static, str>>> From<T> for Clash {
+    fn from(why: T) -> Self {
+        Self { field: None, why: why.into() }
+    }
+}
+
 impl Error {
+    /// A field is taken, or stands against what there is.
+    pub fn conflict(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Conflict(Clash { field: Some(field.into()), why: why.into() })
+    }
+
     /// A field is wrong.
     pub fn invalid(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid { field: field.into(), why: why.into(), code: None }
+    }
+
+    /// The same where it is this field of the request that clashes, as a provider does not tell.
+    pub fn about(self, field: &'static str) -> Self {
+        match self {
+            Self::Conflict(Clash { field: None, why }) => Self::conflict(field, why),
+            error => error,
+        }
     }
 
     /// The same where WSO2 has this code for it.
     pub fn coded(self, code: &'static str) -> Self {
         match self {
             Self::Invalid { field, why, .. } => Self::Invalid { field, why, code: Some(code) },
+            error => error,
+        }
+    }
+
+    /// The same of this operation, where the provider has no way to do it.
+    pub(super) fn of(self, operation: Operation) -> Self {
+        match self {
+            Self::Unsupported { reason, .. } => Self::Unsupported { operation, reason },
             error => error,
         }
     }

@@ -10,6 +10,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 
 use super::{Managed, Operation, tokens::claims};
+use crate::token::settings::{ConnectorKind, TokenForm, Validation};
 
 /// Whether `token` looks like one of this key manager's.
 pub(super) fn handles(managed: &Managed, all: &[Arc<Managed>], token: &str) -> bool {
@@ -35,10 +36,21 @@ pub(super) fn handles(managed: &Managed, all: &[Arc<Managed>], token: &str) -> b
 }
 
 fn is_only_one_asked(managed: &Managed, all: &[Arc<Managed>]) -> bool {
-    let asked = |managed: &Managed| managed.connector.cannot(Operation::TokenMetaData).is_none();
-    asked(managed)
+    is_asked(managed)
         && all.iter().all(|other| other.settings.token_pattern.is_none())
-        && all.iter().filter(|other| asked(other)).count() == 1
+        && all.iter().filter(|other| is_asked(other)).count() == 1
+}
+
+/// Whether the doors ask its provider about opaque tokens. The embedded one is asked where it issues such tokens, or where
+/// it is to be asked about each.
+fn is_asked(managed: &Managed) -> bool {
+    let settings = &managed.settings;
+    let unverified = matches!(settings.validation, Validation::Auto | Validation::Introspect);
+    let issues = settings.connector != ConnectorKind::Embedded
+        || settings.tokens == TokenForm::Opaque
+        || settings.token_pattern.is_some()
+        || settings.validation == Validation::Introspect;
+    unverified && issues && managed.connector.cannot(Operation::TokenMetaData).is_none()
 }
 
 fn matches_whole(pattern: &str, text: &str) -> bool {

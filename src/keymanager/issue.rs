@@ -4,7 +4,7 @@
 //! A token that is to go is known to be the client's before anything is done, and is revoked by the connector once the
 //! client has proved itself. From then on no door takes it, whether or not another is issued.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Result, Sensitive, check,
@@ -24,7 +24,7 @@ impl Engine {
         request: AccessTokenRequest,
     ) -> Result<Done<AccessTokenInfo>> {
         let asked = Asked::new(caller, key_manager, Operation::NewApplicationAccessToken, consumer_key).with(&request);
-        let request = self.checked_request(key_manager, consumer_key, request);
+        let request = self.checked_request(key_manager, consumer_key, request).await;
         let checked = request.as_ref().map(drop).map_err(Clone::clone);
         let request = request.unwrap_or_default();
         self.perform(asked, checked, |managed| async move {
@@ -54,7 +54,7 @@ impl Engine {
         .await
     }
 
-    fn checked_request(
+    async fn checked_request(
         &self,
         key_manager: &str,
         consumer_key: &str,
@@ -65,8 +65,8 @@ impl Engine {
         if request.client_secret.is_none() {
             self.refuse_ourselves(key_manager, consumer_key)?;
         }
-        if request.token_to_revoke.is_some() {
-            self.registry.find(key_manager)?.require(Operation::RevokeToken)?;
+        if let Some(token) = &request.token_to_revoke {
+            self.require_own(key_manager, Operation::RevokeToken, "tokenToRevoke", token).await?;
         }
         Ok(request)
     }
@@ -102,7 +102,7 @@ impl Engine {
     }
 }
 
-/// A token of another client is not this one's to revoke. A JWT says itself whose it is: one that lies is none that any
+/// A token of another client is not this one's to revoke, of the key manager's own as it is. A JWT says itself whose it is: one that lies is none that any
 /// door takes. Of others the provider tells; where it does not, it has to see to that when it revokes as the client.
 pub(super) async fn require_issued_to(
     managed: &Managed,
@@ -112,10 +112,6 @@ pub(super) async fn require_issued_to(
 ) -> Result<()> {
     let owner = match claims(token.reveal()) {
         Some(claims) => {
-            let issuer = claims.get("iss").and_then(Value::as_str);
-            if issuer.is_some_and(|issuer| issuer != managed.settings.issuer) {
-                return Err(Error::invalid(field, "names a token of another than this key manager's provider"));
-            }
             let names = managed.settings.consumer_key_claim.as_slice().iter();
             names.filter_map(|name| claims.get(name)?.as_str()).next().map(str::to_owned)
         }

@@ -61,6 +61,37 @@ async fn another_clients_token_is_not_revoked_and_a_wrong_secret_revokes_none() 
     assert_eq!(stand.engine.audit(0, 10).unwrap().len(), 1, "the client's making alone");
 }
 
+/// By their form: one's tokens begin with `o_`, two's with `t_`, and what begins with `ot_` may be either's.
+#[tokio::test]
+async fn another_key_managers_opaque_token_is_not_revoked() {
+    let stand = stand();
+    let (one, two) = ("token_pattern = '(o|ot)_.*'", "token_pattern = '(t|ot)_.*'");
+    stand.engine.registry.replace(vec![stand.one.managed("one", one), stand.two.managed("two", two)]);
+    did(stand.create(json!({"clientId": "a"})).await);
+    // One's provider knows nothing good of these.
+    stand.one.revoked.lock().extend(["t_1", "ot_theirs", "ot_nobodys", "o_old"].map(str::to_owned));
+    stand.two.revoked.lock().extend(["ot_nobodys"].map(str::to_owned));
+    let before = stand.one.revoked.lock().len();
+    let dry = Caller { dry_run: true, ..caller() };
+    for token in ["t_1", "ot_theirs"] {
+        for who in [&caller(), &dry] {
+            let asked = json!({"clientSecret": "s3cret-of-a", "tokenToRevoke": token});
+            let asked = serde_json::from_value(asked).unwrap();
+            assert_eq!(field(stand.engine.new_access_token(who, "one", "a", asked).await), "tokenToRevoke", "{token}");
+            assert_eq!(field(stand.engine.revoke_token(who, "one", &token.into()).await), "token", "{token}");
+        }
+        assert!(!stand.is_refused(token), "{token}");
+    }
+    assert_eq!(stand.one.revoked.lock().len(), before, "its provider was not told");
+    assert_eq!(stand.engine.audit(0, 10).unwrap().len(), 1, "the client's making alone");
+    // Its own, dead or not; one that nobody knows; and one of the other's form that it knows as good.
+    stand.owns("a", "t_known_here");
+    for token in ["o_old", "o_new", "ot_nobodys", "never_seen", "t_known_here"] {
+        did(stand.engine.revoke_token(&caller(), "one", &token.into()).await);
+        assert!(stand.is_refused(token), "{token}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_revoked_is_refused_and_in_the_audit_whether_or_not_another_is_issued() {
     let stand = stand();

@@ -7,6 +7,7 @@
 //! The names are WSO2's (`org.wso2.carbon.apimgt.api.model.KeyManager`), without its `get`.
 
 mod begun;
+mod belonging;
 pub mod check;
 mod clients;
 mod configuration;
@@ -41,7 +42,7 @@ use async_trait::async_trait;
 pub use clients::MapRequest;
 pub use configuration::{KeyManagerConfiguration, Loaded, stored};
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
-pub use error::Error;
+pub use error::{Clash, Error};
 pub use fanout::{Everywhere, Outcome};
 pub use memory::{Kept, Memory, Passing};
 pub use model::{
@@ -49,7 +50,7 @@ pub use model::{
     Scope, Sensitive, attach, detach, split_list,
 };
 pub use operation::Operation;
-pub use parse::fault;
+pub use parse::{TOKEN_EXCHANGE, fault};
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Ready, Registry, fingerprint};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};
@@ -155,6 +156,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// `getTokenMetaData`. A token that is not good is no error.
     async fn token_meta_data(&self, _token: &Sensitive) -> Result<AccessTokenInfo> {
         unsupported(self, Operation::TokenMetaData)
+    }
+
+    /// Whether the provider has issued this token and it may still be good; none: that is not known without asking it.
+    fn has_issued(&self, _token: &Sensitive) -> Option<bool> {
+        None
     }
 
     /// `getAccessTokenByConsumerKey`.

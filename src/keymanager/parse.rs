@@ -26,9 +26,9 @@ impl Engine {
     /// `buildAccessTokenRequestFromJSON`.
     pub fn request_from_json(&self, key_manager: &str, json: &Map<String, Value>) -> Result<AccessTokenRequest> {
         self.registry.find(key_manager)?;
-        // Fields of the request that the loose form has no name for; lost unseen, they would be taken for read.
-        if let Some(field) = NOT_LOOSE.into_iter().find(|field| json.get(*field).is_some_and(|it| !it.is_null())) {
-            return Err(Error::invalid(field, "is no member of the loose form: name it where the token is asked for"));
+        // Lost unseen, it would be taken for read.
+        if let Some(member) = json.keys().find(|member| !LOOSE.contains(&member.as_str())) {
+            return Err(unread(member));
         }
         let mut request = AccessTokenRequest {
             client_id: text(json, "client_id")?,
@@ -40,9 +40,10 @@ impl Engine {
         };
         if let Some(token) = text(json, "subject_token")? {
             check::token("subject_token", &token)?;
-            if request.grant_type.as_deref() == Some(TOKEN_EXCHANGE) {
-                request.request_parameters.insert("subject_token".into(), token);
+            if request.grant_type.as_deref() != Some(TOKEN_EXCHANGE) {
+                return Err(Error::invalid("subject_token", format!("is for the grant_type {TOKEN_EXCHANGE} alone")));
             }
+            request.request_parameters.insert("subject_token".into(), token);
         }
         let client_id = request.client_id.clone();
         client_id.as_deref().map_or(Ok(()), |id| check::name("client_id", id))?;
@@ -78,6 +79,13 @@ impl Engine {
         };
         check::token_request(request, consumer_key)
     }
+}
+
+/// A member that the loose form of a token request does not have.
+fn unread(member: &str) -> Error {
+    let member: String = member.chars().filter(|c| !c.is_control()).take(check::MOST_NAME).collect();
+    let why = format!("is no member of the loose form, which has {}", LOOSE.join(", "));
+    Error::invalid(member, why)
 }
 
 fn text(json: &Map<String, Value>, field: &'static str) -> Result<Option<String>> {
@@ -139,8 +147,10 @@ fn unquoted(message: &str) -> String {
     }
 }
 
-const NOT_LOOSE: [&str; 2] = ["requestParameters", "callbackURI"];
-const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// What WSO2 reads of a token request, and its scopes.
+const LOOSE: [&str; 6] = ["client_id", "client_secret", "grant_type", "validityPeriod", "scope", "subject_token"];
+/// The grant that a `subject_token` is for (RFC 8693).
+pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 #[cfg(test)]
 mod tests {

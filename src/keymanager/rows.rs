@@ -365,15 +365,15 @@ impl RevokedRow {
 }
 
 pub(super) fn taken_client() -> Error {
-    Error::Conflict("clientId: this client is mapped already".into())
+    Error::conflict("clientId", "this client is mapped already")
 }
 
 pub(super) fn taken_application() -> Error {
-    Error::Conflict("applicationUUID: the application has a client of this key type at this key manager already".into())
+    Error::conflict("applicationUUID", "the application has a client of this key type at this key manager already")
 }
 
 pub(super) fn declared_application() -> Error {
-    Error::Conflict("applicationUUID: declared in the file with a client of this key type at this key manager".into())
+    Error::conflict("applicationUUID", "declared in the file with a client of this key type at this key manager")
 }
 
 pub(super) fn joined(parts: &[&str]) -> Vec<u8> {

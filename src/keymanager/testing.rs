@@ -174,7 +174,7 @@ impl KeyManager for Memory {
         self.may()?;
         let mut scopes = self.scopes.lock();
         if scopes.contains_key(&scope.key) {
-            return Err(Error::Conflict("the scope is there".into()));
+            return Err(Error::conflict("key", "the scope is there"));
         }
         scopes.insert(scope.key.clone(), scope.clone());
         Ok(scope.clone())

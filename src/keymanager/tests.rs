@@ -402,7 +402,7 @@ async fn a_key_manager_stays_while_clients_or_waiting_changes_are_about_it() {
     let remove = || stand.engine.change(vec![RowChange::Unconfigure("one".into())]);
     did(stand.create(json!({ "clientId": "a/b" })).await);
     let refused = remove().await.unwrap_err();
-    assert!(matches!(&refused, Error::Conflict(why) if why.contains("a/b")), "{refused:?}");
+    assert!(matches!(&refused, Error::Conflict(clash) if clash.why.contains("a/b")), "{refused:?}");
     did(stand.engine.delete_application(&caller(), "one", "a/b").await);
 
     let asked = Asked::new(&caller(), "one", Operation::CreateApplication, "a/b");
@@ -410,7 +410,7 @@ async fn a_key_manager_stays_while_clients_or_waiting_changes_are_about_it() {
     let row = stand.engine.waiting(&asked, left, &Error::TimedOut("late".into()));
     stand.engine.change(vec![RowChange::Wait(row)]).await.unwrap();
     let refused = remove().await.unwrap_err();
-    assert!(matches!(&refused, Error::Conflict(why) if why.ends_with(": 1")), "{refused:?}");
+    assert!(matches!(&refused, Error::Conflict(clash) if clash.why.ends_with(": 1")), "{refused:?}");
     stand.engine.forget_pending(&caller(), "one", 1).await.unwrap();
 
     // Whatever is about others is none of its business.
@@ -432,19 +432,21 @@ async fn what_is_removed_but_still_in_force_gets_no_client() {
     let stand = stored().await;
     did(stand.create(json!({"clientId": "before"})).await);
     let removal = || vec![RowChange::Unconfigure("one".into())];
-    assert!(matches!(stand.engine.change(removal()).await, Err(Error::Conflict(why)) if why.contains("before")));
+    assert!(
+        matches!(stand.engine.change(removal()).await, Err(Error::Conflict(clash)) if clash.why.contains("before"))
+    );
     did(stand.engine.delete_application(&caller(), "one", "before").await);
     stand.engine.change(removal()).await.unwrap();
 
     let refused = stand.create(json!({"clientId": "after"})).await;
-    assert!(matches!(&refused, Err(Error::Conflict(why)) if why.contains("removed")), "{refused:?}");
+    assert!(matches!(&refused, Err(Error::Conflict(clash)) if clash.why.contains("removed")), "{refused:?}");
     assert!(stand.one.clients.lock().is_empty(), "it is taken back");
     assert!(stand.engine.mapping("one", "after").unwrap().is_none());
     stand.one.clients.lock().insert("known".into(), OAuthApplicationInfo::default());
     let secret = Some("any".into());
     let request = MapRequest { client_id: "known".into(), client_secret: secret, ..MapRequest::default() };
     let refused = stand.engine.map_application(&caller(), "one", request).await;
-    assert!(matches!(&refused, Err(Error::Conflict(why)) if why.contains("removed")), "{refused:?}");
+    assert!(matches!(&refused, Err(Error::Conflict(clash)) if clash.why.contains("removed")), "{refused:?}");
 
     // Another of the name is another key manager.
     let settings = json!({"name": "one", "connector": "oidc", "issuer": "https://other.example"});

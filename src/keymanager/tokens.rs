@@ -94,7 +94,7 @@ impl Engine {
     /// Revokes a token at its provider (RFC 7009), and at every door of ours.
     pub async fn revoke_token(&self, caller: &Caller, key_manager: &str, token: &Sensitive) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::RevokeToken, &told_token(token));
-        let checked = self.require_own(key_manager, token);
+        let checked = self.require_own(key_manager, Operation::RevokeToken, "token", token).await;
         self.perform(asked, checked, |managed| async move {
             managed.connector.revoke_token(token).await?;
             let row = self.token_revoked(&managed, token)?;
@@ -114,7 +114,10 @@ impl Engine {
         consumer_key: &str,
     ) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::RevokeOneTimeToken, &told_token(token));
-        let checked = self.require_own(key_manager, token).and_then(|()| check::name("consumerKey", consumer_key));
+        let checked = match check::name("consumerKey", consumer_key) {
+            Ok(()) => self.require_own(key_manager, Operation::RevokeOneTimeToken, "token", token).await,
+            wrong => wrong,
+        };
         self.perform(asked, checked, |managed| async move {
             require_issued_to(&managed, "consumerKey", token, consumer_key).await?;
             managed.connector.revoke_one_time_token(token, consumer_key).await?;
@@ -166,7 +169,7 @@ impl Engine {
         };
         let now = self.clock.now().unix();
         if until.is_some_and(|until| until < now) {
-            return Err(Error::Conflict("until: is over: there is nothing to refuse".into()));
+            return Err(Error::conflict("until", "is over: there is nothing to refuse"));
         }
         let row = |kind: &str, value: &str, before| RevokedRow {
             kind: kind.into(),
@@ -182,6 +185,10 @@ impl Engine {
         let value = value.reveal();
         if kind == RevocationKind::Token {
             check::token("value", value)?;
+            let named = claims(value).and_then(|claims| claims.get("iss")?.as_str().map(str::to_owned));
+            if named.is_some_and(|named| named != issuer) {
+                return Err(Error::invalid("value", "is a token of another issuer"));
+            }
             return Ok(row("token", &sha256(value), None));
         }
         check::name("value", value)?;
@@ -249,18 +256,6 @@ impl Engine {
             if !full {
                 return Ok(());
             }
-        }
-    }
-
-    /// A JWT of another issuer is not this key manager's to revoke.
-    fn require_own(&self, key_manager: &str, token: &Sensitive) -> Result<()> {
-        check::token("token", token.reveal())?;
-        let managed = self.registry.find(key_manager)?;
-        match claims(token.reveal()).as_ref().and_then(|claims| claims.get("iss")?.as_str().map(str::to_owned)) {
-            Some(issuer) if issuer != managed.settings.issuer => {
-                Err(Error::invalid("token", "was issued by another than this key manager's provider"))
-            }
-            _ => Ok(()),
         }
     }
 

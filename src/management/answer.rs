@@ -24,7 +24,7 @@ pub struct Problem {
     pub detail: String,
     /// WSO2's code where it has one, else the status.
     pub code: String,
-    /// The field that is wrong.
+    /// The field that is wrong, or that something stands against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// How soon it may be tried again, and what to bring.
@@ -95,7 +95,9 @@ impl From<Error> for Problem {
             }
             Error::Invalid { field, why, code } => Self::field(field.clone(), why.clone()).code(code.unwrap_or("400")),
             Error::NotFound(_) | Error::Missing { .. } => problem(StatusCode::NOT_FOUND),
-            Error::Conflict(_) => problem(StatusCode::CONFLICT),
+            Error::Conflict(clash) => {
+                Self { field: clash.field.as_deref().map(str::to_owned), ..problem(StatusCode::CONFLICT) }
+            }
             Error::Refused { status, .. } => match StatusCode::from_u16(*status) {
                 Ok(status) if matches!(status.as_u16(), 400 | 404 | 409 | 422) => problem(status),
                 _ => problem(StatusCode::BAD_GATEWAY),

@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::keymanager::check::{DEEPEST, MOST_ITEMS, MOST_LIFETIME, MOST_NAME, MOST_TEXT, MOST_TOKEN};
+use crate::keymanager::{
+    TOKEN_EXCHANGE,
+    check::{DEEPEST, MOST_ITEMS, MOST_LIFETIME, MOST_NAME, MOST_TEXT, MOST_TOKEN},
+};
 
 /// The schemas by name. Each takes the place of one that only stands for it.
 pub(super) fn schemas() -> Map<String, Value> {
@@ -114,14 +117,12 @@ fn loose_application() -> Value {
 fn loose_token_request() -> Value {
     json!({
         "type": "object",
-        "description": "A token request in WSO2's loose JSON; other members are left aside.",
+        "description": "A token request in WSO2's loose JSON. subject_token is for the grant of token exchange alone.",
         "properties": {
             "client_id": or_null("Name"),
             "client_secret": or_null("SecretText"),
             "grant_type": or_null("Text"),
             "subject_token": or_null("TokenText"),
-            "requestParameters": { "type": "null" },
-            "callbackURI": { "type": "null" },
             "scope": { "anyOf": [
                 { "type": "string", "pattern": SCOPE_LIST, "description": "Parted by spaces." },
                 { "type": "array", "maxItems": MOST_ITEMS, "items": { "$ref": "#/components/schemas/ScopeKey" } },
@@ -133,6 +134,11 @@ fn loose_token_request() -> Value {
                 { "type": "null" },
             ] },
         },
+        "anyOf": [
+            { "properties": { "subject_token": { "type": "null" } } },
+            { "properties": { "grant_type": { "const": TOKEN_EXCHANGE } }, "required": ["grant_type"] },
+        ],
+        "additionalProperties": false,
     })
 }
 

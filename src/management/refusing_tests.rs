@@ -45,6 +45,74 @@ async fn what_no_key_manager_can_do_is_not_done_everywhere() {
 }
 
 #[tokio::test]
+async fn what_no_key_manager_can_tell_is_not_read_everywhere() {
+    let stand = Stand::start().await;
+    let reads = [Operation::AllScopes, Operation::ScopeByName, Operation::ResourceByApiId];
+    let paths = ["/v1/scopes", "/v1/scopes/a", "/v1/resources/a"];
+    *stand.one.cannot.lock() = reads.to_vec();
+    *stand.two.cannot.lock() = reads.to_vec();
+    for path in paths {
+        let answer = stand.ask("GET", path, "").await;
+        assert_eq!((answer.status, &answer.json()["code"]), (501, &json!("901413")), "{path}: {}", answer.body);
+        assert!(answer.body.contains("one: ") && answer.body.contains("two: "), "{path}: {}", answer.body);
+    }
+    stand.two.cannot.lock().clear();
+    assert_eq!(stand.ask("POST", "/v1/scopes", r#"{"key":"a"}"#).await.status, 200);
+    assert_eq!(stand.ask("POST", "/v1/resources", r#"{"apiId":"a"}"#).await.status, 200);
+    for path in paths {
+        let answer = stand.ask("GET", path, "").await;
+        let outcomes = &answer.json()["outcomes"];
+        let told = (answer.status, &outcomes[0]["outcome"], &outcomes[1]["outcome"]);
+        assert_eq!(told, (200, &json!("unsupported"), &json!("done")), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn what_a_field_clashes_with_is_told_by_that_field() {
+    let stand = Stand::start().await;
+    let made = r#"{"clientId":"a","applicationUUID":"app"}"#;
+    assert_eq!(stand.ask("POST", &format!("{ONE}/clients"), made).await.status, 201);
+    for (path, body) in [("/v1/scopes", r#"{"key":"s"}"#), ("/v1/resources", r#"{"apiId":"r"}"#)] {
+        assert_eq!(stand.ask("POST", path, body).await.status, 200);
+    }
+    let ended = r#"{"kind":"jti","value":"x","issuer":"https://one.example","until":1}"#;
+    for (method, path, body, field) in [
+        ("POST", format!("{ONE}/clients?dry_run=true"), made, "clientId"),
+        ("POST", format!("{ONE}/clients/map"), r#"{"clientId":"a"}"#, "clientId"),
+        ("POST", format!("{ONE}/clients"), r#"{"clientId":"b","applicationUUID":"app"}"#, "applicationUUID"),
+        ("PUT", format!("{ONE}/clients/a"), r#"{"applicationUUID":"other"}"#, "applicationUUID"),
+        ("PUT", format!("{ONE}/clients/a"), r#"{"parameters":{"key_type":"SANDBOX"}}"#, "parameters.key_type"),
+        ("POST", format!("{ONE}/scopes"), r#"{"key":"s"}"#, "key"),
+        ("POST", format!("{ONE}/scopes?dry_run=true"), r#"{"key":"s"}"#, "key"),
+        ("POST", format!("{ONE}/resources?dry_run=true"), r#"{"apiId":"r"}"#, "apiId"),
+        ("POST", "/v1/scopes".into(), r#"{"key":"s"}"#, "key"),
+        ("POST", "/v1/revocations".into(), ended, "until"),
+    ] {
+        let answer = stand.ask(method, &path, body).await;
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["field"]), (409, &json!(field)), "{method} {path}: {}", answer.body);
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(&format!("{field}: "))), "{problem}");
+    }
+    // What the path names is no field.
+    let created = stand.ask("DELETE", &format!("{ONE}/clients/a/mapping"), "").await;
+    assert_eq!((created.status, created.json().get("field")), (409, None), "{}", created.body);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_named_as_it_was_asked_for() {
+    let stand = Stand::start().await;
+    *stand.one.mood.lock() =
+        Some(Error::Unsupported { operation: Operation::ResourceByApiId, reason: "no such endpoint".into() });
+    let answer = stand.ask("DELETE", &format!("{ONE}/resources/r/scopes"), "").await;
+    let detail = "detachResourceScopes: no such endpoint";
+    assert_eq!((answer.status, &answer.json()["detail"]), (501, &json!(detail)), "{}", answer.body);
+    let same = stand.one.mood.lock().clone();
+    *stand.two.mood.lock() = same;
+    let all = stand.ask("DELETE", "/v1/resources/r/scopes", "").await;
+    assert!(all.status == 501 && all.body.contains(&format!("two: {detail}")), "{}", all.body);
+}
+
+#[tokio::test]
 async fn ids_that_no_path_can_name_are_refused() {
     let stand = Stand::start().await;
     for id in [".", "..", "map", "parse"] {
@@ -97,6 +165,14 @@ async fn a_revocation_is_of_a_known_issuer() {
         assert!(answer.body.contains("https://one.example, https://two.example"), "{}", answer.body);
     }
     assert_eq!(stand.ask("POST", "/v1/revocations", &revoke("https://two.example")).await.status, 201);
+    // A JWT says whose it is: of another issuer it would not be refused.
+    let token = "h.eyJpc3MiOiJodHRwczovL3R3by5leGFtcGxlIn0.s"; // iss: https://two.example
+    for (issuer, status) in [("https://one.example", 400), ("https://two.example", 201)] {
+        let body = json!({ "kind": "token", "value": token, "issuer": issuer }).to_string();
+        let answer = stand.ask("POST", "/v1/revocations", &body).await;
+        assert_eq!(answer.status, status, "{issuer}: {}", answer.body);
+        assert!(status == 201 || answer.json()["field"] == "value", "{}", answer.body);
+    }
 }
 
 #[tokio::test]
@@ -220,6 +296,9 @@ async fn answers_tell_what_they_are_about() {
         (r#"{"scope":7}"#, "scope"),
         (r#"{"requestParameters":{"a":"b"}}"#, "requestParameters"),
         (r#"{"callbackURI":"https://a.example"}"#, "callbackURI"),
+        (r#"{"scope":"a","scopes":"b"}"#, "scopes"),
+        (r#"{"requestParameters":null}"#, "requestParameters"),
+        (r#"{"subject_token":"t","grant_type":"client_credentials"}"#, "subject_token"),
     ] {
         let wrong = stand.ask("POST", &format!("{ONE}/tokens/parse"), body).await;
         assert_eq!((wrong.status, &wrong.json()["field"]), (400, &json!(field)), "{}", wrong.body);

@@ -276,7 +276,7 @@ fn of_resources() -> Vec<Route> {
     vec![
         change(Method::POST, "/v1/key-managers/{km}/resources", "registerNewResource", run!(scopes::register_resource))
             .takes::<ApiResource>()
-            .narrowed(new("apiId", &check::NO_APIS))
+            .narrowed(new("apiId", &check::DOTS))
             .gives::<ApiResource>(201)
             .leads(201, "apiId", "$response.body#/apiId", &OF_RESOURCE),
         get(RESOURCE, "getResourceByApiId", run!(scopes::resource)).gives::<ApiResource>(200),
@@ -341,7 +341,7 @@ fn of_all() -> Vec<Route> {
             run!(scopes::register_resource_everywhere),
         )
         .takes::<ApiResource>()
-        .narrowed(new("apiId", &check::NO_APIS))
+        .narrowed(new("apiId", &check::DOTS))
         .leads(200, "apiId", "$request.body#/apiId", &OF_RESOURCE_EVERYWHERE),
         get(RESOURCE, "getResourceByApiIdEverywhere", run!(scopes::resource_everywhere)).gives::<Outcomes>(200),
         everywhere(

@@ -196,6 +196,7 @@ pub(super) async fn list_everywhere(door: &Door, ask: Ask) -> Answer {
         engine.scopes(&name).await.map(|scopes| json!(scopes))
     };
     let mut outcomes = door.engine.read_everywhere(read).await;
+    nowhere(&outcomes)?;
     let scopes = outcomes.iter().filter_map(|outcome| outcome.result.as_array()).flatten();
     let keys: BTreeSet<&str> = scopes.map(key).collect();
     let (keys, cursor) = paged(page, keys.into_iter().map(str::to_owned).collect(), String::as_str);
@@ -266,17 +267,21 @@ pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
 }
 
 /// 200 where all is done that can be, 202 where some is tried again. Where it failed everywhere, the status on which all
-/// agree if it is the caller's to mend, else 502; where none of them can do it, 501.
+/// agree if it is the caller's to mend, and the field; else 502; where none of them can do it, 501.
 async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
     let outcomes = door.engine.everywhere(&ask.caller, change).await?;
-    let any = |what: &str| outcomes.iter().any(|outcome| outcome.outcome == what);
-    if any("pending") {
-        return Ok(Reply::json(StatusCode::ACCEPTED, &Outcomes { outcomes }));
-    }
-    match any("done") || any("dry_run") {
-        true => Ok(Reply::ok(&Outcomes { outcomes })),
-        false if any("failed") => Err(failed_everywhere(&outcomes)),
-        false => Err(unsupported_everywhere(&outcomes)),
+    nowhere(&outcomes)?;
+    let waits = outcomes.iter().any(|outcome| outcome.outcome == "pending");
+    Ok(Reply::json(if waits { StatusCode::ACCEPTED } else { StatusCode::OK }, &Outcomes { outcomes }))
+}
+
+/// Refuses what came to nothing at every key manager: an answer of success would say that something was done or read.
+fn nowhere(outcomes: &[Outcome]) -> Result<(), Problem> {
+    let any = |what: &[&str]| outcomes.iter().any(|outcome| what.contains(&&*outcome.outcome));
+    match any(&["done", "dry_run", "pending"]) {
+        true => Ok(()),
+        false if any(&["failed"]) => Err(failed_everywhere(outcomes)),
+        false => Err(unsupported_everywhere(outcomes)),
     }
 }
 
@@ -294,14 +299,9 @@ fn told<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> String {
     outcomes.map(each).collect::<Vec<_>>().join("; ")
 }
 
-/// What each has of it; 404 where every one that can be asked says that it has none. One that could not be asked may have
-/// it: then each outcome is listed.
+/// What each has of it: 404 where every one that can be asked says that it has none.
 fn found(outcomes: Vec<Outcome>) -> Answer {
-    let absent = |it: &Outcome| it.error.clone().is_some_and(|error| Problem::from(error).status == 404);
-    let asked = || outcomes.iter().filter(|it| it.outcome != "unsupported");
-    if asked().next().is_some() && asked().all(absent) {
-        return Err(failed_everywhere(&outcomes));
-    }
+    nowhere(&outcomes)?;
     Ok(Reply::ok(&Outcomes { outcomes }))
 }
 
@@ -310,7 +310,9 @@ fn failed_everywhere(outcomes: &[Outcome]) -> Problem {
     let mut statuses = failed().filter_map(|it| it.error.clone()).map(|error| Problem::from(error).status);
     let first = statuses.next().filter(|first| *first < 500 && statuses.all(|status| status == *first));
     let status = first.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
-    Problem::new(status, told(failed()))
+    let mut fields = failed().map(|it| it.error.clone().and_then(|error| Problem::from(error).field));
+    let first = fields.next().flatten().filter(|first| fields.all(|field| field.as_ref() == Some(first)));
+    Problem { field: first, ..Problem::new(status, told(failed())) }
 }
 
 const MOST_APIS: usize = 100;

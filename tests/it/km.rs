@@ -400,6 +400,25 @@ fn what_cannot_be_done_ends_with_a_code_of_its_own() {
 }
 
 #[test]
+fn what_none_of_all_can_tell_ends_with_the_same_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let gate = Gate::start(|Ports { proxy, admin, .. }| {
+        format!(
+            "workers = 1\n[proxy]\nlisten = \"127.0.0.1:{proxy}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
+             [management]\nlisten = \"unix:{path}/door.sock\"\nbootstrap_key_file = \"{path}/bootstrap.key\"\n\
+             [[key_managers]]\nname = \"far\"\nconnector = \"oidc\"\nissuer = \"https://127.0.0.1:1\"\n\
+             discovery = false\njwks_uri = \"https://127.0.0.1:1/jwks\"\naudience = [\"orders\"]\nstartup = \"optional\"\n"
+        )
+    });
+    let stand = Stand { gate, folder };
+    for words in ["everywhere list-scopes", "everywhere get-scope a:b", "everywhere get-resource api"] {
+        let (_, err) = stand.ends(words, 3);
+        assert!(err.starts_with("501 ") && err.contains("far: "), "{words}: {err}");
+    }
+}
+
+#[test]
 fn a_certificate_calls_over_tls_and_only_a_known_authority_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

@@ -47,6 +47,7 @@ pub(super) fn world() -> World {
         tells_all: true,
         voids_tokens: true,
         grants_scopes: true,
+        binds_registered: true,
         ..World::default()
     }
 }

@@ -54,6 +54,7 @@ fn world() -> World {
         tells_all: true,
         voids_tokens: true,
         grants_scopes: true,
+        binds_registered: true,
         ..World::default()
     }
 }
@@ -106,7 +107,7 @@ fn its_problems_become_ours() {
         let outside = Outside::start().await;
         let manager = manager(&outside.url, SECRET);
         manager.scopes().await.unwrap();
-        let rows: [(u16, &str, Error); 7] = [
+        let rows: [(u16, &str, Error); 8] = [
             (
                 501,
                 r#"{"code":"unsupported","detail":"not today"}"#,
@@ -116,6 +117,7 @@ fn its_problems_become_ours() {
             (400, r#"{"code":"invalid","detail":"is odd"}"#, Error::invalid("request", "is odd")),
             (404, r#"{"code":"not_found","detail":"gone"}"#, Error::NotFound("scope")),
             (409, r#"{"code":"conflict","detail":"twice"}"#, Error::Conflict("twice".into())),
+            (409, r#"{"code":"conflict","detail":"twice","field":"clientId"}"#, Error::conflict("clientId", "twice")),
             (
                 422,
                 r#"{"code":"refused","detail":"a policy says no"}"#,
@@ -225,8 +227,7 @@ fn any_connector_at_an_address_conforms() {
         (said("CONNECTOR_URL").expect("CONNECTOR_URL"), said("CONNECTOR_TOKEN").expect("CONNECTOR_TOKEN"));
     let user =
         said("CONNECTOR_USER").map(|name| User { name, password: said("CONNECTOR_PASSWORD"), claims: BTreeMap::new() });
-    let world =
-        World { user, tells_all: true, takes_ids: true, grants_scopes: true, voids_tokens: true, ..World::default() };
+    let world = World { user, ..self::world() };
     block_on(async {
         let manager = manager(&url, &secret);
         // What it cannot do is known once it has been asked anything.

@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) plain_secrets: bool,
     /// Whether a client may ask for a scope that has just been registered.
     pub(crate) grants_scopes: bool,
+    /// Whether only a scope that is registered can be bound to an API.
+    pub(crate) binds_registered: bool,
 }
 
 /// A user of the provider.
@@ -193,6 +195,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Something stands against this field.
+fn assert_clash(error: &Error, field: &str) {
+    assert!(matches!(error, Error::Conflict(clash) if clash.field.as_deref() == Some(field)), "{error:?}");
 }
 
 /// A name that no other call gives, in this run or in another.

@@ -111,7 +111,7 @@ fn a_client_keeps_what_the_key_manager_knows_nothing_of() {
         );
         assert_eq!(told.parameters["response_types"], "code");
         let twice = manager.create_application(&named("shop 2")).await.unwrap_err();
-        assert!(matches!(&twice, Error::Conflict(why) if why.contains("already exists")), "{twice:?}");
+        assert!(matches!(&twice, Error::Conflict(clash) if clash.why.contains("already exists")), "{twice:?}");
     });
 }
 

@@ -119,7 +119,7 @@ impl Rows {
     fn create(&mut self, mut body: Value) -> Outcome {
         let id = body.get("clientId").and_then(Value::as_str).map_or_else(|| format!("c{}", unique()), str::to_owned);
         if self.clients.contains_key(&id) {
-            return Err(conflict());
+            return Err(conflict("clientId", "is there already"));
         }
         let wish = body.as_object_mut().unwrap().remove("clientSecret");
         let client = with(body, "clientId", &id);
@@ -240,6 +240,10 @@ impl Rows {
             return self.by_api(apis);
         }
         let named = body["scopes"].as_array().cloned().unwrap_or_default();
+        let unknown = named.iter().filter_map(Value::as_str).find(|key| !self.scopes.contains_key(*key));
+        if let Some(key) = unknown.filter(|_| operation != "detachResourceScopes") {
+            return Err(conflict("scopes", &format!("not registered: {key}")));
+        }
         let bound = self.resources.get(id).and_then(|resource| resource["scopes"].as_array().cloned());
         let mut bound = bound.unwrap_or_default();
         match operation {
@@ -279,10 +283,10 @@ impl Rows {
     }
 }
 
-fn register(table: &mut BTreeMap<String, Value>, id: &str, body: Value) -> Outcome {
-    let id = text(&body, id)?;
+fn register(table: &mut BTreeMap<String, Value>, field: &str, body: Value) -> Outcome {
+    let id = text(&body, field)?;
     if table.contains_key(&id) {
-        return Err(conflict());
+        return Err(conflict(field, "is there already"));
     }
     table.insert(id, body.clone());
     Ok(body)
@@ -327,6 +331,6 @@ fn invalid(field: &str, why: &str) -> Refused {
     Refused(400, json!({ "code": "invalid", "field": field, "detail": why }))
 }
 
-fn conflict() -> Refused {
-    Refused(409, json!({ "code": "conflict", "detail": "it is there already" }))
+fn conflict(field: &str, why: &str) -> Refused {
+    Refused(409, json!({ "code": "conflict", "field": field, "detail": why }))
 }

@@ -1,6 +1,6 @@
 //! What is registered of APIs, and the scopes bound to it.
 
-use tollgate::keymanager::{ApiResource, Error, Operation};
+use tollgate::keymanager::{ApiResource, Operation};
 
 use super::{Run, named, scopes::scope};
 
@@ -13,7 +13,7 @@ pub(super) async fn live_and_die(run: &Run<'_>) {
     let made = run.done("register", run.manager.register_resource(&asked).await);
     assert_same(&made, &asked);
     let again = run.refused("register it twice", run.manager.register_resource(&asked).await);
-    assert!(matches!(again, Error::Conflict(_)), "{again:?}");
+    super::assert_clash(&again, "apiId");
     if run.can(&[Operation::ResourceByApiId]) {
         assert_same(&run.done("read", run.manager.resource(&asked.api_id).await), &asked);
         run.not_found("read an unknown API", run.manager.resource(&named("none")).await);
@@ -69,6 +69,7 @@ pub(super) async fn have_scopes(run: &Run<'_>) {
     run.done("attach more, one of them again", run.manager.attach_scopes(api, &keys[..2]).await);
     bound(&keys[..2]).await;
     run.not_found("attach to an unknown API", run.manager.attach_scopes(&named("none"), &keys).await);
+    is_registered_first(run, &asked, &keys[0]).await;
     if run.can(&[Operation::UpdateResourceScopes]) {
         run.done("replace", run.manager.replace_scopes(api, &keys[1..]).await);
         bound(&keys[1..]).await;
@@ -95,6 +96,26 @@ pub(super) async fn have_scopes(run: &Run<'_>) {
         for key in &keys {
             run.done("delete a scope", run.manager.delete_scope(key).await);
         }
+    }
+}
+
+/// A scope that is not there stands in the way, by the field that names it.
+async fn is_registered_first(run: &Run<'_>, api: &ApiResource, known: &str) {
+    let needed = [Operation::RegisterScope, Operation::UpdateResourceScopes, Operation::UpdateRegisteredResource];
+    if !run.world.binds_registered || !run.can(&needed) {
+        return;
+    }
+    let keys = [known.to_owned(), named("none")];
+    let with = |api: ApiResource| ApiResource { scopes: keys.to_vec(), ..api };
+    for (what, outcome) in [
+        ("attach", run.manager.attach_scopes(&api.api_id, &keys).await),
+        ("replace", run.manager.replace_scopes(&api.api_id, &keys).await),
+        ("update", run.manager.update_resource(&with(api.clone())).await),
+        ("register", run.manager.register_resource(&with(resource("other"))).await),
+    ] {
+        let error = run.refused(what, outcome);
+        super::assert_clash(&error, "scopes");
+        assert!(error.to_string().contains(&keys[1]), "{error}");
     }
 }
 

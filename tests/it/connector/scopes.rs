@@ -14,7 +14,7 @@ pub(super) async fn live_and_die(run: &Run<'_>) {
     let made = run.done("register a scope", run.manager.register_scope(&asked).await);
     assert_eq!(made.key, asked.key);
     let again = run.refused("register it twice", run.manager.register_scope(&asked).await);
-    assert!(matches!(again, Error::Conflict(_)), "{again:?}");
+    super::assert_clash(&again, "key");
     if run.can(&[Operation::ScopeByName]) {
         assert_same(&run.done("read", run.manager.scope(&asked.key).await), &asked);
         run.not_found("read an unknown scope", run.manager.scope(&named("none")).await);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Desk, Place, ask, text};
-use crate::support::{Client, Gate, Request, Via, block_on, send};
+use crate::support::{Client, Gate, Request, Via, block_on, free_ports, send};
 
 #[test]
 fn a_revoked_token_a_deleted_client_and_a_rotated_secret_are_refused_at_once() {
@@ -67,6 +67,62 @@ fn a_token_revoked_before_another_is_refused_at_once() {
         let last = audit["items"].as_array().unwrap().last().unwrap();
         assert_eq!((&last["operation"], &last["outcome"]), (&json!("revokeToken"), &json!("done")), "{last}");
     }
+}
+
+/// A token that another key manager has issued is refused by name, and passes on.
+#[test]
+fn another_key_managers_token_is_not_revoked_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, other) = (Place::new(folder.path()), free_ports().provider);
+    let second = format!(
+        "[[key_managers]]\nname = \"second\"\nconnector = \"embedded\"\nlisten = \"127.0.0.1:{other}\"\n\
+         issuer = \"http://127.0.0.1:{other}\"\naudience = [\"orders\"]\n"
+    );
+    let gate = Gate::start(|ports| place.config(ports, "tokens = \"opaque\"", &second));
+    let key = place.key();
+    let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+    let client = |km: &str| {
+        let made = tell("POST", &format!("/v1/key-managers/{km}/clients"), &json!({})).json();
+        (text(&made, "clientId"), text(&made, "clientSecret"))
+    };
+    let ((mine, secret), (theirs, others)) = (client("own"), client("second"));
+    let path = format!("/v1/key-managers/own/clients/{mine}/tokens");
+    let token = text(&tell("POST", &path, &json!({ "clientSecret": secret })).json(), "accessToken");
+    let verdict = || {
+        let request = Request::get("/orders/items/1").bearer(&token);
+        block_on(send(gate.ports.proxy, Via::H1, &request)).status
+    };
+    assert_eq!(verdict(), 200);
+    let handles = |km: &str| {
+        tell("POST", &format!("/v1/key-managers/{km}/tokens/can-handle"), &json!({ "token": token })).json()["canHandle"]
+            .clone()
+    };
+    assert_eq!((handles("own"), handles("second")), (json!(true), json!(false)), "as the door chooses");
+    let audit = || tell("GET", "/v1/audit", &Value::Null).json()["items"].as_array().map(Vec::len);
+    let before = audit();
+    let at = "/v1/key-managers/second";
+    for (path, body, field) in [
+        (
+            format!("{at}/clients/{theirs}/tokens"),
+            json!({ "clientSecret": others, "tokenToRevoke": token }),
+            "tokenToRevoke",
+        ),
+        (format!("{at}/tokens/revoke"), json!({ "token": token }), "token"),
+        (format!("{at}/tokens/revoke-one-time"), json!({ "token": token, "consumerKey": theirs }), "token"),
+    ] {
+        for query in ["", "?dry_run=true"] {
+            let refused = tell("POST", &format!("{path}{query}"), &body);
+            let told = (refused.status, refused.json()["field"].clone());
+            assert_eq!(told, (400, json!(field)), "{path}{query}: {}", refused.text());
+        }
+    }
+    assert_eq!((verdict(), audit()), (200, before), "nothing was done");
+    // What nobody knows counts as revoked (RFC 7009), and no door takes it.
+    let unknown = json!({ "token": "nobody-ever-issued-this" });
+    assert_eq!(tell("POST", &format!("{at}/tokens/revoke"), &unknown).status, 204);
+    let own = json!({ "token": token });
+    assert_eq!(tell("POST", "/v1/key-managers/own/tokens/revoke", &own).status, 204);
+    assert_eq!(verdict(), 401);
 }
 
 /// Connections that stay open, of which every worker has at least one.

@@ -13,9 +13,9 @@ fn a_dry_run_says_what_the_change_then_says() {
     let clients = "/v1/key-managers/own/clients";
     for (method, path, body, status, field) in [
         ("POST", clients.to_owned(), scoped("unknown"), 400, Some("parameters.scope")),
-        ("POST", clients.to_owned(), json!({ "clientId": "there" }), 409, None),
+        ("POST", clients.to_owned(), json!({ "clientId": "there" }), 409, Some("clientId")),
         ("POST", clients.to_owned(), json!({ "clientId": "map" }), 400, Some("clientId")),
-        ("POST", "/v1/key-managers/own/scopes".to_owned(), json!({ "key": "known" }), 409, None),
+        ("POST", "/v1/key-managers/own/scopes".to_owned(), json!({ "key": "known" }), 409, Some("key")),
         ("DELETE", format!("{clients}/gone"), Value::Null, 404, None),
         ("PUT", format!("{clients}/gone/owner"), json!({ "owner": "ada" }), 404, None),
         ("POST", format!("{clients}/gone/secrets"), Value::Null, 404, None),

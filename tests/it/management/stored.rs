@@ -99,6 +99,8 @@ fn what_cannot_be_stored_is_refused_by_field() {
             400,
             Some("validation"),
         ),
+        ("%2E", json!({ "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
+        ("..", json!({ "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
         ("new", json!({ "name": "old", "connector": "oidc", "issuer": "https://a.example" }), 400, Some("name")),
         (
             "new",
