@@ -7,6 +7,7 @@ mod explain;
 mod operators;
 mod reload;
 mod run;
+mod tables;
 mod watch;
 mod worker;
 
@@ -50,6 +51,7 @@ pub struct App {
     management_tls: Option<tls::Acceptor>,
     assertions: Option<Assertions>,
     sharer: Option<Sharer>,
+    keeper: tables::Keeper,
 }
 
 /// An embedded provider and where it listens.
@@ -126,6 +128,9 @@ pub enum Error {
 impl App {
     /// Builds every part, or names every mistake in the settings.
     pub fn build(settings: Settings) -> Result<Self, Vec<Problem>> {
+        let built = tables::build(move || (tables(&settings, 1), settings));
+        let built = built.map_err(|error| system("the thread of the tables", &error))?.blocking_recv();
+        let ((tables, settings), keeper) = built.map_err(|error| system("the tables", &error))?;
         let mut problems = settings.problems();
         let clock = Arc::new(Clock::new());
         let metrics = Arc::new(Metrics::new());
@@ -136,7 +141,7 @@ impl App {
         let management_tls = keep(&mut problems, operators::management_tls(&settings));
         keep(&mut problems, operators::check_bootstrap_key(&settings));
         let assertions = keep(&mut problems, assertions(&settings, None, clock.now()));
-        let tables = keep(&mut problems, tables(&settings, 1));
+        let tables = keep(&mut problems, tables);
         let revocations = keep(&mut problems, revocations(&settings, &metrics));
         let sharer = revocations
             .as_ref()
@@ -194,6 +199,7 @@ impl App {
             management_tls,
             assertions,
             sharer,
+            keeper,
         })
     }
 

@@ -59,6 +59,9 @@ impl Prepared {
     }
 }
 
+/// What a reload leaves to do: issuers to start, tables to free.
+pub(super) type Replaced = (Vec<Arc<Issuer>>, Option<Arc<Snapshot>>);
+
 /// Takes new settings over into the parts that run.
 #[derive(Debug)]
 pub(super) struct Reloader {
@@ -84,22 +87,22 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Takes over what was read, or tells why not. Gives back the issuers to start.
-    pub(super) fn reload(&mut self, prepared: Result<Prepared, config::Error>) -> Vec<Arc<Issuer>> {
+    /// Takes over what was read, or tells why not. Gives back the issuers to start, and the tables before.
+    pub(super) fn reload(&mut self, prepared: Result<Prepared, config::Error>) -> Replaced {
         let outcome = prepared.and_then(|prepared| self.take_over(prepared));
         self.metrics.config_reloaded(outcome.is_ok());
         match outcome {
-            Ok(started) => {
+            Ok(replaced) => {
                 let mut status = self.status.lock();
                 status.generation += 1;
                 status.last_error = None;
                 tracing::info!(generation = status.generation, "configuration reloaded");
-                started
+                replaced
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration is not taken over; the present one stays");
                 self.status.lock().last_error = Some(error.to_string());
-                Vec::new()
+                Replaced::default()
             }
         }
     }
@@ -114,7 +117,7 @@ impl Reloader {
         (self.file.clone(), self.status.lock().generation + 1)
     }
 
-    fn take_over(&mut self, prepared: Prepared) -> Result<Vec<Arc<Issuer>>, config::Error> {
+    fn take_over(&mut self, prepared: Prepared) -> Result<Replaced, config::Error> {
         let Prepared { settings, document, tables } = prepared;
         let mut problems = settings.problems();
         let tables = keep(&mut problems, tables);
@@ -156,7 +159,7 @@ impl Reloader {
             engine.registry.replace(operators);
         }
         self.authorizer.store.revocations.outlast(longest_leeway_s(&all));
-        self.authorizer.store.replace(tables);
+        let before = self.authorizer.store.replace(tables);
         self.metrics.tables_replaced();
         self.logs.apply(&settings.log);
         self.access_log.apply(&settings.log);
@@ -165,7 +168,7 @@ impl Reloader {
             proxy.assertions.store(minting.map(Arc::new));
         }
         self.settings = settings;
-        Ok(started)
+        Ok((started, Some(before)))
     }
 
     fn key_managers(&self, settings: &Settings) -> Result<KeyManagers, Vec<Problem>> {

@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,21 +16,21 @@ use parking_lot::Mutex;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time,
 };
 
 use super::{
     App, Error,
     operators::{self, Wiring, Wish},
-    reload::{self, ConfigStatus, Prepared, Reloader},
+    reload::{ConfigStatus, Reloader},
+    tables::Preparing,
     watch::FileWatch,
     worker::{control_runtime, start_worker},
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
     authz::Authorizer,
-    config,
     net::{
         Address, Clock, Room, cpu,
         drain::{Drain, Phase},
@@ -196,7 +195,7 @@ impl App {
                 .inspect_err(|error| tracing::warn!(%error, "the configuration is not watched; SIGHUP reloads it"))
                 .ok()
         });
-        let (mut preparing, mut wishers) = (Preparing::default(), Vec::new());
+        let (mut preparing, mut wishers) = (Preparing::new(self.keeper), Vec::new());
         loop {
             tokio::select! {
                 Some(wish) = wished.recv() => {
@@ -212,12 +211,12 @@ impl App {
                     if let (Some(watch), Ok(prepared)) = (&mut watch, &prepared) {
                         watch.follow(prepared.files());
                     }
-                    let issuers = reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
+                    let (issuers, replaced) =
+                        reloader.as_mut().map(|reloader| reloader.reload(prepared)).unwrap_or_default();
                     let outcome = reloader.as_ref().map_or(Ok(()), Reloader::outcome);
                     wishers.drain(..).for_each(|wish: Wish| drop(wish.send(outcome.clone())));
                     start_issuers(issuers, &self.clock, record.as_ref());
-                    tokio::spawn(give_back());
-                    preparing.go_on(&reloader);
+                    preparing.go_on(&reloader, replaced);
                 }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => {
@@ -359,64 +358,6 @@ fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&
     }
 }
 
-/// A configuration that is being read, beside everything else; one at a time.
-#[derive(Default)]
-struct Preparing {
-    task: Option<oneshot::Receiver<Result<Prepared, config::Error>>>,
-    /// Something has changed since it began.
-    again: bool,
-}
-
-impl Preparing {
-    fn start(&mut self, reloader: &Option<Reloader>) {
-        let Some(reloader) = reloader else {
-            tracing::info!("the quickstart has no file to reload");
-            return;
-        };
-        if self.task.is_some() {
-            self.again = true;
-            return;
-        }
-        let (file, generation) = reloader.next();
-        let (sender, task) = oneshot::channel();
-        // A thread of its own, not one of a pool: what it held goes back to the system when it ends.
-        let begun = thread::Builder::new().name("reload".into()).spawn(move || {
-            let _ = sender.send(reload::prepare(&file, generation));
-        });
-        match begun {
-            Ok(_) => self.task = Some(task),
-            Err(error) => tracing::error!(%error, "no thread to read the configuration; the present one stays"),
-        }
-    }
-
-    /// Waits for what is being read, if anything is. May be dropped and asked again.
-    async fn done(&mut self) -> Result<Prepared, config::Error> {
-        loop {
-            let Some(task) = &mut self.task else { return std::future::pending().await };
-            let outcome = task.await;
-            self.task = None;
-            match outcome {
-                Ok(prepared) => return prepared,
-                Err(_) => tracing::error!("the configuration could not be read; the present one stays"),
-            }
-        }
-    }
-
-    /// Begins once more, if something has changed meanwhile.
-    fn go_on(&mut self, reloader: &Option<Reloader>) {
-        if std::mem::take(&mut self.again) {
-            self.start(reloader);
-        }
-    }
-}
-
-/// Has the allocator give back what the tables before have left, once the last request that held them is likely over:
-/// it looks for what it can give back when a thread ends.
-async fn give_back() {
-    time::sleep(GIVE_BACK_AFTER).await;
-    let _ = thread::Builder::new().name("give-back".into()).spawn(|| drop(std::hint::black_box(Box::new(0_u8))));
-}
-
 async fn changed(watch: &mut Option<FileWatch>) {
     match watch {
         Some(watch) => watch.changed().await,
@@ -455,8 +396,6 @@ async fn sweep(authorizer: Arc<Authorizer>, clock: Arc<Clock>) {
 
 /// Changes of stored key managers that wait to be taken over.
 const MOST_WISHES: usize = 64;
-/// The allocator itself waits a second.
-const GIVE_BACK_AFTER: Duration = Duration::from_secs(3);
 const LAST_EXCHANGE: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 

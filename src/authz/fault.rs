@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, InvalidHeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode_byte, utf8_percent_encode};
@@ -18,29 +18,30 @@ use smallvec::SmallVec;
 
 use super::{Denial, Found};
 use crate::{
-    net::Now,
+    net::{Fields, Now, message::Response},
     store::{FaultFormat, Gate, QuotaKind},
     throttle::Usage,
 };
 
-/// The answer to a refused request. `request` are the request's header fields: `content-type:
-/// application/grpc*` is answered HTTP 200 with `grpc-status`.
-pub fn render(denial: &Denial, found: &Found, request: &HeaderMap, now: Now) -> Response<Bytes> {
-    let mut response = if is_grpc(request) { grpc(denial) } else { http(denial, found, now) };
-    let headers = response.headers_mut();
+/// The answer to a refused request. `kind` is the request's content type: `application/grpc*` is answered HTTP 200 with
+/// `grpc-status`.
+pub fn render(denial: &Denial, found: &Found, kind: Option<&HeaderValue>, now: Now) -> Response<Bytes> {
+    let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let mut response = if is_grpc { grpc(denial) } else { http(denial, found, now) };
+    let fields = &mut response.fields;
     if let Some(challenge) = challenge(denial, found) {
-        headers.insert(WWW_AUTHENTICATE, challenge);
+        fields.push(&WWW_AUTHENTICATE, &challenge);
     }
     if let Some(seconds) = retry_after(denial) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        fields.push(&RETRY_AFTER, &HeaderValue::from(seconds));
     }
     if let Some(usage) = quota_of(denial) {
-        rate_limit(usage, &found.tables.gate, headers);
+        rate_limit(usage, &found.tables.gate, fields);
     }
     if *denial == Denial::Method {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        fields.push(&ALLOW, &HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.push(&CACHE_CONTROL, &HeaderValue::from_static("no-store"));
     response
 }
 
@@ -51,18 +52,18 @@ fn quota_of(denial: &Denial) -> Option<&Usage> {
 
 /// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and where the gate says so,
 /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in seconds from now.
-pub fn rate_limit(usage: &Usage, gate: &Gate, headers: &mut HeaderMap) {
-    structured(usage, headers);
+pub fn rate_limit(usage: &Usage, gate: &Gate, fields: &mut Fields) {
+    structured(usage, fields);
     if gate.x_ratelimit {
         let Usage { limit, remaining, reset_s, .. } = usage;
-        headers.insert(X_RATELIMIT_LIMIT, HeaderValue::from(*limit));
-        headers.insert(X_RATELIMIT_REMAINING, HeaderValue::from(*remaining));
-        headers.insert(X_RATELIMIT_RESET, HeaderValue::from(*reset_s));
+        fields.set(&X_RATELIMIT_LIMIT, &HeaderValue::from(*limit));
+        fields.set(&X_RATELIMIT_REMAINING, &HeaderValue::from(*remaining));
+        fields.set(&X_RATELIMIT_RESET, &HeaderValue::from(*reset_s));
     }
 }
 
 /// While Redis is away, and this sidecar counts alone, the policy has the parameter `alone`.
-fn structured(usage: &Usage, headers: &mut HeaderMap) {
+fn structured(usage: &Usage, fields: &mut Fields) {
     let Usage { tier, kind, limit, window_s, remaining, reset_s, alone } = usage;
     let unit = match kind {
         QuotaKind::Requests => "",
@@ -74,8 +75,8 @@ fn structured(usage: &Usage, headers: &mut HeaderMap) {
     let policy = item(tier, [("q", *limit), ("w", *window_s)], &[unit, alone]);
     let state = item(tier, [("r", *remaining), ("t", *reset_s)], &[]);
     if let (Ok(policy), Ok(state)) = (policy, state) {
-        headers.insert(RATE_LIMIT_POLICY, policy);
-        headers.insert(RATE_LIMIT, state);
+        fields.set(&RATE_LIMIT_POLICY, &policy);
+        fields.set(&RATE_LIMIT, &state);
     }
 }
 
@@ -103,21 +104,16 @@ fn item(name: &str, parameters: [(&str, u64); 2], rest: &[&str]) -> Result<Heade
     HeaderValue::from_bytes(&text)
 }
 
-fn is_grpc(request: &HeaderMap) -> bool {
-    request.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// Trailers-only, as gRPC over HTTP/2 wants it.
 fn grpc(denial: &Denial) -> Response<Bytes> {
     let message = utf8_percent_encode(denial.message(), GRPC_MESSAGE).to_string();
-    let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(denial.grpc_status())));
+    let mut fields = Fields::default();
+    fields.push(&CONTENT_TYPE, &HeaderValue::from_static("application/grpc"));
+    fields.push(&GRPC_STATUS, &HeaderValue::from(u16::from(denial.grpc_status())));
     if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert(GRPC_MESSAGE_FIELD, message);
+        fields.push(&GRPC_MESSAGE_FIELD, &message);
     }
-    response
+    Response { fields, ..Response::new(Bytes::new()) }
 }
 
 fn http(denial: &Denial, found: &Found, now: Now) -> Response<Bytes> {
@@ -126,12 +122,9 @@ fn http(denial: &Denial, found: &Found, now: Now) -> Response<Bytes> {
         FaultFormat::Wso2 => (written(&wso2(denial, now)), "application/json"),
         FaultFormat::Problem => (written(&problem(denial, now)), "application/problem+json"),
     };
-    let mut response = Response::new(body);
-    *response.status_mut() = denial.status();
-    // Room at once for what a refusal has; growing means to hash all names again.
-    response.headers_mut().reserve(FIELDS);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    let mut fields = Fields::with_capacity(FIELDS, FIELD_BYTES);
+    fields.push(&CONTENT_TYPE, &HeaderValue::from_static(content_type));
+    Response { status: denial.status(), fields, ..Response::new(body) }
 }
 
 fn written(body: &impl Serialize) -> Bytes {
@@ -259,6 +252,7 @@ const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset
 /// Room for a refusal's body, in bytes, and for its header fields.
 const BODY: usize = 256;
 const FIELDS: usize = 10;
+const FIELD_BYTES: usize = 512;
 /// The last second of the year 9999, beyond which there is no HTTP date.
 const LAST_DATE: u64 = 253_402_300_799;
 
@@ -283,17 +277,17 @@ mod tests {
         let kind = QuotaKind::Requests;
         let mut usage =
             Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37, alone: false };
-        let mut headers = HeaderMap::new();
-        structured(&usage, &mut headers);
-        assert_eq!(headers.get("ratelimit-policy").map(HeaderValue::as_bytes), Some(&br#""G\"x";q=5;w=60"#[..]));
-        assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""G\"x";r=0;t=37"#[..]));
+        let mut fields = Fields::default();
+        structured(&usage, &mut fields);
+        assert_eq!(fields.get("ratelimit-policy"), Some(&br#""G\"x";q=5;w=60"#[..]));
+        assert_eq!(fields.get("ratelimit"), Some(&br#""G\"x";r=0;t=37"#[..]));
         usage.tier = "Zo\u{eb} 1%\n".into();
-        structured(&usage, &mut headers);
-        assert_eq!(headers.get("ratelimit").map(HeaderValue::as_bytes), Some(&br#""Zo%C3%AB 1%%0A";r=0;t=37"#[..]));
+        structured(&usage, &mut fields);
+        assert_eq!(fields.get("ratelimit"), Some(&br#""Zo%C3%AB 1%%0A";r=0;t=37"#[..]));
         usage.tier = "G\"x".into();
         usage.kind = QuotaKind::Bytes;
-        structured(&usage, &mut headers);
-        let policy = headers.get("ratelimit-policy").map(HeaderValue::as_bytes);
+        structured(&usage, &mut fields);
+        let policy = fields.get("ratelimit-policy");
         assert_eq!(policy, Some(&br#""G\"x";q=5;w=60;qu="content-bytes""#[..]));
     }
 }

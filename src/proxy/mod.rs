@@ -40,7 +40,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
@@ -400,9 +400,7 @@ fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, kind: Opti
         return fault(&Denial::UpstreamFailed, exchange, kind);
     }
     if let Some(usage) = &exchange.usage {
-        let mut told = HeaderMap::new();
-        fault::rate_limit(usage, &exchange.found.tables.gate, &mut told);
-        told.iter().for_each(|(name, value)| response.fields.set(name, value));
+        fault::rate_limit(usage, &exchange.found.tables.gate, &mut response.fields);
     }
     cors::decorate(&exchange, AnswerOf::Upstream, &mut response.fields);
     exchange.status = response.status.as_u16();
@@ -430,8 +428,7 @@ fn switch(
 
 /// A refusal or failure as an answer. `kind` is the request's content type: gRPC is answered its own way.
 fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
-    let fields: HeaderMap = kind.map(|kind| (header::CONTENT_TYPE, kind)).into_iter().collect();
-    let mut response = Response::from(fault::render(denial, &exchange.found, &fields, exchange.now));
+    let mut response = fault::render(denial, &exchange.found, kind.as_ref(), exchange.now);
     response.fields.set(&headers::X_REQUEST_ID, &exchange.request_id);
     cors::decorate(&exchange, AnswerOf::Gate, &mut response.fields);
     exchange.denied(denial);

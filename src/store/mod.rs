@@ -107,12 +107,12 @@ impl Store {
         self.current.load_full()
     }
 
-    /// Puts `snapshot` in place of the present tables; requests under way keep theirs.
-    pub fn replace(&self, mut snapshot: Snapshot) {
+    /// Puts `snapshot` in place of the present tables, which it gives back; requests under way keep theirs.
+    pub fn replace(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
         let _writing = self.writing.lock();
         // Changes have counted too.
         snapshot.generation = snapshot.generation.max(self.current.load().generation + 1);
-        self.current.store(Arc::new(snapshot));
+        self.current.swap(Arc::new(snapshot))
     }
 
     /// Changes one row, at a price that does not grow with the tables; or tells what is wrong with the change, and does
