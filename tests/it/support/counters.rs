@@ -1,6 +1,9 @@
 //! The counters of the stand-in for Redis: what the scripts make of them, done by the model.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use tollgate::throttle::shared::{
     Before, Form, Line, Seen,
@@ -12,8 +15,12 @@ use tollgate::throttle::shared::{
 pub(super) struct Counters {
     hashes: HashMap<String, Hash<String>>,
     buckets: HashMap<String, Bucket<String>>,
+    /// Keys that hold a string instead.
+    spoiled: HashSet<String>,
     /// Since when it has its data.
     epoch: i64,
+    /// Until when it settles since a key was found that held something else.
+    settles: Option<Instant>,
     /// Which server this is, and which it was when the epoch began.
     server: u64,
     told: u64,
@@ -40,10 +47,10 @@ impl Counters {
         self.epoch += 1;
     }
 
-    /// Values of another type were under all keys, and are removed: the epoch stays.
+    /// Values of another type are under all keys that there are.
     pub(super) fn spoil(&mut self) {
-        self.hashes.clear();
-        self.buckets.clear();
+        self.spoiled.extend(self.hashes.drain().map(|(key, _)| key));
+        self.spoiled.extend(self.buckets.drain().map(|(key, _)| key));
     }
 
     pub(super) fn save(&self) -> Kept {
@@ -74,8 +81,14 @@ impl Counters {
             (self.told, self.epoch, self.settling) = (self.server, self.epoch + 1, true);
         }
         let nameless = self.nameless && until == 0;
-        let mut out =
-            vec![i64::from(self.settling) + 2 * i64::from(nameless), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
+        // Before all others, where the script comes to it in turn.
+        let replaced = keys.iter().filter(|key| self.spoiled.remove(**key)).count();
+        if replaced > 0 {
+            (self.epoch, self.settles) = (self.epoch + 1, Some(Instant::now() + SETTLES));
+        }
+        let (settling, replaced) = (self.is_settling(), i64::try_from(replaced).unwrap());
+        let marks = i64::from(settling) + 2 * i64::from(nameless);
+        let mut out = vec![marks, replaced, self.epoch + 1, i64::try_from(clock).unwrap()];
         let exchanges = words[1].contains("HLEN");
         let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
         if exchanges {
@@ -84,7 +97,7 @@ impl Counters {
         } else {
             self.asked[1] += 1;
             out.push(0);
-            if !self.settling {
+            if !settling {
                 self.count_all(&limits, &node, clock, &mut out);
             }
         }
@@ -153,9 +166,13 @@ impl Counters {
         }
     }
 
+    fn is_settling(&self) -> bool {
+        self.settling || self.settles.is_some_and(|settles| Instant::now() < settles)
+    }
+
     fn data(&mut self) -> Data {
         self.births += 1;
-        Data { settling: self.settling, epoch: u64::try_from(self.epoch).unwrap(), fresh: self.births }
+        Data { settling: self.is_settling(), epoch: u64::try_from(self.epoch).unwrap(), fresh: self.births }
     }
 
     fn hash(&mut self, limit: &Limit) -> &mut Hash<String> {
@@ -171,6 +188,9 @@ impl Counters {
         former.map_or_else(Before::default, |former| former.before(&node.to_owned(), limit.form))
     }
 }
+
+/// As long as Redis does.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// One limit of a script.
 struct Limit {
