@@ -1,9 +1,6 @@
 //! The counters of the stand-in for Redis: what the scripts make of them, done by the model.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::collections::{HashMap, HashSet};
 
 use tollgate::throttle::shared::{
     Before, Form, Line, Seen,
@@ -19,8 +16,6 @@ pub(super) struct Counters {
     spoiled: HashSet<String>,
     /// Since when it has its data.
     epoch: i64,
-    /// Until when it settles since a key was found that held something else.
-    settles: Option<Instant>,
     /// Which server this is, and which it was when the epoch began.
     server: u64,
     told: u64,
@@ -84,10 +79,9 @@ impl Counters {
         // Before all others, where the script comes to it in turn.
         let replaced = keys.iter().filter(|key| self.spoiled.remove(**key)).count();
         if replaced > 0 {
-            (self.epoch, self.settles) = (self.epoch + 1, Some(Instant::now() + SETTLES));
+            (self.epoch, self.settling) = (self.epoch + 1, true);
         }
-        let (settling, replaced) = (self.is_settling(), i64::try_from(replaced).unwrap());
-        let marks = i64::from(settling) + 2 * i64::from(nameless);
+        let (marks, replaced) = (i64::from(self.settling) + 2 * i64::from(nameless), i64::try_from(replaced).unwrap());
         let mut out = vec![marks, replaced, self.epoch + 1, i64::try_from(clock).unwrap()];
         let exchanges = words[1].contains("HLEN");
         let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
@@ -97,7 +91,7 @@ impl Counters {
         } else {
             self.asked[1] += 1;
             out.push(0);
-            if !settling {
+            if !self.settling {
                 self.count_all(&limits, &node, clock, &mut out);
             }
         }
@@ -166,13 +160,9 @@ impl Counters {
         }
     }
 
-    fn is_settling(&self) -> bool {
-        self.settling || self.settles.is_some_and(|settles| Instant::now() < settles)
-    }
-
     fn data(&mut self) -> Data {
         self.births += 1;
-        Data { settling: self.is_settling(), epoch: u64::try_from(self.epoch).unwrap(), fresh: self.births }
+        Data { settling: self.settling, epoch: u64::try_from(self.epoch).unwrap(), fresh: self.births }
     }
 
     fn hash(&mut self, limit: &Limit) -> &mut Hash<String> {
@@ -188,9 +178,6 @@ impl Counters {
         former.map_or_else(Before::default, |former| former.before(&node.to_owned(), limit.form))
     }
 }
-
-/// As long as Redis does.
-const SETTLES: Duration = Duration::from_secs(2);
 
 /// One limit of a script.
 struct Limit {

@@ -113,7 +113,8 @@ impl Redis {
         data.counters.lose();
     }
 
-    /// `FLUSHALL`: counters are lost while all stay connected; `spoiled`: each is overwritten with a string.
+    /// `FLUSHALL`: counters are lost while all stay connected; `spoiled`: each is overwritten with a string, and once that
+    /// is found Redis settles, until it is told otherwise.
     pub(crate) fn lose_counters(&self, spoiled: bool) {
         let counters = &mut self.data.lock().counters;
         if spoiled { counters.spoil() } else { counters.lose() }
