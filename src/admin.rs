@@ -27,6 +27,8 @@ pub struct Health {
     pub last_error: Option<String>,
     /// Whether what is shared is connected; none where nothing is shared. Readiness does not wait for it.
     pub shared: Option<bool>,
+    /// Whether every limit would refuse just now, since a Redis that is met for the first time hands out nothing yet.
+    pub settling: bool,
 }
 
 /// How a key manager is.
@@ -53,8 +55,9 @@ impl Health {
     fn missing(&self) -> Vec<&str> {
         let starting = (!self.started).then_some("starting");
         let draining = self.draining.then_some("draining");
+        let settling = self.settling.then_some("shared counters");
         let key_managers = self.key_managers.iter().filter(|k| k.required && !k.ready).map(|k| k.name.as_str());
-        starting.into_iter().chain(draining).chain(key_managers).collect()
+        starting.into_iter().chain(draining).chain(settling).chain(key_managers).collect()
     }
 }
 
@@ -123,7 +126,7 @@ fn verbose(health: &Health, ready: bool) -> String {
             .map(|k| VerboseKeyManager { name: &k.name, ready: k.ready, keys_age_s: k.keys_age_s })
             .collect(),
         config: VerboseConfig { generation: health.generation, last_error: health.last_error.as_deref() },
-        shared: health.shared.map(|connected| VerboseShared { connected }),
+        shared: health.shared.map(|connected| VerboseShared { connected, settling: health.settling }),
     };
     serde_json::to_string(&verbose).expect("strings and numbers are always JSON")
 }
@@ -141,6 +144,8 @@ struct Verbose<'a> {
 #[derive(Serialize)]
 struct VerboseShared {
     connected: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    settling: bool,
 }
 
 #[derive(Serialize)]
@@ -220,6 +225,7 @@ mod tests {
             (Health { last_error: Some("bad".into()), ..healthy() }, 200, "ready"),
             (Health { key_managers: two(false, true), ..healthy() }, 503, "not ready: two"),
             (Health { draining: true, ..healthy() }, 503, "not ready: draining"),
+            (Health { settling: true, ..healthy() }, 503, "not ready: shared counters"),
             (Health { started: false, key_managers: two(false, true), ..healthy() }, 503, "not ready: starting, two"),
         ] {
             assert_eq!(get(health, "/readyz").await, (status, TEXT.into(), body.into()));

@@ -1,6 +1,7 @@
 //! A request's verdict, told: everything is built as for `serve`, but nothing is bound, shared or served.
 //!
-//! Key managers are asked as `serve` asks them, or nobody is (`offline`). Quotas are this moment's own.
+//! Key managers are asked as `serve` asks them, or nobody is (`offline`). Quotas are this moment's own, whatever sidecars
+//! share: nothing is used of them yet.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -9,12 +10,13 @@ use tokio::{runtime, time};
 
 use super::{App, Embedded, Error, sources_of, worker::control_runtime};
 use crate::{
-    authz::{CheckRequest, Explanation},
+    authz::{Authorizer, CheckRequest, Explanation},
     connectors,
     net::Fields,
     problem::Problem,
     store::record::{self, Record},
     telemetry::{LogFormat, LogLevel, LogSettings, Logs},
+    throttle::Limiter,
     token::{
         Authenticator, FetchError, FetchFuture, FetchKeys, Introspect, IntrospectError, IntrospectFuture, KeyManagers,
         KeySource, Sources,
@@ -68,6 +70,13 @@ impl App {
 
     async fn answer(&self, question: &Question, managers: KeyManagers, record: Option<&Record>) -> Explanation {
         let tokens = &self.authorizer.tokens;
+        // Counters that are shared would be judged as while Redis is away.
+        let authorizer = Authorizer {
+            store: Arc::clone(&self.authorizer.store),
+            tokens: Arc::clone(tokens),
+            limiter: Arc::new(Limiter::new()),
+            metrics: Arc::clone(&self.metrics),
+        };
         tokens.ask_on(runtime::Handle::current());
         for issuer in tokens.replace(managers) {
             tokio::spawn(issuer.run(Arc::clone(&self.clock), record.cloned()));
@@ -82,7 +91,7 @@ impl App {
             client: question.client,
             now: self.clock.now(),
         };
-        self.authorizer.explain(&request).await
+        authorizer.explain(&request).await
     }
 
     /// Until every key manager has keys, or has failed to get them.

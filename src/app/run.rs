@@ -302,6 +302,7 @@ impl App {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
             let connected = self.sharer.as_ref().map(Sharer::connected);
+            let counters = self.authorizer.limiter.shared().cloned();
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -311,6 +312,7 @@ impl App {
                     generation: config.generation,
                     last_error: config.last_error,
                     shared: connected.as_ref().map(|connected| connected()),
+                    settling: counters.as_ref().is_some_and(|counters| counters.is_beginning()),
                 }
             };
             let listener = listener.into_side().map_err(system)?;

@@ -143,12 +143,17 @@ impl Engine {
         Ok(Done::Did(row))
     }
 
+    /// Whether a key manager has this issuer.
+    pub fn has_issuer(&self, issuer: &str) -> bool {
+        self.registry.all().iter().any(|managed| managed.settings.issuer == issuer)
+    }
+
     /// A revocation of an issuer that nobody has would refuse nothing: it is a slip of the pen.
     fn require_issuer(&self, issuer: &str) -> Result<()> {
-        let managers = self.registry.all();
-        if managers.iter().any(|managed| managed.settings.issuer == issuer) {
+        if self.has_issuer(issuer) {
             return Ok(());
         }
+        let managers = self.registry.all();
         let configured: Vec<&str> = managers.iter().map(|managed| managed.settings.issuer.as_str()).collect();
         Err(Error::invalid("issuer", format!("no key manager has it; configured: {}", configured.join(", "))))
     }

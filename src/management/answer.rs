@@ -72,6 +72,12 @@ impl Problem {
         Self { field: Some(field.clone()), ..Self::new(StatusCode::BAD_REQUEST, format!("{field}: {why}")) }
     }
 
+    /// The field names what is not there.
+    pub(super) fn unknown(field: &str, why: impl Into<String>) -> Self {
+        let Self { field, detail, .. } = Self::field(field, why);
+        Self { field, ..Self::new(StatusCode::NOT_FOUND, detail) }
+    }
+
     pub(super) fn code(self, code: &str) -> Self {
         Self { code: code.into(), ..self }
     }

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,7 +24,8 @@ use crate::{
 pub(super) struct UsageList {
     /// Each quota.
     pub(super) items: Vec<UsageRow>,
-    /// Where there are more. It counts quotas: where the tables change between two pages, some may be told twice or not.
+    /// Where there are more. It counts quotas: where the tables change between two pages, some may be told twice or not, and
+    /// where as many are no longer there, the cursor is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cursor: Option<String>,
     /// Where limits are left out, since each user has a counter of their own and no user is named.
@@ -67,13 +67,13 @@ pub(super) async fn list(door: &Door, ask: Ask) -> Answer {
     let tables = door.access.store.load();
     let wanted = Wanted::of(&ask, &tables)?;
     let list = UsageList { items: Vec::new(), cursor: None, hint: None };
-    let (user, now) = (user(&ask)?, door.access.clock.now());
+    let (user, now) = (user(door, &ask)?, door.access.clock.now());
     let page = after..after.saturating_add(limit as u64);
     let mut reading = Reading { door, tables: &tables, wanted, user, now, page, met: 0, list };
     reading.apis();
     reading.subscriptions();
     reading.applications();
-    Ok(Reply::ok(&reading.told()))
+    Ok(Reply::ok(&reading.told()?))
 }
 
 /// Whose limits are wanted.
@@ -86,15 +86,16 @@ enum Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     fn of(ask: &'a Ask, tables: &Snapshot) -> Result<Self, Problem> {
-        let (wanted, is_known) = match (ask.query("tier"), ask.query("application"), ask.query("api")) {
-            (Some(tier), None, None) => (Self::Tier(tier), tables.knows_tier(tier)),
+        let (field, wanted, is_known) = match (ask.query("tier"), ask.query("application"), ask.query("api")) {
+            (Some(tier), None, None) => ("tier", Self::Tier(tier), tables.knows_tier(tier)),
             (None, Some(name), None) => {
-                (Self::Application(name), tables.applications.iter().any(|application| *application.name == *name))
+                let is_known = tables.applications.iter().any(|application| *application.name == *name);
+                ("application", Self::Application(name), is_known)
             }
-            (None, None, Some(id)) => (Self::Api(id), tables.served().any(|api| *api.id == *id)),
+            (None, None, Some(id)) => ("api", Self::Api(id), tables.served().any(|api| *api.id == *id)),
             _ => return Err(Problem::field("tier", "exactly one of tier, application and api must be given")),
         };
-        if is_known { Ok(wanted) } else { Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing of this name")) }
+        if is_known { Ok(wanted) } else { Err(Problem::unknown(field, "there is nothing of this name")) }
     }
 
     fn has_api(&self, api: &Api) -> bool {
@@ -107,9 +108,12 @@ impl<'a> Wanted<'a> {
 }
 
 /// The user whose own counters are wanted too.
-fn user(ask: &Ask) -> Result<Option<u128>, Problem> {
+fn user(door: &Door, ask: &Ask) -> Result<Option<u128>, Problem> {
     match (ask.query("issuer"), ask.query("subject")) {
         (None, None) => Ok(None),
+        (Some(issuer), Some(_)) if !door.engine.has_issuer(issuer) => {
+            Err(Problem::unknown("issuer", "no key manager has it: tokens of its users are refused, and count nowhere"))
+        }
         (Some(issuer), Some(subject)) => Ok(Some(token::user(issuer, Some(subject)))),
         (None, Some(_)) => Err(Problem::field("issuer", "is needed beside subject")),
         (Some(_), None) => Err(Problem::field("subject", "is needed beside issuer")),
@@ -210,9 +214,12 @@ impl Reading<'_> {
     }
 
     /// Of all cursors the digits are as many: who follows them sees them grow.
-    fn told(self) -> UsageList {
-        let end = self.page.end;
-        UsageList { cursor: (self.met > end).then(|| format!("{end:010}")), ..self.list }
+    fn told(self) -> Result<UsageList, Problem> {
+        let Range { start, end } = self.page;
+        if start > 0 && start >= self.met {
+            return Err(Problem::field("cursor", "is none of ours, or what it led to is gone: begin anew"));
+        }
+        Ok(UsageList { cursor: (self.met > end).then(|| format!("{end:010}")), ..self.list })
     }
 
     fn add(&mut self, charge: Charge<'_>, of: Of<'_>) {

@@ -44,6 +44,11 @@ pub(super) fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, 
     Ok(Option::<Amount>::deserialize(from)?.map(|Amount(number)| number))
 }
 
+/// The same where it must be said.
+pub(super) fn needed_amount<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    Amount::deserialize(from).map(|Amount(number)| number)
+}
+
 struct Amount(u64);
 
 impl<'de> Deserialize<'de> for Amount {
@@ -237,6 +242,7 @@ const LARGEST_SIZE: &str = ", or a size up to \"65536GiB\"";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::settings::BurstSettings;
 
     #[test]
     fn what_is_no_volume_says_why() {
@@ -275,6 +281,15 @@ mod tests {
     fn amounts_begin_at_1_and_buckets_have_no_months() {
         let error = serde_json::from_str::<QuotaSettings>("{ \"requests\": -1, \"per\": \"1m\" }").unwrap_err();
         assert!(error.to_string().contains("expected a whole number, 1 or more"), "{error}");
+        let burst = |requests: &str| {
+            let read = format!("{{ \"requests\": {requests}, \"per\": \"1m\" }}");
+            serde_json::from_str::<BurstSettings>(&read).map(|burst| burst.requests).map_err(|error| error.to_string())
+        };
+        assert_eq!(burst("7"), Ok(7));
+        for wrong in ["-1", "1.5", "null"] {
+            let error = burst(wrong).unwrap_err();
+            assert!(error.contains("expected a whole number, 1 or more"), "{wrong}: {error}");
+        }
         for (algorithm, expected) in [("gcra", "s, m, h or d, such"), ("fixed", "s, m, h, d or mo, such")] {
             let told = told(&format!("{{ \"requests\": 1, \"per\": \"0s\", \"algorithm\": \"{algorithm}\" }}"));
             assert!(told.contains(expected), "{algorithm}: {told}");

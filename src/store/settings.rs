@@ -418,6 +418,7 @@ pub enum TierLevel {
 #[serde(deny_unknown_fields)]
 pub struct BurstSettings {
     /// How many requests.
+    #[serde(deserialize_with = "quota::needed_amount")]
     pub requests: u64,
     /// In which time.
     pub per: String,

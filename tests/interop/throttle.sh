@@ -133,6 +133,8 @@ midway() {
   stopped_midway "$1" lease "$4"
   stopped_midway "$1" strict "$5"
   spoiled_counters "$1" "$4"
+  overwritten_counter "$1" lease "$3"
+  overwritten_counter "$1" strict "$5"
 }
 
 # Random lines: what the scripts answer and leave is what the model in Rust does, on which its tests rest.
@@ -291,6 +293,23 @@ spoiled_counters() {
   n=$(sum tollgate_shared_counters_replaced_total)
   if ((n >= 2)); then ok "$1: $n values of another type are replaced, and counted"; else fail "$1: replaced" "$n"; fi
   check "$1: and logged" grep -q 'values of another type' "$work"/gate*.log
+  stop_eight
+}
+
+# overwritten_counter NAME MODE ALGORITHM: one sidecar has used all up, and asks no more; then others find its key overwritten.
+overwritten_counter() {
+  local key admitted most=100
+  [[ $3 != gcra ]] || most=$((most + 2))
+  cli FLUSHALL >/dev/null
+  start_eight "redis://127.0.0.1:$store" "$2" deny "$patience" 100 "$3" || return
+  settled
+  flooded=$(python3 "$here/throttle.py" flood 100 2 "${gate_ports[0]}")
+  admitted=$(of passed)
+  for key in $(cli --scan --pattern 'tollgate:count:{*}:*'); do cli SET "$key" nonsense >/dev/null; done
+  flooded=$(python3 "$here/throttle.py" flood 100 5 "${gate_ports[@]:1}")
+  between "$1, $2, $3: overwritten once it was used up" $((admitted + $(of passed))) 98 "$most"
+  [[ $(of unavailable) -gt 0 ]] || fail "$1, $2: overwritten: some are refused with 503" "$flooded"
+  check "$1, $2: then they count together" available "${admin_ports[7]}"
   stop_eight
 }
 

@@ -109,6 +109,21 @@ fn a_granted_request_tells_every_step() {
     assert!(json.get("refusal").is_none() && json.get("remedy").is_none(), "{json:#}");
 }
 
+/// Nothing is asked of Redis, so that `on_outage` is not met.
+#[test]
+fn limits_are_judged_from_nothing_whatever_is_shared() {
+    let desk = Desk::new();
+    let token = desk.token().sign();
+    let text = fs::read_to_string(desk.config()).unwrap();
+    for mode in ["batched", "lease", "strict"] {
+        let shared = format!("\n[shared]\nredis = \"redis://127.0.0.1:1\"\nmode = \"{mode}\"\non_outage = \"deny\"\n");
+        fs::write(desk.config(), text.clone() + &shared).unwrap();
+        let (code, json) = desk.json("/orders/v1/items/42", Some(&token), &[]);
+        assert_eq!((code, json["verdict"].as_str()), (Some(0), Some("granted")), "{mode}: {json:#}");
+        assert!(json["notes"].to_string().contains("counters that are shared"), "{mode}: {json:#}");
+    }
+}
+
 /// Path, token, step, reason, what is in the note, what is in the remedy.
 type Row<'a> = (&'a str, Option<String>, &'a str, &'a str, &'a str, &'a str);
 

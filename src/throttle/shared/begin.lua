@@ -1,13 +1,25 @@
 local node, replaced = ARGV[1], 0
+local epoch, server, settling
 local function number(text)
   local n = text and tonumber(text)
   if n and n >= 0 and n < 9007199254740992 then return math.floor(n) end
 end
+local function text(n) return string.format('%.0f', n) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- No two data of one key begin at the same microsecond, and no two epochs.
+local fresh = time[1] * 1000000 + time[2]
+local function begin_epoch()
+  epoch, settling = fresh, true
+  redis.call('SET', KEYS[1], text(epoch) .. (server ~= '' and ':' .. server or ''))
+end
+-- Who knows what was counted there may not ask for it any more: as after a loss of all, each tells what it holds. The
+-- epoch is first: without memory for it, the key stays.
 local function remove(key)
+  if epoch ~= fresh then begin_epoch() end
   redis.call('DEL', key)
   replaced = replaced + 1
 end
-local function text(n) return string.format('%.0f', n) end
 -- A window's hash: what is ours, the sum, and `b`: of the sum what these data began with, when that was, in which epoch.
 local function read(key)
   local it = {name = key, mine = 0, total = 0, base = 0, birth = 0}
@@ -37,22 +49,15 @@ local function write(it, ttl)
   redis.call('PEXPIRE', it.name, text(ttl))
   it.there = true
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- No two data of one key begin at the same microsecond.
-local fresh = time[1] * 1000000 + time[2]
 if ARGV[3] ~= '0' and now > tonumber(ARGV[3]) then
   return redis.error_reply('LATE the command came after its time')
 end
-local epoch = redis.pcall('GET', KEYS[1])
-if type(epoch) == 'table' then
-  remove(KEYS[1])
-  epoch = nil
-end
 -- Since when the data are there, and at which server.
-local server
-if epoch then
-  epoch, server = string.match(epoch, '^(%d+):?(%w*)$')
+local said = redis.pcall('GET', KEYS[1])
+if type(said) == 'table' then
+  replaced = replaced + 1
+elseif said then
+  epoch, server = string.match(said, '^(%d+):?(%w*)$')
   epoch = epoch and number(epoch)
 end
 -- A server that began anew, perhaps with an older snapshot, or took over from another, may lack what was told that one.
@@ -62,14 +67,23 @@ if not epoch or ARGV[3] == '0' then
   here = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or nil
   nameless = not here
 end
-if not epoch or (here and server ~= '' and server ~= here) then
-  epoch, server = now, ''
-  redis.call('SET', KEYS[1], text(now))
+if not epoch or (here and server ~= here) then
+  local known = epoch and server == ''
+  server = here or ''
+  if known then
+    redis.call('SET', KEYS[1], text(epoch) .. ':' .. server)
+  else
+    begin_epoch()
+  end
 end
-if here and server ~= here then redis.call('SET', KEYS[1], text(epoch) .. ':' .. here) end
-local age = now - epoch
-local settling = age >= 0 and age < tonumber(ARGV[2])
-local out = {(settling and 1 or 0) + (nameless and 2 or 0), 0, epoch, now}
+local age = fresh - epoch
+settling = age >= 0 and age < ARGV[2] * 1000
+local out = {0, 0, 0, now}
+-- Last: what is found on the way may begin an epoch.
+local function answer()
+  out[1], out[2], out[3] = (settling and 1 or 0) + (nameless and 2 or 0), replaced, epoch
+  return out
+end
 local at, place = 4, 2
 local function take()
   at = at + 1

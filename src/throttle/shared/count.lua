@@ -1,8 +1,5 @@
 out[5] = 0
-if settling then
-  out[2] = replaced
-  return out
-end
+if settling then return answer() end
 local all = {}
 while place <= #KEYS do
   local name, have, limit, amount, ttl, form = key(), take(), take(), take(), take(), take()
@@ -20,6 +17,11 @@ while place <= #KEYS do
   it.amount, it.ttl = amount, ttl
   all[#all + 1] = it
   if out[5] == 0 and limit >= 0 and it.full then out[5] = #all end
+end
+if settling then
+  -- One of them was lost: what the others are told is for the next time.
+  out[5] = 0
+  return answer()
 end
 for _, it in ipairs(all) do
   if out[5] == 0 and it.level then
@@ -43,5 +45,4 @@ for _, it in ipairs(all) do
     add(it.counts)
   end
 end
-out[2] = replaced
-return out
+return answer()

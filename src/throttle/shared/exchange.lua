@@ -33,5 +33,4 @@ while place <= #KEYS do
     end
   end
 end
-out[2] = replaced
-return out
+return answer()

@@ -1,7 +1,7 @@
 //! The exchange: one task that tells Redis what was counted here and learns what others have counted.
 //!
 //! One exchange is one round trip: every `interval` where something was counted, once more within it where a limit is
-//! near, and now and then without anything, to notice that Redis is gone or has lost its data.
+//! near, and now and then without anything, to notice that Redis is gone or has lost its data, all or a counter.
 
 use std::{
     collections::HashMap,
@@ -21,6 +21,7 @@ use super::{
     IDLE, Shared,
     cell::{Answer, Cell, Line},
     script::State,
+    settings::SharedMode,
 };
 use crate::net::{Clock, redis::Connection};
 
@@ -32,9 +33,10 @@ struct Link {
     connection: Connection,
     /// Whether Redis's clock is known.
     is_begun: bool,
-    /// Since when each group has its data.
-    epochs: HashMap<u8, u64>,
-    answered: Instant,
+    /// Since when each group has its data, and when it said so last.
+    epochs: HashMap<u8, (u64, Instant)>,
+    /// Whether data were lost since it was last looked at.
+    is_told_of_loss: bool,
 }
 
 impl Shared {
@@ -85,14 +87,25 @@ impl Shared {
         tracing::info!("counters are shared through Redis");
         let (mut due, mut may_be_early) = (Instant::now(), true);
         loop {
+            // In batches nothing is handed out, so that a loss is known early enough with the next exchange.
+            let (terms, look) = (*self.terms.load_full(), link.silent_at(WATCH_LONG));
             tokio::select! {
                 () = time::sleep_until(due) => {
-                    due = (due + self.terms.load().interval).max(Instant::now());
+                    due = (due + terms.interval).max(Instant::now());
                     may_be_early = true;
+                    self.exchange(&mut link, clock, IDLE).await?;
                 }
-                () = self.ledger.early.notified(), if may_be_early => may_be_early = false,
+                () = self.ledger.early.notified(), if may_be_early => {
+                    may_be_early = false;
+                    self.exchange(&mut link, clock, IDLE).await?;
+                }
+                () = time::sleep_until(look), if terms.mode != SharedMode::Batched => {
+                    self.exchange_with(&mut link, HashMap::new(), clock).await?;
+                }
             }
-            self.exchange(&mut link, clock, IDLE).await?;
+            if std::mem::take(&mut link.is_told_of_loss) {
+                due = Instant::now();
+            }
         }
     }
 
@@ -105,11 +118,24 @@ impl Shared {
             line.ttl_ms = self.ttl_ms(&cell, now_ms);
             parts.entry(self.names.group(&cell)).or_default().push((cell, line));
         }
+        self.exchange_with(link, parts, clock).await
+    }
+
+    /// The same with what is told, and with groups that are to be asked for their state.
+    async fn exchange_with(
+        &self,
+        link: &mut Link,
+        mut parts: HashMap<u8, Vec<(Arc<Cell>, Line)>>,
+        clock: &Clock,
+    ) -> RedisResult<()> {
         let settling = self.settling.load(Relaxed);
-        for group in self.names.groups().filter(|group| settling & 1 << group != 0) {
+        let silence = if self.names.groups().len() > 1 { WATCH_LONG } else { WATCH_EVERY };
+        let now = Instant::now();
+        let is_due = |group: &u8| settling & 1 << group != 0 || link.said(*group).is_some_and(|at| at + silence <= now);
+        for group in self.names.groups().filter(is_due) {
             parts.entry(group).or_default();
         }
-        if parts.is_empty() && (self.is_away() || link.answered.elapsed() >= WATCH_EVERY) {
+        if parts.is_empty() && self.is_away() {
             let any = fastrand::usize(..self.names.groups().len());
             parts.extend(self.names.groups().nth(any).map(|group| (group, Vec::new())));
         }
@@ -149,7 +175,7 @@ impl Shared {
             }
         }
         self.ledger.answered.notify_waiters();
-        outcome.map(|()| link.answered = Instant::now())
+        outcome
     }
 
     fn take(
@@ -162,9 +188,10 @@ impl Shared {
     ) {
         self.note(group, state);
         self.note_clock(state);
-        if link.epochs.insert(group, state.epoch).is_some_and(|before| before != state.epoch) {
-            tracing::warn!("Redis has lost its counters: what was counted here is told again");
+        if link.epochs.insert(group, (state.epoch, Instant::now())).is_some_and(|(before, _)| before != state.epoch) {
+            tracing::warn!("Redis has lost counters, or one: what was counted here is told again");
             self.ledger.tell_all();
+            link.is_told_of_loss = true;
         }
         self.metrics.keys.inc_by(u64::try_from(lines.len()).unwrap_or(u64::MAX));
         let (now_ms, close_ms) = (clock.now().steady_ms, millis(self.terms.load().interval));
@@ -176,7 +203,17 @@ impl Shared {
 
 impl Link {
     fn new(connection: Connection) -> Self {
-        Self { connection, is_begun: false, epochs: HashMap::new(), answered: Instant::now() }
+        Self { connection, is_begun: false, epochs: HashMap::new(), is_told_of_loss: false }
+    }
+
+    /// When a group answered last.
+    fn said(&self, group: u8) -> Option<Instant> {
+        self.epochs.get(&group).map(|(_, said)| *said)
+    }
+
+    /// When the first of the groups will have said nothing for so long.
+    fn silent_at(&self, silence: Duration) -> Instant {
+        self.epochs.values().map(|(_, said)| *said).min().unwrap_or_else(Instant::now) + silence
     }
 }
 
@@ -213,6 +250,10 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// How often an idle Redis is asked whether it is there and has its data.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// The same of each group of keys in a cluster, and in modes `lease` and `strict` of every Redis, however long the interval:
+/// whoever learns of a loss later than Redis settles tells too late what it holds.
+const WATCH_LONG: Duration = Duration::from_secs(1);
 
 /// Between attempts; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -30,9 +30,13 @@
 //! A Redis that comes back empty, or with an older snapshot, or a replica that takes over without the last writes of its
 //! master, is told by each sidecar what it has counted, or holds as a share, and what all together had counted when it heard of it
 //! last: also what sidecars have counted that are gone since. For two seconds from then on it hands out
-//! nothing in modes `lease` and `strict`; this also holds when it is met for the first time. So the limit holds in them
-//! after a loss, with `on_outage = "deny"`, as long as every sidecar that holds something reaches Redis within these two
-//! seconds. Which server it is, `INFO server` says (`run_id`); a user that may not ask learns of an empty one alone.
+//! nothing in modes `lease` and `strict`; this also holds when it is met for the first time, and when one counter is found
+//! overwritten. So the limit holds in them after a loss, with `on_outage = "deny"`, as long as every sidecar that holds
+//! something reaches Redis within these two seconds: each looks once a second, however long the interval. Which server it
+//! is, `INFO server` says (`run_id`); a user that may not ask learns of an empty one alone.
+//!
+//! A counter that is deleted, or evicted, is as one that never was: what is known of it is told by those who ask. That
+//! others know more of it cannot be seen there; and if it could, a Redis that evicts would never hand out anything.
 
 mod bucket;
 mod cell;
@@ -40,6 +44,8 @@ mod cell;
 mod clock_tests;
 mod exchange;
 mod ledger;
+#[cfg(test)]
+mod loss_tests;
 mod metrics;
 pub mod model;
 #[cfg(test)]
@@ -90,6 +96,8 @@ pub struct Shared {
     /// Whether Redis does not say which server it is.
     nameless: AtomicBool,
     begun: Instant,
+    /// Whether it is known that Redis hands out, or is away.
+    has_begun: AtomicBool,
     /// Redis's clock before the time since `begun`, at least, in milliseconds as a two's complement number; of the
     /// connection in use.
     ahead_ms: AtomicU64,
@@ -109,6 +117,7 @@ impl Shared {
             settling: AtomicU64::new(0),
             nameless: AtomicBool::new(false),
             begun: Instant::now(),
+            has_begun: AtomicBool::new(false),
             ahead_ms: AtomicU64::new(0),
             metrics,
         }
@@ -150,6 +159,14 @@ impl Shared {
         !self.answers.load(Acquire)
     }
 
+    /// Whether this process has just begun and would refuse every limit that a Redis without data does not hand out yet.
+    /// One that is away is not waited for.
+    pub fn is_beginning(&self) -> bool {
+        let terms = self.terms.load();
+        let refuses = terms.mode != SharedMode::Batched && terms.on_outage == OutageRule::Deny;
+        refuses && !self.has_begun.load(Relaxed) && self.begun.elapsed() < LONGEST_BEGINNING
+    }
+
     /// Whether one of these is judged by `on_outage` now: Redis is away, or what it has may not be all.
     pub(super) fn is_alone(&self, demands: &[Demand]) -> bool {
         self.is_away() || (self.settling.load(Relaxed) != 0 && self.is_settling(self.terms.load().mode, demands))
@@ -183,8 +200,8 @@ impl Shared {
         if state.replaced > 0 {
             self.metrics.replaced.inc_by(state.replaced);
             tracing::error!(keys = state.replaced, "counters in Redis held values of another type, which are removed");
-            // Nor are windows told again that nobody asks for any more, and that the next ones count with.
-            self.ledger.tell_all();
+            // The next exchange learns of the new epoch.
+            self.ledger.early.notify_one();
         }
         if state.nameless && !self.nameless.swap(true, Relaxed) {
             tracing::warn!(
@@ -218,6 +235,9 @@ impl Shared {
 
     fn came(&self) {
         self.answers.store(true, Release);
+        if self.settling.load(Relaxed) == 0 {
+            self.has_begun.store(true, Relaxed);
+        }
         self.show();
     }
 
@@ -229,6 +249,7 @@ impl Shared {
 
     fn went(&self) {
         self.answers.store(false, Release);
+        self.has_begun.store(true, Relaxed);
         self.metrics.available.set(0);
         self.metrics.errors.inc();
     }
@@ -242,6 +263,9 @@ impl fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+/// For how long readiness waits at most.
+const LONGEST_BEGINNING: Duration = Duration::from_secs(5);
 
 /// A share that was not used for so long goes back.
 const IDLE: Duration = Duration::from_secs(2);

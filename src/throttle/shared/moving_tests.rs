@@ -1,7 +1,7 @@
 //! Sliding windows and buckets that sidecars count together, against a slow exact model that remembers every admission;
 //! Redis as the scripts make it, answers lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 
@@ -9,43 +9,76 @@ use super::{
     cell::{Answer, Before, Form, Line},
     ledger::{Demand, Ledger, Short},
     model::{Bucket, Data, Hash},
+    script::SETTLE_MS,
     settings::SharedMode::{self, Batched, Lease, Strict},
 };
 use crate::store::{Algorithm, Window};
 
 const NOW: u64 = 1_790_000_000_000;
 const SECONDS: u32 = 10;
-const LENGTH: u64 = SECONDS as u64 * 1_000;
+pub(super) const LENGTH: u64 = SECONDS as u64 * 1_000;
 const IDLE: u64 = 2_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Answered,
     Lost,
     Unanswered,
 }
 
 /// Sidecars and their Redis, one limit, and all that was admitted.
-struct World {
+pub(super) struct World {
     mode: SharedMode,
     algorithm: Algorithm,
-    limit: u64,
-    nodes: Vec<Ledger>,
+    pub(super) limit: u64,
+    pub(super) nodes: Vec<Ledger>,
     windows: HashMap<u32, Hash<usize>>,
     bucket: Bucket<usize>,
     settling: bool,
-    now_ms: u64,
+    pub(super) server: Server,
+    pub(super) now_ms: u64,
     admitted: Vec<u64>,
 }
 
+/// What becomes of keys that hold something else.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    /// Windows, or the bucket (0), whose key was overwritten.
+    pub(super) spoiled: HashSet<u32>,
+    pub(super) epoch: u64,
+    pub(super) settles_until_ms: u64,
+}
+
 impl World {
-    fn new(mode: SharedMode, algorithm: Algorithm, nodes: usize, limit: u64) -> Self {
+    pub(super) fn new(mode: SharedMode, algorithm: Algorithm, nodes: usize, limit: u64) -> Self {
         let nodes = (0..nodes).map(|_| Ledger::new()).collect();
         let (windows, bucket, admitted) = (HashMap::new(), Bucket::new(), Vec::new());
-        Self { mode, algorithm, limit, nodes, windows, bucket, settling: false, now_ms: NOW, admitted }
+        let server = Server::default();
+        Self { mode, algorithm, limit, nodes, windows, bucket, settling: false, server, now_ms: NOW, admitted }
     }
 
-    fn demand(&self) -> Demand {
+    fn data(&self) -> Data {
+        Data { settling: self.is_settling(), epoch: self.server.epoch, fresh: fastrand::u64(1..) }
+    }
+
+    pub(super) fn is_settling(&self) -> bool {
+        self.settling || self.now_ms < self.server.settles_until_ms
+    }
+
+    /// A script comes to a key, and in a sliding window to the one before.
+    fn touch(&mut self, number: u32) {
+        let before = matches!(self.algorithm, Algorithm::Sliding).then(|| number - 1);
+        for number in [Some(number), before].into_iter().flatten() {
+            if self.server.spoiled.remove(&number) {
+                self.windows.remove(&number);
+                self.bucket = Bucket::new();
+                self.server.epoch += 1;
+                self.server.settles_until_ms = self.now_ms + SETTLE_MS;
+            }
+        }
+    }
+
+    pub(super) fn demand(&self) -> Demand {
         let number = match self.algorithm {
             Algorithm::Gcra => 0,
             _ => u32::try_from(self.now_ms / LENGTH).unwrap(),
@@ -59,16 +92,17 @@ impl World {
     }
 
     fn tell(&mut self, at: usize, number: u32, line: &Line) -> Answer {
-        match self.algorithm {
-            Algorithm::Gcra => self.bucket.exchange(at, line, self.now_ms, self.settling),
-            _ => {
+        self.touch(number);
+        match (self.algorithm, self.data()) {
+            (Algorithm::Gcra, data) => self.bucket.exchange(at, line, self.now_ms, data.settling),
+            (_, data) => {
                 let before = self.before(number, at, line.form);
-                self.windows.entry(number).or_default().exchange_after(before, at, line, data())
+                self.windows.entry(number).or_default().exchange_after(before, at, line, data)
             }
         }
     }
 
-    fn exchange(&mut self, at: usize, fate: Fate) {
+    pub(super) fn exchange(&mut self, at: usize, fate: Fate) {
         self.nodes[at].rest(self.mode, self.now_ms, IDLE);
         for (cell, line) in self.nodes[at].gather(self.mode, self.now_ms, IDLE, usize::MAX) {
             let answer = (fate != Fate::Lost).then(|| self.tell(at, cell.number, &line));
@@ -80,7 +114,7 @@ impl World {
     }
 
     /// A request: whether it passes.
-    fn request(&mut self, at: usize, fate: Fate) -> bool {
+    pub(super) fn request(&mut self, at: usize, fate: Fate) -> bool {
         let demand = self.demand();
         let counts_there = self.mode == Strict || (self.mode == Lease && self.algorithm == Algorithm::Gcra);
         let passes = if counts_there { self.count(at, &demand, fate) } else { self.take(at, &demand, fate) };
@@ -115,13 +149,18 @@ impl World {
         if fate == Fate::Lost {
             return false;
         }
+        self.touch(demand.number);
+        let data = self.data();
+        if data.settling {
+            return false;
+        }
         let counted = match self.algorithm {
             Algorithm::Gcra => self.bucket.count(at, &line, true, 1, self.now_ms),
             _ => {
                 let before = self.before(demand.number, at, form);
                 let window = self.windows.entry(demand.number).or_default();
-                let full = window.is_full_after(before, &at, (have, seen), Some(self.limit), data());
-                (!full, Answer { before, ..window.count_after(at, (have, seen), i64::from(!full), data()) })
+                let full = window.is_full_after(before, &at, (have, seen), Some(self.limit), data);
+                (!full, Answer { before, ..window.count_after(at, (have, seen), i64::from(!full), data) })
             }
         };
         if fate != Fate::Answered {
@@ -136,9 +175,13 @@ impl World {
     }
 
     /// What the limit's algorithm counts now of what was admitted, in parts of which a request has `LENGTH`.
-    fn counted(&self) -> u64 {
+    pub(super) fn counted(&self) -> u64 {
         let limit = self.limit;
         match self.algorithm {
+            Algorithm::Fixed => {
+                let number = self.now_ms / LENGTH;
+                self.admitted.iter().filter(|at| **at / LENGTH == number).count() as u64 * LENGTH
+            }
             Algorithm::Gcra => {
                 let (mut content, mut last) = (0_u64, 0);
                 for at in &self.admitted {
@@ -156,12 +199,7 @@ impl World {
     }
 }
 
-/// Of a server that is always the same.
-fn data() -> Data {
-    Data { settling: false, epoch: 0, fresh: fastrand::u64(1..) }
-}
-
-fn fates() -> impl Strategy<Value = Fate> {
+pub(super) fn fates() -> impl Strategy<Value = Fate> {
     prop_oneof![8 => Just(Fate::Answered), 1 => Just(Fate::Lost), 1 => Just(Fate::Unanswered)]
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each limit is, for each window, one hash that expires a minute after the window: a field for each sidecar, and
 //! their sum in `t`. A sidecar tells its own field as an absolute number and Redis keeps the larger, so that a command
-//! that is sent twice, or whose answer was lost, changes nothing. What is no such hash under our keys is removed.
+//! that is sent twice, or whose answer was lost, changes nothing. What is no such hash under our keys is removed, and is
+//! a loss: an epoch begins.
 //!
 //! What sidecars that are gone have counted is in no field that is told again. So each tells the sum beside it that it
 //! heard last, and of which data: `b` says when those there now began, with what sum, and in which epoch. Where they are
@@ -13,9 +14,10 @@
 //! A command that comes late (a partition ends, and a connection that was given up delivers what it still held) could
 //! undo what a later one has done. So each carries the time, by Redis's own clock, after which it is not done.
 //!
-//! `epoch` says since when Redis has had its data, and which server had them then: the first command over a connection
-//! compares. While that is less than [`SETTLE_MS`] ago no share is handed out and nothing is counted by request: whoever
-//! holds something tells it first. Where a server does not say which it is, only one that is empty is noticed.
+//! `epoch` says since when Redis has had its data, in microseconds, and which server had them then: the first command
+//! over a connection compares. While that is less than [`SETTLE_MS`] ago no share is handed out and nothing is counted by
+//! request: whoever holds something tells it first. Where a server does not say which it is, only one that is empty is
+//! noticed.
 
 use std::sync::LazyLock;
 
@@ -42,7 +44,7 @@ pub(super) struct State {
     pub(super) settling: bool,
     /// It was asked which server it is, and does not say.
     pub(super) nameless: bool,
-    /// Since when it has had them, by its own clock.
+    /// Since when it has had them, by its own clock, in microseconds.
     pub(super) epoch: u64,
     /// Keys with something else in them, which were removed.
     pub(super) replaced: u64,
@@ -284,7 +286,7 @@ fn odd() -> RedisError {
     (redis::ErrorKind::UnexpectedReturnType, "not what this script answers").into()
 }
 
-/// How long a Redis without our epoch is told what sidecars hold before it hands out anything.
+/// How long a Redis without our epoch, or with a new one, is told what sidecars hold before it hands out anything.
 pub(super) const SETTLE_MS: u64 = 2_000;
 
 /// What the first number of an answer is made of.

@@ -1,6 +1,10 @@
 //! The scripts, run by a real server, and the model, over random lines: what both answer, and what both hold then.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     cell::{Answer, Before, Cell, Form, Line, Seen},
@@ -29,6 +33,10 @@ struct Game {
     buckets: HashMap<u128, Bucket<usize>>,
     /// When the data of each window began, as the server said last.
     births: HashMap<(u128, u32), u64>,
+    /// Keys that hold something else.
+    spoiled: HashSet<String>,
+    /// What the server said last of its data.
+    last: State,
 }
 
 impl Game {
@@ -61,7 +69,26 @@ impl Game {
             hashes: HashMap::new(),
             buckets: HashMap::new(),
             births: HashMap::new(),
+            spoiled: HashSet::new(),
+            last: State::default(),
         }
+    }
+
+    /// Those of a cell's keys that were overwritten are found, and removed.
+    fn find_spoiled(&mut self, cell: &Cell, form: Form) -> u64 {
+        let numbers = [cell.number, cell.number.wrapping_sub(1)];
+        let mut found = 0;
+        for (key, number) in self.nodes[0].keys(cell, form).zip(numbers) {
+            if self.spoiled.remove(&key) {
+                found += 1;
+                if cell.algorithm == Algorithm::Gcra {
+                    self.buckets.remove(&cell.key);
+                } else {
+                    self.hashes.remove(&(cell.key, number));
+                }
+            }
+        }
+        found
     }
 
     /// Some limits, each once.
@@ -117,11 +144,21 @@ impl Game {
         let lines: Vec<_> = cells.iter().map(|cell| (Arc::clone(cell), self.line(cell))).collect();
         let told = lines.iter().map(|(cell, line)| (&**cell, line));
         let (state, answers) = self.nodes[at].exchange(&mut self.connection, 0, 0, told).await.unwrap();
+        let (before, mut found) = (std::mem::replace(&mut self.last, state), 0);
         for ((cell, line), answer) in lines.iter().zip(answers) {
-            let expected = self.expect_exchange(at, cell, line, data(state, answer.birth));
+            found += self.find_spoiled(cell, line.form);
+            // Before the first that is found the data are as they were.
+            let then = if state.replaced > 0 && found == 0 {
+                assert!(state.epoch != before.epoch && state.settling, "{state:?} after {before:?}");
+                State { epoch: before.epoch, settling: false, ..state }
+            } else {
+                state
+            };
+            let expected = self.expect_exchange(at, cell, line, data(then, answer.birth));
             assert_eq!(answer, expected, "{at} {cell:?} {line:?} {state:?}");
             self.births.insert((cell.key, cell.number), answer.birth);
         }
+        assert_eq!(state.replaced, found);
         state.settling
     }
 
@@ -149,6 +186,14 @@ impl Game {
             .collect();
         let told: Vec<_> = counts.iter().map(|(cell, count)| (&**cell, *count)).collect();
         let said = self.nodes[at].count(&mut self.connection, 0, 0, &told).await.unwrap();
+        self.last = said.state;
+        if said.state.settling {
+            let is_found = said.state.replaced > 0;
+            let found: u64 =
+                counts.iter().filter(|_| is_found).map(|(cell, count)| self.find_spoiled(cell, count.form)).sum();
+            assert_eq!((said.refused, said.answers.len(), said.state.replaced), (None, 0, found));
+            return;
+        }
         let full = |(cell, count): &(Arc<Cell>, Count)| self.is_full(at, cell, count, said.state);
         let refused = counts.iter().position(full);
         assert_eq!(said.refused, refused, "{at} {counts:?} {:?}", said.state);
@@ -199,9 +244,12 @@ impl Game {
             let Some(bucket) = self.buckets.get_mut(&cell.key).filter(|bucket| bucket.content().is_some()) else {
                 continue;
             };
-            bucket.put_back(TWO_HOURS_MS);
             let form = Form::Bucket { told: 0, content: 0, length_ms: LENGTH_MS, parts: PARTS };
             let key = self.nodes[0].keys(cell, form).next().unwrap();
+            if self.spoiled.contains(&key) {
+                continue;
+            }
+            bucket.put_back(TWO_HOURS_MS);
             let put_back = redis::cmd("HINCRBY").arg(&key).arg("a").arg(TWO_HOURS_MS).to_owned();
             put_back.query_async::<u64>(&mut self.connection).await.unwrap();
         }
@@ -212,6 +260,9 @@ impl Game {
         let cell = self.some().remove(0);
         let key = self.nodes[0].keys(&cell, Form::Fixed).next().unwrap();
         let Some(hash) = self.hashes.get_mut(&(cell.key, cell.number)).filter(|hash| !hash.is_empty()) else { return };
+        if self.spoiled.contains(&key) {
+            return;
+        }
         let command = if self.random.bool() {
             *hash = Hash::new();
             redis::cmd("DEL").arg(&key).to_owned()
@@ -222,6 +273,20 @@ impl Game {
             redis::cmd("EVAL").arg(age).arg(1).arg(&key).to_owned()
         };
         command.query_async::<u64>(&mut self.connection).await.unwrap();
+    }
+
+    /// A key is overwritten, or its numbers are.
+    async fn spoil(&mut self) {
+        let cell = self.some().remove(0);
+        let form = self.form(&cell, 0);
+        let key = self.nodes[0].keys(&cell, form).next().unwrap();
+        let command = match (self.random.bool(), cell.algorithm) {
+            (true, _) => redis::cmd("SET").arg(&key).arg("nonsense").to_owned(),
+            (false, Algorithm::Gcra) => redis::cmd("HSET").arg(&key).arg("c").arg("nonsense").to_owned(),
+            (false, _) => redis::cmd("HSET").arg(&key).arg("t").arg("nonsense").to_owned(),
+        };
+        command.query_async::<redis::Value>(&mut self.connection).await.unwrap();
+        self.spoiled.insert(key);
     }
 
     /// What the server holds is what the model does.
@@ -270,7 +335,7 @@ async fn a_server_and_the_model_answer_alike() {
     println!("TOLLGATE_SEED={seed}");
     let mut game = Game::start(&address, seed).await;
     // While the data are new nothing is handed out; then everything is.
-    let mut settled = 0;
+    let (mut settled, mut spoils) = (0, 0);
     while settled < ROUNDS {
         settled += usize::from(!game.exchange().await);
         if settled > 0 {
@@ -282,6 +347,14 @@ async fn a_server_and_the_model_answer_alike() {
         if game.random.u8(0..10) == 0 {
             game.lose().await;
         }
+        if game.random.u16(0..500) == 0 && settled > 0 && !game.last.settling {
+            game.spoil().await;
+            spoils += 1;
+        }
+    }
+    println!("{spoils} keys overwritten");
+    while !game.spoiled.is_empty() {
+        game.exchange().await;
     }
     game.compare().await;
 }

@@ -1,6 +1,6 @@
 //! The counters of the stand-in for Redis: what the scripts make of them, done by the model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tollgate::throttle::shared::{
     Before, Form, Line, Seen,
@@ -12,6 +12,8 @@ use tollgate::throttle::shared::{
 pub(super) struct Counters {
     hashes: HashMap<String, Hash<String>>,
     buckets: HashMap<String, Bucket<String>>,
+    /// Keys that hold a string instead.
+    spoiled: HashSet<String>,
     /// Since when it has its data.
     epoch: i64,
     /// Which server this is, and which it was when the epoch began.
@@ -40,10 +42,10 @@ impl Counters {
         self.epoch += 1;
     }
 
-    /// Values of another type were under all keys, and are removed: the epoch stays.
+    /// Values of another type are under all keys that there are.
     pub(super) fn spoil(&mut self) {
-        self.hashes.clear();
-        self.buckets.clear();
+        self.spoiled.extend(self.hashes.drain().map(|(key, _)| key));
+        self.spoiled.extend(self.buckets.drain().map(|(key, _)| key));
     }
 
     pub(super) fn save(&self) -> Kept {
@@ -74,8 +76,13 @@ impl Counters {
             (self.told, self.epoch, self.settling) = (self.server, self.epoch + 1, true);
         }
         let nameless = self.nameless && until == 0;
-        let mut out =
-            vec![i64::from(self.settling) + 2 * i64::from(nameless), 0, self.epoch + 1, i64::try_from(clock).unwrap()];
+        // Before all others, where the script comes to it in turn.
+        let replaced = keys.iter().filter(|key| self.spoiled.remove(**key)).count();
+        if replaced > 0 {
+            (self.epoch, self.settling) = (self.epoch + 1, true);
+        }
+        let (marks, replaced) = (i64::from(self.settling) + 2 * i64::from(nameless), i64::try_from(replaced).unwrap());
+        let mut out = vec![marks, replaced, self.epoch + 1, i64::try_from(clock).unwrap()];
         let exchanges = words[1].contains("HLEN");
         let limits = limits(keys, &args[3..], if exchanges { 5 } else { 4 });
         if exchanges {

@@ -43,6 +43,8 @@ struct Data {
     spoiled: Vec<String>,
     password: Option<String>,
     writes_refused: bool,
+    /// What still comes over a connection that is cut changes nothing.
+    gone: bool,
     counters: Counters,
 }
 
@@ -105,12 +107,14 @@ impl Redis {
     pub(crate) fn kill(&self) {
         self.up.send_replace(Up::Gone);
         let mut data = self.data.lock();
+        data.gone = true;
         data.stream.clear();
         data.set.clear();
         data.counters.lose();
     }
 
-    /// `FLUSHALL`: counters are lost while all stay connected; `spoiled`: they alone, and not since when they are there.
+    /// `FLUSHALL`: counters are lost while all stay connected; `spoiled`: each is overwritten with a string, and once that
+    /// is found Redis settles, until it is told otherwise.
     pub(crate) fn lose_counters(&self, spoiled: bool) {
         let counters = &mut self.data.lock().counters;
         if spoiled { counters.spoil() } else { counters.lose() }
@@ -125,7 +129,9 @@ impl Redis {
     /// older snapshot.
     pub(crate) fn kill_back_to(&self, kept: Kept) {
         self.up.send_replace(Up::Gone);
-        self.data.lock().counters.load(kept);
+        let mut data = self.data.lock();
+        data.gone = true;
+        data.counters.load(kept);
     }
 
     /// Whether it has its data for too short a time to hand out shares.
@@ -155,6 +161,7 @@ impl Redis {
 
     /// Is there again.
     pub(crate) fn resume(&self) {
+        self.data.lock().gone = false;
         self.up.send_replace(Up::Serving);
     }
 
@@ -298,6 +305,7 @@ impl Data {
         let key = if name == "EVAL" { SET } else { words.get(1).copied().unwrap_or_default() };
         let spoiled = self.spoiled.iter().any(|it| it == key);
         match name {
+            _ if self.gone => Error("ERR it is gone"),
             "EVALSHA" => Error("NOSCRIPT No matching script."),
             "CLIENT" | "SELECT" => Status("OK"),
             "TYPE" if spoiled => Status("string"),
