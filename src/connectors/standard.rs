@@ -25,7 +25,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Memory, OAuthApplicationInfo, Operation,
-        Result, Sensitive, check,
+        Rehearsal, Result, Sensitive, check, go_on,
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -120,6 +120,10 @@ impl KeyManager for Standard {
             Op::UserClaims => Some("userinfo is told to a user's own token, and to nobody by the user's name".into()),
             _ => None,
         }
+    }
+
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Halting
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
@@ -236,7 +240,10 @@ impl KeyManager for Standard {
     /// One that can be managed by what is remembered of it is not left without that.
     async fn delete_mapped_application(&self, consumer_key: &str) -> Result<()> {
         match self.row(consumer_key).await? {
-            Some(Row { access: None, .. }) => self.memory.forget(&client_key(consumer_key)).await,
+            Some(Row { access: None, .. }) => {
+                go_on()?;
+                self.memory.forget(&client_key(consumer_key)).await
+            }
             _ => Ok(()),
         }
     }
@@ -313,6 +320,7 @@ impl Standard {
     }
 
     async fn keep(&self, consumer_key: &str, row: &Row) -> Result<()> {
+        go_on()?;
         self.memory.remember(&client_key(consumer_key), &written(row)?).await
     }
 

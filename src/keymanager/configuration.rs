@@ -113,8 +113,8 @@ impl Engine {
         let asked = Asked::new(caller, name, Operation::LoadConfiguration, name);
         let removal = RowChange::Unconfigure(name.to_owned());
         if caller.dry_run {
-            let checked = record.change(move |changes| removal.check(changes)).await;
-            return checked.map_err(unkept)?.map(|()| Done::Would(Plan { operation: DELETE.into(), ..plan(&asked) }));
+            let would = self.would_change(vec![removal]).await;
+            return would.map(|()| Done::Would(Plan { operation: DELETE.into(), ..plan(&asked) }));
         }
         // One that can no longer be read is removed all the same.
         let before = settings(row).map_or(Value::Null, |settings| json!(settings));

@@ -14,6 +14,7 @@ mod dry;
 mod engine;
 mod error;
 mod fanout;
+mod halting;
 mod handling;
 mod issue;
 mod memory;
@@ -34,7 +35,7 @@ mod tests;
 mod tokens;
 mod whole;
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -43,6 +44,7 @@ pub use configuration::{KeyManagerConfiguration, Loaded, stored};
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
 pub use error::Error;
 pub use fanout::{Everywhere, Outcome};
+pub use halting::go_on;
 pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
@@ -89,14 +91,14 @@ pub trait KeyManager: Debug + Send + Sync {
         &[]
     }
 
+    /// How a change is tried there.
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Looking
+    }
+
     /// `createApplication`. The answer has the consumer key, and the secret where there is one.
     async fn create_application(&self, _application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         unsupported(self, Operation::CreateApplication)
-    }
-
-    /// What [`Self::create_application`] would refuse of it, as far as that is known here or by reading. Makes nothing.
-    async fn would_create(&self, _application: &OAuthApplicationInfo) -> Result<()> {
-        Ok(())
     }
 
     /// Whether a client that [`Self::retrieve_application`] does not find is none of the provider's; else it may be one
@@ -304,6 +306,17 @@ pub trait KeyManager: Debug + Send + Sync {
     async fn user_claims(&self, _username: &str) -> Result<BTreeMap<String, String>> {
         unsupported(self, Operation::UserClaims)
     }
+}
+
+/// How a dry run finds out what a change would be refused for.
+#[derive(Debug)]
+pub enum Rehearsal {
+    /// By reading whether what it is about is there.
+    Looking,
+    /// By that too, once the connector has done all that it does before it changes anything: it asks [`go_on`] first.
+    Halting,
+    /// By making the change here, where nothing is kept.
+    At(Arc<dyn KeyManager>),
 }
 
 /// What a method answers that a connector has not written.

@@ -6,6 +6,7 @@
 mod auth0;
 mod auth0_tenant;
 mod clients;
+mod dry;
 mod embedded;
 mod http;
 mod keycloak;

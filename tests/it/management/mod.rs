@@ -5,7 +5,7 @@ mod at_once;
 mod audit;
 mod declared;
 mod door;
-mod dry;
+pub(crate) mod dry;
 mod kill;
 mod lists;
 mod providers;
