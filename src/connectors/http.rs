@@ -206,6 +206,10 @@ impl KeyManager for Http {
         said.as_ref()?.cannot.get(&operation).map(|reason| reason.clone().into())
     }
 
+    async fn learn(&self) -> Result<()> {
+        self.capabilities().await.map(drop)
+    }
+
     fn rehearsal(&self) -> Rehearsal {
         Rehearsal::Halting
     }

@@ -122,6 +122,10 @@ impl KeyManager for Standard {
         }
     }
 
+    async fn learn(&self) -> Result<()> {
+        self.oauth.directory.learn().await
+    }
+
     fn rehearsal(&self) -> Rehearsal {
         Rehearsal::Halting
     }

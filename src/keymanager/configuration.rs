@@ -56,16 +56,19 @@ impl Engine {
         self.registry.find(key_manager).map(|managed| shown(&managed))
     }
 
-    /// What each operation can do with it: true, or why not. Without a record no change can be made.
-    pub fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
+    /// What each operation can do with it: true, or why not. Without a record no change can be made. Where the provider
+    /// alone tells what it can do, and cannot be asked, `undiscovered` says why, and what is not known counts as true.
+    pub async fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
         let managed = self.registry.find(key_manager)?;
+        let unasked = managed.connector.learn().await.err();
         let unrecorded = |operation| changes(operation) && self.store().is_none();
         let can = |operation| match managed.cannot(operation) {
             Some(why) => Value::String(why.into_owned()),
             None if unrecorded(operation) => NO_STORE.into(),
             None => Value::Bool(true),
         };
-        Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).collect())
+        let unasked = unasked.map(|why| (UNDISCOVERED, Value::String(why.to_string())));
+        Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).chain(unasked).collect())
     }
 
     /// `loadConfiguration`: keeps it in the record, and puts it in force.
@@ -209,6 +212,8 @@ fn below(field: &str) -> String {
     field.split_once("].").map_or(field, |(_, rest)| rest).to_owned()
 }
 
+/// No operation: stands beside them.
+const UNDISCOVERED: &str = "undiscovered";
 /// No operation of WSO2's interface.
 const DELETE: &str = "deleteKeyManager";
 /// Each has tasks and caches of its own.

@@ -78,6 +78,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// for this configuration counts too: no endpoint, no credentials.
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
 
+    /// Asks the provider what it can do, where only it tells and has not told yet: [`Self::cannot`] knows from then on.
+    async fn learn(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Refuses what [`Self::cannot`] gives a reason against.
     fn may(&self, operation: Operation) -> Result<()> {
         match self.cannot(operation) {

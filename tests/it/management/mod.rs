@@ -3,6 +3,7 @@
 mod access;
 mod at_once;
 mod audit;
+mod capabilities;
 mod declared;
 mod door;
 pub(crate) mod dry;
