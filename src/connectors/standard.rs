@@ -236,9 +236,12 @@ impl KeyManager for Standard {
                 None => Error::NotFound("client with this secret"),
             });
         }
-        let row = row.unwrap_or_default();
-        self.keep(consumer_key, &row).await?;
-        Ok(row.tell(OAuthApplicationInfo { client_id: Some(consumer_key.to_owned()), ..Default::default() }))
+        if row.is_none() {
+            self.keep(consumer_key, &Row::default()).await?;
+        }
+        Ok(row
+            .unwrap_or_default()
+            .tell(OAuthApplicationInfo { client_id: Some(consumer_key.to_owned()), ..Default::default() }))
     }
 
     /// One that can be managed by what is remembered of it is not left without that.

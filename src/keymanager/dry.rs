@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::{
     Engine, Error, Managed, Operation, Rehearsal, Result,
-    engine::{Asked, Effect},
+    engine::{Asked, Effect, made},
     halting::tried,
+    rows::RowChange,
 };
 
 impl Engine {
@@ -43,6 +44,11 @@ impl Engine {
             Some(effect) => self.would_change(effect.rows).await,
         }
     }
+
+    /// What [`Self::change`] would refuse of these.
+    pub(super) async fn would_change(&self, rows: Vec<RowChange>) -> Result<()> {
+        made(&self.record(Operation::LoadConfiguration)?.rehearsal(), rows).await?
+    }
 }
 
 /// Nor was anything revoked.
@@ -54,7 +60,7 @@ fn nothing_revoked(error: Error) -> Error {
 }
 
 /// What would refuse it: a thing that is not there, or is there already.
-pub(super) async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
+async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
     let (connector, subject) = (&managed.connector, asked.subject.as_str());
     let reads = |operation| managed.cannot(operation).is_none();
     match asked.operation {

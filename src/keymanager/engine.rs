@@ -382,11 +382,6 @@ impl Engine {
         made
     }
 
-    /// What [`Self::change`] would refuse of them.
-    pub(super) async fn would_change(&self, rows: Vec<RowChange>) -> Result<()> {
-        made(&self.record(Operation::LoadConfiguration)?.rehearsal(), rows).await?
-    }
-
     pub(super) fn put_in_force(&self, rows: &[RevokedRow]) {
         rows.iter().filter_map(RevokedRow::revocation).for_each(|row| self.revocations.revoke(row));
     }
@@ -433,7 +428,7 @@ impl Engine {
 }
 
 /// Makes these changes, unless something stands against one of them.
-async fn made(record: &Record, rows: Vec<RowChange>) -> Result<Result<()>> {
+pub(super) async fn made(record: &Record, rows: Vec<RowChange>) -> Result<Result<()>> {
     let made = record.change(move |changes| {
         for row in &rows {
             if let Err(refused) = row.check(changes)? {
