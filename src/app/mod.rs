@@ -154,7 +154,7 @@ impl App {
         if let (Some(client), Some(providers), true) = (&client, &providers, settings.management.is_some()) {
             // Built anew with those that are stored, once the record is open; what is wrong is told now.
             let declared = settings.key_managers.len();
-            keep(&mut problems, operators::operators(&settings, declared, (client, &clock), providers, None));
+            keep(&mut problems, operators::operators(&settings, declared, (client, &clock), providers, None, &[]));
         }
         let parts =
             (client, tokens, tls, management_tls, assertions, tables, revocations, sharer, providers, key_managers);

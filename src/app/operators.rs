@@ -82,16 +82,23 @@ pub(super) fn with_stored(settings: &Settings, record: Option<&Record>, wiring: 
     all
 }
 
-/// The connectors of all key managers; those behind the first `declared` are stored.
+/// The connectors of all key managers; those behind the first `declared` are stored. One of the `present` ones whose
+/// settings are the same goes on, with what it knows of its provider.
 pub(super) fn operators(
     settings: &Settings,
     declared: usize,
     (client, clock): (&Client, &Arc<Clock>),
     providers: &[Embedded],
     record: Option<&Record>,
+    present: &[Arc<Managed>],
 ) -> Result<Vec<Managed>, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
     for (index, manager) in settings.key_managers.iter().enumerate() {
+        let origin = if index < declared { Origin::Declared } else { Origin::Stored };
+        if let Some(same) = present.iter().find(|it| it.origin == origin && it.settings == *manager) {
+            managers.push(Managed::clone(same));
+            continue;
+        }
         let own = providers.iter().find(|p| manager.connector == ConnectorKind::Embedded && p.name == manager.name);
         let connector = match own {
             Some(embedded) => Ok(connectors::embedded(Arc::clone(&embedded.provider))),
@@ -101,7 +108,6 @@ pub(super) fn operators(
                 connectors::key_manager(manager, &format!("key_managers[{index}]"), means)
             }
         };
-        let origin = if index < declared { Origin::Declared } else { Origin::Stored };
         match connector {
             Ok(connector) => managers.push(Managed { settings: manager.clone(), connector, origin }),
             Err(found) => problems.extend(found),
@@ -134,7 +140,7 @@ impl App {
         match self.settings.management {
             Some(_) => {
                 let means = (&self.client, &self.clock);
-                operators(&all, declared, means, &self.providers, record).map_err(failed)
+                operators(&all, declared, means, &self.providers, record, &[]).map_err(failed)
             }
             None => Ok(Vec::new()),
         }

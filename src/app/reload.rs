@@ -75,6 +75,8 @@ pub(super) struct Reloader {
     pub(super) providers: Vec<Embedded>,
     pub(super) record: Option<Record>,
     pub(super) wiring: Arc<Wiring>,
+    /// The files are to be read again, those that settings name too: no connector goes on as it is.
+    pub(super) anew: bool,
     /// None: there is no management door.
     pub(super) engine: Option<Arc<Engine>>,
     pub(super) tls: Option<tls::Acceptor>,
@@ -125,9 +127,10 @@ impl Reloader {
         let all = with_stored(&settings, self.record.as_ref(), &self.wiring);
         let managers = keep(&mut problems, self.key_managers(&all));
         let operators = match &self.engine {
-            Some(_) => {
+            Some(engine) => {
                 let (means, record) = ((&self.client, &self.clock), self.record.as_ref());
-                keep(&mut problems, operators(&all, declared, means, &self.providers, record))
+                let present = if self.anew { Arc::default() } else { engine.registry.all() };
+                keep(&mut problems, operators(&all, declared, means, &self.providers, record, &present))
             }
             None => None,
         };
@@ -168,6 +171,7 @@ impl Reloader {
             proxy.assertions.store(minting.map(Arc::new));
         }
         self.settings = settings;
+        self.anew = false;
         Ok((started, Some(before)))
     }
 

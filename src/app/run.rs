@@ -182,6 +182,7 @@ impl App {
             providers: self.providers,
             record: record.clone(),
             wiring,
+            anew: false,
             engine,
             tls: self.tls,
             management_tls: self.management_tls,
@@ -202,9 +203,13 @@ impl App {
                     preparing.start(&reloader);
                     wishers.push(wish);
                 }
-                () = changed(&mut watch) => preparing.start(&reloader),
+                () = changed(&mut watch) => {
+                    reloader.iter_mut().for_each(|reloader| reloader.anew = true);
+                    preparing.start(&reloader);
+                }
                 _ = signals.hangup.recv() => {
                     watch.iter_mut().for_each(FileWatch::settle);
+                    reloader.iter_mut().for_each(|reloader| reloader.anew = true);
                     preparing.start(&reloader);
                 }
                 prepared = preparing.done() => {

@@ -143,13 +143,6 @@ impl Provider {
         Ok((told, secret))
     }
 
-    /// What [`Self::create_client`] would refuse of it, but for what is there by then.
-    pub fn would_create(&self, spec: ClientSpec, id: Option<&str>) -> Result<()> {
-        let (terms, now) = (self.terms.load_full(), self.clock.now().unix());
-        let id = id.map(|id| self.preset_id(&terms, id)).transpose()?;
-        self.client_of(spec, &terms, id.unwrap_or_default(), now).map(drop)
-    }
-
     /// Puts this in place of what a client was, but for its secrets.
     pub async fn update_client(&self, id: &str, spec: ClientSpec) -> Result<ClientInfo> {
         let (terms, now) = (self.terms.load_full(), self.clock.now().unix());

@@ -15,6 +15,7 @@ mod live;
 mod manage;
 mod random;
 mod registration;
+mod rehearsal;
 mod request;
 mod revocation;
 mod rows;
@@ -76,7 +77,7 @@ pub struct Provider {
 /// What the record holds.
 #[derive(Debug)]
 struct Open {
-    keys: Keys,
+    keys: Arc<Keys>,
     state: state::State,
 }
 
@@ -130,7 +131,7 @@ impl Provider {
             .restore(now.saturating_sub(terms.leeway))
             .and_then(|()| state.reconcile(terms.configured(), terms.lifetimes(), now))
             .map_err(|error| failed(error.to_string()))?;
-        self.open.set(Open { keys, state }).map_err(|_| failed("it is open already".into()))
+        self.open.set(Open { keys: Arc::new(keys), state }).map_err(|_| failed("it is open already".into()))
     }
 
     /// Puts new clients, users, audience and lifetimes in force. What was issued to those who are gone is revoked at
@@ -215,7 +216,7 @@ impl Provider {
     }
 
     fn keys(&self) -> Result<&Keys, Refused> {
-        self.open.get().map(|open| &open.keys).ok_or(Refused::Unavailable)
+        self.open.get().map(|open| &*open.keys).ok_or(Refused::Unavailable)
     }
 }
 

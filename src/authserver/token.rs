@@ -150,6 +150,7 @@ async fn refresh(provider: &Provider, terms: &Terms, caller: &Caller, form: &For
             Ok(issued(minted.text, lifetime, &scope, Some(text)))
         }
         Rotation::Invalid => Err(NO_GOOD),
+        Rotation::Reused if state.record.is_rehearsal() => Err(NO_GOOD),
         Rotation::Reused => {
             tracing::warn!(client = caller.id, "a refresh token was brought twice: its family is revoked");
             Err(NO_GOOD)

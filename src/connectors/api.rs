@@ -34,7 +34,7 @@ use super::{
     refusal::{self, Refusal, Secrets, is_nobody_there},
 };
 use crate::{
-    keymanager::{Error, Result},
+    keymanager::{Error, Result, go_on},
     net::{
         Clock,
         client::{Answer, Client, ClientError, Request},
@@ -136,6 +136,9 @@ impl Api {
         call: Call<'_>,
         read: impl FnOnce(&Refusal<'_>) -> Option<Error> + Send,
     ) -> Result<Reply> {
+        if !call.reads {
+            go_on()?;
+        }
         let _present = self.enter()?;
         let end = time::Instant::now() + self.timeout;
         let (answer, secrets) = self.answer(&call, end).await?;

@@ -20,6 +20,8 @@ pub(super) struct Call<'c> {
     pub(super) absent: Option<&'static str>,
     /// Whether it makes something that nobody would know of if the answer were lost.
     pub(super) makes: bool,
+    /// Whether it changes nothing.
+    pub(super) reads: bool,
     pub(super) secrets: Secrets,
 }
 
@@ -45,7 +47,8 @@ impl<'c> Call<'c> {
     pub(super) fn new(method: Method, place: &'c Place) -> Self {
         let (headers, secrets) = (HeaderMap::new(), Secrets::default());
         let (who, body) = (Who::Open, Body::None);
-        Self { method, place, headers, body, who, ours: false, absent: None, makes: false, secrets }
+        let reads = matches!(method, Method::GET | Method::HEAD);
+        Self { method, place, headers, body, who, ours: false, absent: None, makes: false, reads, secrets }
     }
 
     pub(super) fn get(place: &'c Place) -> Self {
@@ -138,6 +141,12 @@ impl<'c> Call<'c> {
     /// [`Error::Unclear`].
     pub(super) const fn makes(mut self) -> Self {
         self.makes = true;
+        self
+    }
+
+    /// It changes nothing, whatever its method.
+    pub(super) const fn reads(mut self) -> Self {
+        self.reads = true;
         self
     }
 

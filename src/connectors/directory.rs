@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 use url::Url;
 
 use super::{
@@ -44,6 +44,8 @@ pub(super) struct Directory {
     by_hand: Vec<(Endpoint, Place)>,
     /// None: there is only what stands in the configuration.
     provider: Option<Provider>,
+    /// How long whoever only wants to know what there is waits for all of the metadata.
+    patience: Duration,
     found: ArcSwap<Discovery>,
 }
 
@@ -105,8 +107,9 @@ impl Directory {
             return Err(problems);
         }
         // As long as any other call of an operation: nobody's request waits for it.
-        let provider = provider.map(|provider| provider.within(settings.timeout.0.max(LEAST_TIMEOUT)));
-        Ok(Self { by_hand, provider, found: ArcSwap::default() })
+        let patience = settings.timeout.0.max(LEAST_TIMEOUT);
+        let provider = provider.map(|provider| provider.within(patience));
+        Ok(Self { by_hand, provider, patience, found: ArcSwap::default() })
     }
 
     /// Puts an endpoint where the provider is known to have it, unless the configuration says otherwise.
@@ -128,6 +131,12 @@ impl Directory {
         let found = self.found.load();
         let said = found.now.get().or(found.before.as_ref())?;
         said.place(endpoint).is_none().then(|| unannounced(endpoint))
+    }
+
+    /// Asks for the metadata, unless it is known.
+    pub(super) async fn learn(&self) -> Result<()> {
+        let late = |_| Error::TimedOut("its metadata".into());
+        timeout(self.patience, self.said()).await.map_err(late)?.map(drop)
     }
 
     /// Where it is, for the sake of `operation`.

@@ -19,7 +19,7 @@ use crate::{
     authserver::{Asked, Bind, LiveToken, ManageError, NewSecret, Provider, ResourceInfo, ScopeInfo, SecretInfo},
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
-        OAuthApplicationInfo, Operation, Result, Scope, Sensitive, split_list,
+        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive, split_list,
     },
 };
 
@@ -49,17 +49,15 @@ impl KeyManager for Embedded {
         }
     }
 
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::At(Arc::new(Self::new(self.provider.rehearsal())))
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let spec = spec(application, &self.provider)?;
         let (id, first) = (application.client_id.as_deref(), first_secret(application)?);
         let (client, secret) = self.provider.create_client(spec, id, first).await?;
         Ok(OAuthApplicationInfo { client_secret: Some(secret.as_str().into()), ..told(client) })
-    }
-
-    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
-        first_secret(application)?;
-        let spec = spec(application, &self.provider)?;
-        Ok(self.provider.would_create(spec, application.client_id.as_deref())?)
     }
 
     async fn update_application(
@@ -176,8 +174,9 @@ impl KeyManager for Embedded {
     }
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
-        self.provider.register_resource(info_of(resource)).await?;
-        self.resource(&resource.api_id).await
+        let info = info_of(resource);
+        self.provider.register_resource(info.clone()).await?;
+        Ok(resource_of(info))
     }
 
     async fn resource(&self, api_id: &str) -> Result<ApiResource> {
@@ -185,8 +184,9 @@ impl KeyManager for Embedded {
     }
 
     async fn update_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
-        self.provider.update_resource(info_of(resource)).await?;
-        self.resource(&resource.api_id).await
+        let info = info_of(resource);
+        self.provider.update_resource(info.clone()).await?;
+        Ok(resource_of(info))
     }
 
     async fn delete_resource(&self, api_id: &str) -> Result<()> {
@@ -194,8 +194,9 @@ impl KeyManager for Embedded {
     }
 
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
-        self.provider.register_scope(scope_info(scope)).await?;
-        self.scope(&scope.key).await
+        let info = scope_info(scope);
+        self.provider.register_scope(info.clone()).await?;
+        Ok(scope_of(info))
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
@@ -207,8 +208,9 @@ impl KeyManager for Embedded {
     }
 
     async fn update_scope(&self, scope: &Scope) -> Result<Scope> {
-        self.provider.update_scope(scope_info(scope)).await?;
-        self.scope(&scope.key).await
+        let info = scope_info(scope);
+        self.provider.update_scope(info.clone()).await?;
+        Ok(scope_of(info))
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {

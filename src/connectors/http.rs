@@ -28,7 +28,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
-        OAuthApplicationInfo, Operation, Result, Scope, Sensitive,
+        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive,
     },
     net::Reach,
     problem::Problem,
@@ -128,6 +128,7 @@ impl Http {
             return Err(Error::Unsupported { operation, reason: reason.clone().into() });
         }
         let call = Call::new(method, place);
+        let call = if operation.writes() { call } else { call.reads() };
         let call = if let Some(body) = &body { call.json(body) } else { call };
         let call = match operation {
             Operation::CreateApplication
@@ -203,6 +204,14 @@ impl KeyManager for Http {
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
         let said = self.said.load();
         said.as_ref()?.cannot.get(&operation).map(|reason| reason.clone().into())
+    }
+
+    async fn learn(&self) -> Result<()> {
+        self.capabilities().await.map(drop)
+    }
+
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Halting
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {

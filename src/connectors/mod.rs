@@ -23,7 +23,11 @@
 //! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a call
 //!    that makes something is lost, that is `Unclear`: the engine keeps a record of it. Where no token is issued after
 //!    one was revoked for it, that is `Revoked`.
-//! 6. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
+//! 6. A dry run does what the change does, up to the first call that would change anything: [`KeyManager::rehearsal`] says
+//!    so by [`Rehearsal::Halting`](crate::keymanager::Rehearsal). Calls are asked about one by one; one that changes
+//!    nothing though it is no GET is marked by `reads`, and what is changed here alone asks
+//!    [`go_on`](crate::keymanager::go_on) first.
+//! 7. `tests/it/connector` runs any connector through `conforms`: what it refuses must be refused with its reason, and
 //!    everything else must be done.
 
 mod api;

@@ -196,7 +196,7 @@ impl OAuth {
             }
             Err(error) => return Err(error),
         };
-        match self.api.send(by_client(Call::post(&place), form, id, secret)?).await {
+        match self.api.send(by_client(Call::post(&place).reads(), form, id, secret)?).await {
             Ok(_) => Ok(true),
             Err(Error::Refused { status: 400, detail }) if LET_IN.iter().any(|code| detail.starts_with(code)) => {
                 Ok(true)
@@ -213,7 +213,7 @@ impl OAuth {
         let place = self.directory.place(Endpoint::Introspection, Operation::TokenMetaData).await?;
         let hint = hint.then_some(("token_type_hint", "access_token"));
         let form = [("token", token.reveal())].into_iter().chain(hint);
-        introspected(self.api.send(Call::post(&place).form(form).own()).await?.json()?)
+        introspected(self.api.send(Call::post(&place).form(form).own().reads()).await?.json()?)
     }
 }
 

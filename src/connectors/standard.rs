@@ -25,7 +25,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Memory, OAuthApplicationInfo, Operation,
-        Result, Sensitive, check,
+        Rehearsal, Result, Sensitive, check, go_on,
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -120,6 +120,14 @@ impl KeyManager for Standard {
             Op::UserClaims => Some("userinfo is told to a user's own token, and to nobody by the user's name".into()),
             _ => None,
         }
+    }
+
+    async fn learn(&self) -> Result<()> {
+        self.oauth.directory.learn().await
+    }
+
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Halting
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
@@ -228,15 +236,21 @@ impl KeyManager for Standard {
                 None => Error::NotFound("client with this secret"),
             });
         }
-        let row = row.unwrap_or_default();
-        self.keep(consumer_key, &row).await?;
-        Ok(row.tell(OAuthApplicationInfo { client_id: Some(consumer_key.to_owned()), ..Default::default() }))
+        if row.is_none() {
+            self.keep(consumer_key, &Row::default()).await?;
+        }
+        Ok(row
+            .unwrap_or_default()
+            .tell(OAuthApplicationInfo { client_id: Some(consumer_key.to_owned()), ..Default::default() }))
     }
 
     /// One that can be managed by what is remembered of it is not left without that.
     async fn delete_mapped_application(&self, consumer_key: &str) -> Result<()> {
         match self.row(consumer_key).await? {
-            Some(Row { access: None, .. }) => self.memory.forget(&client_key(consumer_key)).await,
+            Some(Row { access: None, .. }) => {
+                go_on()?;
+                self.memory.forget(&client_key(consumer_key)).await
+            }
             _ => Ok(()),
         }
     }
@@ -313,6 +327,7 @@ impl Standard {
     }
 
     async fn keep(&self, consumer_key: &str, row: &Row) -> Result<()> {
+        go_on()?;
         self.memory.remember(&client_key(consumer_key), &written(row)?).await
     }
 

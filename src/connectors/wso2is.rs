@@ -32,7 +32,7 @@ use super::{
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
-        OAuthApplicationInfo, Operation, Result, Scope, Sensitive,
+        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive,
     },
     net::Reach,
     problem::Problem,
@@ -169,8 +169,8 @@ impl KeyManager for IdentityServer {
         }
     }
 
-    async fn would_create(&self, application: &OAuthApplicationInfo) -> Result<()> {
-        client::body(application, self.owner(application)).map(drop)
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Halting
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
@@ -267,7 +267,7 @@ impl KeyManager for IdentityServer {
     }
 
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
-        let call = Call::post(&self.introspection).form([("token", token.reveal())]);
+        let call = Call::post(&self.introspection).reads().form([("token", token.reveal())]);
         let body: Map<String, Value> = self.send(call).await?;
         // Whether it is the client's own, it says by `aut` and by nothing else.
         let own = body.get("aut").and_then(Value::as_str).is_some_and(|aut| aut.eq_ignore_ascii_case("application"));

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
-    Origin, Result, Sensitive, check, dry,
+    Origin, Result, Sensitive, check,
     engine::{Asked, Effect, told},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
 };
@@ -53,9 +53,6 @@ impl Engine {
         let free = app.as_ref().map_or(Ok(()), |app| self.require_free(key_manager, app, Mode::Created));
         let checked = app.as_ref().map(drop).map_err(Clone::clone).and(free);
         let app = app.unwrap_or_default();
-        let checked =
-            self.foreseen(caller, checked, key_manager, async |managed| dry::foresee_client(&app, managed).await);
-        let checked = checked.await;
         self.perform(asked, checked, |managed| async move {
             let mut made = managed.connector.create_application(&app).await?;
             let Some(consumer_key) = made.client_id.clone() else {
@@ -92,11 +89,6 @@ impl Engine {
             .and_then(|()| app.as_ref().map_err(Clone::clone))
             .and_then(|app| keeps_owner(mapping.as_deref(), app));
         let app = app.unwrap_or_default();
-        let secret = async |managed: &Managed| match &app.client_secret {
-            Some(secret) => require_secret(managed, consumer_key, secret).await,
-            None => Ok(()),
-        };
-        let checked = self.foreseen(caller, checked, key_manager, secret).await;
         self.perform(asked, checked, |managed| async move {
             if let Some(secret) = &app.client_secret {
                 require_secret(&managed, consumer_key, secret).await?;
@@ -195,8 +187,6 @@ impl Engine {
             .and_then(|()| mapped_id(&client_id))
             .and_then(|()| check::application(app.clone(), &[]).map(drop))
             .and_then(|()| self.require_free(key_manager, &app, Mode::Mapped));
-        let adopts = async |managed: &Managed| adopted(managed, &client_id, client_secret.as_ref()).await.map(drop);
-        let checked = self.foreseen(caller, checked, key_manager, adopts).await;
         self.perform(asked, checked, |managed| async move {
             let found = adopted(&managed, &client_id, client_secret.as_ref()).await?;
             let mapping = mapping_of(&managed, &client_id, &app, Mode::Mapped)?;
@@ -291,21 +281,6 @@ impl Engine {
             Ok(Effect::of(()).before(json!({ "secretId": secret_id })))
         })
         .await
-    }
-
-    /// In a dry run of what passes all other checks: what `look` finds by reading.
-    async fn foreseen(
-        &self,
-        caller: &Caller,
-        checked: Result<()>,
-        key_manager: &str,
-        look: impl AsyncFnOnce(&Managed) -> Result<()>,
-    ) -> Result<()> {
-        checked?;
-        match caller.dry_run && self.store().is_some() {
-            true => look(&*self.registry.find(key_manager)?).await,
-            false => Ok(()),
-        }
     }
 
     fn checked(&self, key_manager: &str, app: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {

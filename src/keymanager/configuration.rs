@@ -59,16 +59,19 @@ impl Engine {
         self.registry.find(key_manager).map(|managed| shown(&managed))
     }
 
-    /// What each operation can do with it: true, or why not. Without a record no change can be made.
-    pub fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
+    /// What each operation can do with it: true, or why not. Without a record no change can be made. Where the provider
+    /// alone tells what it can do, and cannot be asked, `undiscovered` says why, and what is not known counts as true.
+    pub async fn capabilities(&self, key_manager: &str) -> Result<BTreeMap<&'static str, Value>> {
         let managed = self.registry.find(key_manager)?;
+        let unasked = managed.connector.learn().await.err();
         let unrecorded = |operation| changes(operation) && self.store().is_none();
         let can = |operation| match managed.cannot(operation) {
             Some(why) => Value::String(why.into_owned()),
             None if unrecorded(operation) => NO_STORE.into(),
             None => Value::Bool(true),
         };
-        Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).collect())
+        let unasked = unasked.map(|why| (UNDISCOVERED, Value::String(why.to_string())));
+        Ok(Operation::ALL.into_iter().map(|operation| (operation.name(), can(operation))).chain(unasked).collect())
     }
 
     /// `loadConfiguration`: keeps it in the record, and puts it in force.
@@ -116,8 +119,8 @@ impl Engine {
         let asked = Asked::new(caller, name, Operation::LoadConfiguration, name);
         let removal = RowChange::Unconfigure(name.to_owned());
         if caller.dry_run {
-            let checked = record.change(move |changes| removal.check(changes)).await;
-            return checked.map_err(unkept)?.map(|()| Done::Would(Plan { operation: DELETE.into(), ..plan(&asked) }));
+            let would = self.would_change(vec![removal]).await;
+            return would.map(|()| Done::Would(Plan { operation: DELETE.into(), ..plan(&asked) }));
         }
         // One that can no longer be read is removed all the same.
         let before = settings(row).map_or(Value::Null, |settings| json!(settings));
@@ -227,6 +230,8 @@ fn below(field: &str) -> String {
 
 /// Where an answer has the settings, among what else it tells.
 const SETTINGS: &str = "configuration";
+/// No operation: stands beside them.
+const UNDISCOVERED: &str = "undiscovered";
 /// No operation of WSO2's interface.
 const DELETE: &str = "deleteKeyManager";
 /// Each has tasks and caches of its own.

@@ -1,13 +1,77 @@
-//! What a dry run tells beyond the request itself: what reading shows that the change would be refused for. Nothing is
-//! changed anywhere; what only the change itself would find out stays unknown.
+//! Dry runs: they are refused what the change would be refused, with the same answer, and change nothing anywhere.
+//!
+//! The change itself is made, as far as its provider can be rehearsed ([`Rehearsal`]). What only a change in earnest
+//! would find out stays unknown.
 
-use super::{Error, Managed, OAuthApplicationInfo, Operation, Result, engine::Asked};
+use std::{future::Future, sync::Arc};
+
+use serde_json::Value;
+
+use super::{
+    Engine, Error, Managed, Operation, Rehearsal, Result,
+    engine::{Asked, Effect, made},
+    halting::tried,
+    rows::RowChange,
+};
+
+impl Engine {
+    /// What stands against `work`, which is what the change would do.
+    pub(super) async fn dry_run<T, F>(
+        &self,
+        asked: &Asked,
+        managed: Arc<Managed>,
+        work: impl FnOnce(Arc<Managed>) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<Effect<T>>>,
+    {
+        let done = match managed.connector.rehearsal() {
+            Rehearsal::Looking => None,
+            Rehearsal::Halting => tried(work(Arc::clone(&managed))).await?,
+            Rehearsal::At(connector) => {
+                let managed = Managed { connector, ..Managed::clone(&managed) };
+                Some(work(Arc::new(managed)).await.map_err(nothing_revoked)?)
+            }
+        };
+        match done {
+            // What only its mapping knows of is deleted too.
+            None if asked.operation == Operation::DeleteApplication
+                && self.mapping(&asked.key_manager, &asked.subject)?.is_some() =>
+            {
+                Ok(())
+            }
+            None => foresee(asked, &managed).await,
+            Some(effect) => self.would_change(effect.rows).await,
+        }
+    }
+
+    /// What [`Self::change`] would refuse of these.
+    pub(super) async fn would_change(&self, rows: Vec<RowChange>) -> Result<()> {
+        made(&self.record(Operation::LoadConfiguration)?.rehearsal(), rows).await?
+    }
+}
+
+/// Nor was anything revoked.
+fn nothing_revoked(error: Error) -> Error {
+    match error {
+        Error::Revoked(why) => *why,
+        error => error,
+    }
+}
 
 /// What would refuse it: a thing that is not there, or is there already.
-pub(super) async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
+async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
     let (connector, subject) = (&managed.connector, asked.subject.as_str());
     let reads = |operation| managed.cannot(operation).is_none();
     match asked.operation {
+        Operation::CreateApplication if reads(Operation::RetrieveApplication) => {
+            match asked.request.get("clientId").and_then(Value::as_str) {
+                Some(id) => {
+                    absent(connector.retrieve_application(id).await, "clientId", "there is a client of this id")
+                }
+                None => Ok(()),
+            }
+        }
         Operation::NewApplicationAccessToken if !connector.tells_of_every_client() => Ok(()),
         Operation::UpdateApplication
         | Operation::DeleteApplication
@@ -44,16 +108,6 @@ pub(super) async fn foresee(asked: &Asked, managed: &Managed) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The same of a client that is to be made.
-pub(super) async fn foresee_client(app: &OAuthApplicationInfo, managed: &Managed) -> Result<()> {
-    if let Some(id) = &app.client_id
-        && managed.cannot(Operation::RetrieveApplication).is_none()
-    {
-        absent(managed.connector.retrieve_application(id).await, "clientId", "there is a client of this id")?;
-    }
-    managed.connector.would_create(app).await
 }
 
 fn absent<T>(found: Result<T>, field: &'static str, why: &'static str) -> Result<()> {

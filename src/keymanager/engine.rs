@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Error, Managed, Operation, Registry, Result, begun, dry,
+    Error, Managed, Operation, Registry, Result, begun,
     metrics::Metrics,
     pending::{Task, overtakes},
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
@@ -252,7 +252,7 @@ impl Engine {
         let work = async |managed| work(managed).await.map_err(|error| error.of(asked.operation));
         let Some(record) = record else { return work(managed).await.map(|effect| Done::Did(effect.gave)) };
         if asked.caller.dry_run {
-            return dry::foresee(asked, &managed).await.map(|()| Done::Would(plan(asked)));
+            return self.dry_run(asked, managed, work).await.map(|()| Done::Would(plan(asked)));
         }
         let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
         let kept = match outcome {
@@ -377,15 +377,7 @@ impl Engine {
             RowChange::Overtake(..) | RowChange::Bind { .. } => some_wait,
             _ => false,
         });
-        let made = record.change(move |changes| {
-            for row in &rows {
-                if let Err(refused) = row.check(changes)? {
-                    return Ok(Err(refused));
-                }
-            }
-            rows.iter().try_for_each(|row| row.apply(changes)).map(Ok)
-        });
-        let made = made.await.map_err(unkept)?;
+        let made = made(record, rows).await?;
         if waits {
             self.count_pending();
         }
@@ -435,6 +427,19 @@ impl Engine {
         };
         turn.lock_owned().await
     }
+}
+
+/// Makes these changes, unless something stands against one of them.
+pub(super) async fn made(record: &Record, rows: Vec<RowChange>) -> Result<Result<()>> {
+    let made = record.change(move |changes| {
+        for row in &rows {
+            if let Err(refused) = row.check(changes)? {
+                return Ok(Err(refused));
+            }
+        }
+        rows.iter().try_for_each(|row| row.apply(changes)).map(Ok)
+    });
+    made.await.map_err(unkept)
 }
 
 /// Whether it changes something, here or there.

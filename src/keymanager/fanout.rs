@@ -181,6 +181,8 @@ impl Engine {
     ) -> Outcome {
         let error = match outcome {
             Ok(done) => return done_at(name, done),
+            // Nothing was asked for that could be tried again.
+            Err(error) if caller.dry_run => return plain(name, Err(error)),
             Err(error) if !error.may_pass() => return plain(name, Err(error)),
             Err(error) => error,
         };

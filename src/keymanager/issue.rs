@@ -36,7 +36,7 @@ impl Engine {
             let mut token = match managed.connector.new_access_token(&request).await {
                 Ok(token) => token,
                 Err(error) => {
-                    if let Some((token, row)) = revoked.filter(|_| error.may_have_revoked()) {
+                    if let Some((token, row)) = revoked.filter(|_| error.may_have_revoked() && !caller.dry_run) {
                         self.revoked_alone(caller, &managed, token, row, &error).await?;
                     }
                     return Err(error);

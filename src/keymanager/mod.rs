@@ -15,6 +15,7 @@ mod dry;
 mod engine;
 mod error;
 mod fanout;
+mod halting;
 mod handling;
 mod issue;
 mod memory;
@@ -35,7 +36,7 @@ mod tests;
 mod tokens;
 mod whole;
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -44,6 +45,7 @@ pub use configuration::{KeyManagerConfiguration, Loaded, stored};
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
 pub use error::{Clash, Error};
 pub use fanout::{Everywhere, Outcome};
+pub use halting::go_on;
 pub use memory::{Kept, Memory, Passing};
 pub use model::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, OAuthApplicationInfo,
@@ -77,6 +79,11 @@ pub trait KeyManager: Debug + Send + Sync {
     /// for this configuration counts too: no endpoint, no credentials.
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>>;
 
+    /// Asks the provider what it can do, where only it tells and has not told yet: [`Self::cannot`] knows from then on.
+    async fn learn(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Refuses what [`Self::cannot`] gives a reason against.
     fn may(&self, operation: Operation) -> Result<()> {
         match self.cannot(operation) {
@@ -90,14 +97,14 @@ pub trait KeyManager: Debug + Send + Sync {
         &[]
     }
 
+    /// How a change is tried there.
+    fn rehearsal(&self) -> Rehearsal {
+        Rehearsal::Looking
+    }
+
     /// `createApplication`. The answer has the consumer key, and the secret where there is one.
     async fn create_application(&self, _application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         unsupported(self, Operation::CreateApplication)
-    }
-
-    /// What [`Self::create_application`] would refuse of it, as far as that is known here or by reading. Makes nothing.
-    async fn would_create(&self, _application: &OAuthApplicationInfo) -> Result<()> {
-        Ok(())
     }
 
     /// Whether a client that [`Self::retrieve_application`] does not find is none of the provider's; else it may be one
@@ -310,6 +317,17 @@ pub trait KeyManager: Debug + Send + Sync {
     async fn user_claims(&self, _username: &str) -> Result<BTreeMap<String, String>> {
         unsupported(self, Operation::UserClaims)
     }
+}
+
+/// How a dry run finds out what a change would be refused for.
+#[derive(Debug)]
+pub enum Rehearsal {
+    /// By reading whether what it is about is there.
+    Looking,
+    /// By that too, once the connector has done all that it does before it changes anything: it asks [`go_on`] first.
+    Halting,
+    /// By making the change here, where nothing is kept.
+    At(Arc<dyn KeyManager>),
 }
 
 /// What a method answers that a connector has not written.

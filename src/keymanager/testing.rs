@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     AccessTokenInfo, AccessTokenRequest, ApiResource, Error, KeyManager, Managed, OAuthApplicationInfo, Operation,
-    Origin, Result, Scope, Sensitive,
+    Origin, Rehearsal, Result, Scope, Sensitive,
 };
 
 /// It keeps what it is told.
@@ -38,6 +38,11 @@ impl Memory {
         Managed { settings: toml::from_str(&text).unwrap(), connector: Arc::clone(self) as _, origin: Origin::Declared }
     }
 
+    fn put_resource(&self, resource: &ApiResource) -> ApiResource {
+        self.resources.lock().insert(resource.api_id.clone(), resource.clone());
+        resource.clone()
+    }
+
     fn may(&self) -> Result<()> {
         self.mood.lock().clone().map_or(Ok(()), Err)
     }
@@ -52,6 +57,24 @@ impl KeyManager for Memory {
     fn cannot(&self, operation: Operation) -> Option<Cow<'static, str>> {
         let never = matches!(operation, Operation::RevokeOneTimeToken | Operation::UserClaims);
         (never || self.cannot.lock().contains(&operation)).then_some(Cow::Borrowed("a memory cannot"))
+    }
+
+    fn rehearsal(&self) -> Rehearsal {
+        fn copy<T: Clone>(of: &Mutex<T>) -> Mutex<T> {
+            Mutex::new(of.lock().clone())
+        }
+        Rehearsal::At(Arc::new(Self {
+            clients: copy(&self.clients),
+            scopes: copy(&self.scopes),
+            resources: copy(&self.resources),
+            revoked: copy(&self.revoked),
+            owners: copy(&self.owners),
+            issuing: copy(&self.issuing),
+            mood: copy(&self.mood),
+            holding: copy(&self.holding),
+            own_id: copy(&self.own_id),
+            cannot: copy(&self.cannot),
+        }))
     }
 
     async fn create_application(&self, app: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
@@ -111,9 +134,8 @@ impl KeyManager for Memory {
     }
 
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
-        self.may()?;
         let id = request.client_id.clone().unwrap_or_default();
-        let own = self.clients.lock().get(&id).and_then(|client| client.client_secret.clone());
+        let own = self.retrieve_application(&id).await?.client_secret;
         if request.client_secret.is_some() && request.client_secret != own {
             return Err(Error::invalid("clientSecret", "is not the client's"));
         }
@@ -151,8 +173,10 @@ impl KeyManager for Memory {
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         self.may()?;
-        self.resources.lock().insert(resource.api_id.clone(), resource.clone());
-        Ok(resource.clone())
+        if self.resources.lock().contains_key(&resource.api_id) {
+            return Err(Error::Conflict("the resource is there".into()));
+        }
+        Ok(self.put_resource(resource))
     }
 
     async fn resource(&self, api_id: &str) -> Result<ApiResource> {
@@ -162,7 +186,7 @@ impl KeyManager for Memory {
 
     async fn update_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         self.resource(&resource.api_id).await?;
-        self.register_resource(resource).await
+        Ok(self.put_resource(resource))
     }
 
     async fn delete_resource(&self, api_id: &str) -> Result<()> {
@@ -204,17 +228,18 @@ impl KeyManager for Memory {
     async fn attach_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let mut resource = self.resource(api_id).await?;
         resource.scopes.extend(keys.iter().cloned());
-        self.register_resource(&resource).await
+        Ok(self.put_resource(&resource))
     }
 
     async fn replace_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let resource = ApiResource { scopes: keys.to_vec(), ..self.resource(api_id).await? };
-        self.register_resource(&resource).await
+        Ok(self.put_resource(&resource))
     }
 
     async fn detach_scopes(&self, api_id: &str, keys: &[String]) -> Result<()> {
         let mut resource = self.resource(api_id).await?;
         resource.scopes.retain(|scope| !keys.is_empty() && !keys.contains(scope));
-        self.register_resource(&resource).await.map(drop)
+        self.put_resource(&resource);
+        Ok(())
     }
 }

@@ -368,7 +368,7 @@ async fn a_token_is_whose_form_it_has() {
 async fn what_a_setting_forbids_is_unsupported_with_its_name() {
     let stand = stand();
     stand.engine.registry.replace(vec![stand.one.managed("one", "allow_create = false\ntoken_generation = false")]);
-    let told = stand.engine.capabilities("one").unwrap();
+    let told = stand.engine.capabilities("one").await.unwrap();
     assert_eq!(told["createApplication"], json!("allow_create = false forbids it"));
     assert_eq!((&told["updateApplication"], &told["canHandleToken"]), (&json!(true), &json!(true)));
     let token = stand.engine.new_access_token(&caller(), "one", "a", AccessTokenRequest::default()).await;

@@ -246,10 +246,10 @@ fn content(shape: Shape) -> Value {
     json!({ "application/json": { "schema": { "$ref": schema } } })
 }
 
-const DRY_RUN: &str = "Tell what would be done, and change nothing. The request is checked as it would be, and what \
-    is to be changed is looked up where it can be read: what is not there, is there already, or names scopes that a new \
-    client cannot have is refused. What only the provider's own answer to the change would tell stays unknown: its \
-    policies and limits, ids of secrets, and what happens in between.";
+const DRY_RUN: &str = "Tell what would be done, and change nothing. The answer is the one that the change would get: at \
+    an embedded provider in all; elsewhere all is done up to the first call that would change anything, and what is to be \
+    changed is looked up where it can be read. What only the provider's own answer to the change would tell stays unknown: \
+    its policies and limits, ids of secrets, and what happens in between.";
 const USAGE: &str = "/v1/usage";
 /// Visible ASCII characters, and spaces between them.
 const ETAGS: &str = "^[!-~]([ -~]*[!-~])?$";

@@ -24,7 +24,8 @@ pub(super) struct KeyManagers {
     pub(super) cursor: Option<String>,
 }
 
-/// What each operation can do: true, or why not.
+/// What each operation can do: true, or why not. Where only the provider tells and it cannot be asked, `undiscovered` says
+/// why: what is not known of it counts as true.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(transparent)]
 pub(super) struct Capabilities(BTreeMap<&'static str, Value>);
@@ -79,7 +80,7 @@ pub(super) async fn delete(door: &Door, ask: Ask) -> Answer {
 }
 
 pub(super) async fn capabilities(door: &Door, ask: Ask) -> Answer {
-    Ok(Reply::ok(&Capabilities(door.engine.capabilities(ask.km())?)))
+    Ok(Reply::ok(&Capabilities(door.engine.capabilities(ask.km()).await?)))
 }
 
 pub(super) async fn pending(door: &Door, ask: Ask) -> Answer {

@@ -242,6 +242,31 @@ async fn a_dry_run_refuses_what_reading_shows() {
 }
 
 #[tokio::test]
+async fn a_dry_run_asks_whose_the_token_to_revoke_is() {
+    let stand = Stand::start().await;
+    let (known, _) = stand.client("a").await;
+    for (owner, status) in [("b", 400), ("a", 200)] {
+        stand.one.owners.lock().insert("opaque".into(), owner.into());
+        let body = json!({ "clientSecret": "s3cret-of-a", "tokenToRevoke": "opaque" }).to_string();
+        let answer = stand.ask("POST", &format!("{known}/tokens?dry_run=true"), &body).await;
+        assert_eq!(answer.status, status, "{owner}: {}", answer.body);
+        assert!(status == 200 || answer.json()["field"] == "tokenToRevoke", "{}", answer.body);
+    }
+    assert!(stand.one.revoked.lock().is_empty(), "it was a dry run");
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_provider_after_a_dry_run() {
+    let stand = Stand::start().await;
+    *stand.one.mood.lock() = Some(Error::Unreachable("gone".into()));
+    let answer = stand.ask("POST", "/v1/scopes?dry_run=true", r#"{"key":"a"}"#).await;
+    let outcomes = answer.json()["outcomes"].clone();
+    assert_eq!((&outcomes[0]["outcome"], &outcomes[1]["outcome"]), (&json!("failed"), &json!("dry_run")), "{outcomes}");
+    assert_eq!(stand.ask("GET", &format!("{ONE}/pending"), "").await.json()["items"], json!([]));
+    assert_eq!(stand.engine.audit(0, 10).unwrap(), []);
+}
+
+#[tokio::test]
 async fn what_waits_is_forgotten_unless_it_is_a_dry_run() {
     let stand = Stand::start().await;
     *stand.one.mood.lock() = Some(Error::Unreachable("gone".into()));

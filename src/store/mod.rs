@@ -43,6 +43,7 @@ mod token_facts;
 mod token_usage;
 mod trie;
 mod upstream;
+mod writer;
 
 use std::sync::Arc;
 

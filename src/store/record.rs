@@ -29,6 +29,8 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
+use super::writer::{Job, Work, write_all};
+
 /// Rows of one kind, by key.
 #[derive(Debug)]
 pub struct Table<V> {
@@ -38,7 +40,16 @@ pub struct Table<V> {
 
 /// A handle on the record; clones share it. The file is closed with the last one.
 #[derive(Debug, Clone)]
-pub struct Record(Arc<Inner>);
+pub struct Record(Arc<Inner>, Purpose);
+
+/// What a handle is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Its changes are kept.
+    Keep,
+    /// Each of them is undone once it has told what would come of it.
+    Rehearse,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -52,13 +63,13 @@ struct Inner {
 
 /// What the writer has done.
 #[derive(Debug, Clone)]
-struct Counted {
+pub(super) struct Counted {
     /// Each waits for the disk once.
-    commits: IntCounter,
+    pub(super) commits: IntCounter,
     /// Those that were acknowledged.
-    changes: IntCounter,
+    pub(super) changes: IntCounter,
     /// Counts up when what is committed can be seen, before anybody is told of it.
-    generation: Arc<AtomicU64>,
+    pub(super) generation: Arc<AtomicU64>,
 }
 
 /// Why the record cannot be opened, read or written. Never holds a row.
@@ -115,7 +126,7 @@ pub enum Error {
 
 /// Changes to the newest rows, all or none of which are kept.
 #[expect(missing_debug_implementations, reason = "the transaction has none")]
-pub struct Changes<'t>(&'t WriteTransaction);
+pub struct Changes<'t>(pub(super) &'t WriteTransaction);
 
 /// Rows of one moment.
 #[derive(Debug)]
@@ -164,7 +175,8 @@ impl Record {
             write_all(&writes, &waiting, &counts);
         });
         let writer = Some(writer.map_err(storage)?);
-        Ok(Self(Arc::new(Inner { database, jobs: Some(jobs), writer, counted, in_memory })))
+        let inner = Inner { database, jobs: Some(jobs), writer, counted, in_memory };
+        Ok(Self(Arc::new(inner), Purpose::Keep))
     }
 
     /// Shows in `registry` how many commits it has made, and of how many changes.
@@ -176,6 +188,17 @@ impl Record {
     /// Whether it ends with the process.
     pub fn is_in_memory(&self) -> bool {
         self.0.in_memory
+    }
+
+    /// The same record, for trying changes: each is run on the newest rows and undone. What one of them would have
+    /// written the next does not see.
+    pub fn rehearsal(&self) -> Self {
+        Self(Arc::clone(&self.0), Purpose::Rehearse)
+    }
+
+    /// Whether no change made by this handle is kept.
+    pub fn is_rehearsal(&self) -> bool {
+        self.1 == Purpose::Rehearse
     }
 
     /// Another one than before once anything has been committed.
@@ -206,7 +229,7 @@ impl Record {
         F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (sender, outcome) = oneshot::channel();
-        let mut along = self.companion();
+        let mut along = if self.is_rehearsal() { None } else { self.companion() };
         let both = move |changes: &Changes<'_>| {
             let gave = change(changes)?;
             along.as_mut().map_or(Ok(()), |along| along(changes))?;
@@ -234,7 +257,7 @@ impl Record {
         R: FnOnce(Result<T, Error>) + Send + 'static,
     {
         let jobs = self.0.jobs.as_ref().ok_or(Error::Closed)?;
-        jobs.try_send(Box::new(Work { run, reply, gave: None })).map_err(|error| match error {
+        jobs.try_send(Box::new(Work::new(run, reply, self.is_rehearsal()))).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Error::Busy,
             mpsc::TrySendError::Disconnected(_) => Error::Closed,
         })
@@ -355,71 +378,6 @@ fn rows<V: DeserializeOwned>(
     Ok(found)
 }
 
-/// A change that waits for its turn.
-trait Job: Send {
-    /// Does its writes.
-    fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error>;
-    /// Its commit is durable, or has failed.
-    fn end(self: Box<Self>, outcome: Result<(), Error>);
-}
-
-struct Work<T, F, R> {
-    run: F,
-    reply: R,
-    gave: Option<T>,
-}
-
-impl<T, F, R> Job for Work<T, F, R>
-where
-    T: Send,
-    F: FnMut(&Changes<'_>) -> Result<T, Error> + Send,
-    R: FnOnce(Result<T, Error>) + Send,
-{
-    fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error> {
-        self.gave = Some((self.run)(changes)?);
-        Ok(())
-    }
-
-    fn end(self: Box<Self>, outcome: Result<(), Error>) {
-        let Self { reply, gave, .. } = *self;
-        reply(outcome.and_then(|()| gave.ok_or(Error::Closed)));
-    }
-}
-
-/// The writer's life.
-fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>, counted: &Counted) {
-    while let Ok(first) = waiting.recv() {
-        let mut batch = vec![first];
-        batch.extend(waiting.try_iter().take(MOST_IN_A_COMMIT - 1));
-        let outcome = commit(database, &mut batch, counted);
-        if batch.len() > 1 && outcome.is_err() {
-            // One of them is to blame: the others do not suffer for it.
-            for job in batch {
-                let mut alone = [job];
-                let outcome = commit(database, &mut alone, counted);
-                alone.into_iter().for_each(|job| job.end(outcome.clone()));
-            }
-        } else {
-            batch.into_iter().for_each(|job| job.end(outcome.clone()));
-        }
-    }
-}
-
-fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> Result<(), Error> {
-    let transaction = database.begin_write().map_err(storage)?;
-    let changes = Changes(&transaction);
-    for job in &mut *jobs {
-        job.run(&changes)?;
-    }
-    let committed = transaction.commit().map_err(storage);
-    // Where it failed too: then nobody knows what can be seen.
-    counted.generation.fetch_add(1, Ordering::Release);
-    committed?;
-    counted.commits.inc();
-    counted.changes.inc_by(jobs.len() as u64);
-    Ok(())
-}
-
 impl Counted {
     fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
@@ -470,7 +428,7 @@ fn opening(path: &Path, error: DatabaseError) -> Error {
     }
 }
 
-fn storage(error: impl std::fmt::Display) -> Error {
+pub(super) fn storage(error: impl std::fmt::Display) -> Error {
     Error::Storage(error.to_string().into())
 }
 
@@ -489,7 +447,6 @@ const MODE: u32 = 0o600;
 const LOW_PRIORITY: i32 = 10;
 const CACHE: usize = 16 << 20;
 const MOST_WAITING: usize = 1024;
-const MOST_IN_A_COMMIT: usize = 256;
 
 #[cfg(test)]
 #[path = "record_tests.rs"]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{super::writer::MOST_IN_A_COMMIT, *};
 
 const NAMES: Table<String> = Table::new("names");
 const NUMBERS: Table<u64> = Table::new("numbers");
@@ -121,6 +121,34 @@ async fn a_change_that_fails_leaves_nothing_and_harms_no_other() {
     assert_eq!(record.get(&NAMES, b"bad").expect("readable"), None);
     assert_eq!((record.0.counted.commits.get(), record.0.counted.changes.get()), (2, 2), "each alone, and not the bad");
     assert!(record.get(&NAMES, b"good").expect("readable").is_some());
+}
+
+#[tokio::test]
+async fn what_is_only_tried_leaves_nothing_and_sees_what_is_there() {
+    let record = Record::in_memory().expect("memory");
+    put(&record, "a", "ada").expect("written");
+    let (commits, generation) = (record.0.counted.commits.get(), record.generation());
+    let tries = record.rehearsal();
+    let change = |changes: &Changes<'_>| {
+        let before = changes.get(&NAMES, b"a")?;
+        changes.put(&NAMES, b"a", &"eve".to_owned())?;
+        changes.put(&NUMBERS, b"new", &1)?;
+        Ok((before, changes.get(&NAMES, b"a")?))
+    };
+    let (first, second, kept) = tokio::join!(
+        tries.change(change),
+        tries.change(change),
+        record.change(|changes| changes.put(&NAMES, b"b", &"bob".to_owned()))
+    );
+    assert_eq!(first.expect("tried"), (Some("ada".into()), Some("eve".into())));
+    assert_eq!(second.expect("tried"), (Some("ada".into()), Some("eve".into())), "it sees nothing of the first");
+    kept.expect("written");
+    assert_eq!((record.0.counted.commits.get(), record.generation()), (commits + 1, generation + 1));
+    assert_eq!(record.get(&NAMES, b"a").expect("readable").as_deref(), Some("ada"));
+    assert_eq!(record.get(&NAMES, b"b").expect("readable").as_deref(), Some("bob"));
+    assert_eq!(record.get(&NUMBERS, b"new").expect("readable"), None);
+    let bad = tries.change(|changes| changes.get(&Table::<u32>::new("names"), b"a"));
+    assert!(matches!(bad.await, Err(Error::Row { .. })));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate::{
     connectors::{self, Means},
     keymanager::{AccessTokenRequest, Error, KeyManager, Memory, OAuthApplicationInfo, Operation, Passing, Scope},
@@ -15,7 +15,31 @@ use super::{
     outside::{self, Outside, SECRET},
     outside_rows::{PASSWORD, USER},
 };
-use crate::support::{Backend, Config, Gate, Request, Via, api, application, block_on, resource, subscription};
+use crate::{
+    management::{Place, ask},
+    support::{Backend, Config, Gate, Request, Via, api, application, block_on, resource, subscription},
+};
+
+#[test]
+fn a_secret_in_a_file_is_read_again_with_the_configuration() {
+    let outside = block_on(Outside::start());
+    let folder = tempfile::tempdir().unwrap();
+    let (place, secret) = (Place::new(folder.path()), folder.path().join("secret"));
+    std::fs::write(&secret, "a wrong one").unwrap();
+    let far = format!(
+        "[[key_managers]]\nname = \"far\"\nconnector = \"http\"\nissuer = \"{url}\"\nendpoint = \"{url}\"\n\
+         token = {{ file = \"{}\" }}\ndiscovery = false\nvalidation = \"introspect\"\ntoken_pattern = \"far-.*\"\n\
+         startup = \"optional\"\n",
+        secret.display(),
+        url = outside.url
+    );
+    let gate = Gate::start(|ports| place.config(ports, "", &far));
+    let scopes = || ask(place.port, &place.key(), "GET", "/v1/key-managers/far/scopes", &Value::Null).status;
+    assert_eq!(scopes(), 502);
+    std::fs::write(&secret, SECRET).unwrap();
+    gate.signal("HUP");
+    gate.wait_for("the new secret", || scopes() == 200);
+}
 
 /// The connector at `url`.
 fn manager(url: &str, secret: &str) -> Arc<dyn KeyManager> {
@@ -24,6 +48,18 @@ fn manager(url: &str, secret: &str) -> Arc<dyn KeyManager> {
     }))
     .unwrap();
     manager_of(&settings)
+}
+
+#[test]
+fn what_it_cannot_do_is_known_once_it_was_asked() {
+    block_on(async {
+        let outside = Outside::start().await;
+        outside.cannot("getUserClaims", "there are no users");
+        let manager = manager(&outside.url, SECRET);
+        assert_eq!(manager.cannot(Operation::UserClaims), None, "nobody has asked");
+        manager.learn().await.unwrap();
+        assert_eq!(manager.cannot(Operation::UserClaims).as_deref(), Some("there are no users"));
+    });
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod auth0;
 mod auth0_tenant;
 mod clients;
+mod dry;
 mod embedded;
 mod http;
 mod keycloak;
@@ -20,6 +21,7 @@ mod resources;
 mod scopes;
 mod stand_in;
 mod tokens;
+mod tried;
 mod wso2is;
 mod wso2is_server;
 
@@ -88,6 +90,7 @@ pub(crate) async fn conforms(manager: Arc<dyn KeyManager>, world: &World) {
     resources::have_scopes(&run).await;
     refusals::tells_claims_of_users(&run).await;
     refusals::odd_names_are_only_names(&run).await;
+    tried::leave_nothing(&run, &manager).await;
 }
 
 /// One connector on its way through.

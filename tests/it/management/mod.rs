@@ -3,9 +3,10 @@
 mod access;
 mod at_once;
 mod audit;
+mod capabilities;
 mod declared;
 mod door;
-mod dry;
+pub(crate) mod dry;
 mod kill;
 mod lists;
 mod providers;
