@@ -174,7 +174,7 @@ impl KeyManager for Memory {
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
         self.may()?;
         if self.resources.lock().contains_key(&resource.api_id) {
-            return Err(Error::Conflict("the resource is there".into()));
+            return Err(Error::conflict("apiId", "the resource is there"));
         }
         Ok(self.put_resource(resource))
     }
