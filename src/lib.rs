@@ -62,7 +62,8 @@
 //! nothing (that is all of `tollgate check`; `tollgate explain` asks the engine once and ends,
 //! `tollgate km` asks a running process's management door) → [`app::App::run`], which binds, starts the workers and the
 //! issuers' tasks, and waits. A changed file or SIGHUP builds new tables and issuers beside the old ones
-//! and swaps them; a bad file changes nothing. SIGTERM drains: not ready, still serving, then closing.
+//! and swaps them; a bad file changes nothing. Tables are built, and freed once no request holds them, by a thread of
+//! their own. SIGTERM drains: not ready, still serving, then closing.
 
 #![forbid(unsafe_code)]
 

@@ -50,8 +50,11 @@ impl Keeper {
 /// looks for that when a thread ends.
 fn free(replaced: &Receiver<Arc<Snapshot>>) {
     let Ok(tables) = replaced.recv() else { return };
+    let mut pause = LOOK_EVERY;
     while Arc::strong_count(&tables) > 1 {
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(pause);
+        // A request may last for days.
+        pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
     }
     drop(tables);
     thread::sleep(REST);
@@ -117,8 +120,9 @@ impl Preparing {
     }
 }
 
-/// How often it looks whether tables can be freed.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it looks whether tables can be freed, at first and later.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// The allocator itself waits a second.
 const REST: Duration = Duration::from_millis(1_500);
 
