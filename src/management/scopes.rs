@@ -299,9 +299,14 @@ fn told<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> String {
     outcomes.map(each).collect::<Vec<_>>().join("; ")
 }
 
-/// What each has of it: 404 where every one that can be asked says that it has none.
+/// What each has of it: 404 where every one that can be asked says that it has none. One that says so has answered, and
+/// others that could not be asked may have it: then each outcome is listed.
 fn found(outcomes: Vec<Outcome>) -> Answer {
-    nowhere(&outcomes)?;
+    let has_none = |it: &Outcome| it.error.clone().is_some_and(|error| Problem::from(error).status == 404);
+    let some_differ = outcomes.iter().any(|it| it.outcome == "failed" && !has_none(it));
+    if !(some_differ && outcomes.iter().any(has_none)) {
+        nowhere(&outcomes)?;
+    }
     Ok(Reply::ok(&Outcomes { outcomes }))
 }
 
