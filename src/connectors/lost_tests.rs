@@ -9,9 +9,12 @@ use super::{
     tests::{Server, Site, reply},
 };
 use crate::{
-    keymanager::{Caller, Done, Engine, Error, Kept, Managed, Memory, OAuthApplicationInfo, Origin, Result},
+    keymanager::{
+        Caller, Done, Engine, Error, Kept, Managed, MapRequest, Memory, OAuthApplicationInfo, Origin, Result,
+    },
     net::{Clock, client::Client},
     store::record::Record,
+    token::settings::KeyManagerSettings,
 };
 
 /// An engine over the provider at `address`, which registers clients at `/clients`.
@@ -168,4 +171,25 @@ async fn a_client_that_nobody_here_can_manage_is_unmapped_and_stays() {
         assert!(told.contains("left at the provider") && told.contains("registration access token"), "{told}");
         assert_eq!(server.asked(), ["/clients"], "the provider is not asked");
     }
+}
+
+/// Its provider cannot be told to, and is not: that is no success.
+#[tokio::test]
+async fn a_client_mapped_by_its_id_alone_is_not_told_as_deleted() {
+    let server = server(|_, _| reply("204 No Content", "")).await;
+    let (engine, caller) = (engine("oidc", server.address), Caller { who: "tester".into(), ..Caller::default() });
+    let managed = engine.registry.find("idp").expect("it is there");
+    let settings = KeyManagerSettings { validate_mapped: false, ..managed.settings.clone() };
+    engine.registry.replace(vec![Managed { settings, ..Managed::clone(&managed) }]);
+    let request = MapRequest { client_id: "theirs".into(), ..MapRequest::default() };
+    engine.map_application(&caller, "idp", request).await.expect("it is believed");
+    for dry_run in [true, false] {
+        let refused = engine.delete_application(&Caller { dry_run, ..caller.clone() }, "idp", "theirs").await;
+        assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+    }
+    assert!(engine.mapping("idp", "theirs").expect("readable").is_some());
+    engine.delete_mapping(&caller, "idp", "theirs").await.expect("that is the way");
+    let never = engine.delete_application(&caller, "idp", "theirs").await;
+    assert!(matches!(never, Err(Error::NotFound(_))), "nothing is known of it: {never:?}");
+    assert_eq!(server.asked(), [""; 0]);
 }

@@ -205,7 +205,7 @@ impl KeyManager for Standard {
 
     async fn cannot_delete(&self, consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
         let row = self.row(consumer_key).await?;
-        Ok(row.is_some_and(|row| row.access.is_none()).then_some(UNMANAGED.into()))
+        Ok(row.is_none_or(|row| row.access.is_none()).then_some(UNMANAGED.into()))
     }
 
     /// No standard has owners: it is kept here.

@@ -125,7 +125,15 @@ impl Engine {
         let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
             let mut before = known(&managed, consumer_key).await;
+            let unmanaged = match &mapping {
+                Some(_) => managed.connector.cannot_delete(consumer_key).await?,
+                None => None,
+            };
             match (managed.connector.delete_application(consumer_key).await, mapping) {
+                // Its provider was not asked, since nothing is known here by which it could be.
+                (Err(Error::NotFound(_)), Some(_)) if let Some(reason) = unmanaged => {
+                    return Err(Error::Unsupported { operation: Operation::DeleteApplication, reason });
+                }
                 // It is gone there by another's hand: what is here of it goes too.
                 (Err(Error::NotFound(_)), Some(mapping)) => before = json!(*mapping),
                 (outcome, _) => outcome?,

@@ -89,10 +89,10 @@ impl Everywhere {
     fn task(self) -> Task {
         match self {
             Self::RegisterScope(scope) => Task::Scope(scope),
-            Self::UpdateScope(key, scope) => Task::Scope(Scope { key, ..scope }),
+            Self::UpdateScope(key, scope) => Task::ScopeUpdate(Scope { key, ..scope }),
             Self::DeleteScope(key) => Task::NoScope { key },
             Self::RegisterResource(resource) => Task::Resource(resource),
-            Self::UpdateResource(api_id, resource) => Task::Resource(ApiResource { api_id, ..resource }),
+            Self::UpdateResource(api_id, resource) => Task::ResourceUpdate(ApiResource { api_id, ..resource }),
             Self::DeleteResource(api_id) => Task::NoResource { api_id },
             Self::BindScopes(Operation::AttachResourceScopes, api_id, scopes) => Task::Attach { api_id, scopes },
             Self::BindScopes(Operation::UpdateResourceScopes, api_id, scopes) => Task::Replace { api_id, scopes },

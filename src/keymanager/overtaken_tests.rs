@@ -36,7 +36,7 @@ async fn what_is_done_directly_is_not_undone_by_what_waited_before_it() {
     assert!(settled(&stand).is_empty(), "another key manager's");
     did(stand.engine.update_scope(&caller(), "two", "a", scope("a", "three")).await);
     let told = |operation: &str, by: &str| (operation.into(), "a".into(), format!("{by} came after it: done"));
-    assert_eq!(settled(&stand), [told("registerScope", "updateScope")]);
+    assert_eq!(settled(&stand), [told("updateScope", "updateScope")]);
     did(stand.engine.update_resource(&caller(), "two", "a", api("/two")).await);
     let by = "updateRegisteredResource";
     let bound = [told("attachResourceScopes", by), told("detachResourceScopes", by)];
@@ -49,6 +49,57 @@ async fn what_is_done_directly_is_not_undone_by_what_waited_before_it() {
     tending.abort();
     let scopes = stand.two.scopes.lock();
     assert_eq!((scopes["a"].name.as_deref(), scopes["b"].name.as_deref()), (Some("three"), Some("two")));
+}
+
+/// It was never said that it may be replaced; and who updates means what is there.
+#[tokio::test]
+async fn what_waits_to_be_made_replaces_nothing_and_what_waits_to_be_changed_makes_nothing() {
+    let stand = stand();
+    let scope = |key: &str, roles: &str| Scope { key: key.into(), roles: Some(roles.into()), ..Scope::default() };
+    let api = |id: &str, uri: &str| ApiResource { api_id: id.into(), uris: vec![uri.into()], ..ApiResource::default() };
+    did(stand.engine.register_scope(&caller(), "two", scope("theirs", "admin")).await);
+    did(stand.engine.register_scope(&caller(), "two", scope("ours", "b, a")).await);
+    did(stand.engine.register_resource(&caller(), "two", api("theirs", "/keep")).await);
+    did(stand.engine.register_resource(&caller(), "two", api("ours", "/new")).await);
+    *stand.two.mood.lock() = Some(Error::Unreachable("gone".into()));
+    for change in [
+        Everywhere::RegisterScope(scope("theirs", "everyone")),
+        // As if the answer alone had been lost.
+        Everywhere::RegisterScope(scope("ours", "a,b")),
+        Everywhere::RegisterResource(api("theirs", "/new")),
+        Everywhere::RegisterResource(api("ours", "/new")),
+        Everywhere::UpdateScope("ghost".into(), scope("ghost", "r")),
+        Everywhere::UpdateResource("ghost".into(), api("ghost", "/new")),
+    ] {
+        stand.engine.everywhere(&caller(), change).await.unwrap();
+    }
+    *stand.two.mood.lock() = None;
+    let waits = |stand: &Stand| {
+        let rows = stand.engine.pending("two", 0, 10).unwrap();
+        rows.into_iter().map(|row| (row.operation, row.subject, row.last_error)).collect::<Vec<_>>()
+    };
+    let tending = tokio::spawn(Arc::clone(&stand.engine).tend());
+    let is_settled = |stand: &Stand| waits(stand).iter().all(|(operation, ..)| operation == "none");
+    stand.wait_until("answers", is_settled).await;
+    tending.abort();
+    let left = |subject: &str, why: &str| ("none".to_owned(), subject.to_owned(), why.to_owned());
+    assert_eq!(
+        waits(&stand),
+        [
+            left("theirs", "registerScope: key: the scope is there"),
+            left("theirs", "registerNewResource: apiId: the resource is there"),
+            left("ghost", "updateScope: there is no such scope"),
+            left("ghost", "updateRegisteredResource: there is no such resource"),
+        ]
+    );
+    assert_eq!(stand.two.scopes.lock()["theirs"].roles.as_deref(), Some("admin"));
+    assert_eq!(stand.two.resources.lock()["theirs"].uris, ["/keep"]);
+    assert!(!stand.two.scopes.lock().contains_key("ghost") && !stand.two.resources.lock().contains_key("ghost"));
+    let audit = stand.engine.audit(0, 100).unwrap();
+    let ended = |outcome: &str| {
+        audit.iter().filter(|line| line.key_manager.as_deref() == Some("two") && line.outcome == outcome).count()
+    };
+    assert_eq!((ended("failed"), ended("done")), (4, 6), "{audit:?}");
 }
 
 #[tokio::test]

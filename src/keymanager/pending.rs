@@ -1,26 +1,36 @@
 //! What is out of step: changes that a provider has not taken, tried again with growing pauses, and what only a human
 //! can clear up. All of it stands in the record, so that a restart forgets none.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time;
 use utoipa::ToSchema;
 
 use super::{
     ApiResource, Done, Engine, Error, Managed, Operation, Plan, Result, Scope, attach, detach,
-    engine::{Asked, Caller, plan, unkept},
+    engine::{Asked, Caller, plan, told, unkept},
     rows::{AuditEntry, MOST_PENDING, PENDING, PendingRow, RowChange},
+    split_list,
 };
 
 /// What is to be done at a provider. Each says what is wanted in the end, so that it may be done twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Task {
+    /// To be registered.
     Scope(Scope),
+    ScopeUpdate(Scope),
+    /// To be registered, or changed, whichever it takes: it is wanted in place of what waited.
+    ScopePut(Scope),
     NoScope {
         key: String,
     },
+    /// To be registered.
     Resource(ApiResource),
+    ResourceUpdate(ApiResource),
+    /// As with scopes.
+    ResourcePut(ApiResource),
     NoResource {
         api_id: String,
     },
@@ -74,8 +84,10 @@ impl Task {
     pub(super) const fn operation(&self) -> Option<Operation> {
         Some(match self {
             Self::Scope(_) => Operation::RegisterScope,
+            Self::ScopeUpdate(_) | Self::ScopePut(_) => Operation::UpdateScope,
             Self::NoScope { .. } => Operation::DeleteScope,
             Self::Resource(_) => Operation::RegisterNewResource,
+            Self::ResourceUpdate(_) | Self::ResourcePut(_) => Operation::UpdateRegisteredResource,
             Self::NoResource { .. } => Operation::DeleteRegisteredResourceByApiId,
             Self::Attach { .. } => Operation::AttachResourceScopes,
             Self::Replace { .. } => Operation::UpdateResourceScopes,
@@ -87,9 +99,9 @@ impl Task {
 
     pub(super) fn subject(&self) -> &str {
         match self {
-            Self::Scope(scope) => &scope.key,
+            Self::Scope(scope) | Self::ScopeUpdate(scope) | Self::ScopePut(scope) => &scope.key,
             Self::NoScope { key } => key,
-            Self::Resource(resource) => &resource.api_id,
+            Self::Resource(resource) | Self::ResourceUpdate(resource) | Self::ResourcePut(resource) => &resource.api_id,
             Self::NoResource { api_id }
             | Self::Attach { api_id, .. }
             | Self::Replace { api_id, .. }
@@ -102,8 +114,8 @@ impl Task {
     /// The operations after which nothing of it is wanted any more: each says anew what is to become of the same thing.
     const fn overtaken_by(&self) -> &'static [Operation] {
         match self {
-            Self::Scope(_) | Self::NoScope { .. } => &OF_SCOPES,
-            Self::Resource(_) => &OF_RESOURCES,
+            Self::Scope(_) | Self::ScopeUpdate(_) | Self::ScopePut(_) | Self::NoScope { .. } => &OF_SCOPES,
+            Self::Resource(_) | Self::ResourceUpdate(_) | Self::ResourcePut(_) => &OF_RESOURCES,
             Self::NoResource { .. } => &OF_REMOVALS,
             Self::Attach { .. } | Self::Replace { .. } | Self::Detach { .. } => &OF_BINDINGS,
             Self::DeleteClient { .. } => &OF_CLIENTS,
@@ -116,14 +128,26 @@ impl Task {
         let mut task = self.clone();
         match (&mut task, operation) {
             (
-                Self::Resource(ApiResource { scopes, .. }) | Self::Replace { scopes, .. },
+                Self::Resource(ApiResource { scopes, .. })
+                | Self::ResourceUpdate(ApiResource { scopes, .. })
+                | Self::ResourcePut(ApiResource { scopes, .. })
+                | Self::Replace { scopes, .. },
                 Operation::AttachResourceScopes,
             ) => attach(scopes, keys),
             (
-                Self::Resource(ApiResource { scopes, .. }) | Self::Replace { scopes, .. } | Self::Attach { scopes, .. },
+                Self::Resource(ApiResource { scopes, .. })
+                | Self::ResourceUpdate(ApiResource { scopes, .. })
+                | Self::ResourcePut(ApiResource { scopes, .. })
+                | Self::Replace { scopes, .. }
+                | Self::Attach { scopes, .. },
                 Operation::DetachResourceScopes,
             ) => detach(scopes, keys),
-            (Self::Resource(ApiResource { scopes, .. }), Operation::UpdateResourceScopes) => *scopes = keys.to_vec(),
+            (
+                Self::Resource(ApiResource { scopes, .. })
+                | Self::ResourceUpdate(ApiResource { scopes, .. })
+                | Self::ResourcePut(ApiResource { scopes, .. }),
+                Operation::UpdateResourceScopes,
+            ) => *scopes = keys.to_vec(),
             (Self::Detach { api_id, scopes }, Operation::AttachResourceScopes) if scopes.is_empty() => {
                 task = Self::Replace { api_id: api_id.clone(), scopes: keys.to_vec() };
             }
@@ -141,7 +165,7 @@ impl Task {
     /// Whose turn it takes: what is changed by it at its key manager, as the management door names it.
     pub(super) fn turn(&self, key_manager: &str) -> String {
         let kind = match self {
-            Self::Scope(_) | Self::NoScope { .. } => "scope",
+            Self::Scope(_) | Self::ScopeUpdate(_) | Self::ScopePut(_) | Self::NoScope { .. } => "scope",
             Self::DeleteClient { .. } => "client",
             Self::Left { .. } => "left",
             _ => "resource",
@@ -149,16 +173,71 @@ impl Task {
         [kind, key_manager, self.subject()].join("\0")
     }
 
-    /// Does it, whatever has been done of it already.
+    /// The same where it is wanted in place of `old`, which may have been done, or not: then what is there now may be
+    /// what that would have changed.
+    pub(super) fn instead_of(self, old: &Self) -> Self {
+        match (self, old) {
+            (Self::ScopeUpdate(scope), Self::Scope(_) | Self::ScopePut(_))
+            | (Self::Scope(scope), Self::NoScope { .. } | Self::ScopePut(_)) => Self::ScopePut(scope),
+            (Self::ResourceUpdate(resource), Self::Resource(_) | Self::ResourcePut(_))
+            | (Self::Resource(resource), Self::NoResource { .. } | Self::ResourcePut(_)) => Self::ResourcePut(resource),
+            (task, _) => task,
+        }
+    }
+
+    /// Whether this is an answer that no other attempt would change, and that somebody has to look at.
+    fn is_over(&self, error: &Error) -> bool {
+        match self {
+            Self::Scope(_) | Self::Resource(_) => matches!(error, Error::Conflict(_)),
+            Self::ScopeUpdate(_) | Self::ResourceUpdate(_) => matches!(error, Error::NotFound(_)),
+            _ => false,
+        }
+    }
+
+    /// What it is about, as it stands there, as far as that can be read.
+    async fn present(&self, managed: &Managed) -> Value {
+        let provider = &managed.connector;
+        match self {
+            Self::ScopeUpdate(_) | Self::ScopePut(_) | Self::NoScope { .. } => {
+                provider.scope(self.subject()).await.map(|it| told(&it))
+            }
+            Self::ResourceUpdate(_)
+            | Self::ResourcePut(_)
+            | Self::NoResource { .. }
+            | Self::Attach { .. }
+            | Self::Replace { .. }
+            | Self::Detach { .. } => provider.resource(self.subject()).await.map(|it| told(&it)),
+            _ => Ok(Value::Null),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Does it, whatever has been done of it already. What is there and is not what was to be registered is another's.
     async fn run(&self, managed: &Managed) -> Result<()> {
         let provider = &managed.connector;
         match self {
             Self::Scope(scope) => match provider.register_scope(scope).await {
+                Err(Error::Conflict(why)) => match provider.scope(&scope.key).await {
+                    Ok(there) if is_scope(&there, scope) => Ok(()),
+                    _ => Err(Error::Conflict(why)),
+                },
+                outcome => outcome.map(drop),
+            },
+            Self::ScopeUpdate(scope) => provider.update_scope(scope).await.map(drop),
+            Self::ScopePut(scope) => match provider.register_scope(scope).await {
                 Err(Error::Conflict(_)) => provider.update_scope(scope).await.map(drop),
                 outcome => outcome.map(drop),
             },
             Self::NoScope { key } => gone(provider.delete_scope(key).await),
-            Self::Resource(resource) => match provider.update_resource(resource).await {
+            Self::Resource(resource) => match provider.register_resource(resource).await {
+                Err(Error::Conflict(why)) => match provider.resource(&resource.api_id).await {
+                    Ok(there) if is_resource(&there, resource) => Ok(()),
+                    _ => Err(Error::Conflict(why)),
+                },
+                outcome => outcome.map(drop),
+            },
+            Self::ResourceUpdate(resource) => provider.update_resource(resource).await.map(drop),
+            Self::ResourcePut(resource) => match provider.update_resource(resource).await {
                 Err(Error::NotFound(_) | Error::Unsupported { .. }) => {
                     provider.register_resource(resource).await.map(drop)
                 }
@@ -188,6 +267,32 @@ pub(super) fn overtakes(operation: Operation) -> bool {
     [&OF_SCOPES[..], &OF_RESOURCES, &OF_REMOVALS, &OF_BINDINGS, &OF_CLIENTS]
         .iter()
         .any(|some| some.contains(&operation))
+}
+
+/// Whether a scope that is there is the one that was to be registered, as a provider may have completed it.
+fn is_scope(there: &Scope, asked: &Scope) -> bool {
+    is_named(there.name.as_deref(), asked.name.as_deref(), &asked.key)
+        && same(&roles(there), &roles(asked))
+        && there.description.as_deref().unwrap_or_default() == asked.description.as_deref().unwrap_or_default()
+}
+
+/// The same of an API's resources.
+fn is_resource(there: &ApiResource, asked: &ApiResource) -> bool {
+    is_named(there.name.as_deref(), asked.name.as_deref(), &asked.api_id)
+        && same(&there.uris, &asked.uris)
+        && same(&there.scopes, &asked.scopes)
+}
+
+fn is_named(there: Option<&str>, asked: Option<&str>, id: &str) -> bool {
+    there == asked || there.unwrap_or(id) == asked.unwrap_or(id)
+}
+
+fn roles(scope: &Scope) -> Vec<&str> {
+    scope.roles.as_deref().map(split_list).unwrap_or_default()
+}
+
+fn same<T: Ord>(there: &[T], asked: &[T]) -> bool {
+    BTreeSet::from_iter(there) == BTreeSet::from_iter(asked)
 }
 
 fn gone(outcome: Result<()>) -> Result<()> {
@@ -270,11 +375,12 @@ impl Engine {
         }
         let now = self.clock.now().unix_ms;
         let mut met: Vec<(String, String)> = Vec::new();
-        for row in self.pending_rows(0)? {
+        // What is for a human keeps nothing else up.
+        for row in self.pending_rows(0)?.into_iter().filter(|row| row.task.operation().is_some()) {
             let about = (row.key_manager.clone(), row.task.subject().to_owned());
             let first = !met.contains(&about);
             met.push(about);
-            if first && row.next_attempt <= now && row.task.operation().is_some() {
+            if first && row.next_attempt <= now {
                 self.retry_one(row).await?;
             }
         }
@@ -289,9 +395,9 @@ impl Engine {
         let Some(row) = record.get(&PENDING, &row.id.to_be_bytes()).map_err(unkept)? else { return Ok(()) };
         let Some(operation) = row.task.operation() else { return Ok(()) };
         // Its key manager may have left the configuration, and may come back.
-        let outcome = match self.registry.find(&row.key_manager) {
-            Ok(managed) => row.task.run(&managed).await,
-            Err(error) => Err(error),
+        let (before, outcome) = match self.registry.find(&row.key_manager) {
+            Ok(managed) => (row.task.present(&managed).await, row.task.run(&managed).await),
+            Err(error) => (Value::Null, Err(error)),
         };
         let asked = Asked::new(
             &Caller { who: row.who.clone(), ..Caller::default() },
@@ -301,14 +407,28 @@ impl Engine {
         );
         match outcome {
             Ok(()) => {
-                let entry =
-                    AuditEntry { outcome: "done".into(), detail: Some("tried again".into()), ..self.entry(&asked) };
+                let entry = AuditEntry {
+                    before,
+                    after: told(&row.task),
+                    outcome: "done".into(),
+                    detail: Some("tried again".into()),
+                    ..self.entry(&asked)
+                };
                 self.change(vec![RowChange::Settle(row.id), RowChange::Audit(entry)]).await
             }
             // It was not tried.
             Err(Error::LeftAlone { wait }) => {
                 let next_attempt = self.clock.now().unix_ms.saturating_add(wait.saturating_mul(1000));
                 self.change(vec![RowChange::Later(PendingRow { next_attempt, ..row })]).await
+            }
+            // It stays, for a human to see and to clear.
+            Err(error) if row.task.is_over(&error) => {
+                let detail = Some(error.to_string());
+                let entry = AuditEntry { outcome: "failed".into(), detail, ..self.entry(&asked) };
+                let left = Task::Left { left: row.task.subject().to_owned() };
+                let last_error = format!("{}: {error}", operation.name());
+                let row = PendingRow { attempts: row.attempts.saturating_add(1), last_error, task: left, ..row };
+                self.change(vec![RowChange::Later(row), RowChange::Audit(entry)]).await
             }
             Err(error) => {
                 let attempts = row.attempts.saturating_add(1);

@@ -205,6 +205,7 @@ impl RowChange {
             }
             Self::Configure { name, settings } => changes.put(&STORED, name.as_bytes(), settings),
             Self::Wait(row) => {
+                let mut task = row.task.clone();
                 if let Some(operation) = row.task.operation() {
                     let by = AuditEntry {
                         time: row.since,
@@ -215,12 +216,12 @@ impl RowChange {
                         outcome: "waits itself".into(),
                         ..AuditEntry::default()
                     };
-                    overtake(changes, operation, &by)?;
+                    task = overtake(changes, operation, &by)?.iter().fold(task, Task::instead_of);
                 }
                 let id = next(changes, b"pending")?;
-                changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, ..row.clone() })
+                changes.put(&PENDING, &id.to_be_bytes(), &PendingRow { id, task, ..row.clone() })
             }
-            Self::Overtake(operation, by) => overtake(changes, *operation, by),
+            Self::Overtake(operation, by) => overtake(changes, *operation, by).map(drop),
             Self::Bind { operation, scopes, by } => bind(changes, *operation, scopes, by),
             Self::Settle(id) => changes.remove(&PENDING, &id.to_be_bytes()).map(drop),
             Self::Ended(key) => changes.remove(&BEGUN, key).map(drop),
@@ -230,16 +231,19 @@ impl RowChange {
     }
 }
 
-/// What is wanted of a thing takes the place of what was wanted before: that is settled, and the audit tells by what.
-fn overtake(changes: &Changes<'_>, operation: Operation, by: &AuditEntry) -> Result<(), record::Error> {
+/// What is wanted of a thing takes the place of what was wanted before, which is given back: that is settled, and the
+/// audit tells by what.
+fn overtake(changes: &Changes<'_>, operation: Operation, by: &AuditEntry) -> Result<Vec<Task>, record::Error> {
+    let mut tasks = Vec::new();
     let key_manager = by.key_manager.as_deref().unwrap_or_default();
     for (key, old) in changes.rows(&PENDING, &[], MOST_PENDING)? {
         if old.is_overtaken(key_manager, operation, &by.subject) {
             changes.remove(&PENDING, &key)?;
+            tasks.push(old.task.clone());
             note(changes, settled(old, by))?;
         }
     }
-    Ok(())
+    Ok(tasks)
 }
 
 /// That it is settled, and by what.

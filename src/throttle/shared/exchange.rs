@@ -37,6 +37,8 @@ struct Link {
     epochs: HashMap<u8, (u64, Instant)>,
     /// Whether data were lost since it was last looked at.
     is_told_of_loss: bool,
+    /// Whether more is to be told than the last exchange took.
+    has_more: bool,
 }
 
 impl Shared {
@@ -85,7 +87,7 @@ impl Shared {
         self.came();
         *since = Some(Instant::now());
         tracing::info!("counters are shared through Redis");
-        let (mut due, mut may_be_early) = (Instant::now(), true);
+        let (mut due, mut may_be_early, mut is_telling_all) = (Instant::now(), true, true);
         loop {
             // In batches nothing is handed out, so that a loss is known early enough with the next exchange.
             let (terms, look) = (*self.terms.load_full(), link.silent_at(WATCH_LONG));
@@ -103,7 +105,9 @@ impl Shared {
                     self.exchange_with(&mut link, HashMap::new(), clock).await?;
                 }
             }
-            if std::mem::take(&mut link.is_told_of_loss) {
+            // However much it is: what is told once Redis hands out again is too late.
+            is_telling_all = std::mem::take(&mut link.is_told_of_loss) || (is_telling_all && link.has_more);
+            if is_telling_all {
                 due = Instant::now();
             }
         }
@@ -114,7 +118,9 @@ impl Shared {
         let (mode, now_ms, idle_ms) = (self.terms.load().mode, clock.now().steady_ms, millis(idle));
         self.ledger.rest(mode, now_ms, idle_ms);
         let mut parts: HashMap<u8, Vec<(Arc<Cell>, Line)>> = HashMap::new();
-        for (cell, mut line) in self.ledger.gather(mode, now_ms, idle_ms, MOST) {
+        let gathered = self.ledger.gather(mode, now_ms, idle_ms, MOST);
+        link.has_more = gathered.len() == MOST;
+        for (cell, mut line) in gathered {
             line.ttl_ms = self.ttl_ms(&cell, now_ms);
             parts.entry(self.names.group(&cell)).or_default().push((cell, line));
         }
@@ -203,7 +209,7 @@ impl Shared {
 
 impl Link {
     fn new(connection: Connection) -> Self {
-        Self { connection, is_begun: false, epochs: HashMap::new(), is_told_of_loss: false }
+        Self { connection, is_begun: false, epochs: HashMap::new(), is_told_of_loss: false, has_more: false }
     }
 
     /// When a group answered last.
@@ -236,7 +242,7 @@ pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Cells of one exchange; more wait for the next.
+/// Cells of one exchange; more wait for the next, which comes at once where data were lost.
 const MOST: usize = 50_000;
 
 /// Cells of one script.
