@@ -214,6 +214,11 @@ impl KeyManager for Http {
         Rehearsal::Halting
     }
 
+    /// So it is asked to be, by its interface.
+    fn is_strict(&self) -> bool {
+        true
+    }
+
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
         let body = Some(written(application)?);
         let operation = Operation::CreateApplication;

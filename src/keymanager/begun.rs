@@ -8,8 +8,8 @@ use std::future::Future;
 use super::{
     Engine, Result,
     engine::{Asked, Effect},
-    pending::Task,
     rows::{AuditEntry, BEGUN, PendingRow, RowChange},
+    task::Task,
     tokens::random_id,
 };
 use crate::store::record::Record;

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::{
     Caller, ConsumerSecretInfo, ConsumerSecretRequest, Done, Engine, Error, Managed, OAuthApplicationInfo, Operation,
     Origin, Result, Sensitive, check,
-    engine::{Asked, Effect, told},
+    engine::{Asked, Effect},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
+    told::{told, was},
 };
 use crate::store::KeyType;
 
@@ -93,7 +94,7 @@ impl Engine {
             if let Some(secret) = &app.client_secret {
                 require_secret(&managed, consumer_key, secret).await?;
             }
-            let before = known(&managed, consumer_key).await;
+            let before = known(&managed, consumer_key).await?;
             let after = managed.connector.update_application(consumer_key, &app).await?;
             let owner = app.app_owner.filter(|_| mapping.is_some());
             let gave = completed(after.clone(), mapping.as_deref(), owner.as_deref());
@@ -124,7 +125,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::DeleteApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
-            let mut before = known(&managed, consumer_key).await;
+            let mut before = known(&managed, consumer_key).await?;
             let unmanaged = match &mapping {
                 Some(_) => managed.connector.cannot_delete(consumer_key).await?,
                 None => None,
@@ -282,7 +283,8 @@ impl Engine {
         consumer_key: &str,
         secret_id: &str,
     ) -> Result<Done<()>> {
-        let asked = Asked::new(caller, key_manager, Operation::DeleteConsumerSecret, consumer_key);
+        let asked = Asked::new(caller, key_manager, Operation::DeleteConsumerSecret, consumer_key)
+            .with(&json!({ "secretId": secret_id }));
         let checked = check::name("clientId", consumer_key).and_then(|()| check::name("secretId", secret_id));
         self.perform(asked, checked, |managed| async move {
             managed.connector.delete_secret(consumer_key, secret_id).await?;
@@ -383,7 +385,7 @@ async fn require_secret(managed: &Managed, consumer_key: &str, secret: &Sensitiv
         Err(Error::Invalid { field, .. }) if field == "clientSecret" => {
             Err(wrong("must be a present one, or be left out: a change leaves it alone"))
         }
-        outcome => outcome.map(drop),
+        outcome => outcome.map(drop).map_err(Error::of_reading),
     }
 }
 
@@ -423,7 +425,7 @@ async fn adopted(managed: &Managed, client_id: &str, secret: Option<&Sensitive>)
     if managed.settings.validate_mapped {
         match managed.connector.cannot(Operation::MapOAuthApplication) {
             None => {
-                let found = managed.connector.map_application(client_id, secret).await?;
+                let found = managed.connector.map_application(client_id, secret).await.map_err(Error::of_reading)?;
                 let method = found.parameter("token_endpoint_auth_method");
                 // Whoever leaves the secret out has proven nothing; only a client that has none cannot.
                 if secret.is_none() && method.is_none_or(|method| method.starts_with("client_secret")) {
@@ -446,11 +448,11 @@ async fn adopted(managed: &Managed, client_id: &str, secret: Option<&Sensitive>)
     Ok(OAuthApplicationInfo { client_id: Some(client_id.to_owned()), ..OAuthApplicationInfo::default() })
 }
 
-/// What the provider has now, for the audit; a provider that does not tell is no reason not to go on.
-async fn known(managed: &Managed, consumer_key: &str) -> Value {
+/// What the provider has now, for the audit.
+async fn known(managed: &Managed, consumer_key: &str) -> Result<Value> {
     match managed.cannot(Operation::RetrieveApplication) {
-        None => managed.connector.retrieve_application(consumer_key).await.map_or(Value::Null, |app| told(&app)),
-        Some(_) => Value::Null,
+        None => was(managed.connector.retrieve_application(consumer_key).await),
+        Some(_) => Ok(Value::Null),
     }
 }
 

@@ -8,14 +8,15 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Instant};
 use parking_lot::Mutex;
 use prometheus::Registry as Prometheus;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     Error, Managed, Operation, Registry, Result, begun,
     metrics::Metrics,
-    pending::{Task, overtakes},
     rows::{AUDIT, AuditEntry, MAPPINGS, Mapping, PendingRow, RevokedRow, RowChange, joined},
+    task::{Task, overtakes},
+    told::told,
 };
 use crate::{
     net::Clock,
@@ -138,6 +139,10 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Value::is_null")]
     #[schema(value_type = Object, required = false)]
     pub request: Value,
+    /// What the dry run did not find out; none: the change was tried in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub note: Option<&'static str>,
 }
 
 /// What a provider's answer leads to here.
@@ -252,7 +257,8 @@ impl Engine {
         let work = async |managed| work(managed).await.map_err(|error| error.of(asked.operation));
         let Some(record) = record else { return work(managed).await.map(|effect| Done::Did(effect.gave)) };
         if asked.caller.dry_run {
-            return self.dry_run(asked, managed, work).await.map(|()| Done::Would(plan(asked)));
+            let note = self.dry_run(asked, managed, work).await?;
+            return Ok(Done::Would(Plan { note, ..plan(asked) }));
         }
         let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
         let kept = match outcome {
@@ -458,6 +464,7 @@ pub(super) fn plan(asked: &Asked) -> Plan {
         key_manager: asked.key_manager.clone(),
         subject: asked.subject.clone(),
         request: asked.request.clone(),
+        note: None,
     }
 }
 
@@ -465,41 +472,5 @@ pub(super) fn unkept(error: record::Error) -> Error {
     Error::Record(error.to_string())
 }
 
-/// A value as JSON, without what is secret in it.
-pub(super) fn told(value: &impl Serialize) -> Value {
-    let mut value = json!(value);
-    redact(&mut value);
-    value
-}
-
-/// Takes the place of every member that may be a secret by its name.
-fn redact(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members.iter_mut() {
-                let name = name.to_ascii_lowercase();
-                let secret = SECRET_NAMES.iter().any(|part| name.contains(part)) && !NO_SECRETS.contains(&&*name);
-                if secret { hide(member) } else { redact(member) }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(redact),
-        _ => {}
-    }
-}
-
-/// Takes the place of every text in it, however deep.
-fn hide(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = "[redacted]".into(),
-        Value::Array(items) => items.iter_mut().for_each(hide),
-        Value::Object(members) => members.values_mut().for_each(hide),
-        _ => {}
-    }
-}
-
 pub(super) const NO_STORE: &str = "changes need a [store], and the configuration has none";
-const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
-/// Named like secrets, and none.
-const NO_SECRETS: [&str; 6] =
-    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "tokenscope"];
 const MOST_TURNS: usize = 1024;

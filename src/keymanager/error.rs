@@ -188,6 +188,14 @@ impl Error {
         }
     }
 
+    /// The same where nothing was asked for but to read: no answer leaves nothing that may have been done.
+    pub(super) fn of_reading(self) -> Self {
+        match self {
+            Self::TimedOut(from) => Self::Unreachable(format!("no answer in time from {from}")),
+            error => error,
+        }
+    }
+
     /// What failed, once it is known that nothing of it was done, or that it was undone.
     pub fn settled(self) -> Self {
         match self {

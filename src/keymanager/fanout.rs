@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use super::{
     ApiResource, Caller, Done, Engine, Error, Operation, Result, Scope, check,
-    engine::{Asked, told},
-    pending::Task,
+    engine::Asked,
     rows::{AuditEntry, RowChange},
+    task::Task,
+    told::told,
 };
 
 /// What became of it at one key manager.
@@ -20,7 +21,7 @@ use super::{
 pub struct Outcome {
     /// The key manager.
     pub key_manager: String,
-    /// `done`; `dry_run`; `unsupported`; `pending`: it is tried again; or `failed`.
+    /// `done`; `dry_run`: it would be; `unsupported`; `pending`: it is tried again, or would be; or `failed`.
     pub outcome: String,
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +172,7 @@ impl Engine {
         }
     }
 
-    /// Puts off what may yet succeed.
+    /// Puts off what may yet succeed; a dry run only says so.
     async fn outcome(
         &self,
         caller: &Caller,
@@ -181,13 +182,14 @@ impl Engine {
     ) -> Outcome {
         let error = match outcome {
             Ok(done) => return done_at(name, done),
-            // Nothing was asked for that could be tried again.
-            Err(error) if caller.dry_run => return plain(name, Err(error)),
             Err(error) if !error.may_pass() => return plain(name, Err(error)),
             Err(error) => error,
         };
         let asked = Asked::new(caller, &name, change.operation(), change.subject());
         if !self.has_room_to_wait() {
+            if caller.dry_run {
+                return plain(name, Err(error));
+            }
             let once = Caller { tries_again: false, ..caller.clone() };
             self.note_failure(&Asked { caller: once, ..asked }, &error).await;
             return plain(name, Err(error));
@@ -200,7 +202,9 @@ impl Engine {
             ..self.entry(&asked)
         };
         let row = self.waiting(&asked, task, &error);
-        match self.change(vec![RowChange::Wait(row), RowChange::Audit(entry)]).await {
+        let rows = vec![RowChange::Wait(row), RowChange::Audit(entry)];
+        let kept = if caller.dry_run { self.would_change(rows).await } else { self.change(rows).await };
+        match kept {
             Ok(()) => Outcome {
                 key_manager: name,
                 outcome: "pending".into(),

@@ -23,6 +23,11 @@ pub fn go_on() -> Result<()> {
     }
 }
 
+/// Whether the change is only tried, in this way.
+pub(super) fn is_tried() -> bool {
+    HALTED.try_with(|_| ()).is_ok()
+}
+
 /// Does `work` as far as that changes nothing. None: nothing stood against it until then.
 pub(super) async fn tried<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
     let outcome = async { (work.await, HALTED.with(|halted| halted.load(Ordering::Relaxed))) };
@@ -38,7 +43,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_tried_goes_on_until_it_would_change_something() {
-        assert_eq!(go_on(), Ok(()), "nothing is tried");
+        assert_eq!((go_on(), is_tried()), (Ok(()), false), "nothing is tried");
+        assert_eq!(tried(async { Ok(is_tried()) }).await, Ok(Some(true)));
         assert_eq!(tried(async { Ok(1) }).await, Ok(Some(1)));
         assert_eq!(tried(async { Err::<u8, _>(Error::NotFound("client")) }).await, Err(Error::NotFound("client")));
         let mended = async { go_on().map_err(|_| Error::NotFound("client")) };

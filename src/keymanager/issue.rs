@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::{
     AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Managed, Operation, Result, Sensitive, check,
+    dry::foresee_token,
     engine::{Asked, Effect},
+    halting::is_tried,
     rows::{AuditEntry, RevokedRow, RowChange},
     tokens::{claims, told_token},
 };
@@ -32,6 +34,9 @@ impl Engine {
             if let Some(token) = &request.token_to_revoke {
                 require_issued_to(&managed, "tokenToRevoke", token, consumer_key).await?;
                 revoked = Some((token, self.token_revoked(&managed, token)?));
+            }
+            if is_tried() {
+                foresee_token(&managed, consumer_key, &request).await?;
             }
             let mut token = match managed.connector.new_access_token(&request).await {
                 Ok(token) => token,
@@ -119,7 +124,7 @@ pub(super) async fn require_issued_to(
     };
     let owner = match owner {
         None if managed.connector.cannot(Operation::TokenMetaData).is_none() => {
-            let said = managed.connector.token_meta_data(token).await?;
+            let said = managed.connector.token_meta_data(token).await.map_err(Error::of_reading)?;
             said.consumer_key.filter(|_| said.is_token_valid)
         }
         known => known,

@@ -29,11 +29,13 @@ mod registry;
 mod rows;
 mod scopes;
 mod shape;
+mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod told;
 mod whole;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
@@ -100,6 +102,12 @@ pub trait KeyManager: Debug + Send + Sync {
     /// How a change is tried there.
     fn rehearsal(&self) -> Rehearsal {
         Rehearsal::Looking
+    }
+
+    /// Whether none but registered scopes are bound there, and a client gets tokens by none but its own grants: then a
+    /// dry run reads which those are.
+    fn is_strict(&self) -> bool {
+        false
     }
 
     /// `createApplication`. The answer has the consumer key, and the secret where there is one.

@@ -1,5 +1,7 @@
 //! What waits to be done at a provider, once something newer is done there.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 /// What became of what waited, as the audit tells it.
@@ -188,6 +190,41 @@ async fn a_provider_that_is_left_alone_was_not_tried() {
     assert!((now + 25_000..=now + 30_000).contains(&after.next_attempt), "it is tried when the provider is: {after:?}");
     let (before, after) = retry(Error::Unreachable("gone".into())).await;
     assert_eq!(after.attempts, before.attempts + 1, "that one counts");
+}
+
+/// What was there is read first, for the audit: a provider that does not answer that is not waited for once more.
+#[tokio::test]
+async fn a_provider_that_does_not_answer_is_asked_once() {
+    let stand = stand();
+    let asked = |stand: &Stand| stand.two.asked.swap(0, Ordering::Relaxed);
+    did(stand.engine.register_scope(&caller(), "two", Scope { key: "a".into(), ..Scope::default() }).await);
+    let resource = || ApiResource { api_id: "a".into(), ..ApiResource::default() };
+    did(stand.engine.register_resource(&caller(), "two", resource()).await);
+    let client = did(stand.engine.create_application(&caller(), "two", app(json!({"clientId": "a"}))).await);
+    let late = || Some(Error::TimedOut("https://two.example".into()));
+    *stand.two.mood.lock() = late();
+    asked(&stand);
+    for change in [
+        Everywhere::UpdateScope("a".into(), Scope { name: Some("A".into()), ..Scope::default() }),
+        Everywhere::DeleteScope("a".into()),
+        Everywhere::UpdateResource("a".into(), resource()),
+        Everywhere::BindScopes(Operation::AttachResourceScopes, "a".into(), vec!["a".into()]),
+    ] {
+        stand.engine.everywhere(&caller(), change.clone()).await.unwrap();
+        assert_eq!(asked(&stand), 1, "{change:?}");
+        let before = record_rows(&stand).pop().unwrap();
+        stand.engine.retry_one(before.clone()).await.unwrap();
+        let after = record_rows(&stand).pop().unwrap();
+        assert_eq!((asked(&stand), after.attempts), (1, before.attempts + 1), "{change:?}");
+    }
+    let waits = record_rows(&stand).len();
+    let updated = stand.engine.update_application(&caller(), "two", "a", client).await;
+    let deleted = stand.engine.delete_application(&caller(), "two", "a").await.map(drop);
+    // Nothing was asked for that may have been done.
+    for failed in [updated.map(drop), deleted] {
+        assert!(matches!(failed, Err(Error::Unreachable(_))), "{failed:?}");
+    }
+    assert_eq!((asked(&stand), record_rows(&stand).len()), (2, waits));
 }
 
 /// What waits, as it stands.

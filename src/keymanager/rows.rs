@@ -6,11 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{
-    Error, Operation,
-    memory::forget_all,
-    pending::{Task, shown},
-};
+use super::{Error, Operation, memory::forget_all, pending::shown, task::Task};
 use crate::store::{
     Revocation, Revoked,
     record::{self, Changes, Table},

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     ApiResource, Caller, Done, Engine, Error, Managed, Operation, Result, Scope, check,
-    engine::{Asked, Effect, told},
+    engine::{Asked, Effect},
     rows::RowChange,
+    told::was,
 };
 
 impl Engine {
@@ -62,7 +63,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::UpdateScope, key).with(&scope);
         let same = if same { Ok(()) } else { Err(Error::invalid("key", "is not the scope of the path")) };
         self.perform(asked, same.and_then(|()| check::scope(&scope)), |managed| async move {
-            let before = scope_before(&managed, &scope.key).await;
+            let before = scope_before(&managed, &scope.key).await?;
             let after = managed.connector.update_scope(&scope).await?;
             Ok(Effect::of(after.clone()).before(before).after(&after))
         })
@@ -73,7 +74,7 @@ impl Engine {
     pub async fn delete_scope(&self, caller: &Caller, key_manager: &str, key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteScope, key);
         self.perform(asked, check::scope_key("name", key), |managed| async move {
-            let before = scope_before(&managed, key).await;
+            let before = scope_before(&managed, key).await?;
             managed.connector.delete_scope(key).await?;
             Ok(Effect::of(()).before(before))
         })
@@ -146,7 +147,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::UpdateRegisteredResource, api_id).with(&resource);
         let same = if same { Ok(()) } else { Err(Error::invalid("apiId", "is not the API of the path")) };
         self.perform(asked, same.and_then(|()| check::resource(&resource)), |managed| async move {
-            let before = resource_before(&managed, &resource.api_id).await;
+            let before = resource_before(&managed, &resource.api_id).await?;
             let after = managed.connector.update_resource(&resource).await?;
             Ok(Effect::of(after.clone()).before(before).after(&after))
         })
@@ -157,7 +158,7 @@ impl Engine {
     pub async fn delete_resource(&self, caller: &Caller, key_manager: &str, api_id: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteRegisteredResourceByApiId, api_id);
         self.perform(asked, check::name("apiId", api_id), |managed| async move {
-            let before = resource_before(&managed, api_id).await;
+            let before = resource_before(&managed, api_id).await?;
             managed.connector.delete_resource(api_id).await?;
             Ok(Effect::of(()).before(before))
         })
@@ -177,7 +178,7 @@ impl Engine {
         let bind = RowChange::Bind { operation, scopes: keys.clone(), by: self.entry(&asked) };
         let checked = check::name("apiId", api_id).and_then(|()| check::bound_scopes(operation, &keys));
         self.perform(asked, checked, |managed| async move {
-            let before = resource_before(&managed, api_id).await;
+            let before = resource_before(&managed, api_id).await?;
             let provider = &managed.connector;
             let after = match operation {
                 Operation::AttachResourceScopes => provider.attach_scopes(api_id, &keys).await?,
@@ -217,10 +218,10 @@ async fn missing(managed: &Managed, ids: Vec<String>, error: Error) -> Error {
 }
 
 /// What there is now, for the audit, where the provider tells.
-async fn scope_before(managed: &Managed, key: &str) -> Value {
+async fn scope_before(managed: &Managed, key: &str) -> Result<Value> {
     match managed.cannot(Operation::ScopeByName) {
-        None => managed.connector.scope(key).await.map_or(Value::Null, |scope| told(&scope)),
-        Some(_) => Value::Null,
+        None => was(managed.connector.scope(key).await),
+        Some(_) => Ok(Value::Null),
     }
 }
 
@@ -235,9 +236,9 @@ fn without_scopes(before: &Value, keys: &[String]) -> Value {
     after
 }
 
-async fn resource_before(managed: &Managed, api_id: &str) -> Value {
+async fn resource_before(managed: &Managed, api_id: &str) -> Result<Value> {
     match managed.cannot(Operation::ResourceByApiId) {
-        None => managed.connector.resource(api_id).await.map_or(Value::Null, |resource| told(&resource)),
-        Some(_) => Value::Null,
+        None => was(managed.connector.resource(api_id).await),
+        Some(_) => Ok(Value::Null),
     }
 }

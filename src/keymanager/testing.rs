@@ -1,6 +1,13 @@
 //! A key manager in memory, whose provider can be made to fail.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -27,6 +34,8 @@ pub(crate) struct Memory {
     pub(crate) holding: Mutex<Option<Error>>,
     /// The id of a client for which nobody wishes for one.
     pub(crate) own_id: Mutex<Option<String>>,
+    /// How often it was asked for anything.
+    pub(crate) asked: AtomicUsize,
     /// What it has no way to do.
     pub(crate) cannot: Mutex<Vec<Operation>>,
 }
@@ -44,6 +53,7 @@ impl Memory {
     }
 
     fn may(&self) -> Result<()> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.mood.lock().clone().map_or(Ok(()), Err)
     }
 }
@@ -73,6 +83,7 @@ impl KeyManager for Memory {
             mood: copy(&self.mood),
             holding: copy(&self.holding),
             own_id: copy(&self.own_id),
+            asked: AtomicUsize::default(),
             cannot: copy(&self.cannot),
         }))
     }

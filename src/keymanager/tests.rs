@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{engine::Asked, pending::Task, rows::RowChange, testing::Memory, *};
+use super::{engine::Asked, rows::RowChange, task::Task, testing::Memory, *};
 use crate::{
     net::Clock,
     store::{Revocations, TokenFacts, record::Record},

@@ -42,6 +42,7 @@ fn a_dry_run_at_a_connector_outside_reads_and_changes_nothing() {
         (200, "PUT", "clients/mine/owner", json!({ "owner": "ada" })),
         (200, "POST", "clients/mine/secret", Value::Null),
         (200, "POST", "clients/mine/secrets", json!({})),
+        (404, "DELETE", "clients/mine/secrets/none", Value::Null),
         (200, "POST", "clients/mine/tokens", json!({ "clientSecret": secret, "tokenToRevoke": own })),
         (200, "POST", "tokens/revoke", json!({ "token": own })),
         (200, "POST", "tokens/revoke-one-time", json!({ "token": own, "consumerKey": "mine" })),
@@ -52,18 +53,36 @@ fn a_dry_run_at_a_connector_outside_reads_and_changes_nothing() {
     ] {
         let dry = walk.ask(method, &changes(path), &body);
         assert_eq!(dry.status, status, "{method} {path} {body}: {}", dry.text());
+        assert!(status != 200 || dry.text().contains("was not tried"), "{}", dry.text());
     }
     let new: BTreeSet<_> = outside.asked().difference(&before).cloned().collect();
-    let reads =
-        ["getResourceByApiId", "getScopeByName", "getTokenMetaData", "mapOAuthApplication", "retrieveApplication"];
+    let reads = [
+        "retrieveApplicationConsumerSecrets",
+        "getResourceByApiId",
+        "getScopeByName",
+        "getTokenMetaData",
+        "mapOAuthApplication",
+        "retrieveApplication",
+    ];
     assert!(new.iter().all(|asked| reads.contains(&asked.as_str())), "{new:?}");
     assert_eq!(outside.times("getNewApplicationAccessToken"), 3);
 
+    let bound = json!({ "clientId": "bound", "parameters": { "grant_types": "password" } });
     for (due, method, path, body) in [
         (409, "POST", "clients", json!({ "clientId": "mine" })),
         (400, "PUT", "clients/mine", json!({ "clientSecret": "wrong" })),
         (400, "POST", "clients/mine/tokens", json!({ "clientSecret": secret, "tokenToRevoke": foreign })),
         (400, "POST", "tokens/revoke-one-time", json!({ "token": own, "consumerKey": "other" })),
+        (400, "POST", "clients/mine/tokens", json!({ "clientSecret": "wrong" })),
+        (400, "POST", "clients/mine/tokens", json!({ "clientSecret": "wrong", "tokenToRevoke": own })),
+        (404, "POST", "clients/gone/tokens", json!({ "clientSecret": secret })),
+        (201, "POST", "clients", bound),
+        (400, "POST", "clients/bound/tokens", json!({ "grantType": "client_credentials" })),
+        (400, "POST", "clients/bound/tokens", json!({})),
+        (200, "PUT", "clients/bound", json!({ "parameters": { "grant_types": "password,client_credentials" } })),
+        (201, "POST", "clients/bound/tokens", json!({})),
+        (404, "DELETE", "clients/mine/secrets/none", Value::Null),
+        (404, "DELETE", "clients/gone/secrets/none", Value::Null),
         (404, "PUT", "clients/gone", json!({})),
         (404, "POST", "clients/gone/secret", Value::Null),
         (404, "POST", "clients/map", json!({ "clientId": "gone", "clientSecret": "s" })),
@@ -73,6 +92,13 @@ fn a_dry_run_at_a_connector_outside_reads_and_changes_nothing() {
         (404, "PUT", "resources/none/scopes", json!({ "scopes": ["a"] })),
         (201, "POST", "resources", json!({ "apiId": "r", "scopes": ["a"] })),
         (409, "POST", "resources", json!({ "apiId": "r" })),
+        (409, "POST", "resources", json!({ "apiId": "r", "scopes": ["none"] })),
+        (409, "POST", "resources", json!({ "apiId": "q", "scopes": ["a", "none"] })),
+        (409, "PUT", "resources/r", json!({ "scopes": ["none"] })),
+        (409, "PUT", "resources/r/scopes", json!({ "scopes": ["none"] })),
+        (409, "PATCH", "resources/r/scopes", json!({ "scopes": ["a", "none"] })),
+        (404, "PATCH", "resources/none/scopes", json!({ "scopes": ["none"] })),
+        (204, "DELETE", "resources/r/scopes", json!({ "scopes": ["none"] })),
         (204, "DELETE", "resources/r", Value::Null),
         (204, "POST", "tokens/revoke-one-time", json!({ "token": own, "consumerKey": "mine" })),
         (200, "PUT", "clients/mine", json!({ "clientSecret": secret, "clientName": "Mine" })),

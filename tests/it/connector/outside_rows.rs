@@ -180,7 +180,12 @@ impl Rows {
         there(&self.clients, &client, "client")?;
         self.prove(&client, body)?;
         let said = |name: &str| body.get(name).and_then(Value::as_str);
-        let user = match said("grantType").unwrap_or("client_credentials") {
+        let grants = self.clients[&client].pointer("/parameters/grant_types").and_then(Value::as_str);
+        let grant = said("grantType").unwrap_or("client_credentials");
+        if grants.is_some_and(|own| !own.is_empty() && !own.split([',', ' ']).any(|own| own == grant)) {
+            return Err(invalid("grantType", "is not one of this client's"));
+        }
+        let user = match grant {
             "client_credentials" => None,
             "password" if said("resourceOwnerPassword") == Some(PASSWORD) => said("resourceOwnerUsername"),
             "refresh_token" => {

@@ -1,0 +1,53 @@
+//! Values as the audit tells them: JSON without what is secret, before a change and after it.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Result;
+
+/// A value as JSON, without what is secret in it.
+pub(super) fn told(value: &impl Serialize) -> Value {
+    let mut value = json!(value);
+    redact(&mut value);
+    value
+}
+
+/// Takes the place of every member that may be a secret by its name.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                let name = name.to_ascii_lowercase();
+                let secret = SECRET_NAMES.iter().any(|part| name.contains(part)) && !NO_SECRETS.contains(&&*name);
+                if secret { hide(member) } else { redact(member) }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+/// Takes the place of every text in it, however deep.
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = "[redacted]".into(),
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Object(members) => members.values_mut().for_each(hide),
+        _ => {}
+    }
+}
+
+/// What there was before a change. A provider that does not tell is no reason not to go on. One that does not answer is:
+/// nobody waits for it twice.
+pub(super) fn was(read: Result<impl Serialize>) -> Result<Value> {
+    match read {
+        Ok(there) => Ok(told(&there)),
+        Err(error) if error.is_unanswered() => Err(error.of_reading()),
+        Err(_) => Ok(Value::Null),
+    }
+}
+
+const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
+/// Named like secrets, and none.
+const NO_SECRETS: [&str; 6] =
+    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "tokenscope"];
