@@ -266,12 +266,12 @@ pub(super) async fn detach_everywhere(door: &Door, ask: Ask) -> Answer {
     everywhere(door, &ask, Everywhere::BindScopes(Operation::DetachResourceScopes, id, scopes)).await
 }
 
-/// 200 where all is done that can be, 202 where some is tried again. Where it failed everywhere, the status on which all
+/// 200 where all is done that can be, 202 where some is tried again; 200 for a dry run, after which nothing is. Where it failed everywhere, the status on which all
 /// agree if it is the caller's to mend, and the field; else 502; where none of them can do it, 501.
 async fn everywhere(door: &Door, ask: &Ask, change: Everywhere) -> Answer {
     let outcomes = door.engine.everywhere(&ask.caller, change).await?;
     nowhere(&outcomes)?;
-    let waits = outcomes.iter().any(|outcome| outcome.outcome == "pending");
+    let waits = !ask.caller.dry_run && outcomes.iter().any(|outcome| outcome.outcome == "pending");
     Ok(Reply::json(if waits { StatusCode::ACCEPTED } else { StatusCode::OK }, &Outcomes { outcomes }))
 }
 

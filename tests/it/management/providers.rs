@@ -54,6 +54,17 @@ fn what_waits_for_a_provider_outlives_a_restart() {
     let gate = start();
     let key = place.key();
     let tell = |method: &str, path: &str, body: &Value| ask(place.port, &key, method, path, body);
+    // A dry run says the same, and nothing waits for it. So does the command line, with the same exit code.
+    let dry = tell("POST", "/v1/scopes?dry_run=true", &json!({ "key": "a:b" }));
+    let of = |at: usize| dry.json()["outcomes"][at]["outcome"].clone();
+    assert_eq!((dry.status, of(0), of(1)), (200, json!("dry_run"), json!("pending")), "{}", dry.text());
+    let (url, file) = (format!("http://127.0.0.1:{}", place.port), place.store.with_file_name("bootstrap.key"));
+    let km = ["km", "--url", &url, "--bootstrap-key", file.to_str().unwrap(), "--dry-run"];
+    let run = support::run(&[&km[..], &["everywhere", "register-scope", "a:b"]].concat());
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.code() == Some(0) && said.contains("pending"), "{run:?}");
+    let none = tell("GET", "/v1/key-managers/far/pending", &Value::Null).json();
+    assert_eq!(none["items"], json!([]));
     let told = tell("POST", "/v1/scopes", &json!({ "key": "a:b" }));
     let outcomes = told.json()["outcomes"].clone();
     let of = |at: usize| (outcomes[at]["keyManager"].clone(), outcomes[at]["outcome"].clone());
