@@ -77,6 +77,7 @@ pub(super) fn check(key: &str) -> Result<(), Problem> {
     Err(Problem::field("idempotency-key", format!("must be 1 to {MOST_KEY} visible ASCII characters")))
 }
 
+/// Claims the key for what is asked, at a rehearsal of the record for nothing that is kept.
 pub(super) async fn begin(record: &Record, ask: &Ask, key: &str, path: &str, now: u64) -> Result<Begun, Problem> {
     let row_key = digest(&SHA256, [ask.caller.who.as_str(), path, key].join("\0").as_bytes());
     let row_key = row_key.as_ref().to_vec();

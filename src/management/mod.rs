@@ -16,6 +16,8 @@ mod client_tests;
 mod clients;
 mod docs;
 mod idempotency;
+#[cfg(test)]
+mod idempotency_tests;
 mod offer;
 mod openapi;
 mod platform;
@@ -51,6 +53,7 @@ use hyper::{
     service::{Service as _, service_fn},
 };
 use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
 use tokio::sync::watch;
 
 pub use access::{Access, Need};
@@ -59,14 +62,14 @@ pub use offer::{Offer, offers};
 pub use settings::ManagementSettings;
 
 use access::Admitted;
-use answer::Answer;
+use answer::{Answer, Reply};
 use ask::Ask;
 use idempotency::Begun;
 use route::Route;
 use routes::routes;
 
 use crate::{
-    keymanager::{Caller, Engine},
+    keymanager::{Caller, Engine, Plan},
     net::{
         door::{self, Peer},
         side::Listener,
@@ -179,7 +182,8 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         false => None,
     };
     key.as_deref().map_or(Ok(()), idempotency::check)?;
-    let path = key.as_ref().and_then(|_| request.uri().path_and_query()).map(ToString::to_string).unwrap_or_default();
+    // No POST that changes anything asks for more than a dry run: that is of the same change.
+    let path = key.as_ref().map(|_| request.uri().path().to_owned()).unwrap_or_default();
     let reads = request.method().is_safe() && !route.changes;
     let caller = Caller { who: admitted.who.clone(), ..Caller::default() };
     let ask = Ask::read(request, &route, caller).await?;
@@ -202,13 +206,21 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
     task.await.map_err(ended)?
 }
 
-/// Runs the route, unless it has been run for this key: then its answer is given again.
+/// Runs the route, unless it has been run for this key: then its answer is given again. A dry run is told so, and takes
+/// no key.
 async fn once(door: &Door, route: &Route, ask: Ask, key: &str, path: &str) -> Result<Response, Problem> {
     // Without a record nothing is changed either.
-    let Some(record) = door.engine.store().filter(|_| !ask.caller.dry_run) else {
+    let Some(record) = door.engine.store() else {
         return (route.run)(door, ask).await.map(IntoResponse::into_response);
     };
     let now = door.engine.now();
+    if ask.caller.dry_run {
+        return match idempotency::begin(&record.rehearsal(), &ask, key, path, now).await? {
+            Begun::Before(Ok(_)) => Ok(Reply::ok(&done_before(route, &ask)).into_response()),
+            Begun::Before(Err(problem)) => Err(problem),
+            Begun::New(_) => (route.run)(door, ask).await.map(IntoResponse::into_response),
+        };
+    }
     let reply = match idempotency::begin(record, &ask, key, path, now).await? {
         Begun::Before(answer) => {
             let mut response = given(answer);
@@ -222,6 +234,17 @@ async fn once(door: &Door, route: &Route, ask: Ask, key: &str, path: &str) -> Re
         }
     };
     Ok(given(reply))
+}
+
+fn done_before(route: &Route, ask: &Ask) -> Plan {
+    Plan {
+        dry_run: true,
+        operation: route.operation.into(),
+        key_manager: ask.km().into(),
+        subject: String::new(),
+        request: Value::Null,
+        note: Some("it was done with this Idempotency-Key: its answer would be given again, and nothing be done"),
+    }
 }
 
 fn given(answer: Answer) -> Response {

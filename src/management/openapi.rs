@@ -248,8 +248,9 @@ fn content(shape: Shape) -> Value {
 
 const DRY_RUN: &str = "Tell what would be done, and change nothing. The answer is the one that the change would get: at \
     an embedded provider in all; elsewhere all is done up to the first call that would change anything, and what is to be \
-    changed is looked up where it can be read. What only the provider's own answer to the change would tell stays unknown: \
-    its policies and limits, ids of secrets, and what happens in between.";
+    changed is looked up where it can be read. What only the provider's own answer to the change would tell stays unknown, as \
+    note says: passwords, codes and refresh tokens, a secret that cannot be compared, its policies and limits. What would wait \
+    for a key manager that does not answer is pending, and does not wait. An Idempotency-Key is looked at, and not used.";
 const USAGE: &str = "/v1/usage";
 /// Visible ASCII characters, and spaces between them.
 const ETAGS: &str = "^[!-~]([ -~]*[!-~])?$";

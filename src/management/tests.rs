@@ -178,31 +178,6 @@ async fn a_condition_holds_for_all_that_is_a_clients_and_is_refused_where_there_
 }
 
 #[tokio::test]
-async fn what_is_sent_again_is_done_once() {
-    let stand = Stand::start().await;
-    let (path, key) = ("/v1/key-managers/one/clients", "Idempotency-Key: k1\r\n");
-    let first = stand.ask_with("POST", path, key, r#"{"clientName":"a"}"#).await;
-    let again = stand.ask_with("POST", path, key, r#"{"clientName":"a"}"#).await;
-    assert_eq!((first.status, again.status), (201, 201), "{}", again.body);
-    assert_eq!((first.json(), again.field("idempotency-replayed")), (again.json(), Some("true")));
-    assert_eq!(stand.one.clients.lock().len(), 1);
-    assert_eq!(stand.ask_with("POST", path, key, r#"{"clientName":"b"}"#).await.status, 422);
-    let record = stand.engine.store().unwrap();
-    let kept: Vec<(Vec<u8>, Value)> =
-        record.view().unwrap().rows(&crate::store::record::Table::new("management.idempotency"), &[], 10).unwrap();
-    assert!(kept.len() == 1 && !format!("{kept:?}").contains("s3cret"), "sealed: {kept:?}");
-    // Nothing was done: it may be sent again.
-    *stand.one.mood.lock() = Some(Error::Unreachable("gone".into()));
-    let key = "Idempotency-Key: k2\r\n";
-    let failed = stand.ask_with("POST", path, key, r#"{"clientName":"c"}"#).await;
-    assert_eq!((failed.status, failed.field("retry-after")), (503, Some("5")));
-    *stand.one.mood.lock() = None;
-    assert_eq!(stand.ask_with("POST", path, key, r#"{"clientName":"c"}"#).await.status, 201);
-    let bad = stand.ask_with("POST", path, "Idempotency-Key: \r\n", "{}").await;
-    assert_eq!((bad.status, &bad.json()["field"]), (400, &json!("idempotency-key")));
-}
-
-#[tokio::test]
 async fn a_dry_run_tells_and_does_nothing() {
     let stand = Stand::start().await;
     let plan = stand.ask("POST", "/v1/key-managers/one/clients?dry_run=true", r#"{"clientId":"a"}"#).await;
