@@ -201,8 +201,7 @@ async fn a_provider_that_does_not_answer_is_asked_once() {
     let resource = || ApiResource { api_id: "a".into(), ..ApiResource::default() };
     did(stand.engine.register_resource(&caller(), "two", resource()).await);
     let client = did(stand.engine.create_application(&caller(), "two", app(json!({"clientId": "a"}))).await);
-    let late = || Some(Error::TimedOut("https://two.example".into()));
-    *stand.two.mood.lock() = late();
+    *stand.two.mood.lock() = Some(Error::TimedOut("https://two.example".into()));
     asked(&stand);
     for change in [
         Everywhere::UpdateScope("a".into(), Scope { name: Some("A".into()), ..Scope::default() }),
