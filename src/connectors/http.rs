@@ -93,8 +93,8 @@ impl Http {
                 self.said.store(Some(Arc::new(Capabilities { at: Instant::now(), ..(*known).clone() })));
                 Ok(self.ask_capabilities().await.unwrap_or(known))
             }
-            None => self.ask_capabilities().await.map_err(|error| match error {
-                Error::Credentials(_) | Error::TimedOut(_) | Error::Unreachable(_) | Error::LeftAlone { .. } => error,
+            None => self.ask_capabilities().await.map_err(|error| match error.of_reading() {
+                error @ (Error::Credentials(_) | Error::Unreachable(_) | Error::LeftAlone { .. }) => error,
                 other => Error::Unreachable(format!("it does not say what it cannot do: {other}")),
             }),
         }

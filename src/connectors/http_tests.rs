@@ -38,6 +38,16 @@ async fn what_it_cannot_do_is_asked_again_after_a_minute_and_believed_while_nobo
     assert_eq!(gone.scopes().await, Err(refused));
 }
 
+/// No change was asked for: none may have been done.
+#[tokio::test]
+async fn one_that_does_not_say_what_it_cannot_do_in_time_cannot_be_reached() {
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let mut http = connector(&format!("http://{}", silent.local_addr().expect("bound")));
+    http.api = http.api.within(Duration::from_millis(200));
+    let outcome = http.register_scope(&Scope { key: "a".into(), ..Scope::default() }).await;
+    assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
+}
+
 #[test]
 fn opaque_tokens_are_asked_about_below_the_endpoint() {
     let of = |more: &str| -> KeyManagerSettings {

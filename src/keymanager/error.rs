@@ -189,7 +189,7 @@ impl Error {
     }
 
     /// The same where nothing was asked for but to read: no answer leaves nothing that may have been done.
-    pub(super) fn of_reading(self) -> Self {
+    pub fn of_reading(self) -> Self {
         match self {
             Self::TimedOut(from) => Self::Unreachable(format!("no answer in time from {from}")),
             error => error,
