@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    store::{Api, Application, KeyType, Resource, Snapshot, Subscription, Upstream},
+    store::{ApiRow, Application, KeyType, Resource, Snapshot, Subscription, Upstream},
     throttle::Admitted,
     token::Identity,
 };
@@ -108,8 +108,8 @@ impl Found {
     }
 
     /// The API.
-    pub fn api(&self) -> Option<&Api> {
-        self.tables.apis.get(self.api? as usize).map(|api| &**api)
+    pub fn api(&self) -> Option<&ApiRow> {
+        self.tables.apis.get(self.api? as usize)
     }
 
     /// The resource.

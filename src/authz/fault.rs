@@ -19,30 +19,42 @@ use smallvec::SmallVec;
 use super::{Denial, Found};
 use crate::{
     net::{Fields, Now, message::Response},
-    store::{FaultFormat, Gate, QuotaKind},
+    store::{FaultFormat, QuotaKind},
     throttle::Usage,
 };
 
 /// The answer to a refused request. `kind` is the request's content type: `application/grpc*` is answered HTTP 200 with
 /// `grpc-status`.
 pub fn render(denial: &Denial, found: &Found, kind: Option<&HeaderValue>, now: Now) -> Response<Bytes> {
-    let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let mut response = if is_grpc { grpc(denial) } else { http(denial, found, now) };
+    let format = found.api().map_or(found.tables.gate.fault_format, |api| api.fault_format);
+    let mut response = plain(denial, format, kind, now);
     let fields = &mut response.fields;
     if let Some(challenge) = challenge(denial, found) {
         fields.push(&WWW_AUTHENTICATE, &challenge);
     }
-    if let Some(seconds) = retry_after(denial) {
-        fields.push(&RETRY_AFTER, &HeaderValue::from(seconds));
-    }
     if let Some(usage) = quota_of(denial) {
-        rate_limit(usage, &found.tables.gate, fields);
+        rate_limit(usage, found.tables.gate.x_ratelimit, fields);
     }
     if *denial == Denial::Method {
         fields.push(&ALLOW, &HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
+    response
+}
+
+/// The same of what a request's own tables say nothing of: a failure after the verdict.
+pub fn plain(denial: &Denial, format: FaultFormat, kind: Option<&HeaderValue>, now: Now) -> Response<Bytes> {
+    let mut response = if kind.is_some_and(is_grpc) { grpc(denial) } else { http(denial, format, now) };
+    let fields = &mut response.fields;
+    if let Some(seconds) = retry_after(denial) {
+        fields.push(&RETRY_AFTER, &HeaderValue::from(seconds));
+    }
     fields.push(&CACHE_CONTROL, &HeaderValue::from_static("no-store"));
     response
+}
+
+/// Media types are the same in any case (RFC 9110 section 8.3.1).
+fn is_grpc(kind: &HeaderValue) -> bool {
+    kind.as_bytes().get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// The quota of the caller that has no room; what an upstream gets is none of theirs.
@@ -52,9 +64,9 @@ fn quota_of(denial: &Denial) -> Option<&Usage> {
 
 /// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and where the gate says so,
 /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in seconds from now.
-pub fn rate_limit(usage: &Usage, gate: &Gate, fields: &mut Fields) {
+pub fn rate_limit(usage: &Usage, x_ratelimit: bool, fields: &mut Fields) {
     structured(usage, fields);
-    if gate.x_ratelimit {
+    if x_ratelimit {
         let Usage { limit, remaining, reset_s, .. } = usage;
         fields.set(&X_RATELIMIT_LIMIT, &HeaderValue::from(*limit));
         fields.set(&X_RATELIMIT_REMAINING, &HeaderValue::from(*remaining));
@@ -116,8 +128,7 @@ fn grpc(denial: &Denial) -> Response<Bytes> {
     Response { fields, ..Response::new(Bytes::new()) }
 }
 
-fn http(denial: &Denial, found: &Found, now: Now) -> Response<Bytes> {
-    let format = found.api().map_or(found.tables.gate.fault_format, |api| api.fault_format);
+fn http(denial: &Denial, format: FaultFormat, now: Now) -> Response<Bytes> {
     let (body, content_type) = match format {
         FaultFormat::Wso2 => (written(&wso2(denial, now)), "application/json"),
         FaultFormat::Problem => (written(&problem(denial, now)), "application/problem+json"),
@@ -240,6 +251,7 @@ fn next_access_time(denial: &Denial, now: Now) -> Option<String> {
     Some([year, "-", month, "-", day, " ", time, "+0000 UTC"].concat())
 }
 
+const GRPC: &[u8] = b"application/grpc";
 /// What gRPC allows unencoded in `grpc-message`.
 const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

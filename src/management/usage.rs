@@ -150,7 +150,7 @@ impl Reading<'_> {
             for tier in api.tier.iter().filter(|tier| all || wanted.has_tier(&tier.name)) {
                 self.advanced(Level::Api, tier, of);
             }
-            for resource in &api.resources {
+            for resource in &*api.resources {
                 let of = Of { resource: Some(&resource.template), ..of };
                 for tier in resource.tier.iter().filter(|tier| all || wanted.has_tier(&tier.name)) {
                     self.advanced(Level::Resource, tier, of);

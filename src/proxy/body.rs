@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     net::{Connection, server::Inbound},
-    store::Snapshot,
+    store::Gate,
 };
 
 /// An answer's body. Dropping it, at its end or before, writes the access line.
@@ -161,7 +161,7 @@ struct Streaming {
     fate: Arc<Fate>,
     /// HTTP/1: closed when the body is not read to its end, since what follows is then no request.
     connection: Option<Arc<Connection>>,
-    tables: Arc<Snapshot>,
+    gate: Arc<Gate>,
     gauge: Option<Box<Gauge>>,
 }
 
@@ -195,7 +195,7 @@ impl RequestBody {
         incoming: Inbound,
         limit: u64,
         connection: Option<&Arc<Connection>>,
-        tables: &Arc<Snapshot>,
+        gate: &Arc<Gate>,
         gauge: Option<Box<Gauge>>,
     ) -> (Self, Option<Arc<Fate>>) {
         if incoming.is_end_stream() {
@@ -208,7 +208,7 @@ impl RequestBody {
             ended: false,
             fate: fate.clone(),
             connection: connection.cloned(),
-            tables: tables.clone(),
+            gate: gate.clone(),
             gauge,
         };
         (Self(Some(Box::new(streaming))), Some(fate))
@@ -254,7 +254,7 @@ impl Streaming {
         }
         Ok(match frame.into_trailers() {
             Ok(mut trailers) => {
-                headers::clean_trailers(&mut trailers, &self.tables.gate);
+                headers::clean_trailers(&mut trailers, &self.gate);
                 Frame::trailers(trailers)
             }
             Err(frame) => frame,

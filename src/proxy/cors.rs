@@ -3,6 +3,8 @@
 //! What an API tells of itself every page may read. A preflight carries no token by the Fetch standard, so that none is
 //! asked for, and it reaches no upstream. One that is not allowed is judged like any OPTIONS.
 
+use std::sync::Arc;
+
 use http::{
     HeaderValue, Method, StatusCode,
     header::{
@@ -18,16 +20,15 @@ use super::{
     turn::{Outcome, Turn},
 };
 use crate::{
-    authz::Found,
     net::{
         Fields,
         message::{Head, Response},
     },
-    store::{AnswerOf, Resolution, canonical, cors_origin},
+    store::{AnswerOf, Resolution, Store, canonical, cors_origin},
 };
 
 /// The answer to a preflight for a verb that a resource lists, from a page that may use it there.
-pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
+pub(super) fn preflight(turn: &mut Turn, store: &Store) -> Option<Outcome> {
     let head = &turn.head;
     if head.method != Method::OPTIONS {
         return None;
@@ -37,11 +38,13 @@ pub(super) fn preflight(turn: &mut Turn) -> Option<Outcome> {
     limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
     let host = authority::host(head, turn.connection.is_tls()).ok()?;
     let path = canonical(head.uri.path()).ok()?;
-    let found = &mut turn.exchange.found;
-    let Resolution::Found(target) = found.tables.resolve(&host, &method, &path) else { return None };
-    let api = found.tables.apis.get(target.api as usize)?;
+    let tables = store.peek();
+    let Resolution::Found(target) = tables.resolve(&host, &method, &path) else { return None };
+    let api = tables.apis.get(target.api as usize)?;
     let fields = api.cors.as_ref()?.preflight(&head.fields, &method)?;
-    (found.api, found.resource) = (Some(target.api), Some(target.resource));
+    let called = &mut turn.exchange.called;
+    called.api = Some(Arc::clone(&api.api));
+    called.template = api.resources.get(target.resource as usize).map(|it| Arc::clone(&it.template));
     Some(Outcome::Published(answer(fields)))
 }
 
@@ -71,18 +74,14 @@ fn answer(fields: Fields) -> Response<Body> {
 
 /// Keeps whose page a request is from, where its API looks at that.
 pub(super) fn note(exchange: &mut Exchange, head: &Head) {
-    if has_cors(&exchange.found) {
+    if exchange.called.api.as_deref().is_some_and(|api| api.cors.is_some()) {
         exchange.origin = cors_origin(&head.fields).map(Box::new);
     }
 }
 
 /// Lets the page read an answer, if it may.
 pub(super) fn decorate(exchange: &Exchange, of: AnswerOf, fields: &mut Fields) {
-    if let Some(cors) = exchange.found.api().and_then(|api| api.cors.as_deref()) {
+    if let Some(cors) = exchange.called.api.as_deref().and_then(|api| api.cors.as_deref()) {
         cors.decorate(exchange.origin.as_deref(), of, fields);
     }
-}
-
-fn has_cors(found: &Found) -> bool {
-    found.api().is_some_and(|api| api.cors.is_some())
 }

@@ -10,13 +10,14 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::{
     body::Fate,
+    called::Called,
     headers::{self, Present},
     meter::Meter,
 };
 use crate::{
     authz::{Denial, Found},
     net::{Now, message::Head},
-    store::KeyType,
+    store::{KeyType, Store},
     telemetry::{AccessLine, AccessLog, Door, Metrics, UpstreamError},
     throttle::Usage,
 };
@@ -24,6 +25,8 @@ use crate::{
 /// Where requests are counted and logged.
 #[derive(Debug)]
 pub(super) struct Observer {
+    /// Whose newest tables count what is no API's.
+    pub(super) store: Arc<Store>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
 }
@@ -32,7 +35,7 @@ pub(super) struct Observer {
 #[derive(Debug)]
 pub(super) struct Exchange {
     observer: Arc<Observer>,
-    pub(super) found: Found,
+    pub(super) called: Called,
     method: Method,
     uri: Uri,
     pub(super) version: Version,
@@ -51,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) upload: Option<Arc<Fate>>,
     /// The tightest limit's state, when the answer shall tell it.
     pub(super) usage: Option<Usage>,
+    /// The same by `X-RateLimit-*` too.
+    pub(super) x_ratelimit: bool,
     /// A limit that does not stop was beyond its quota.
     pub(super) over_quota: bool,
     /// Where what it uses is counted as it passes, if a tier of its limits that; until its answer's body is.
@@ -75,7 +80,6 @@ const GRANTED: Label = Label { index: 0, outcome: "granted", reason: "granted" }
 impl Exchange {
     pub(super) fn begin(
         observer: &Arc<Observer>,
-        found: Found,
         head: &Head,
         present: Present,
         client: Option<IpAddr>,
@@ -84,7 +88,7 @@ impl Exchange {
     ) -> Box<Self> {
         Box::new(Self {
             observer: observer.clone(),
-            found,
+            called: Called::default(),
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
@@ -101,6 +105,7 @@ impl Exchange {
             bytes_out: 0,
             upload: None,
             usage: None,
+            x_ratelimit: false,
             over_quota: false,
             meter: None,
             origin: None,
@@ -108,8 +113,8 @@ impl Exchange {
     }
 
     /// The verdict is there.
-    pub(super) fn judged(&mut self, found: Found) {
-        self.found = found;
+    pub(super) fn judged(&mut self, found: &Found) {
+        self.called = Called::of(found);
         self.verdict = self.started.elapsed();
         self.observer.metrics.check_duration.observe(self.verdict);
     }
@@ -146,15 +151,19 @@ impl Exchange {
 
     fn count(&self) {
         let Label { index, outcome, reason } = self.verdict_label;
-        let (counters, api) = match self.found.api() {
-            Some(api) => (&api.counters, &*api.name),
-            None => (&*self.found.tables.no_api_counters, "_none"),
-        };
-        self.observer.metrics.count_request(counters, Door::Proxy, api, index, outcome, reason);
+        let metrics = &self.observer.metrics;
+        match &self.called.api {
+            Some(api) => metrics.count_request(&api.counters, Door::Proxy, &api.name, index, outcome, reason),
+            None => {
+                let counters = &self.observer.store.peek().no_api_counters;
+                metrics.count_request(counters, Door::Proxy, "_none", index, outcome, reason);
+            }
+        }
     }
 
     fn log(&self) {
-        let api = self.found.api();
+        let Called { api, template, application, key_type, tier } = &self.called;
+        let api = api.as_deref();
         self.observer.access_log.write(&AccessLine {
             unix_ms: self.now.unix_ms,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -167,13 +176,13 @@ impl Exchange {
             reason: self.verdict_label.reason,
             api: api.map(|api| &*api.name),
             version: api.and_then(|api| api.version.as_deref()),
-            template: self.found.resource().map(|resource| &*resource.template),
-            application: self.found.application().map(|application| &*application.name),
-            key_type: self.found.application.map(|_| match self.found.key_type {
+            template: template.as_deref(),
+            application: application.as_deref(),
+            key_type: application.as_ref().map(|_| match key_type {
                 KeyType::Production => "PRODUCTION",
                 KeyType::Sandbox => "SANDBOX",
             }),
-            tier: self.found.subscription().map(|subscription| &**subscription.tier_name),
+            tier: tier.as_ref().map(|tier| &***tier),
             over_quota: self.over_quota,
             verdict_us: micros(self.verdict),
             upstream_us: self.upstream.map(micros),

@@ -1,6 +1,10 @@
 //! Where protocols and peers differ: bodies of unknown length, split cookies, and exchanges that end early.
 
-use std::{convert::Infallible, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -9,7 +13,11 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+};
 
 use super::testing::{Gate, Plan, ask, echo, gate, head, raw, read_answer, read_head, within};
 
@@ -170,4 +178,70 @@ async fn the_built_in_echo_answers_head_without_a_body() {
     assert_ne!(response.headers()["content-length"], "0");
     let body = within(response.into_body().collect()).await.expect("no frames that break the stream");
     assert!(body.to_bytes().is_empty());
+}
+
+/// What an upstream does with a request, told when to go on.
+async fn slow(mut stream: TcpStream, go_on: Arc<Notify>) {
+    let head = read_head(&mut stream).await;
+    let answer = match head.split(' ').nth(1) {
+        Some("/events") => {
+            let begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+            stream.write_all(begun).await.unwrap();
+            &b"data: 2\n\n"[..]
+        }
+        _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+    };
+    if head.starts_with("POST") {
+        stream.read_exact(&mut [0; 10]).await.unwrap();
+    } else {
+        go_on.notified().await;
+    }
+    stream.write_all(answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_under_way_keeps_no_tables() {
+    let go_on = Arc::new(Notify::new());
+    let seen = go_on.clone();
+    let upstream = raw(move |stream, _| slow(stream, seen.clone())).await;
+    let gate = gate(Plan { api: json!({ "strip_prefix": true }), ..Plan::to(upstream.url("http")) });
+    for (request, begun, end) in [
+        ("GET /api/events HTTP/1.1", "", "data: 2\n\n"),
+        ("GET /api/answer HTTP/1.1", "", "ok"),
+        ("POST /api/upload HTTP/1.1\nContent-Length: 10", "hello", "ok"),
+    ] {
+        let before = upstream.connections.load(Relaxed);
+        let mut client = gate.connect().await;
+        client.write_all((head(request) + begun).as_bytes()).await.unwrap();
+        within(async {
+            while upstream.connections.load(Relaxed) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let old = gate.reload_tables(&upstream);
+        assert_eq!(old.strong_count(), 0, "{request}");
+        go_on.notify_one();
+        if !begun.is_empty() {
+            client.write_all(b"world").await.unwrap();
+        }
+        let mut answer = String::new();
+        while !answer.contains(end) {
+            let mut piece = [0; 1024];
+            let read = within(client.read(&mut piece)).await.unwrap();
+            assert!(read > 0, "{request}: {answer}");
+            answer += str::from_utf8(&piece[..read]).unwrap();
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    let counted = r#"tollgate_requests_total{api="A",door="proxy",outcome="granted",reason="granted"} 3"#;
+    within(async {
+        while !gate.shared.metrics.render().contains(counted) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for line in gate.lines() {
+        assert_eq!((&line["api"], &line["template"], &line["status"]), (&json!("A"), &json!("/*"), &json!(200)));
+    }
 }

@@ -5,6 +5,7 @@
 
 mod authority;
 mod body;
+mod called;
 mod client;
 mod connect;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod upgrade;
 mod upstream;
 
 use std::{
+    borrow::Cow,
     io,
     pin::pin,
     sync::Arc,
@@ -40,6 +42,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -55,20 +58,20 @@ use self::{
     headers::Present,
     limits::Timers,
     meter::{Gauge, Meter},
-    turn::{Granted, Outcome, Turn},
+    turn::{Outcome, Ready, Turn},
     upstream::Upstreams,
 };
 use crate::{
-    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, fault},
+    authz::{Authorizer, CheckRequest, Decision, Denial, Found, Grant, Refusal, fault},
     net::{
-        Clock, Connection, Drain, Room,
+        Clock, Connection, Drain, Now, Room,
         connection::Raw,
         listener::Listener,
         message::{Request, Response},
         server::{Handler, Limits, Server},
         tls::{self, Acceptor},
     },
-    store::{AnswerOf, Api, Store},
+    store::{AnswerOf, Api, FaultFormat, Store},
     telemetry::{AccessLog, ConnectionError, Door, Metrics, UpstreamError},
     throttle::{Bill, Limiter},
     token::assertion::{Assertions, Caller},
@@ -151,7 +154,8 @@ pub struct Proxy<J = Authorizer> {
 impl<J: Judge> Proxy<J> {
     /// A door with connections of its own.
     pub fn new(shared: Shared<J>) -> Result<Self, tls::Error> {
-        let observer = Observer { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() };
+        let Shared { store, metrics, access_log, .. } = &shared;
+        let observer = Observer { store: store.clone(), metrics: metrics.clone(), access_log: access_log.clone() };
         Ok(Self {
             shared,
             observer: Arc::new(observer),
@@ -191,15 +195,13 @@ impl<J: Judge> Proxy<J> {
         let started = Instant::now();
         let time = (self.shared.clock.at(started), started);
         let settings = self.shared.settings.load_full();
-        let tables = self.shared.store.load();
         let Request { head, body, upgrade } = request;
         let fields = &head.fields;
         let present = Present::of(fields);
         let upgrade = upgrade.filter(|_| headers::asks_for_websocket(head.version, fields));
-        let client = Client::of(fields, present, &connection, &tables.gate);
+        let client = Client::of(fields, present, &connection, &self.shared.store.peek().gate);
         let request_id = headers::request_id(fields, present.request_id && client.trusted);
-        let exchange =
-            Exchange::begin(&self.observer, Found::new(tables), &head, present, client.address, request_id, time);
+        let exchange = Exchange::begin(&self.observer, &head, present, client.address, request_id, time);
         let kind = present.content_type.then(|| fields.value_of("content-type")).flatten();
         Turn { head, body: Some(body), raw, kind, upgrade, client, exchange, connection, settings }
     }
@@ -210,10 +212,10 @@ impl<J: Judge> Proxy<J> {
             return published;
         }
         let outcome = match self.judge(turn).await {
-            Ok(granted) => self.forward(turn, granted).await,
-            Err(denial) => Outcome::Refused(denial),
+            Ok(grant) => self.forward(turn, grant).await,
+            Err(refusal) => turn.refuse(refusal.denial, &refusal.found),
         };
-        if let Outcome::Refused(_) = &outcome
+        if let Outcome::Refused(..) = &outcome
             && let Some(body) = turn.body.take().filter(|body| !body.is_end_stream())
         {
             // Boxed: rare, and every request would carry room for it.
@@ -223,11 +225,12 @@ impl<J: Judge> Proxy<J> {
     }
 
     /// The verdict, after what every request must keep to.
-    async fn judge(&self, turn: &mut Turn) -> Result<Granted, Denial> {
+    async fn judge(&self, turn: &mut Turn) -> Decision {
         let head = &turn.head;
-        let body = turn.body.as_ref().ok_or(Denial::Internal)?;
-        limits::admit(head, body, turn.raw, &turn.settings)?;
-        let host = authority::host(head, turn.connection.is_tls())?;
+        let host = self.admitted_host(turn).map_err(|denial| {
+            let found = Found::new(self.shared.store.load());
+            Box::new(Refusal { denial, found })
+        })?;
         let decision = self
             .shared
             .judge
@@ -241,25 +244,28 @@ impl<J: Judge> Proxy<J> {
                 now: turn.exchange.now,
             })
             .await;
-        match decision {
-            Ok(Grant { found, path, context_len, query, admitted }) => {
-                turn.exchange.judged(found);
-                cors::note(&mut turn.exchange, &turn.head);
-                turn.exchange.granted();
-                Ok(Granted { path, context_len, query, admitted })
-            }
-            Err(refusal) => {
-                turn.exchange.judged(refusal.found);
-                cors::note(&mut turn.exchange, &turn.head);
-                Err(refusal.denial)
-            }
+        let exchange = &mut turn.exchange;
+        exchange.judged(match &decision {
+            Ok(grant) => &grant.found,
+            Err(refusal) => &refusal.found,
+        });
+        cors::note(exchange, &turn.head);
+        if decision.is_ok() {
+            exchange.granted();
         }
+        decision
+    }
+
+    /// Which host is asked for, by a request that keeps to the limits.
+    fn admitted_host<'t>(&self, turn: &'t Turn) -> Result<Cow<'t, str>, Denial> {
+        let body = turn.body.as_ref().ok_or(Denial::Internal)?;
+        limits::admit(&turn.head, body, turn.raw, &turn.settings)?;
+        authority::host(&turn.head, turn.connection.is_tls())
     }
 
     /// What the upstream is told of the caller by a JWT of ours; nothing of an anonymous one.
-    fn assertion(&self, turn: &Turn, api: &Api) -> Result<Option<(HeaderName, HeaderValue)>, Denial> {
+    fn assertion(&self, found: &Found, api: &Api, now: Now) -> Result<Option<(HeaderName, HeaderValue)>, Denial> {
         let assertions = self.shared.assertions.load();
-        let found = &turn.exchange.found;
         let (Some(assertions), Some(identity), Some(place), true) =
             (assertions.as_deref(), &found.identity, found.api, api.backend_jwt)
         else {
@@ -273,7 +279,7 @@ impl<J: Judge> Proxy<J> {
             key_type: found.key_type,
             generation: found.tables.generation,
         };
-        let value = assertions.of(caller, turn.exchange.now).map_err(|error| {
+        let value = assertions.of(caller, now).map_err(|error| {
             tracing::error!(api.name = &*api.name, %error, "cannot sign a backend JWT");
             Denial::Internal
         })?;
@@ -281,34 +287,20 @@ impl<J: Judge> Proxy<J> {
     }
 
     /// What the verdict lets pass goes to the upstream, and its answer comes back.
-    async fn forward(&self, turn: &mut Turn, mut granted: Granted) -> Outcome {
-        let tables = turn.exchange.found.tables.clone();
-        let Some(api) = turn.exchange.found.api.and_then(|api| tables.apis.get(api as usize)) else {
-            return Outcome::Refused(Denial::Internal);
+    async fn forward(&self, turn: &mut Turn, grant: Grant) -> Outcome {
+        // The tables are let go with the grant, before anything is waited for.
+        let Ready { plan, body, fate } = match self.prepare(turn, grant) {
+            Ok(ready) => ready,
+            Err(outcome) => return *outcome,
         };
-        let assertion = match self.assertion(turn, api) {
-            Ok(assertion) => assertion,
-            Err(denial) => return Outcome::Refused(denial),
-        };
-        // From here on nothing refuses: a refused request's body is still to be read.
-        let Some(body) = turn.body.take() else { return Outcome::Refused(Denial::Internal) };
-        let upstreams = api.upstreams.of(turn.exchange.found.key_type);
-        let meter = granted.admitted.bill.take().map(|bill| Arc::new(self.meter(bill, api)));
-        let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, &turn.head.fields)));
-        let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), &tables, gauge);
-        let mut plan = turn.plan(granted, assertion, api, upstreams);
-        if let Some(meter) = meter {
-            if meter.reads_bodies() {
-                plan.fields.set(&header::ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
-            }
-            turn.exchange.meter = Some(meter);
-        }
         let mut slot = Some(body);
-
-        let begun = turn.exchange.started;
         let limit = turn.settings.timeouts.request.0;
-        let sent = plan.send(&mut slot, &self.upstreams, upstreams);
-        let answer = limits::in_time(pin!(sent), begun, limit, fate.as_deref(), &self.timers).await;
+        let answer = {
+            let Exchange { called, started, .. } = &*turn.exchange;
+            let upstreams = called.api.as_deref().map_or(&[][..], |api| api.upstreams.of(called.key_type));
+            let sent = plan.send(&mut slot, &self.upstreams, upstreams);
+            limits::in_time(pin!(sent), *started, limit, fate.as_deref(), &self.timers).await
+        };
         turn.exchange.answered();
         let (failure, reason) = match answer {
             Ok(Ok(response)) if response.status != StatusCode::SWITCHING_PROTOCOLS => {
@@ -331,6 +323,34 @@ impl<J: Judge> Proxy<J> {
             }
             _ => Outcome::Failed(failure, Some(reason)),
         }
+    }
+
+    /// What is sent of a granted request. From its body on nothing refuses: a refused request's is still to be read.
+    fn prepare(&self, turn: &mut Turn, mut grant: Grant) -> Result<Ready, Box<Outcome>> {
+        let Some(api) = grant.found.api() else {
+            return Err(Box::new(turn.refuse(Denial::Internal, &grant.found)));
+        };
+        let assertion = self.assertion(&grant.found, api, turn.exchange.now);
+        let assertion = assertion.map_err(|denial| Box::new(turn.refuse(denial, &grant.found)))?;
+        let Some(body) = turn.body.take() else {
+            return Err(Box::new(turn.refuse(Denial::Internal, &grant.found)));
+        };
+        let meter = grant.admitted.bill.take().map(|bill| Arc::new(self.meter(bill, api)));
+        let gauge = meter.as_ref().map(|meter| Box::new(Gauge::request(meter, &turn.head.fields)));
+        let gate = &grant.found.tables.gate;
+        let (body, fate) = RequestBody::new(body, turn.settings.max_body.0, turn.keeps_alive(), gate, gauge);
+        let (exchange, admitted) = (&mut turn.exchange, &mut grant.admitted);
+        exchange.path = grant.path.take();
+        (exchange.usage, exchange.x_ratelimit) = (admitted.usage.take(), gate.x_ratelimit);
+        exchange.over_quota = admitted.over_quota;
+        let mut plan = turn.plan(&grant, assertion, api);
+        if let Some(meter) = meter {
+            if meter.reads_bodies() {
+                plan.fields.set(&header::ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
+            }
+            turn.exchange.meter = Some(meter);
+        }
+        Ok(Ready { plan, body, fate })
     }
 
     /// Where what a request uses is counted as it passes.
@@ -357,12 +377,12 @@ impl<J: Judge> Proxy<J> {
             }
             Outcome::Switched(response, upstream) => match upgrade {
                 Some(client) => switch(response, (client, upstream), exchange, &connection),
-                None => fault(&Denial::Internal, exchange, kind),
+                None => failed(&Denial::Internal, exchange, kind),
             },
-            Outcome::Refused(denial) => fault(&denial, exchange, kind),
+            Outcome::Refused(denial, response) => fault(&denial, response, exchange),
             Outcome::Failed(denial, reason) => {
                 reason.into_iter().for_each(|reason| self.shared.metrics.upstream_error(reason));
-                fault(&denial, exchange, kind)
+                failed(&denial, exchange, kind)
             }
             Outcome::Broken(status, reason) => {
                 self.shared.metrics.connection_error(reason);
@@ -397,10 +417,10 @@ fn pass_on(mut response: Response<Body>, mut exchange: Box<Exchange>, kind: Opti
     let version = response.version;
     if !headers::edit_response(&mut response.fields, version, false) {
         exchange.unreadable();
-        return fault(&Denial::UpstreamFailed, exchange, kind);
+        return failed(&Denial::UpstreamFailed, exchange, kind);
     }
     if let Some(usage) = &exchange.usage {
-        fault::rate_limit(usage, &exchange.found.tables.gate, &mut response.fields);
+        fault::rate_limit(usage, exchange.x_ratelimit, &mut response.fields);
     }
     cors::decorate(&exchange, AnswerOf::Upstream, &mut response.fields);
     exchange.status = response.status.as_u16();
@@ -426,9 +446,14 @@ fn switch(
     response.map(|body| body.with(exchange))
 }
 
-/// A refusal or failure as an answer. `kind` is the request's content type: gRPC is answered its own way.
-fn fault(denial: &Denial, mut exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
-    let mut response = fault::render(denial, &exchange.found, kind.as_ref(), exchange.now);
+/// A failure after the verdict as an answer. `kind` is the request's content type: gRPC is answered its own way.
+fn failed(denial: &Denial, exchange: Box<Exchange>, kind: Option<HeaderValue>) -> Response<Body> {
+    let format = exchange.called.api.as_deref().map_or_else(FaultFormat::default, |api| api.fault_format);
+    fault(denial, fault::plain(denial, format, kind.as_ref(), exchange.now), exchange)
+}
+
+/// A refusal or failure, answered so.
+fn fault(denial: &Denial, mut response: Response<Bytes>, mut exchange: Box<Exchange>) -> Response<Body> {
     response.fields.set(&headers::X_REQUEST_ID, &exchange.request_id);
     cors::decorate(&exchange, AnswerOf::Gate, &mut response.fields);
     exchange.denied(denial);

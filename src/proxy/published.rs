@@ -3,6 +3,8 @@
 //!
 //! Documents only at their very path, by GET or HEAD; everything else is judged like any request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
@@ -12,13 +14,14 @@ use super::{
 };
 use crate::{
     net::message::{Head, Response},
-    store::WELL_KNOWN,
+    store::{Store, WELL_KNOWN},
 };
 
 impl<J> Proxy<J> {
     /// The answer to a request that is no call of an API.
     pub(super) fn published(&self, turn: &mut Turn) -> Option<Outcome> {
-        self.keys(&turn.head).or_else(|| metadata(turn)).or_else(|| cors::preflight(turn))
+        let store = &self.shared.store;
+        self.keys(&turn.head).or_else(|| metadata(turn, store)).or_else(|| cors::preflight(turn, store))
     }
 
     /// The keys of the backend JWTs, for whoever asks for them where they are published (RFC 7517).
@@ -30,7 +33,7 @@ impl<J> Proxy<J> {
 }
 
 /// What the API that is named by the path tells of itself. Whatever is wrong with the request is left to the verdict.
-fn metadata(turn: &mut Turn) -> Option<Outcome> {
+fn metadata(turn: &mut Turn, store: &Store) -> Option<Outcome> {
     let head = &turn.head;
     let path = head.uri.path();
     let preflight = cors::wants_to_read(head);
@@ -39,14 +42,14 @@ fn metadata(turn: &mut Turn) -> Option<Outcome> {
     }
     limits::admit(head, turn.body.as_ref()?, turn.raw, &turn.settings).ok()?;
     let host = authority::host(head, turn.connection.is_tls()).ok()?;
-    let found = &mut turn.exchange.found;
-    let api = found.tables.metadata(&host, path)?;
-    found.api = Some(api);
+    let tables = store.peek();
+    let api = &tables.apis.get(tables.metadata(&host, path)? as usize)?.api;
+    turn.exchange.called.api = Some(Arc::clone(api));
     // Clients in browsers find their way by it too; there is nothing in it that is not everyone's.
     if preflight {
         return Some(Outcome::Published(cors::anyone_may_read()));
     }
-    let mut response = document(head, "application/json", found.api()?.metadata.as_ref()?.document.clone());
+    let mut response = document(head, "application/json", api.metadata.as_ref()?.document.clone());
     response.fields.push(&header::ACCESS_CONTROL_ALLOW_ORIGIN, &HeaderValue::from_static("*"));
     Some(Outcome::Published(response))
 }

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -207,6 +207,12 @@ impl Gate {
 
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Puts other tables in place of the present ones, which nobody but requests under way has any more.
+    pub(super) fn reload_tables(&self, upstream: &Upstream) -> Weak<Snapshot> {
+        let plan = Plan { api: json!({ "strip_prefix": true }), ..Plan::to(upstream.url("http")) };
+        Arc::downgrade(&self.shared.store.replace(tables(&plan)))
     }
 
     /// Sends `head` with `Host` and reads one whole answer.

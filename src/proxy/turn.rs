@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
     Body, Settings,
+    body::{Fate, RequestBody},
     client::Client,
     exchange::Exchange,
     forward::{Plan, Target},
     headers::{self, Edited, Outbound},
 };
 use crate::{
-    authz::{Denial, ForwardQuery},
+    authz::{Denial, Found, Grant, fault},
     net::{
         Connection,
         connection::Raw,
         message::{Head, Response},
         server::Inbound,
     },
-    store::{Api, Upstream, UpstreamScheme},
+    store::{Api, UpstreamScheme},
     telemetry::{ConnectionError, UpstreamError},
-    throttle::Admitted,
 };
 
 /// One request's turn, from its head to its answer's.
@@ -41,13 +42,12 @@ pub(super) struct Turn {
     pub(super) settings: Arc<Settings>,
 }
 
-/// What a grant says of the request, beside what was found.
+/// A granted request, ready to be sent. Nothing of it holds the tables.
 #[derive(Debug)]
-pub(super) struct Granted {
-    pub(super) path: Option<Box<str>>,
-    pub(super) context_len: usize,
-    pub(super) query: ForwardQuery,
-    pub(super) admitted: Admitted,
+pub(super) struct Ready {
+    pub(super) plan: Plan,
+    pub(super) body: RequestBody,
+    pub(super) fate: Option<Arc<Fate>>,
 }
 
 /// What became of a request.
@@ -59,8 +59,8 @@ pub(super) enum Outcome {
     Published(Response<Body>),
     /// Client and upstream agreed to switch protocols.
     Switched(Response<Body>, OnUpgrade),
-    /// It may not pass; nothing of it was forwarded.
-    Refused(Denial),
+    /// It may not pass, and is answered so; nothing of it was forwarded.
+    Refused(Denial, Response<Bytes>),
     /// It could not be passed on; with what the upstream did wrong.
     Failed(Denial, Option<UpstreamError>),
     /// The client's body was no HTTP, stopped coming, or it went away: like what the parser finds, a status only.
@@ -73,24 +73,23 @@ impl Turn {
         (self.exchange.version < Version::HTTP_2).then_some(&self.connection)
     }
 
+    /// The answer to one that may not pass.
+    pub(super) fn refuse(&self, denial: Denial, found: &Found) -> Outcome {
+        let response = fault::render(&denial, found, self.kind.as_ref(), self.exchange.now);
+        Outcome::Refused(denial, response)
+    }
+
     /// How the request is to be sent.
-    pub(super) fn plan(
-        &mut self,
-        granted: Granted,
-        assertion: Option<(HeaderName, HeaderValue)>,
-        api: &Api,
-        upstreams: &[Arc<Upstream>],
-    ) -> Plan {
+    pub(super) fn plan(&self, grant: &Grant, assertion: Option<(HeaderName, HeaderValue)>, api: &Api) -> Plan {
+        let Grant { found, context_len, query, .. } = grant;
+        let exchange = &self.exchange;
+        let upstreams = api.upstreams.of(found.key_type);
         let websocket =
             self.upgrade.is_some() && upstreams.iter().all(|upstream| upstream.scheme != UpstreamScheme::H2c);
-        let cut = if api.strip_prefix { granted.context_len } else { 0 };
-        let target = Target::of(granted.path.as_deref(), cut, &granted.query, &self.head.uri);
-        let exchange = &mut self.exchange;
-        exchange.path = granted.path;
-        exchange.usage = granted.admitted.usage;
-        exchange.over_quota = granted.admitted.over_quota;
+        let cut = if api.strip_prefix { *context_len } else { 0 };
+        let target = Target::of(exchange.path.as_deref(), cut, query, &self.head.uri);
         let outbound = Outbound {
-            found: &exchange.found,
+            found,
             client: self.client,
             connection: &self.connection,
             request_id: &exchange.request_id,
@@ -98,8 +97,7 @@ impl Turn {
         };
         let Edited { mut fields, trailers, said_length } = outbound.edit(&self.head);
         if exchange.over_quota {
-            let name = &exchange.found.tables.gate.identity.over_quota;
-            fields.set(name, &HeaderValue::from_static("true"));
+            fields.set(&found.tables.gate.identity.over_quota, &HeaderValue::from_static("true"));
         }
         // After what a client sent under that name is gone.
         if let Some((name, value)) = assertion {

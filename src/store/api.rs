@@ -10,8 +10,8 @@ use http::Method;
 use crate::{telemetry::ApiCounters, units::Span};
 
 use super::{
-    Api, AuthLevel, AuthRule, BackendLimits, Cors, FaultFormat, KeyManagerSet, KeyType, QuotaSettings, Resource,
-    ResourceMetadata, SignIn, Subject, Tier, TokenPlace, TokenUsage, Upstream, Upstreams,
+    Api, ApiRow, AuthLevel, AuthRule, BackendLimits, Cors, FaultFormat, KeyManagerSet, KeyType, QuotaSettings,
+    Resource, ResourceMetadata, SignIn, Subject, Tier, TokenPlace, TokenUsage, Upstream, Upstreams,
     resource::Placement,
     settings::{ApiSettings, BackendLimitSettings, OneOrMany, ResourceSettings, TierLevel},
     snapshot::ANY_METHOD,
@@ -72,7 +72,7 @@ impl<'a> ApiBuilder<'a> {
     }
 
     /// The API that stands `at` and where it is served; only good if no problem was added.
-    pub(super) fn build(&mut self, at: Named, api: &ApiSettings, problems: &mut Problems) -> (Api, Placement) {
+    pub(super) fn build(&mut self, at: Named, api: &ApiSettings, problems: &mut Problems) -> (ApiRow, Placement) {
         let field = |name: &str| format!("{at}.{name}");
         let id = id(api);
         problems.refuse_empty(&api.name, || field("name"));
@@ -96,7 +96,7 @@ impl<'a> ApiBuilder<'a> {
             sound.extend(u32::try_from(m).ok().filter(|_| is_sound));
             resources.push(resource);
         }
-        let api = Api {
+        let built = Api {
             name: api.name.as_str().into(),
             version: api.version.as_deref().map(Into::into),
             upstreams: self.upstreams(api, &field, problems),
@@ -115,13 +115,13 @@ impl<'a> ApiBuilder<'a> {
             fault_format: api.fault_format.unwrap_or(self.fault_format),
             metadata: ResourceMetadata::build(api, &self.issuers_of(api), &hosts, &field, problems).map(Box::new),
             cors: api.cors.as_ref().map(|cors| Box::new(Cors::build(cors, &field, problems))),
-            resources,
             counters: ApiCounters::default(),
             context: contexts.first().map_or("", String::as_str).into(),
             id: id.into(),
         };
-        let resources = (sound.len() < api.resources.len()).then_some(sound);
-        (api, Placement { hosts, contexts, resources })
+        let sound = (sound.len() < resources.len()).then_some(sound);
+        let row = ApiRow { api: Arc::new(built), resources: resources.into() };
+        (row, Placement { hosts, contexts, resources: sound })
     }
 
     /// One resource, and whether its template and verbs are good.

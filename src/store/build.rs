@@ -6,7 +6,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use crate::problem::{Place, Problem};
 
 use super::{
-    Api, Application, ConsumerKey, Gate, Snapshot, Subject, Subscription, Tier,
+    ApiRow, Application, ConsumerKey, Gate, Snapshot, Subject, Subscription, Tier,
     api::{ApiBuilder, NO_KEY_MANAGER},
     application::ConsumerKeysBuilder,
     metadata::Documents,
@@ -131,7 +131,7 @@ fn read(
 /// The APIs built so far.
 struct Apis<'a> {
     builder: ApiBuilder<'a>,
-    rows: Vec<Arc<Api>>,
+    rows: Vec<ApiRow>,
     placements: Vec<Placement>,
     finder: Finder,
     origins: Origins,
@@ -153,7 +153,7 @@ impl<'a> Apis<'a> {
             problems.add(format!("{at}.name"), format!("{earlier} has this name and version too"));
         }
         let hash = self.finder.hash(&*api.id);
-        self.rows.push(Arc::new(api));
+        self.rows.push(api);
         self.placements.push(placement);
         let rows = &self.rows;
         self.finder.add(hash, number(row), |hasher, row| hasher.hash_one(&*rows[row as usize].id));

@@ -8,7 +8,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use crate::problem::Problem;
 
 use super::{
-    Api, ConsumerKey, Row, Snapshot,
+    ApiRow, ConsumerKey, Row, Snapshot,
     api::{ApiBuilder, id},
     build::{NO_API, NO_APPLICATION, SUBSCRIBED, application, checked_key, subscription},
     metadata::Documents,
@@ -92,7 +92,7 @@ impl Snapshot {
         if problems.count() > 0 {
             return;
         }
-        self.serve(row, Some(Arc::new(api)), placement, problems);
+        self.serve(row, Some(api), placement, problems);
         if !update {
             let apis = &self.apis;
             add_name(&mut self.names.apis, row, |row| apis.get(row as usize).map_or("", |api| &api.id));
@@ -114,9 +114,9 @@ impl Snapshot {
     }
 
     /// Serves the API of a row, if it has a new one, as `new` says; without contexts nowhere.
-    fn serve(&mut self, row: u32, api: Option<Arc<Api>>, new: Placement, problems: &mut Problems) {
+    fn serve(&mut self, row: u32, api: Option<ApiRow>, new: Placement, problems: &mut Problems) {
         let old = self.names.placements.get(row as usize).cloned().unwrap_or_default();
-        let published = |api: Option<&Arc<Api>>| api.is_some_and(|api| api.metadata.is_some());
+        let published = |api: Option<&ApiRow>| api.is_some_and(|api| api.metadata.is_some());
         let documents = published(self.apis.get(row as usize)) || published(api.as_ref());
         if let Some(api) = api {
             let mut apis = self.apis.to_vec();

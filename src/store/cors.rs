@@ -229,7 +229,7 @@ mod tests {
         );
         match build(&text) {
             Ok(tables) => {
-                let api = std::sync::Arc::clone(&tables.apis[0]);
+                let api = std::sync::Arc::clone(&tables.apis[0].api);
                 drop(tables);
                 let api = std::sync::Arc::into_inner(api).expect("nothing else holds it");
                 Ok(*api.cors.expect("it is set"))

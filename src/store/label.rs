@@ -1,6 +1,6 @@
 //! A configured name that upstreams are told: as text, and ready as a header field's value.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use http::HeaderValue;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
@@ -8,11 +8,16 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 /// A name and its header value: visible ASCII as it is, everything else percent-encoded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Label {
-    text: Box<str>,
+    text: Arc<str>,
     value: HeaderValue,
 }
 
 impl Label {
+    /// The name, to be kept for longer than what it is the name of.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.text)
+    }
+
     /// The value of a header field that tells this name.
     pub fn value(&self) -> &HeaderValue {
         &self.value

@@ -1,14 +1,14 @@
 //! What an API tells clients of itself: protected resource metadata (RFC 9728), by which they find the providers whose
 //! tokens it takes. Made once, of the configuration alone: nothing that a request says gets into it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Api, TokenPlace, path::canonical, settings::ApiSettings, source::Origins, suggest::Problems, template};
+use super::{ApiRow, TokenPlace, path::canonical, settings::ApiSettings, source::Origins, suggest::Problems, template};
 use crate::net::client::is_loopback;
 
 /// `[[apis]] resource_metadata`: what the API tells of itself; without it nothing is published.
@@ -135,7 +135,7 @@ pub(super) struct Documents(HashMap<Box<str>, Vec<u32>>);
 impl Documents {
     /// Of all APIs that are served and publish one. Two at the same place are a problem.
     pub(super) fn build(
-        apis: &[Arc<Api>],
+        apis: &[ApiRow],
         served: &dyn Fn(u32) -> bool,
         origins: &Origins,
         problems: &mut Problems,
@@ -157,7 +157,7 @@ impl Documents {
     }
 
     /// Index of the API whose document is at this very path; none where two would fit a host equally well.
-    pub(super) fn find(&self, apis: &[Arc<Api>], host: &str, path: &str) -> Option<u32> {
+    pub(super) fn find(&self, apis: &[ApiRow], host: &str, path: &str) -> Option<u32> {
         let rank = |n: u32| Some((apis.get(n as usize)?.metadata.as_ref()?.rank(host)?, n));
         let mut fitting: Vec<(u8, u32)> = self.0.get(path)?.iter().filter_map(|n| rank(*n)).collect();
         fitting.sort_unstable();

@@ -47,7 +47,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
 use crate::problem::Problem;
@@ -74,7 +74,7 @@ pub use settings::{
     AuthLevel, AuthRule, FaultFormat, KeyType, ScopesMatch, SubscriptionRule, SubscriptionState, TokenPlace,
 };
 pub use snapshot::{
-    Api, BackendLimits, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams,
+    Api, ApiRow, BackendLimits, KeyManagerSet, Resource, SignIn, Snapshot, Upstream, UpstreamScheme, Upstreams,
 };
 pub use source::{NoSource, Pass, Row, Source};
 pub use subscription::Subscription;
@@ -108,7 +108,12 @@ impl Store {
         self.current.load_full()
     }
 
-    /// Puts `snapshot` in place of the present tables, which it gives back; requests under way keep theirs.
+    /// The newest tables for a look that is over at once: cheaper, and never to be kept.
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Puts `snapshot` in place of the present tables, which it gives back; verdicts under way keep theirs.
     pub fn replace(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
         let _writing = self.writing.lock();
         // Changes have counted too.

@@ -14,7 +14,7 @@ use http::Method;
 use memchr::{memchr, memrchr};
 
 use super::{
-    Api,
+    ApiRow,
     rows::{Finder, Rows, RowsBuilder, number},
     template::{self, Part},
     trie::{Grower, NONE, Trie},
@@ -108,7 +108,7 @@ pub(super) struct Conflict {
 
 impl Routes {
     /// Lays out the APIs as `placements` says (one for each API), and tells which resources cannot be told apart.
-    pub(super) fn build(apis: &[Arc<Api>], placements: &[Placement]) -> (Self, Vec<Conflict>) {
+    pub(super) fn build(apis: &[ApiRow], placements: &[Placement]) -> (Self, Vec<Conflict>) {
         let mut conflicts = Vec::new();
         let mut laid_out: HashMap<Vec<u32>, Arc<Mount>> = HashMap::new();
         let mut contexts = RowsBuilder::new();
@@ -135,7 +135,7 @@ impl Routes {
     /// `placement` are those of all APIs, and of this one the new.
     pub(super) fn change<'p>(
         &mut self,
-        apis: &[Arc<Api>],
+        apis: &[ApiRow],
         placement: &dyn Fn(u32) -> Option<&'p Placement>,
         (api, old, new): (u32, &Placement, &Placement),
     ) -> Vec<Conflict> {
@@ -185,7 +185,7 @@ impl Routes {
     }
 
     /// Elects. Allocates nothing; the cost does not grow with the number of APIs.
-    pub(super) fn resolve(&self, apis: &[Arc<Api>], host: &str, method: &Method, path: &str) -> Resolution {
+    pub(super) fn resolve(&self, apis: &[ApiRow], host: &str, method: &Method, path: &str) -> Resolution {
         if !path.starts_with('/') {
             return Resolution::NoApi;
         }
@@ -299,7 +299,7 @@ impl Mount {
     }
 
     /// The resource of a shape that lists the verb; HEAD is GET where it is not listed.
-    fn by_verb(&self, apis: &[Arc<Api>], first: u32, method: &Method) -> Option<Candidate> {
+    fn by_verb(&self, apis: &[ApiRow], first: u32, method: &Method) -> Option<Candidate> {
         let listing = |verb: &Method| {
             self.candidates(first).find(|it| apis[it.api as usize].resources[it.resource as usize].lists(verb))
         };
@@ -320,7 +320,7 @@ fn chain(resources: &[Candidate], first: u32) -> impl Iterator<Item = Candidate>
 impl Mount {
     /// The templates of all APIs of `group` in one tree.
     fn build<'p>(
-        apis: &[Arc<Api>],
+        apis: &[ApiRow],
         placement: &dyn Fn(u32) -> Option<&'p Placement>,
         group: &[u32],
         conflicts: &mut Vec<Conflict>,

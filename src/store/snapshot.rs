@@ -1,6 +1,6 @@
 //! The immutable tables.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use http::Method;
 
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// What holds for every request.
     pub gate: Arc<Gate>,
     /// APIs; `Target::api` indexes them. One that was removed stays until another takes its place; nothing leads to it.
-    pub apis: Arc<[Arc<Api>]>,
+    pub apis: Arc<[ApiRow]>,
     /// Applications; `ConsumerKey::application` indexes them. Those removed are as with APIs.
     pub applications: Rows<Application>,
     /// Counts up with every version.
@@ -61,7 +61,24 @@ pub(super) struct Names {
     pub(super) tiers: Arc<Tiers>,
 }
 
-/// One API.
+/// One API with its resources.
+#[derive(Debug, Clone)]
+pub struct ApiRow {
+    /// What holds for all its resources.
+    pub api: Arc<Api>,
+    /// Resources; `Target::resource` indexes them.
+    pub resources: Arc<[Resource]>,
+}
+
+impl Deref for ApiRow {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// One API, without its resources, which may be many: a request under way holds it for as long as it lasts.
 #[derive(Debug)]
 pub struct Api {
     /// Name.
@@ -104,8 +121,6 @@ pub struct Api {
     pub metadata: Option<Box<ResourceMetadata>>,
     /// Which pages in browsers may call it; none: what its upstream says.
     pub cors: Option<Box<Cors>>,
-    /// Resources; `Target::resource` indexes them.
-    pub resources: Vec<Resource>,
     /// Its request counters.
     pub counters: ApiCounters,
 }
@@ -270,10 +285,10 @@ impl Snapshot {
     }
 
     /// The APIs that are served.
-    pub fn served(&self) -> impl Iterator<Item = &Api> {
+    pub fn served(&self) -> impl Iterator<Item = &ApiRow> {
         let placements = &self.names.placements;
         let is_served = |n: usize| placements.get(n).is_some_and(|placement| !placement.contexts.is_empty());
-        self.apis.iter().enumerate().filter(move |(n, _)| is_served(*n)).map(|(_, api)| &**api)
+        self.apis.iter().enumerate().filter(move |(n, _)| is_served(*n)).map(|(_, api)| api)
     }
 
     /// Index of the API whose [`ResourceMetadata`] is asked for at this very path. `host` as for [`Self::resolve`].
