@@ -250,9 +250,7 @@ pub(super) enum EverywhereCommand {
     /// List the scopes.
     ListScopes(Part),
     /// Read a scope.
-    GetScope {
-        key: String,
-    },
+    GetScope { key: String },
     /// Replace a scope by what is given, and drop the rest: at each it may be another.
     UpdateScope {
         key: String,
@@ -260,9 +258,7 @@ pub(super) enum EverywhereCommand {
         scope: ScopeBody,
     },
     /// Remove a scope.
-    DeleteScope {
-        key: String,
-    },
+    DeleteScope { key: String },
     /// Register an API's resources.
     RegisterResource {
         api: String,
@@ -270,9 +266,7 @@ pub(super) enum EverywhereCommand {
         resource: ResourceBody,
     },
     /// Read an API's resources.
-    GetResource {
-        api: String,
-    },
+    GetResource { api: String },
     /// Replace an API's resources by what is given, and drop the rest: at each they may be others.
     UpdateResource {
         api: String,
@@ -280,9 +274,7 @@ pub(super) enum EverywhereCommand {
         resource: ResourceBody,
     },
     /// Remove an API's resources.
-    DeleteResource {
-        api: String,
-    },
+    DeleteResource { api: String },
     /// Bind scopes to an API's resources, beside those they have.
     AttachScopes {
         api: String,
