@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::keymanager::Sensitive;
+use crate::{keymanager::Sensitive, management::twin};
 
 /// A request to the door. Not `Debug`: its body may hold secrets.
 pub(super) struct Call {
@@ -168,12 +168,17 @@ impl Inputs {
         }
     }
 
-    /// A JSON object; an error quotes nothing of it.
+    /// A JSON object without twins, as the door wants it; an error quotes no value of it.
     fn object(&self, file: &Path) -> Result<Map<String, Value>, Error> {
-        serde_json::from_str(&self.text(file)?).map_err(|error| {
+        let text = self.text(file)?;
+        let object = serde_json::from_str(&text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             Error::Unreadable(format!("{}: is no JSON object: line {line} column {column}", file.display()))
-        })
+        })?;
+        match twin(text.as_bytes()) {
+            Some(member) => Err(Error::Unreadable(format!("{}: {member} is there twice", file.display()))),
+            None => Ok(object),
+        }
     }
 }
 

@@ -43,7 +43,6 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         which: Client,
         /// Who owns it from now on.
-        #[arg(allow_hyphen_values = true)]
         owner: String,
     },
     /// Adopt a client that the provider has.

@@ -96,4 +96,5 @@ Exit codes:
   78  an unreadable file or setting
 
 Secrets come from files, standard input or TOLLGATE_MANAGEMENT_TOKEN; those that are made are printed once.
-An ETag, for --if-match, is told on standard error. A list of keys of which one begins with a dash stands behind --.";
+An ETag, for --if-match, is told on standard error. What stands without a flag and begins with a dash stands behind --,
+but for ids of clients, secrets and revocations, and tokens.";

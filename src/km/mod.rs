@@ -176,7 +176,6 @@ enum UserCommand {
         #[arg(value_name = "NAME")]
         km: String,
         /// The user's name.
-        #[arg(allow_hyphen_values = true)]
         user: String,
     },
 }

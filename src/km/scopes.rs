@@ -62,7 +62,7 @@ pub(super) struct ScopeAt {
     #[arg(value_name = "NAME")]
     km: String,
     /// The scope as it stands in tokens.
-    #[arg(value_name = "KEY", allow_hyphen_values = true)]
+    #[arg(value_name = "KEY")]
     scope: String,
 }
 
@@ -180,7 +180,7 @@ pub(super) struct ResourceAt {
     #[arg(value_name = "NAME")]
     km: String,
     /// The API's id on the platform.
-    #[arg(value_name = "API", allow_hyphen_values = true)]
+    #[arg(value_name = "API")]
     api: String,
 }
 
@@ -243,7 +243,6 @@ impl ResourceCommand {
 pub(super) enum EverywhereCommand {
     /// Make a scope.
     RegisterScope {
-        #[arg(allow_hyphen_values = true)]
         key: String,
         #[command(flatten)]
         scope: ScopeBody,
@@ -251,63 +250,45 @@ pub(super) enum EverywhereCommand {
     /// List the scopes.
     ListScopes(Part),
     /// Read a scope.
-    GetScope {
-        #[arg(allow_hyphen_values = true)]
-        key: String,
-    },
+    GetScope { key: String },
     /// Replace a scope by what is given, and drop the rest: at each it may be another.
     UpdateScope {
-        #[arg(allow_hyphen_values = true)]
         key: String,
         #[command(flatten)]
         scope: ScopeBody,
     },
     /// Remove a scope.
-    DeleteScope {
-        #[arg(allow_hyphen_values = true)]
-        key: String,
-    },
+    DeleteScope { key: String },
     /// Register an API's resources.
     RegisterResource {
-        #[arg(allow_hyphen_values = true)]
         api: String,
         #[command(flatten)]
         resource: ResourceBody,
     },
     /// Read an API's resources.
-    GetResource {
-        #[arg(allow_hyphen_values = true)]
-        api: String,
-    },
+    GetResource { api: String },
     /// Replace an API's resources by what is given, and drop the rest: at each they may be others.
     UpdateResource {
-        #[arg(allow_hyphen_values = true)]
         api: String,
         #[command(flatten)]
         resource: ResourceBody,
     },
     /// Remove an API's resources.
-    DeleteResource {
-        #[arg(allow_hyphen_values = true)]
-        api: String,
-    },
+    DeleteResource { api: String },
     /// Bind scopes to an API's resources, beside those they have.
     AttachScopes {
-        #[arg(allow_hyphen_values = true)]
         api: String,
         #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,
     },
     /// Bind these scopes to an API's resources, and no others.
     ReplaceScopes {
-        #[arg(allow_hyphen_values = true)]
         api: String,
         #[arg(value_name = "KEY")]
         keys: Vec<String>,
     },
     /// Unbind scopes from an API's resources. All of them: `replace-scopes` without a key.
     DetachScopes {
-        #[arg(allow_hyphen_values = true)]
         api: String,
         #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,

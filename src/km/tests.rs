@@ -50,12 +50,7 @@ fn an_id_may_begin_with_a_dash() {
         ("revocation --x", "--x"),
         ("client get hr -k1 --json", "-k1"),
         ("secret delete hr k1 -s1", "-s1"),
-        ("scope get hr -s", "-s"),
-        ("scope get hr --json --s", "--s"),
-        ("resource attach-scopes hr -a1 k --json", "-a1"),
-        ("everywhere get-scope -s", "-s"),
-        ("everywhere detach-scopes --a --json -- -k", "--a"),
-        ("user claims hr -ada --json", "-ada"),
+        ("token active hr --json --k", "--k"),
     ] {
         assert_eq!(good(words).parts.last().map(|part| &**part), Some(last), "{words}");
     }
@@ -65,13 +60,41 @@ fn an_id_may_begin_with_a_dash() {
 }
 
 #[test]
+fn a_flag_that_there_is_not_names_nothing() {
+    for words in [
+        "scope register hr --dryrun",
+        "scope get hr -s",
+        "resource register hr --dryrun",
+        "resource attach-scopes hr -a1 k",
+        "everywhere register-scope --dryrun",
+        "everywhere get-scope -s",
+        "everywhere register-resource --dryrun",
+        "everywhere detach-scopes --a k",
+        "user claims hr -ada",
+        "client owner hr k --dryrun",
+    ] {
+        let why = parsed(words).map(drop).unwrap_err();
+        assert_eq!(why.kind(), clap::error::ErrorKind::UnknownArgument, "{words}: {why}");
+    }
+    for (words, last) in [
+        ("scope get hr -- -s", "-s"),
+        ("resource attach-scopes hr -- -a1 k", "-a1"),
+        ("everywhere delete-scope -- --dryrun", "--dryrun"),
+        ("everywhere attach-scopes -- -a1 -k", "-a1"),
+        ("user claims hr -- -ada", "-ada"),
+    ] {
+        assert_eq!(good(words).parts.last().map(|part| &**part), Some(last), "{words}");
+    }
+    assert_eq!(good("client owner hr k -- -ada").body, Some(json!({ "owner": "-ada" })));
+}
+
+#[test]
 fn a_text_may_begin_with_a_dash_and_takes_no_option_for_itself() {
     for (words, name, value) in [
         ("token introspect hr -abc --json", "token", json!("-abc")),
         ("token revoke hr --abc", "token", json!("--abc")),
         ("token can-handle hr -Vh", "token", json!("-Vh")),
         ("token revoke-one-time hr -k -abc", "token", json!("-abc")),
-        ("client owner hr k -ada", "owner", json!("-ada")),
         ("client create hr --id -x --owner -o", "clientId", json!("-x")),
         ("client create hr --id -x --name --y --json", "clientName", json!("--y")),
         ("client create hr --scope -a --scope b --json", "parameters", json!({ "scope": "-a b" })),
@@ -192,12 +215,14 @@ fn a_body_is_of_flags_files_and_both() {
 fn what_cannot_be_read_is_told_without_its_content() {
     let (broken, list, empty) = (file(r#"{"clientSecret": hunter2}"#), file(r#"["hunter2"]"#), file("\n"));
     let odd = file(r#"{"parameters":"hunter2"}"#);
+    let twins = file(r#"{"parameters":{"a":"hunter2","a":"hunter2"}}"#);
     let long = file(&"x".repeat((256 << 10) + 1));
     let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
     for words in [
         format!("client create NAME --from {}", path(&broken)),
         format!("client create NAME --from {}", path(&list)),
         format!("client create NAME --scope a --from {}", path(&odd)),
+        format!("client create NAME --from {}", path(&twins)),
         format!("client create NAME --secret-file {}", path(&empty)),
         format!("client create NAME --secret-file {}", path(&long)),
         "client create NAME --secret-file /nowhere/at/all".to_owned(),
@@ -205,6 +230,8 @@ fn what_cannot_be_read_is_told_without_its_content() {
         let (code, text) = why(&words);
         assert!(code == 78 && !text.contains("hunter2"), "{words}: {text}");
     }
+    let (_, text) = why(&format!("load NAME --from {}", path(&twins)));
+    assert!(text.ends_with(": parameters.a is there twice"), "{text}");
     let (code, text) = why("client create NAME --parameter hunter2");
     assert!(code == 64 && text.contains("--parameter") && !text.contains("hunter2"), "{text}");
 }

@@ -16,12 +16,14 @@ pub(super) fn check(text: &[u8]) -> Result<(), Problem> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::field("body", "must be a JSON object"));
     }
+    twin(text).map_or(Ok(()), |field| Err(Problem::field(field, "is there twice")))
+}
+
+/// The member of a JSON text that occurs twice, if one does.
+pub(crate) fn twin(text: &[u8]) -> Option<String> {
     let mut way = Way::default();
     let walked = Seed(&mut way).deserialize(&mut serde_json::Deserializer::from_slice(text));
-    match (walked, way.twice) {
-        (Err(_), Some(field)) => Err(Problem::field(field, "is there twice")),
-        _ => Ok(()),
-    }
+    way.twice.filter(|_| walked.is_err())
 }
 
 /// Where the walk is, and the member that it has met twice.

@@ -58,6 +58,7 @@ use tokio::sync::watch;
 
 pub use access::{Access, Need};
 pub use answer::Problem;
+pub(crate) use body::twin;
 pub use offer::{Offer, offers};
 pub use settings::ManagementSettings;
 
