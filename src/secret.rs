@@ -141,9 +141,50 @@ impl JsonSchema for Secret {
     }
 }
 
+/// The text without this secret. A short one is taken out where it stands alone: within a word it is most likely a part of
+/// that word, and would be told by what is missing.
+pub(crate) fn redacted(text: String, secret: &str) -> String {
+    if secret.is_empty() || !text.contains(secret) {
+        return text;
+    }
+    if secret.len() >= UNLIKELY_IN_A_WORD {
+        return text.replace(secret, REDACTED);
+    }
+    let mut told = String::with_capacity(text.len());
+    let mut from = 0;
+    for (at, _) in text.match_indices(secret) {
+        let after = at + secret.len();
+        let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
+        if ends(text[..at].chars().next_back()) && ends(text[after..].chars().next()) {
+            told.push_str(&text[from..at]);
+            told.push_str(REDACTED);
+            from = after;
+        }
+    }
+    told.push_str(&text[from..]);
+    told
+}
+
+/// In bytes.
+const UNLIKELY_IN_A_WORD: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_secret_is_taken_out_where_it_stands_alone() {
+        for (text, secret, expected) in [
+            ("is too short", "shor", "is too short"),
+            ("no \"shor\" here, shor", "shor", "no \"[redacted]\" here, [redacted]"),
+            ("user=shor&x", "shor", "user=[redacted]&x"),
+            ("xs3cret-of-8y", "s3cret-of-8", "x[redacted]y"),
+            ("äb b bä", "b", "äb [redacted] bä"),
+            ("a", "", "a"),
+        ] {
+            assert_eq!(redacted(text.to_owned(), secret), expected, "{text}");
+        }
+    }
 
     #[test]
     fn prints_redacted() {

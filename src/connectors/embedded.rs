@@ -112,9 +112,9 @@ impl KeyManager for Embedded {
             })?;
         }
         let issued_at = self.provider.now();
-        let granted = self.provider.token(&asked).await.map_err(|error| match request.token_to_revoke {
-            Some(_) => Error::from(error).revoked(),
-            None => error.into(),
+        let granted = self.provider.token(&asked).await.map_err(|error| {
+            let error = not_granted(error, &asked.grant);
+            if request.token_to_revoke.is_some() { error.revoked() } else { error }
         })?;
         Ok(AccessTokenInfo {
             is_token_valid: true,
@@ -262,6 +262,19 @@ impl From<ManageError> for Error {
     }
 }
 
+/// Why there is no token (RFC 6749 section 5.2), with the field that it is about.
+fn not_granted(error: ManageError, grant: &str) -> Error {
+    let ManageError::Refused { error: code, why, .. } = &error else { return error.into() };
+    let field = match (*code, grant) {
+        ("invalid_scope", _) => "scope",
+        ("unsupported_grant_type" | "unauthorized_client", _) => "grantType",
+        ("invalid_grant", "refresh_token") => "refreshToken",
+        ("invalid_grant", "password") => "resourceOwnerPassword",
+        _ => return error.into(),
+    };
+    Error::invalid(field, format!("{code}: {why}"))
+}
+
 /// What a request for a token says, if a token can be had that way.
 fn asked(request: &AccessTokenRequest) -> Result<Asked> {
     let client_id = request.client_id.clone().ok_or_else(|| Error::invalid("clientId", "is needed"))?;
@@ -363,7 +376,10 @@ fn new_secret(request: &ConsumerSecretRequest) -> Result<NewSecret> {
             ("description" | "expiresIn", Value::Null) => {}
             ("description", _) => return Err(Error::invalid("parameters.description", "must be a text")),
             ("expiresIn", _) => {
-                return Err(Error::invalid("parameters.expiresIn", "must be a whole number of seconds, at least 1"));
+                return Err(Error::invalid(
+                    "parameters.expiresIn",
+                    "must be seconds, at least 1; left out, it does not expire",
+                ));
             }
             _ => return Err(Error::invalid("parameters", "may hold description and expiresIn")),
         }

@@ -173,9 +173,9 @@ async fn a_client_that_nobody_here_can_manage_is_unmapped_and_stays() {
     }
 }
 
-/// Its provider cannot be told to, and is not: that is no success.
+/// Its provider cannot be asked, and is not: that is neither success, nor "there is no such client".
 #[tokio::test]
-async fn a_client_mapped_by_its_id_alone_is_not_told_as_deleted() {
+async fn of_a_client_mapped_by_its_id_alone_its_provider_is_asked_nothing() {
     let server = server(|_, _| reply("204 No Content", "")).await;
     let (engine, caller) = (engine("oidc", server.address), Caller { who: "tester".into(), ..Caller::default() });
     let managed = engine.registry.find("idp").expect("it is there");
@@ -183,6 +183,19 @@ async fn a_client_mapped_by_its_id_alone_is_not_told_as_deleted() {
     engine.registry.replace(vec![Managed { settings, ..Managed::clone(&managed) }]);
     let request = MapRequest { client_id: "theirs".into(), ..MapRequest::default() };
     engine.map_application(&caller, "idp", request).await.expect("it is believed");
+    let read = engine.retrieve_application("idp", "theirs").await;
+    assert!(matches!(read, Err(Error::Unsupported { .. })), "{read:?}");
+    for dry_run in [true, false] {
+        let caller = Caller { dry_run, ..caller.clone() };
+        let refused = engine.update_application(&caller, "idp", "theirs", OAuthApplicationInfo::default()).await;
+        assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+        // Owners are kept here.
+        engine.update_application_owner(&caller, "idp", "theirs", "ada").await.expect("it has a mapping");
+        let owner = engine.mapping("idp", "theirs").expect("readable").and_then(|mapping| mapping.owner.clone());
+        assert_eq!(owner.as_deref(), (!dry_run).then_some("ada"));
+        let never = engine.update_application_owner(&caller, "idp", "nobody", "ada").await;
+        assert!(matches!(never, Err(Error::NotFound(_))), "{never:?}");
+    }
     for dry_run in [true, false] {
         let refused = engine.delete_application(&Caller { dry_run, ..caller.clone() }, "idp", "theirs").await;
         assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     keymanager::Error,
     net::client::{Answer, ClientError},
+    secret::redacted,
 };
 
 /// The secrets of one call.
@@ -63,9 +64,7 @@ impl Secrets {
         // One may stand in another.
         secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
         for secret in secrets {
-            if text.contains(secret) {
-                text = text.replace(secret, "[redacted]");
-            }
+            text = redacted(text, secret);
         }
         text
     }

@@ -203,7 +203,7 @@ impl KeyManager for Standard {
         }
     }
 
-    async fn cannot_delete(&self, consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+    async fn unmanaged(&self, consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
         let row = self.row(consumer_key).await?;
         Ok(row.is_none_or(|row| row.access.is_none()).then_some(UNMANAGED.into()))
     }

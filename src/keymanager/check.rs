@@ -274,9 +274,9 @@ pub(super) fn secret_request(request: &ConsumerSecretRequest) -> Result<()> {
         match (name.as_str(), value) {
             ("description", Value::String(text)) => bounded("parameters.description", text, MOST_TEXT)?,
             ("description", _) => return Err(Error::invalid("parameters.description", "must be a text")),
-            ("expiresIn", value) if integer(value).is_some_and(|s| (0..=MOST_LIFETIME).contains(&s)) => {}
+            ("expiresIn", value) if integer(value).is_some_and(|s| (1..=MOST_LIFETIME).contains(&s)) => {}
             ("expiresIn", _) => {
-                let why = format!("must be seconds from 0 (never) to {MOST_LIFETIME}");
+                let why = format!("must be seconds from 1 to {MOST_LIFETIME}; left out, it does not expire");
                 return Err(Error::invalid("parameters.expiresIn", why));
             }
             _ => return Err(Error::invalid("parameters", "may hold description and expiresIn alone")),

@@ -1,7 +1,5 @@
 //! Operations on clients, and which of the platform's applications they belong to.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -12,6 +10,7 @@ use super::{
     engine::{Asked, Effect},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
     told::{told, was},
+    unmanaged::{left_at_provider, unasked},
 };
 use crate::store::KeyType;
 
@@ -95,7 +94,12 @@ impl Engine {
                 require_secret(&managed, consumer_key, secret).await?;
             }
             let before = known(&managed, consumer_key).await?;
-            let after = managed.connector.update_application(consumer_key, &app).await?;
+            let after = match managed.connector.update_application(consumer_key, &app).await {
+                Ok(after) => after,
+                Err(error) => {
+                    return Err(unasked(&managed, mapping.as_deref(), Operation::UpdateApplication, error).await);
+                }
+            };
             let owner = app.app_owner.filter(|_| mapping.is_some());
             let gave = completed(after.clone(), mapping.as_deref(), owner.as_deref());
             let effect = Effect::of(gave).before(before).after(&after);
@@ -113,7 +117,13 @@ impl Engine {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::RetrieveApplication, consumer_key);
         let found = self
             .perform(asked, check::name("clientId", consumer_key), |managed| async move {
-                managed.connector.retrieve_application(consumer_key).await.map(Effect::of)
+                match managed.connector.retrieve_application(consumer_key).await {
+                    Ok(found) => Ok(Effect::of(found)),
+                    Err(error) => {
+                        let mapping = self.mapping(key_manager, consumer_key)?;
+                        Err(unasked(&managed, mapping.as_deref(), Operation::RetrieveApplication, error).await)
+                    }
+                }
             })
             .await?;
         let mapping = self.mapping(key_manager, consumer_key)?;
@@ -127,7 +137,7 @@ impl Engine {
         self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
             let mut before = known(&managed, consumer_key).await?;
             let unmanaged = match &mapping {
-                Some(_) => managed.connector.cannot_delete(consumer_key).await?,
+                Some(_) => managed.connector.unmanaged(consumer_key).await?,
                 None => None,
             };
             match (managed.connector.delete_application(consumer_key).await, mapping) {
@@ -160,7 +170,19 @@ impl Engine {
         let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
         let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, checked, |managed| async move {
-            let mut after = managed.connector.update_application_owner(consumer_key, owner).await?;
+            let mut after = match managed.connector.update_application_owner(consumer_key, owner).await {
+                Ok(after) => after,
+                Err(error) => {
+                    match unasked(&managed, mapping.as_deref(), Operation::UpdateApplicationOwner, error).await {
+                        // Its mapping is all that is known of it, and has an owner.
+                        Error::Unsupported { .. } if mapping.is_some() => OAuthApplicationInfo {
+                            client_id: Some(consumer_key.to_owned()),
+                            ..OAuthApplicationInfo::default()
+                        },
+                        error => return Err(error),
+                    }
+                }
+            };
             after.app_owner.get_or_insert_with(|| owner.to_owned());
             let after = completed(after, mapping.as_deref(), Some(owner));
             let row = owned(&managed, consumer_key, owner.into());
@@ -404,19 +426,6 @@ fn mapped_id(client_id: &str) -> Result<()> {
     match client_id {
         "" => Err(Error::invalid("clientId", "must not be empty").coded("901414")),
         id => check::name("clientId", id),
-    }
-}
-
-/// Why a client that was created here stays at its provider, where that cannot delete it; none: the provider had it
-/// before.
-async fn left_at_provider(managed: &Managed, mapping: Option<&Mapping>) -> Result<Option<Cow<'static, str>>> {
-    let mapping = mapping.ok_or(Error::NotFound("mapping"))?;
-    if mapping.mode == Mode::Mapped {
-        return Ok(None);
-    }
-    match managed.connector.cannot_delete(&mapping.consumer_key).await? {
-        None => Err(Error::Conflict("the client was created here: delete it instead".into())),
-        reason => Ok(reason),
     }
 }
 

@@ -197,12 +197,14 @@ fn named(name: &str, mut body: Map<String, Value>) -> Result<Value> {
 
 /// The connector is a text: serde would take an object's only member for it, and tells others what only it understands.
 fn connector(row: &Value) -> Result<()> {
-    if row.get("connector").is_none_or(Value::is_string) {
-        return Ok(());
-    }
+    let wrong = match row.get("connector") {
+        None | Some(Value::String(_)) => return Ok(()),
+        Some(Value::Null) => "is needed",
+        Some(_) => "must be a text",
+    };
     let unknown = serde_json::from_value::<ConnectorKind>(Value::String(String::new())).err();
     let names = unknown.map(|error| super::parse::fault("connector", &error.to_string()).1).unwrap_or_default();
-    Err(Error::invalid("connector", format!("must be a text: {names}")))
+    Err(Error::invalid("connector", format!("{wrong}: {names}")))
 }
 
 fn settings(row: Value) -> Result<KeyManagerSettings> {

@@ -36,6 +36,7 @@ pub(crate) mod testing;
 mod tests;
 mod tokens;
 mod told;
+mod unmanaged;
 mod whole;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
@@ -140,9 +141,9 @@ pub trait KeyManager: Debug + Send + Sync {
         unsupported(self, Operation::DeleteApplication)
     }
 
-    /// Why this client cannot be deleted at the provider, though others may be; none: as far as is known here, it can.
-    async fn cannot_delete(&self, _consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
-        Ok(self.cannot(Operation::DeleteApplication))
+    /// Why the provider cannot be asked about this client, though about others; none: as far as is known here, it can.
+    async fn unmanaged(&self, _consumer_key: &str) -> Result<Option<Cow<'static, str>>> {
+        Ok(None)
     }
 
     /// `updateApplicationOwner`.

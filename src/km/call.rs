@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::{keymanager::Sensitive, management::twin};
+use crate::{keymanager::Sensitive, management::twin, secret::redacted};
 
 /// A request to the door. Not `Debug`: its body may hold secrets.
 pub(super) struct Call {
@@ -150,7 +150,7 @@ impl Inputs {
     pub(super) fn hidden(&self, error: Error) -> Error {
         let Error::Refused { status, mut text } = error else { return error };
         for secret in self.secrets.borrow().iter() {
-            text = text.replace(secret.as_str(), "[redacted]");
+            text = redacted(text, secret);
         }
         Error::Refused { status, text }
     }

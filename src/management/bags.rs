@@ -87,8 +87,8 @@ fn secret_parameters() -> Value {
         "description": "What one more secret is asked for with.",
         "properties": {
             "description": { "$ref": "#/components/schemas/LongText" },
-            "expiresIn": { "type": "integer", "minimum": 0, "maximum": MOST_LIFETIME,
-                "description": "Seconds; 0: for ever." },
+            "expiresIn": { "type": "integer", "minimum": 1, "maximum": MOST_LIFETIME,
+                "description": "Seconds; left out: for ever, or as long as the provider's secrets last." },
         },
         "additionalProperties": false,
     })
