@@ -258,19 +258,19 @@ fn scopes_and_resources_are_kept() {
 #[test]
 fn a_change_by_flags_keeps_what_no_flag_names() {
     let stand = Stand::start();
-    stand.good("scope register own -s --display-name Write --role editor --role chief --description old");
-    let told = stand.good("scope update own -s --description new");
+    stand.good("scope register own --display-name Write --role editor --role chief --description old -- -s");
+    let told = stand.good("scope update own --description new -- -s");
     let of = |told: &str| ["name", "roles", "description"].map(|name| value(told, name).to_owned());
     assert_eq!(of(&told), ["Write", "editor,chief", "new"]);
-    assert_eq!(of(&stand.good("scope get own -s")), ["Write", "editor,chief", "new"]);
-    assert_eq!(of(&stand.good("scope update own -s --role -r")), ["Write", "-r", "new"]);
-    let plan = stand.good("scope update own -s --display-name Other --dry-run");
+    assert_eq!(of(&stand.good("scope get own -- -s")), ["Write", "editor,chief", "new"]);
+    assert_eq!(of(&stand.good("scope update own --role -r -- -s")), ["Write", "-r", "new"]);
+    let plan = stand.good("scope update own --display-name Other --dry-run -- -s");
     assert_eq!(value(&plan, "operation"), "updateScope");
-    assert_eq!(value(&stand.good("scope get own -s"), "name"), "Write", "it was a dry run");
-    stand.ends("scope update own -s --display-name Other --if-match \"old\"", 65);
+    assert_eq!(value(&stand.good("scope get own -- -s"), "name"), "Write", "it was a dry run");
+    stand.ends("scope update own --display-name Other --if-match \"old\" -- -s", 65);
     stand.ends("scope update own never --display-name Other", 66);
     let whole = stand.file("scope.json", r#"{"name":"Whole"}"#);
-    let told = stand.good(&format!("scope update own -s --from {whole}"));
+    let told = stand.good(&format!("scope update own --from {whole} -- -s"));
     assert!(value(&told, "name") == "Whole" && !told.contains("roles"), "{told}");
 
     stand.good("resource register own api --uri /old --scope -s");
@@ -282,7 +282,7 @@ fn a_change_by_flags_keeps_what_no_flag_names() {
 fn ids_and_tokens_may_begin_with_a_dash() {
     let stand = Stand::start();
     assert_eq!(value(&stand.good("client create own --id -x --grant-type client_credentials"), "clientId"), "-x");
-    assert_eq!(value(&stand.good("client owner own -x -ada"), "appOwner"), "-ada");
+    assert_eq!(value(&stand.good("client owner own -x -- -ada"), "appOwner"), "-ada");
     assert_eq!(stand.json("token introspect own -abc")["isTokenValid"], false);
     assert_eq!(stand.good("token revoke own --abc"), "done\n");
     assert_eq!(value(&stand.good("revoke --kind jti --value -v --until 4102444800"), "value"), "-v");
