@@ -77,7 +77,7 @@ impl Secret {
 }
 
 fn text(path: &Path) -> io::Result<String> {
-    file::text(&*file::read(path)?).map(str::to_owned)
+    file::text(&file::read(path)?).map(str::to_owned)
 }
 
 impl fmt::Debug for Secret {
