@@ -13,7 +13,7 @@
 //! | 3 engines | [`authz`] [`keymanager`] [`authserver`] | the verdict; the operations of Key Managers; the embedded OAuth provider |
 //! | 2 parts | [`token`] [`throttle`] | facts about a token; counting |
 //! | 1 tables | [`store`] | APIs, applications, subscriptions, tiers: one immutable snapshot; revocations; the record |
-//! | 0 ground | [`problem`] [`units`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
+//! | 0 ground | [`problem`] [`units`] [`mod@file`] [`secret`] [`telemetry`] [`net`] | nothing of ours |
 //!
 //! # Walkthrough 1: a request
 //!
@@ -75,6 +75,7 @@ pub mod cli;
 pub mod config;
 pub mod connectors;
 mod explain;
+pub mod file;
 pub mod health;
 pub mod keymanager;
 mod km;

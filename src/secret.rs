@@ -1,6 +1,10 @@
 //! `Secret`: a value that never shows itself. From a file, an environment variable or inline.
 
-use std::{borrow::Cow, fmt, path::PathBuf};
+use std::{
+    borrow::Cow,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -8,6 +12,8 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 use zeroize::Zeroizing;
+
+use crate::file;
 
 /// Where a secret comes from. Prints as `[redacted]`, whatever it holds.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,7 +65,7 @@ impl Secret {
         let value = Zeroizing::new(match self {
             Self::Inline(value) => value.clone(),
             Self::File(FileSource { file }) => {
-                std::fs::read_to_string(file).map_err(|source| Error::File { path: file.clone(), source })?
+                text(file).map_err(|source| Error::File { path: file.clone(), source })?
             }
             Self::Env(EnvSource { env }) => std::env::var(env).map_err(|_| Error::Env(env.clone()))?,
         });
@@ -68,6 +74,10 @@ impl Secret {
             trimmed => Ok(Zeroizing::new(trimmed.to_owned())),
         }
     }
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    file::text(&file::read(path)?).map(str::to_owned)
 }
 
 impl fmt::Debug for Secret {

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::{Settings, problems::Findings, rows};
 use crate::{
+    file,
     problem::{Place, Problem},
     store::{MOST_MISTAKES, Pass, Row, Source},
 };
@@ -248,12 +249,8 @@ impl TableFindings {
 
 impl Open {
     fn new(path: &Path) -> io::Result<Self> {
-        // Asked before it is opened: a pipe would wait for its writer.
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
-        let file = File::open(path)?;
-        let stamp = Stamp::of(&file.metadata()?);
+        let (file, metadata) = file::open(path)?;
+        let stamp = Stamp::of(&metadata);
         Ok(Self { name: path.display().to_string().into(), file, stamp })
     }
 

@@ -3,7 +3,7 @@
 //! Secrets are read once, when the connector is built; a reload reads them anew. None ever stands in an
 //! error.
 
-use std::{fmt, fs, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{constant_time, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,6 +17,7 @@ use url::{
 use zeroize::Zeroizing;
 
 use crate::{
+    file,
     net::{
         Clock,
         client::{Client, Own},
@@ -226,9 +227,8 @@ type Reader = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
 
 /// The key in a file, and the header of what it signs.
 fn signing_key(settings: &ClientKey) -> Result<(Header, EncodingKey), String> {
-    let pem = fs::read(&settings.file)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("cannot read {}: {error}", settings.file.display()))?;
+    let pem =
+        file::read(&settings.file).map_err(|error| format!("cannot read {}: {error}", settings.file.display()))?;
     let readers: [(Reader, &[Alg]); 3] = [
         (EncodingKey::from_rsa_pem, &[Alg::RS256, Alg::RS384, Alg::RS512, Alg::PS256, Alg::PS384, Alg::PS512]),
         (EncodingKey::from_ec_pem, &[Alg::ES256, Alg::ES384]),

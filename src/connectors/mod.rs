@@ -69,7 +69,7 @@ mod uma;
 mod wso2_client;
 mod wso2is;
 
-use std::{fs::File, io::Read, sync::Arc};
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use url::Url;
@@ -78,6 +78,7 @@ pub(crate) use client_auth::proxy;
 
 use crate::{
     authserver::Provider,
+    file,
     keymanager::{KeyManager, Memory},
     net::{
         Clock,
@@ -85,7 +86,7 @@ use crate::{
     },
     problem::Problem,
     token::{
-        KeySource, MAX_JWKS, Sources,
+        KeySource, Sources,
         settings::{ConnectorKind, JwksFile, KeyManagerSettings, ResponseForm, Validation},
     },
 };
@@ -180,12 +181,8 @@ pub fn key_source(settings: &KeyManagerSettings, field: &str, client: &Client) -
 }
 
 fn read_keys(JwksFile { file }: &JwksFile) -> Result<Bytes, String> {
-    let mut text = Vec::new();
-    let limit = MAX_JWKS as u64 + 1;
-    let opened = File::open(file).map_err(|error| format!("cannot read the file: {error}"))?;
-    opened.take(limit).read_to_end(&mut text).map_err(|error| format!("cannot read the file: {error}"))?;
-    // One byte over the limit is left in, for the parser to refuse.
-    Ok(text.into())
+    let mut text = file::read(file).map_err(|error| format!("cannot read the file: {error}"))?;
+    Ok(mem::take(&mut *text).into())
 }
 
 /// An address of a provider: https, or http to this machine or where the settings allow it.

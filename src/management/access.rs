@@ -18,6 +18,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::answer::Problem;
 use crate::{
+    file,
     keymanager::hex,
     net::{Clock, door::Peer},
     store::{KeyManagerSet, Store},
@@ -216,11 +217,12 @@ fn bootstrap_key(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 fn read_key(path: &Path) -> io::Result<[u8; 32]> {
-    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+    let (opened, metadata) = file::open(path)?;
+    if metadata.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::other("others may read it: its mode must be 0600"));
     }
-    let text = fs::read_to_string(path)?;
-    let key = text.trim();
+    let text = file::bytes(opened, &metadata)?;
+    let key = file::text(&text)?.trim();
     if key.len() < SHORTEST_KEY {
         return Err(io::Error::other(format!("holds no key of at least {SHORTEST_KEY} characters: remove it")));
     }

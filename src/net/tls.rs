@@ -17,6 +17,7 @@ use super::{
     TlsSettings,
     client::{self, ClientError},
 };
+use crate::file;
 
 /// Why certificates cannot be used. Names the setting, never a file's contents.
 #[derive(Debug, thiserror::Error)]
@@ -117,13 +118,12 @@ pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
 /// Reads a certificate of our own, for when we call out.
 pub(super) fn identity(cert: &Path, key: &Path) -> Result<Identity, Error> {
     let chain = certificates("cert", cert)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|problem| file("key", &problem))?;
-    Ok((chain, key))
+    Ok((chain, private_key(key)?))
 }
 
 fn server_config(settings: &TlsSettings, clients: Clients) -> Result<ServerConfig, Error> {
     let chain = certificates("cert", &settings.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|problem| file("key", &problem))?;
+    let key = private_key(&settings.key)?;
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
@@ -134,7 +134,7 @@ fn server_config(settings: &TlsSettings, clients: Clients) -> Result<ServerConfi
                 Clients::Must => verifier,
                 Clients::May => verifier.allow_unauthenticated(),
             };
-            let verifier = verifier.build().map_err(|problem| file("client_ca", &problem))?;
+            let verifier = verifier.build().map_err(|problem| wrong("client_ca", &problem))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -158,16 +158,21 @@ fn roots(field: &'static str, path: &Path) -> Result<RootCertStore, Error> {
 
 /// Every certificate of a PEM file; none is a mistake, never "accept any".
 fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
-        .map_err(|problem| file(field, &problem))?;
+    let pem = file::read(path).map_err(|problem| wrong(field, &problem))?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|problem| wrong(field, &problem))?;
     if found.is_empty() {
-        return Err(file(field, &"no certificate in it"));
+        return Err(wrong(field, &"no certificate in it"));
     }
     Ok(found)
 }
 
-fn file(field: &'static str, problem: &dyn fmt::Display) -> Error {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let pem = file::read(path).map_err(|problem| wrong("key", &problem))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|problem| wrong("key", &problem))
+}
+
+fn wrong(field: &'static str, problem: &dyn fmt::Display) -> Error {
     Error::File { field, problem: problem.to_string() }
 }
 

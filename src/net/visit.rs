@@ -16,12 +16,12 @@ use reqwest::redirect;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{client, tls};
+use super::client;
 
 /// Whom to trust, and who asks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,7 +92,8 @@ impl Visitor {
         let tls = match trust.certificate {
             None => tls.with_no_client_auth(),
             Some((cert, key)) => {
-                let (chain, key) = tls::identity(cert, key).map_err(|error| files(&error))?;
+                let chain = certificates(cert)?;
+                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
                 tls.with_client_auth_cert(chain, key).map_err(|error| files(&error))?
             }
         };
@@ -129,14 +130,24 @@ impl Visitor {
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, Error> {
-    let wrong = |why: &dyn ToString| Error::Files(format!("{}: {}", path.display(), why.to_string()));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
-        let certificate = certificate.map_err(|error| wrong(&error))?;
-        roots.add(certificate).map_err(|error| wrong(&error))?;
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| wrong(path, &error))?;
     }
+    Ok(roots)
+}
+
+/// Every certificate of a file, which may be a pipe: the person's shell may write it (`--ca <(…)`).
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(path, &error))?;
     // None is a mistake, never "trust any".
-    if roots.is_empty() { Err(wrong(&"no certificate in it")) } else { Ok(roots) }
+    if found.is_empty() { Err(wrong(path, &"no certificate in it")) } else { Ok(found) }
+}
+
+fn wrong(path: &Path, why: &dyn ToString) -> Error {
+    Error::Files(format!("{}: {}", path.display(), why.to_string()))
 }
 
 /// The cause that says something; what is around it only repeats the address.

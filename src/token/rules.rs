@@ -2,18 +2,18 @@
 //!
 //! Reads files; contacts nobody.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::{
     conditions::{self, Patterns},
     jose, jwe,
-    jwks::{self, Key, MAX_JWKS, SharedKeyError},
+    jwks::{self, Key, SharedKeyError},
     keys::Wanted,
     settings::{JwksFile, KeyManagerSettings, SecretEncoding, SecretKeySettings, Validation},
 };
-use crate::problem::Problem;
+use crate::{file, problem::Problem};
 
 /// By what a key manager's tokens are judged.
 #[derive(Debug)]
@@ -91,21 +91,15 @@ impl Rules {
 fn decryption(settings: &KeyManagerSettings, field: &str, problems: &mut Vec<Problem>) -> jwe::Keys {
     let mut keys = jwe::Keys::default();
     for (index, JwksFile { file }) in settings.decryption_keys.iter().enumerate() {
-        let read = read_private(file).and_then(|text| jwe::Keys::parse(&text).map_err(|error| error.to_string()));
+        let read = file::read(file)
+            .map_err(|error| format!("cannot read the file: {error}"))
+            .and_then(|text| jwe::Keys::parse(&text).map_err(|error| error.to_string()));
         match read {
             Ok(more) => keys.extend(more),
             Err(why) => problems.push(Problem::new(format!("{field}.decryption_keys[{index}].file"), why)),
         }
     }
     keys
-}
-
-fn read_private(file: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut text = Zeroizing::new(Vec::new());
-    let opened = File::open(file).map_err(|error| format!("cannot read the file: {error}"))?;
-    let limit = MAX_JWKS as u64;
-    opened.take(limit).read_to_end(&mut text).map_err(|error| format!("cannot read the file: {error}"))?;
-    Ok(text)
 }
 
 /// The keys shared with the provider. Each is for an algorithm that `algorithms` names, and each such

@@ -318,6 +318,68 @@ fn a_key_that_others_may_read_is_78_and_told_once_with_its_file() {
 }
 
 #[test]
+fn files_that_are_no_regular_files_are_78_at_once_by_check_and_serve() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    symlink("pipe", at("to a pipe")).unwrap();
+    symlink("nothing", at("to nothing")).unwrap();
+    let no_file = "it is not a regular file";
+    let files = [
+        (at("pipe"), no_file),
+        (at("to a pipe"), no_file),
+        (at(""), no_file),
+        ("/dev/zero".to_owned(), no_file),
+        (at("to nothing"), "it is a link to nothing"),
+    ];
+    let idp = Idp::start();
+    let text = Config::orders(&idp, "echo:").text(&free_ports());
+    let in_key_manager = |line: &str| text.replacen("[[key_managers]]\n", &format!("[[key_managers]]\n{line}\n"), 1);
+    for (file, why) in files {
+        let settings = [
+            (
+                "bootstrap_key_file",
+                format!("[management]\nlisten = \"127.0.0.1:0\"\nbootstrap_key_file = \"{file}\"\n{text}"),
+            ),
+            (
+                "management.tls",
+                format!(
+                    "[management]\nlisten = \"127.0.0.1:0\"\nbootstrap_key_file = \"{}\"\ntls = {{ cert = \"{file}\", key = \"{file}\" }}\n{text}",
+                    at("key")
+                ),
+            ),
+            ("jwks", in_key_manager(&format!("jwks = {{ file = \"{file}\" }}"))),
+            ("decryption_keys[0]", in_key_manager(&format!("decryption_keys = [{{ file = \"{file}\" }}]"))),
+            ("ca", in_key_manager(&format!("ca = {{ file = \"{file}\" }}"))),
+            (
+                "client_secret",
+                in_key_manager(&format!("client_id = \"gate\"\nclient_secret = {{ file = \"{file}\" }}")),
+            ),
+            (
+                "client_key",
+                in_key_manager(&format!(
+                    "client_id = \"gate\"\nclient_auth = \"private_key_jwt\"\nclient_key = {{ file = \"{file}\" }}"
+                )),
+            ),
+        ];
+        for (field, text) in settings {
+            for command in ["check", "serve"] {
+                let output = with_file(&[command], "gate.toml", &text);
+                let said = told(&output);
+                assert_eq!(output.status.code(), Some(78), "{command} {field} {file}: {said}");
+                assert!(
+                    said.lines().any(|line| line.contains(field) && line.ends_with(why)),
+                    "{command} {field} {file}: {said}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_taken_port_is_78() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let idp = Idp::start();

@@ -6,9 +6,10 @@ use std::{
 };
 
 /// Layer of each module, from the ground up. Within one layer: only the pairs of `SIDEWAYS`.
-const LAYERS: [(&str, u8); 27] = [
+const LAYERS: [(&str, u8); 28] = [
     ("problem", 0),
     ("units", 0),
+    ("file", 0),
     ("secret", 0),
     ("telemetry", 0),
     ("net", 0),
@@ -36,8 +37,8 @@ const LAYERS: [(&str, u8); 27] = [
     ("config", 5),
 ];
 
-/// Ground stands in an order of its own: problem, units, secret < telemetry < net.
-const GROUND: [&str; 5] = ["problem", "units", "secret", "telemetry", "net"];
+/// Ground stands in an order of its own: problem, units, file < secret < telemetry < net.
+const GROUND: [&str; 6] = ["problem", "units", "file", "secret", "telemetry", "net"];
 
 #[test]
 fn lower_modules_never_use_upper_ones() {
