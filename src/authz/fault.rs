@@ -63,7 +63,8 @@ fn quota_of(denial: &Denial) -> Option<&Usage> {
 }
 
 /// Sets `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and where the gate says so,
-/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in seconds from now.
+/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in seconds from now. An upstream's own of the same draft's
+/// earlier versions go: of two quotas in one answer nobody could tell which holds.
 pub fn rate_limit(usage: &Usage, x_ratelimit: bool, fields: &mut Fields) {
     structured(usage, fields);
     if x_ratelimit {
@@ -89,6 +90,7 @@ fn structured(usage: &Usage, fields: &mut Fields) {
     if let (Ok(policy), Ok(state)) = (policy, state) {
         fields.set(&RATE_LIMIT_POLICY, &policy);
         fields.set(&RATE_LIMIT, &state);
+        EARLIER.iter().for_each(|name| fields.remove(name));
     }
 }
 
@@ -257,6 +259,8 @@ const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE_FIELD: HeaderName = HeaderName::from_static("grpc-message");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// As draft-ietf-httpapi-ratelimit-headers had them up to version 6.
+const EARLIER: [&str; 3] = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -290,7 +294,12 @@ mod tests {
         let mut usage =
             Usage { tier: "G\"x".into(), kind, limit: 5, window_s: 60, remaining: 0, reset_s: 37, alone: false };
         let mut fields = Fields::default();
-        structured(&usage, &mut fields);
+        for name in ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-ratelimit-limit", "ratelimit"] {
+            fields.push(&HeaderName::from_static(name), &HeaderValue::from_static("upstream's"));
+        }
+        rate_limit(&usage, false, &mut fields);
+        assert_eq!(fields.len(), 3, "of the upstream's, X-RateLimit-Limit alone: {fields:?}");
+        assert_eq!(fields.get("x-ratelimit-limit"), Some(&b"upstream's"[..]));
         assert_eq!(fields.get("ratelimit-policy"), Some(&br#""G\"x";q=5;w=60"#[..]));
         assert_eq!(fields.get("ratelimit"), Some(&br#""G\"x";r=0;t=37"#[..]));
         usage.tier = "Zo\u{eb} 1%\n".into();

@@ -105,7 +105,7 @@ impl Gauge {
 
     /// An answer's body; `wanted`: the answer may have one.
     pub(super) fn answer(meter: &Arc<Meter>, status: StatusCode, fields: &Fields, wanted: bool) -> Self {
-        let plain = fields.get("content-encoding").is_none_or(|coding| coding == b"identity");
+        let plain = fields.all("content-encoding").all(|coding| coding.eq_ignore_ascii_case(b"identity"));
         let server_sent = plain && is_server_sent(fields);
         let events = if meter.counts(QuotaKind::Events) && is_grpc(fields) {
             Events::Grpc(Messages::default())

@@ -222,6 +222,16 @@ fn tokens_are_told_by_header_field_or_event() {
 }
 
 #[test]
+fn a_body_that_says_it_is_not_encoded_is_read() {
+    let place = place();
+    let plain = Request::post("/models/{m}").script("reply:application/json").header("content-encoding", "Identity");
+    let plain = plain.body("{\"usage\":{\"total_tokens\":100}}");
+    assert_eq!(place.send("Tokens", Via::H1, plain).status, 200);
+    assert_eq!(place.unknown(), 0.0);
+    assert_eq!(code(&place.reply("Tokens", "application/json", "{}")), refused());
+}
+
+#[test]
 fn tokens_that_are_not_told_are_unknown_and_counted_so() {
     let place = place();
     assert_eq!(place.reply("Tokens", "application/json", "{\"usage\":null}").status, 200);

@@ -121,7 +121,7 @@ fn grpc_passes_with_trailers() {
     assert!(answer.trailers.contains(&("grpc-status".into(), "0".into())), "{answer:?}");
     assert!(answer.trailers.contains(&("x-request-trailers".into(), "x-client-trailer".into())), "{answer:?}");
     assert!(world.grpc.saw(&request.mark));
-    let refused = Request::post("/grpc/v1/items/{m}").header("content-type", "application/grpc+proto");
+    let refused = Request::post("/grpc/v1/items/{m}").header("content-type", "Application/GRPC+proto");
     let answer = send(world, Via::H2, &refused);
     assert_eq!(answer.header("grpc-status"), Some("16"), "{answer:?}");
     assert!(!world.grpc.saw(&refused.mark));
