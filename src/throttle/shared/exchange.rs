@@ -118,8 +118,8 @@ impl Shared {
         let (mode, now_ms, idle_ms) = (self.terms.load().mode, clock.now().steady_ms, millis(idle));
         self.ledger.rest(mode, now_ms, idle_ms);
         let mut parts: HashMap<u8, Vec<(Arc<Cell>, Line)>> = HashMap::new();
-        let gathered = self.ledger.gather(mode, now_ms, idle_ms, MOST);
-        link.has_more = gathered.len() == MOST;
+        let gathered = self.ledger.gather(mode, now_ms, idle_ms, self.most);
+        link.has_more = gathered.len() == self.most;
         for (cell, mut line) in gathered {
             line.ttl_ms = self.ttl_ms(&cell, now_ms);
             parts.entry(self.names.group(&cell)).or_default().push((cell, line));
@@ -242,8 +242,8 @@ pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Cells of one exchange; more wait for the next, which comes at once where data were lost.
-const MOST: usize = 50_000;
+/// Cells of one exchange.
+pub(super) const MOST: usize = 50_000;
 
 /// Cells of one script.
 const CHUNK: usize = 250;

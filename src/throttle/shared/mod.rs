@@ -50,6 +50,8 @@ mod metrics;
 pub mod model;
 #[cfg(test)]
 mod moving_tests;
+#[cfg(test)]
+mod pace_tests;
 pub(super) mod path;
 mod script;
 #[cfg(test)]
@@ -102,6 +104,8 @@ pub struct Shared {
     /// connection in use.
     ahead_ms: AtomicU64,
     metrics: Metrics,
+    /// Cells of one exchange; more wait for the next, which comes at once where data were lost.
+    most: usize,
 }
 
 impl Shared {
@@ -120,6 +124,7 @@ impl Shared {
             has_begun: AtomicBool::new(false),
             ahead_ms: AtomicU64::new(0),
             metrics,
+            most: exchange::MOST,
         }
     }
 
