@@ -120,7 +120,7 @@ impl Provider {
             .map_err(|error| failed(error.to_string()))?;
         let limits = Limits::of(&record);
         let state = state::State {
-            record,
+            record: record.followed(),
             revocations,
             issuer: self.issuer.as_str().into(),
             limits,

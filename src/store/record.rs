@@ -2,7 +2,8 @@
 //!
 //! Whoever owns rows declares a [`Table`] of them; this module knows no table but its own. One thread writes:
 //! changes that wait share one commit, and each is acknowledged only after its commit is durable, so that a
-//! process killed at any moment loses nothing acknowledged. Readers see committed rows and never wait for it.
+//! process killed at any moment loses nothing acknowledged ([`Record::followed`] is for steps that are not the last).
+//! Readers see committed rows and never wait for it.
 //!
 //! Rows are JSON: fields may be added with a default; anything else counts [`SCHEMA`] up.
 
@@ -29,7 +30,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
-use super::writer::{Job, Work, write_all};
+use super::writer::{Job, Keep, Work, write_all};
 
 /// Rows of one kind, by key.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Record(Arc<Inner>, Purpose);
 enum Purpose {
     /// Its changes are kept.
     Keep,
+    /// Those that take another along are kept with the one that follows.
+    Followed,
     /// Each of them is undone once it has told what would come of it.
     Rehearse,
 }
@@ -66,7 +69,7 @@ struct Inner {
 pub(super) struct Counted {
     /// Each waits for the disk once.
     pub(super) commits: IntCounter,
-    /// Those that were acknowledged.
+    /// Those that were kept.
     pub(super) changes: IntCounter,
     /// Counts up when what is committed can be seen, before anybody is told of it.
     pub(super) generation: Arc<AtomicU64>,
@@ -201,6 +204,13 @@ impl Record {
         self.1 == Purpose::Rehearse
     }
 
+    /// The same record, for whoever is asked for a step of a larger change. A change of its that takes another along
+    /// ([`Self::along`]) is seen at once, and is durable with the next one of the record: it does not wait for the disk,
+    /// since nobody is told of the whole before its end. A crash between both loses both, as if nothing had been asked.
+    pub fn followed(&self) -> Self {
+        Self(Arc::clone(&self.0), Purpose::Followed)
+    }
+
     /// Another one than before once anything has been committed.
     pub(super) fn generation(&self) -> u64 {
         self.0.counted.generation.load(Ordering::Acquire)
@@ -221,8 +231,8 @@ impl Record {
         self.view()?.get(table, key)
     }
 
-    /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable. Changes run one
-    /// after the other. It may run again where another change of the same commit failed; an error undoes it.
+    /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable (or, of a handle that
+    /// is [`Self::followed`], may be). Changes run one after the other. It may run again where another change of the same commit failed; an error undoes it.
     pub async fn change<T, F>(&self, mut change: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -230,12 +240,16 @@ impl Record {
     {
         let (sender, outcome) = oneshot::channel();
         let mut along = if self.is_rehearsal() { None } else { self.companion() };
+        let keep = match self.1 {
+            Purpose::Followed if along.is_some() => Keep::WithTheNext,
+            _ => self.keep(),
+        };
         let both = move |changes: &Changes<'_>| {
             let gave = change(changes)?;
             along.as_mut().map_or(Ok(()), |along| along(changes))?;
             Ok(gave)
         };
-        self.submit(both, move |outcome| drop(sender.send(outcome)))?;
+        self.submit(both, keep, move |outcome| drop(sender.send(outcome)))?;
         outcome.await.unwrap_or(Err(Error::Closed))
     }
 
@@ -246,18 +260,25 @@ impl Record {
         F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (sender, outcome) = mpsc::sync_channel(1);
-        self.submit(change, move |outcome| drop(sender.send(outcome)))?;
+        self.submit(change, self.keep(), move |outcome| drop(sender.send(outcome)))?;
         outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    fn submit<T, F, R>(&self, run: F, reply: R) -> Result<(), Error>
+    const fn keep(&self) -> Keep {
+        match self.1 {
+            Purpose::Keep | Purpose::Followed => Keep::Now,
+            Purpose::Rehearse => Keep::Not,
+        }
+    }
+
+    fn submit<T, F, R>(&self, run: F, keep: Keep, reply: R) -> Result<(), Error>
     where
         T: Send + 'static,
         F: FnMut(&Changes<'_>) -> Result<T, Error> + Send + 'static,
         R: FnOnce(Result<T, Error>) + Send + 'static,
     {
         let jobs = self.0.jobs.as_ref().ok_or(Error::Closed)?;
-        jobs.try_send(Box::new(Work::new(run, reply, self.is_rehearsal()))).map_err(|error| match error {
+        jobs.try_send(Box::new(Work::new(run, reply, keep))).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => Error::Busy,
             mpsc::TrySendError::Disconnected(_) => Error::Closed,
         })
@@ -382,7 +403,7 @@ impl Counted {
     fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
             commits: IntCounter::new("tollgate_record_commits_total", "Durable commits of the record.")?,
-            changes: IntCounter::new("tollgate_record_changes_total", "Changes in durable commits of the record.")?,
+            changes: IntCounter::new("tollgate_record_changes_total", "Changes of the record that were kept.")?,
             generation: Arc::default(),
         })
     }

@@ -151,6 +151,41 @@ async fn what_is_only_tried_leaves_nothing_and_sees_what_is_there() {
     assert!(matches!(bad.await, Err(Error::Row { .. })));
 }
 
+#[tokio::test]
+async fn a_step_of_a_larger_change_is_seen_at_once_and_durable_with_the_next_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.redb");
+    let record = Record::open(&path).expect("a new file");
+    put(&record, "before", "x").expect("written");
+    // What a process that was killed now would leave.
+    let left = |copy: &str| {
+        let copy = folder.path().join(copy);
+        std::fs::copy(&path, &copy).expect("readable");
+        let record = Record::open(&copy).expect("whole");
+        let view = record.view().expect("readable");
+        view.rows(&NAMES, b"", 9).expect("readable").into_iter().map(|(_, name)| name).collect::<String>()
+    };
+    let step = |record: Record, name: &'static str| async move {
+        let change = move |changes: &Changes<'_>| changes.put(&NAMES, name.as_bytes(), &name.to_owned());
+        let note = |changes: &Changes<'_>| changes.put(&NAMES, b"note", &"n".to_owned());
+        let (made, went) = record.along(note, record.change(change)).await;
+        made.expect("made");
+        assert!(went);
+    };
+    let commits = record.0.counted.commits.get();
+    step(record.followed(), "a").await;
+    let seen = record.view().expect("readable").rows(&NAMES, b"", 9).expect("readable").len();
+    assert_eq!((seen, record.0.counted.commits.get(), &*left("killed")), (3, commits, "x"));
+    let end = |changes: &Changes<'_>| changes.remove(&NAMES, b"note").map(drop);
+    record.change(end).await.expect("written");
+    assert_eq!((record.0.counted.commits.get(), &*left("ended")), (commits + 1, "ax"));
+    // Who takes nothing along is the last to be asked; and a step of somebody else's is durable by itself.
+    record.followed().change(|changes| changes.put(&NAMES, b"b", &"b".to_owned())).await.expect("written");
+    assert_eq!(left("alone"), "abx");
+    step(record.clone(), "c").await;
+    assert_eq!(left("elsewhere"), "abxcn");
+}
+
 #[test]
 fn more_than_can_wait_are_refused() {
     let record = Record::in_memory().expect("memory");
@@ -164,7 +199,7 @@ fn more_than_can_wait_are_refused() {
     };
     // The writer has taken none of them, or a whole commit.
     let most = MOST_WAITING + MOST_IN_A_COMMIT;
-    let outcomes: Vec<_> = (0..=most).map(|_| record.submit(wait.clone(), drop)).collect();
+    let outcomes: Vec<_> = (0..=most).map(|_| record.submit(wait.clone(), Keep::Now, drop)).collect();
     stop.store(true, Ordering::Release);
     assert!(matches!(outcomes.last(), Some(Err(Error::Busy))));
 }

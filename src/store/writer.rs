@@ -1,32 +1,43 @@
-//! The one that writes the record: changes that wait share a commit; those that are only tried are undone, each by
-//! itself, and wait for no disk.
+//! The one that writes the record: changes that wait share a commit. Where none of them has to be durable by itself the
+//! commit waits for no disk; those that are only tried are undone, each by itself.
 
 use std::sync::{atomic::Ordering, mpsc};
 
-use redb::Database;
+use redb::{Database, Durability};
 
 use super::record::{Changes, Counted, Error, storage};
 
+/// How a change is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Durably, before it is acknowledged.
+    Now,
+    /// Seen at once, durable with the next that is.
+    WithTheNext,
+    /// Not at all: it is tried, and undone.
+    Not,
+}
+
 /// A change that waits for its turn.
 pub(super) trait Job: Send {
-    /// Whether it is only tried.
-    fn is_rehearsal(&self) -> bool;
+    /// How it is kept.
+    fn keep(&self) -> Keep;
     /// Does its writes.
     fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error>;
-    /// Its commit is durable, or has failed.
+    /// Its commit is made, or has failed.
     fn end(self: Box<Self>, outcome: Result<(), Error>);
 }
 
 pub(super) struct Work<T, F, R> {
     run: F,
     reply: R,
-    rehearsal: bool,
+    keep: Keep,
     gave: Option<T>,
 }
 
 impl<T, F, R> Work<T, F, R> {
-    pub(super) const fn new(run: F, reply: R, rehearsal: bool) -> Self {
-        Self { run, reply, rehearsal, gave: None }
+    pub(super) const fn new(run: F, reply: R, keep: Keep) -> Self {
+        Self { run, reply, keep, gave: None }
     }
 }
 
@@ -36,8 +47,8 @@ where
     F: FnMut(&Changes<'_>) -> Result<T, Error> + Send,
     R: FnOnce(Result<T, Error>) + Send,
 {
-    fn is_rehearsal(&self) -> bool {
-        self.rehearsal
+    fn keep(&self) -> Keep {
+        self.keep
     }
 
     fn run(&mut self, changes: &Changes<'_>) -> Result<(), Error> {
@@ -55,7 +66,7 @@ where
 pub(super) fn write_all(database: &Database, waiting: &mpsc::Receiver<Box<dyn Job>>, counted: &Counted) {
     while let Ok(first) = waiting.recv() {
         let taken = std::iter::once(first).chain(waiting.try_iter().take(MOST_IN_A_COMMIT - 1));
-        let (tried, batch): (Vec<_>, Vec<_>) = taken.partition(|job| job.is_rehearsal());
+        let (tried, batch): (Vec<_>, Vec<_>) = taken.partition(|job| job.keep() == Keep::Not);
         write(database, batch, counted);
         tried.into_iter().for_each(|job| rehearse(database, job));
     }
@@ -79,7 +90,11 @@ fn write(database: &Database, mut batch: Vec<Box<dyn Job>>, counted: &Counted) {
 }
 
 fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> Result<(), Error> {
-    let transaction = database.begin_write().map_err(storage)?;
+    let mut transaction = database.begin_write().map_err(storage)?;
+    let durable = jobs.iter().any(|job| job.keep() == Keep::Now);
+    if !durable {
+        transaction.set_durability(Durability::None).map_err(storage)?;
+    }
     let changes = Changes(&transaction);
     for job in &mut *jobs {
         job.run(&changes)?;
@@ -88,7 +103,7 @@ fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> 
     // Where it failed too: then nobody knows what can be seen.
     counted.generation.fetch_add(1, Ordering::Release);
     committed?;
-    counted.commits.inc();
+    counted.commits.inc_by(durable.into());
     counted.changes.inc_by(jobs.len() as u64);
     Ok(())
 }
