@@ -161,14 +161,18 @@ pub(crate) fn redacted(text: String, secret: &str) -> String {
         return text.replace(secret, REDACTED);
     }
     let mut told = String::with_capacity(text.len());
-    let mut from = 0;
-    for (at, _) in text.match_indices(secret) {
+    let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
+    let (mut from, mut begin) = (0, 0);
+    while let Some(found) = text.get(begin..).and_then(|rest| rest.find(secret)) {
+        let at = begin + found;
         let after = at + secret.len();
-        let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
         if ends(text[..at].chars().next_back()) && ends(text[after..].chars().next()) {
             told.push_str(&text[from..at]);
             told.push_str(REDACTED);
-            from = after;
+            (from, begin) = (after, after);
+        } else {
+            // The one that stands alone may begin within this one.
+            begin = at + secret.chars().next().map_or(1, char::len_utf8);
         }
     }
     told.push_str(&text[from..]);
@@ -190,6 +194,8 @@ mod tests {
             ("user=shor&x", "shor", "user=[redacted]&x"),
             ("xs3cret-of-8y", "s3cret-of-8", "x[redacted]y"),
             ("äb b bä", "b", "äb [redacted] bä"),
+            ("ba-a-a a-a-", "a-a", "ba-[redacted] [redacted]-"),
+            ("xäxä ä", "ä", "xäxä [redacted]"),
             ("a", "", "a"),
         ] {
             assert_eq!(redacted(text.to_owned(), secret), expected, "{text}");

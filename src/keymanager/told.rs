@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Result;
+use crate::secret::REDACTED;
 
 /// A value as JSON, without what is secret in it.
 pub(super) fn told(value: &impl Serialize) -> Value {
@@ -30,7 +31,7 @@ fn redact(value: &mut Value) {
 /// Takes the place of every text in it, however deep.
 fn hide(value: &mut Value) {
     match value {
-        Value::String(text) => *text = "[redacted]".into(),
+        Value::String(text) => *text = REDACTED.into(),
         Value::Array(items) => items.iter_mut().for_each(hide),
         Value::Object(members) => members.values_mut().for_each(hide),
         _ => {}

@@ -6,7 +6,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest as _};
 
 use crate::support::{
-    Answer, H2Backend, Place, Request, Token, Via, api, application, block_on, resource, subscription,
+    Answer, Client, H2Backend, Place, Request, Token, Via, api, application, block_on, resource, subscription,
 };
 
 /// Windows of a day, so that no test meets the end of one but at midnight.
@@ -22,7 +22,7 @@ per = \"1d\"
 [[tiers]]
 name = \"Tokens\"
 tokens = 100
-requests = 4
+requests = 5
 per = \"1d\"
 ";
 
@@ -120,6 +120,42 @@ fn server_sent_events_count() {
 }
 
 #[test]
+fn a_stream_that_is_open_is_counted_by_its_tier_across_a_reload() {
+    let place = place();
+    let token = Token::of(&place.idp, "Events").sign();
+    let reloads = || place.gate.metric("tollgate_config_reloads_total", &["outcome=\"ok\""]);
+    block_on(async {
+        let mut client = Client::connect(place.gate.ports.proxy).await.unwrap();
+        let head = format!(
+            "POST /models/1 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\nx-script: echo:text/event-stream\r\n\
+             transfer-encoding: chunked\r\n\r\n"
+        );
+        client.write(head.as_bytes()).await.unwrap();
+        let within = std::time::Duration::from_secs(60);
+        let answer = tokio::time::timeout(within, client.read_head()).await.unwrap().unwrap();
+        assert_eq!(answer.status, 200);
+        // Two before, two after.
+        for n in 0..4 {
+            if n == 2 {
+                let other = api("Other", "/other", None, "upstream = \"echo:\"") + &resource("/*", "");
+                place.gate.reload(&(place.gate.config_text() + &other));
+                place.gate.wait_for("the reload", || reloads() >= 1.0);
+            }
+            client.write(format!("9\r\ndata: {n}\n\n\r\n").as_bytes()).await.unwrap();
+            let mut text = Vec::new();
+            while !text.windows(2).any(|end| end == b"\n\n") {
+                let more = tokio::time::timeout(within, client.more()).await.unwrap();
+                assert!(!more.is_empty(), "ended early");
+                text.extend(more);
+            }
+        }
+    });
+    let event = || place.reply("Events", "text/event-stream", "data: x\n\n");
+    assert_eq!(event().status, 200, "the fifth");
+    assert_eq!(code(&event()), refused(), "it is open no more, or its events were not counted");
+}
+
+#[test]
 fn what_are_no_events_count_as_none() {
     let place = place();
     for _ in 0..7 {
@@ -139,7 +175,8 @@ fn grpc_messages_count_both_ways() {
             .iter()
             .flat_map(|text| [&[0, 0, 0, 0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat())
             .collect();
-        let request = Request::post("/calls/{m}").header("content-type", "application/grpc+proto").body(body);
+        let request =
+            Request::post("/calls/{m}").header("content-type", "application/grpc+proto; charset=x").body(body);
         place.send("Events", Via::H2, request)
     };
     // Two there and two back; then the fifth and one more.
@@ -207,7 +244,7 @@ fn tokens_are_told_by_header_field_or_event() {
             answer.header("ratelimit-policy").unwrap_or_default().to_owned()
         });
         // The tightest is told: requests at first, then tokens.
-        assert_eq!(policies, ["\"Tokens\";q=4;w=86400", "\"Tokens\";q=100;w=86400;qu=\"tokens\""], "{kind}");
+        assert_eq!(policies, ["\"Tokens\";q=5;w=86400", "\"Tokens\";q=100;w=86400;qu=\"tokens\""], "{kind}");
         assert_eq!(code(&place.reply("Tokens", kind, body)), refused(), "{kind}");
         assert_eq!(place.unknown(), 0.0, "{kind}");
     }
@@ -240,10 +277,14 @@ fn tokens_that_are_not_told_are_unknown_and_counted_so() {
     let compressed = compressed.body("{\"usage\":{\"total_tokens\":100}}");
     assert_eq!(place.send("Tokens", Via::H1, compressed).status, 200);
     assert_eq!(place.unknown(), 3.0);
+    let twice = Request::post("/models/{m}").script("reply:application/json").header("content-encoding", "identity");
+    let twice = twice.header("content-encoding", "gzip").body("{\"usage\":{\"total_tokens\":100}}");
+    assert_eq!(place.send("Tokens", Via::H1, twice).status, 200);
+    assert_eq!(place.unknown(), 4.0, "each field is read");
     // A failure uses none; its requests count as any.
     assert_eq!(place.send("Tokens", Via::H1, Request::get("/models/{m}").script("status:500")).status, 500);
-    assert_eq!(place.unknown(), 3.0);
+    assert_eq!(place.unknown(), 4.0);
     let last = place.reply("Tokens", "application/json", "{}");
     assert_eq!(code(&last), refused());
-    assert_eq!(last.header("ratelimit-policy"), Some("\"Tokens\";q=4;w=86400"), "the requests have run out");
+    assert_eq!(last.header("ratelimit-policy"), Some("\"Tokens\";q=5;w=86400"), "the requests have run out");
 }

@@ -115,7 +115,7 @@ impl Conn {
                 };
                 self.send(reply).await
             }
-            "echo" => self.echo(head).await,
+            "echo" => self.echo(head, argument).await,
             "events" => self.events(argument.parse().unwrap_or(3)).await,
             "upgrade" => self.upgrade(head).await,
             "big" => self.big(argument.parse().unwrap_or(1)).await,
@@ -153,8 +153,9 @@ impl Conn {
             ),
             // The request's body, as what the argument says.
             "reply" => {
-                let fields = ["x-tokens", "content-encoding"]
-                    .map(|name| field(&head.text, name).map_or(String::new(), |value| format!("{name}: {value}\r\n")));
+                let fields = ["x-tokens", "content-encoding"].map(|name| {
+                    fields(&head.text, name).map(|value| format!("{name}: {value}\r\n")).collect::<String>()
+                });
                 let (length, body) = (body.len(), String::from_utf8_lossy(&body));
                 format!(
                     "HTTP/1.1 200 OK\r\ncontent-type: {argument}\r\n{}content-length: {length}\r\n\r\n{body}",
@@ -181,9 +182,10 @@ impl Conn {
         Some(())
     }
 
-    /// Sends every piece of the body back as it comes, before the request has ended.
-    async fn echo(&mut self, head: &Head) -> Option<()> {
-        self.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+    /// Sends every piece of the body back as it comes, before the request has ended, as what `kind` says.
+    async fn echo(&mut self, head: &Head, kind: &str) -> Option<()> {
+        let kind = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
+        self.send(format!("HTTP/1.1 200 OK\r\n{kind}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
         let mut left = head.length;
         loop {
             let piece = if head.chunked { self.chunk().await? } else { self.piece(&mut left).await? };
@@ -331,9 +333,12 @@ impl Conn {
 
 /// A header field's value in the text of a head.
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .find_map(|line| line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)))
-        .map(|(_, v)| v.trim())
+    fields(head, name).next()
+}
+
+fn fields<'a>(head: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let named = move |(n, v): (&str, &'a str)| n.eq_ignore_ascii_case(name).then_some(v.trim());
+    head.lines().filter_map(move |line| line.split_once(':').and_then(named))
 }
 
 fn before_body(reply: &str) -> &str {
