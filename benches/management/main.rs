@@ -1,47 +1,49 @@
-//! What the management API costs, against the program as a process: an embedded key manager, its record on a disk, all of
-//! it on one core, and on the other the load.
+//! What the management API costs, against the program as a process: an embedded key manager, its record on a disk.
 //!
 //! 1. Writes: 64 callers, each creating one client after the other; how many acknowledged writes share a commit, as
 //!    the record itself counts them. A commit waits for the disk once.
 //! 2. Reads: a client and a key manager, against an empty axum route on a runtime of the same kind.
-//! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them.
+//! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them. Once as
+//!    it comes: two cores, a worker for each, and whoever asks on the same ones. And once with the program on one core,
+//!    which the proxy's load keeps busy: there whatever else runs is felt, so the same is told of a loop that has nothing
+//!    to do with the program and takes 0.2 ms as often.
+//!
+//! Where nothing else is said the program has one core, and the load the other.
 //!
 //! Prints each figure and what is wanted of it; fails where an answer is wrong.
 //!
 //! `cargo bench --bench management` (`ROUNDS=5`, `SECONDS=5`; `TOLLGATE_BIN=…` for a program built elsewhere). Needs
 //! `taskset`, `wrk` and two cores; without them it says so, and measures nothing.
 
-#[path = "support/gate.rs"]
+#[path = "../support/gate.rs"]
 #[expect(dead_code, reason = "its memory is not looked at here")]
 mod gate;
-#[path = "support/http.rs"]
+#[path = "../support/http.rs"]
 #[expect(dead_code, reason = "requests are of other kinds here")]
 mod http;
-#[path = "support/itself.rs"]
+#[path = "../support/itself.rs"]
 mod itself;
+mod load;
 
 use std::{
     env, fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Router, routing::get, serve::ListenerExt};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
-    io::{AsyncWriteExt, BufReader},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::{TcpListener, TcpStream},
     runtime::Builder,
-    time::{interval_at, sleep},
+    time::sleep,
 };
 
 use gate::Gate;
-use http::answer;
 use itself::{Running, itself_on, number};
+use load::{Client, Pace, create, head, spin, writes};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,6 +54,7 @@ fn main() -> Result<(), Error> {
         ["bare"] => run(bare()),
         ["writes", key, prefix, seconds] => run(writes(key, prefix, Pace::Busy, seconds.parse()?)),
         ["steady", key, prefix, seconds] => run(writes(key, prefix, Pace::Steady, seconds.parse()?)),
+        ["loop", seconds] => spin(Duration::from_secs(seconds.parse()?)),
         _ if words.contains(&"--bench") => match lacking() {
             Some(lacking) => {
                 println!("management: SKIPPED, nothing is measured: {lacking}");
@@ -86,29 +89,48 @@ fn lacking() -> Option<&'static str> {
 }
 
 async fn measure(rounds: u64, seconds: u64) -> Result<(), Error> {
-    // A disk, which the folder for temporary files need not be.
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let gate = Gate::start(&["taskset", "-c", GATE_CORE], &configuration(dir.path()), ADMIN_PORT).await?;
-    let desk = Desk { key: fs::read_to_string(dir.path().join("bootstrap.key"))?.trim().to_owned(), seconds };
-    println!("{:<54} {:>10} {:>8}", "", "measured", "wanted");
-    desk.share_commits(&gate).await?;
-    desk.read(dir.path(), rounds).await?;
-    desk.disturb(dir.path(), rounds).await
+    println!("{:<62} {:>10} {:>8}", "", "measured", "wanted");
+    let place = Place::start(GATE_CORE, 1, seconds).await?;
+    place.share_commits().await?;
+    place.read(rounds).await?;
+    place.disturb("one core, ", LOAD_CORE, Beside::Writes, rounds, "").await?;
+    place.disturb("one core, ", LOAD_CORE, Beside::Loop, rounds, "").await?;
+    drop(place);
+    let place = Place::start(BOTH_CORES, 2, seconds).await?;
+    place.disturb("", BOTH_CORES, Beside::Writes, rounds, "≤ 1.25").await
 }
 
-/// Who asks.
-struct Desk {
+/// What runs beside the proxy's load.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    Writes,
+    /// Of 0.2 ms, as often, on the program's core.
+    Loop,
+}
+
+/// The program, with a record on a disk.
+struct Place {
+    gate: Gate,
+    /// Of the record. A disk, which the folder for temporary files need not be.
+    dir: TempDir,
     /// The bootstrap key.
     key: String,
     /// How long each load lasts.
     seconds: u64,
 }
 
-impl Desk {
-    async fn share_commits(&self, gate: &Gate) -> Result<(), Error> {
+impl Place {
+    async fn start(cores: &str, workers: u64, seconds: u64) -> Result<Self, Error> {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let gate = Gate::start(&["taskset", "-c", cores], &configuration(dir.path(), workers), ADMIN_PORT).await?;
+        let key = fs::read_to_string(dir.path().join("bootstrap.key"))?.trim().to_owned();
+        Ok(Self { gate, dir, key, seconds })
+    }
+
+    async fn share_commits(&self) -> Result<(), Error> {
         let counted = async || -> Result<_, Error> {
             let [commits, changes] = ["tollgate_record_commits_total", "tollgate_record_changes_total"];
-            Ok((gate.metric(commits).await?, gate.metric(changes).await?))
+            Ok((self.gate.metric(commits).await?, self.gate.metric(changes).await?))
         };
         let before = counted().await?;
         let written = Written::told(self.load("writes", "many", self.seconds)?)?;
@@ -122,7 +144,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn read(&self, dir: &Path, rounds: u64) -> Result<(), Error> {
+    async fn read(&self, rounds: u64) -> Result<(), Error> {
         let mut bare = itself_on(GATE_CORE, &[], &["bare"])?;
         reaches(&mut bare, BARE_PORT).await?;
         let bearer = Some(&*self.key);
@@ -144,10 +166,12 @@ impl Desk {
         let mut ratios = [Vec::new(), Vec::new()];
         let (mut empty, mut read) = (Vec::new(), [Vec::new(), Vec::new()]);
         for _ in 0..rounds {
-            let least = wrk(dir, (BARE_PORT, "/"), None, (CALLERS, self.seconds))?.per_second();
+            let least = wrk(self.dir.path(), LOAD_CORE, (BARE_PORT, "/"), None, (CALLERS, self.seconds))?.per_second();
             empty.push(least);
             for ((_, path), (ratios, read)) in asked.iter().zip(ratios.iter_mut().zip(&mut read)) {
-                let answered = wrk(dir, (MANAGEMENT_PORT, path), bearer, (CALLERS, self.seconds))?.per_second();
+                let answered =
+                    wrk(self.dir.path(), LOAD_CORE, (MANAGEMENT_PORT, path), bearer, (CALLERS, self.seconds))?
+                        .per_second();
                 read.push(answered);
                 ratios.push(answered / least.max(1.0));
             }
@@ -160,37 +184,48 @@ impl Desk {
         Ok(())
     }
 
-    async fn disturb(&self, dir: &Path, rounds: u64) -> Result<(), Error> {
+    async fn disturb(&self, place: &str, load: &str, beside: Beside, rounds: u64, wanted: &str) -> Result<(), Error> {
         let token = token().await?;
-        let proxy = |seconds| wrk(dir, (PROXY_PORT, "/echo/a"), Some(&*token), (THROUGH_PROXY, seconds));
+        let proxy =
+            |seconds| wrk(self.dir.path(), load, (PROXY_PORT, "/echo/a"), Some(&*token), (THROUGH_PROXY, seconds));
         // The token is known from here on.
         proxy(1)?;
-        let (mut ratios, mut alone, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ratios, mut alone, mut disturbed) = (Vec::new(), Vec::new(), Vec::new());
         let mut rates = Vec::new();
         for round in 0..rounds {
-            let undisturbed = || -> Result<_, Error> { Ok(proxy(self.seconds)?.p99_us) };
-            let disturbed = async || -> Result<_, Error> {
+            let without = || -> Result<_, Error> { Ok(proxy(self.seconds)?.p99_us) };
+            let with = async || -> Result<_, Error> {
                 // They begin before and end after what is measured.
-                let steady = self.load("steady", &format!("steady-{round}"), self.seconds + 2)?;
+                let seconds = (self.seconds + 2).to_string();
+                let name = format!("steady-{round}");
+                let running = match beside {
+                    Beside::Writes => itself_on(load, &[], &["steady", &self.key, &name, &seconds])?,
+                    Beside::Loop => itself_on(GATE_CORE, &[], &["loop", &seconds])?,
+                };
                 sleep(Duration::from_secs(1)).await;
                 let told = proxy(self.seconds)?;
-                Ok((told.p99_us, Written::told(steady)?.per_second()))
+                Ok((told.p99_us, Written::told(running)?.per_second()))
             };
             // Whoever is first has the cooler machine.
             let (quiet, (busy, rate)) = if round % 2 == 0 {
-                (undisturbed()?, disturbed().await?)
+                (without()?, with().await?)
             } else {
-                let busy = disturbed().await?;
-                (undisturbed()?, busy)
+                let busy = with().await?;
+                (without()?, busy)
             };
             alone.push(quiet as f64);
-            beside.push(busy as f64);
+            disturbed.push(busy as f64);
             rates.push(rate);
             ratios.push(busy as f64 / quiet.max(1) as f64);
         }
-        row("proxy, known token: p99 in us, alone", median(&mut alone), "");
-        row(&format!("the same beside {:.0} writes a second", median(&mut rates)), median(&mut beside), "");
-        row(&format!("times alone ({})", listed(&ratios)), median(&mut ratios), "≤ 1.25");
+        let rate = median(&mut rates);
+        let what = match beside {
+            Beside::Writes => format!("{rate:.0} writes"),
+            Beside::Loop => format!("{rate:.0} rounds of a loop"),
+        };
+        row(&format!("{place}proxy, known token: p99 in us, alone"), median(&mut alone), "");
+        row(&format!("{place}the same beside {what} a second"), median(&mut disturbed), "");
+        row(&format!("{place}times alone ({})", listed(&ratios)), median(&mut ratios), wanted);
         Ok(())
     }
 
@@ -206,7 +241,7 @@ impl Desk {
 }
 
 fn row(what: &str, measured: f64, wanted: &str) {
-    println!("{what:<54} {measured:>10.2} {wanted:>8}");
+    println!("{what:<62} {measured:>10.2} {wanted:>8}");
 }
 
 fn listed(ratios: &[f64]) -> String {
@@ -218,11 +253,11 @@ fn median(of: &mut [f64]) -> f64 {
     of.get(of.len() / 2).copied().unwrap_or_default()
 }
 
-fn configuration(dir: &Path) -> String {
+fn configuration(dir: &Path, workers: u64) -> String {
     let record = dir.join("tollgate.redb");
     format!(
         r#"
-        workers = 1
+        workers = {workers}
         [proxy]
         listen = "127.0.0.1:{PROXY_PORT}"
         [log]
@@ -301,14 +336,15 @@ impl Answers {
 /// As many requests as are answered, over so many connections for so many seconds; none may fail.
 fn wrk(
     dir: &Path,
+    core: &str,
     (port, path): (u16, &str),
     bearer: Option<&str>,
     (connections, seconds): (usize, u64),
 ) -> Result<Answers, Error> {
     let script = dir.join("wrk.lua");
-    fs::write(&script, include_str!("peers/wrk.lua"))?;
+    fs::write(&script, include_str!("../peers/wrk.lua"))?;
     let mut wrk = Command::new("taskset");
-    wrk.args(["-c", LOAD_CORE, "wrk", "--threads", "1", "--connections", &connections.to_string()]);
+    wrk.args(["-c", core, "wrk", "--threads", "1", "--connections", &connections.to_string()]);
     wrk.args(["--duration", &format!("{seconds}s"), "--script"]).arg(script);
     if let Some(bearer) = bearer {
         wrk.args(["--header", &format!("Authorization: Bearer {bearer}")]);
@@ -332,110 +368,12 @@ async fn bare() -> Result<(), Error> {
     Ok(axum::serve(listener, Router::new().route("/", get(|| async {}))).await?)
 }
 
-/// How callers write.
-#[derive(Debug, Clone, Copy)]
-enum Pace {
-    /// One after the other.
-    Busy,
-    /// All of them together [`STEADY`] a second.
-    Steady,
-}
-
-/// Creates clients that long: how many were acknowledged, and the microseconds it took.
-async fn writes(key: &str, prefix: &str, pace: Pace, seconds: u64) -> Result<(), Error> {
-    let callers = match pace {
-        Pace::Busy => CALLERS,
-        Pace::Steady => STEADY_CALLERS,
-    };
-    let begun = Instant::now();
-    let end = begun + Duration::from_secs(seconds);
-    let mut tasks = Vec::new();
-    for caller in 0..callers {
-        let (client, key) = (Client::connect(MANAGEMENT_PORT).await?, key.to_owned());
-        let name = format!("{prefix}-{caller}");
-        tasks.push(tokio::spawn(async move {
-            match pace {
-                Pace::Busy => client.write_until(end, &key, &name, None).await,
-                Pace::Steady => {
-                    let each = Duration::from_secs(STEADY_CALLERS as u64) / STEADY;
-                    let first = begun + each * caller as u32 / STEADY_CALLERS as u32;
-                    client.write_until(end, &key, &name, Some((first, each))).await
-                }
-            }
-        }));
-    }
-    let mut acknowledged = 0;
-    for task in tasks {
-        acknowledged += task.await??;
-    }
-    println!("{acknowledged} {}", begun.elapsed().as_micros());
-    Ok(())
-}
-
-/// An open connection.
-struct Client {
-    read: BufReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
-}
-
-impl Client {
-    async fn connect(port: u16) -> Result<Self, Error> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
-        Ok(Self { read: BufReader::new(read), write })
-    }
-
-    async fn send(&mut self, request: &str) -> Result<u16, Error> {
-        self.write.write_all(request.as_bytes()).await?;
-        answer(&mut self.read).await
-    }
-
-    /// Creates clients until then, from a first time on and in an interval, or without a pause; how many.
-    async fn write_until(
-        mut self,
-        end: Instant,
-        key: &str,
-        name: &str,
-        times: Option<(Instant, Duration)>,
-    ) -> Result<u64, Error> {
-        let mut times = times.map(|(first, each)| interval_at(first.into(), each));
-        let mut acknowledged = 0;
-        loop {
-            if let Some(times) = &mut times {
-                times.tick().await;
-            }
-            if Instant::now() >= end {
-                return Ok(acknowledged);
-            }
-            let body = format!(
-                r#"{{"clientName":"{name}-{acknowledged}","parameters":{{"grant_types":"client_credentials"}}}}"#
-            );
-            match self.send(&create(key, &body)).await? {
-                201 => acknowledged += 1,
-                status => return Err(format!("a write was answered with {status}").into()),
-            }
-        }
-    }
-}
-
-/// A request that creates a client.
-fn create(key: &str, body: &str) -> String {
-    format!("POST {KEY_MANAGER}/clients {}{body}", head(key, body.len()))
-}
-
-fn head(key: &str, length: usize) -> String {
-    format!(
-        "HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n"
-    )
-}
-
 const KEY_MANAGER: &str = "/v1/key-managers/embedded";
 /// The client that is read.
 const READ: &str = "bench-read";
 const LOAD_CORE: &str = "0";
 const GATE_CORE: &str = "1";
+const BOTH_CORES: &str = "0,1";
 const PROXY_PORT: u16 = 18_590;
 const ADMIN_PORT: u16 = 18_591;
 const MANAGEMENT_PORT: u16 = 18_592;
@@ -445,6 +383,3 @@ const BARE_PORT: u16 = 18_594;
 const CALLERS: usize = 64;
 /// Connections through the proxy.
 const THROUGH_PROXY: usize = 32;
-/// Writes a second beside the proxy's load.
-const STEADY: u32 = 100;
-const STEADY_CALLERS: usize = 10;
