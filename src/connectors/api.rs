@@ -168,14 +168,16 @@ impl Api {
         {
             return self.tries(call, None, end).await;
         }
-        let token = self.token.get(self, endpoint, end).await?;
+        // Without one nothing of the call is sent.
+        let own_token = async || self.token.get(self, endpoint, end).await.map_err(Error::of_reading);
+        let token = own_token().await?;
         let first = self.tries(call, Some(&token.field), end).await?;
         if first.0.status != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
         // It may have been revoked, or the provider's keys be new.
         self.token.forget(&token);
-        let token = self.token.get(self, endpoint, end).await?;
+        let token = own_token().await?;
         self.tries(call, Some(&token.field), end).await
     }
 
@@ -295,10 +297,12 @@ impl Api {
         Ok(place)
     }
 
-    async fn turn(&self, end: time::Instant) -> Result<SemaphorePermit<'_>> {
+    /// One of the calls that may be under way.
+    pub(super) async fn turn(&self, end: time::Instant) -> Result<SemaphorePermit<'_>> {
         match time::timeout_at(end, self.permits.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Error::TimedOut("it has too many calls of ours to answer".into())),
+            // Nothing was sent.
+            _ => Err(Error::Unreachable("it has too many calls of ours to answer".into())),
         }
     }
 }

@@ -310,7 +310,14 @@ async fn whoever_does_not_answer_is_not_waited_for() {
         drop(held);
     });
     let place = Place { url: format!("http://{address}/").parse().expect("a URL"), reach: Reach::Local };
-    let api = api(json!({})).within(std::time::Duration::from_millis(50));
+    let api = api(json!({"concurrency": 1})).within(std::time::Duration::from_millis(50));
+    // Nothing is sent before it has its turn, and our token.
+    let turn = api.turn(tokio::time::Instant::now()).await.expect("the only one");
+    let outcome = api.send(Call::post(&place)).await;
+    assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
+    drop(turn);
+    let outcome = api.send(Call::post(&place).own_token(&place)).await;
+    assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
     let outcome = api.send(Call::post(&place)).await;
     assert!(matches!(outcome, Err(Error::TimedOut(_))), "{outcome:?}");
     silent.notify_one();
