@@ -1,4 +1,4 @@
-//! What runs beside: callers that create clients, and a loop that only takes its core.
+//! Callers that create clients.
 
 use std::time::{Duration, Instant};
 
@@ -50,24 +50,6 @@ pub(crate) async fn writes(key: &str, prefix: &str, pace: Pace, seconds: u64) ->
         acknowledged += task.await??;
     }
     println!("{acknowledged} {}", begun.elapsed().as_micros());
-    Ok(())
-}
-
-/// Takes a core for 0.2 ms a hundred times a second, for so long: how often, and the microseconds it took.
-pub(crate) fn spin(seconds: Duration) -> Result<(), Error> {
-    let begun = Instant::now();
-    let mut rounds = 0;
-    while begun.elapsed() < seconds {
-        std::thread::sleep(
-            (begun + rounds * Duration::from_secs(1) / STEADY).saturating_duration_since(Instant::now()),
-        );
-        let round = Instant::now();
-        while round.elapsed() < Duration::from_micros(200) {
-            std::hint::spin_loop();
-        }
-        rounds += 1;
-    }
-    println!("{rounds} {}", begun.elapsed().as_micros());
     Ok(())
 }
 
@@ -130,6 +112,6 @@ pub(crate) fn head(key: &str, length: usize) -> String {
     )
 }
 
-/// Writes a second beside the proxy's load, and rounds of the loop.
+/// Writes a second beside the proxy's load.
 const STEADY: u32 = 100;
 const STEADY_CALLERS: usize = 10;

@@ -3,10 +3,10 @@
 //! 1. Writes: 64 callers, each creating one client after the other; how many acknowledged writes share a commit, as
 //!    the record itself counts them. A commit waits for the disk once.
 //! 2. Reads: a client and a key manager, against an empty axum route on a runtime of the same kind.
-//! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them. Once as
-//!    it comes: two cores, a worker for each, and whoever asks on the same ones. And once with the program on one core,
-//!    which the proxy's load keeps busy: there whatever else runs is felt, so the same is told of a loop that has nothing
-//!    to do with the program and takes 0.2 ms as often.
+//! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them. With
+//!    the program on one core, at some 12,000 requests a second, a quarter of what it can do; then with as many as it can
+//!    answer, where whatever else runs on that core is felt; and as it comes, with two cores, a worker for each, and
+//!    whoever asks on the same ones.
 //!
 //! Where nothing else is said the program has one core, and the load the other.
 //!
@@ -43,7 +43,7 @@ use tokio::{
 
 use gate::Gate;
 use itself::{Running, itself_on, number};
-use load::{Client, Pace, create, head, spin, writes};
+use load::{Client, Pace, create, head, writes};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -54,7 +54,6 @@ fn main() -> Result<(), Error> {
         ["bare"] => run(bare()),
         ["writes", key, prefix, seconds] => run(writes(key, prefix, Pace::Busy, seconds.parse()?)),
         ["steady", key, prefix, seconds] => run(writes(key, prefix, Pace::Steady, seconds.parse()?)),
-        ["loop", seconds] => spin(Duration::from_secs(seconds.parse()?)),
         _ if words.contains(&"--bench") => match lacking() {
             Some(lacking) => {
                 println!("management: SKIPPED, nothing is measured: {lacking}");
@@ -89,23 +88,63 @@ fn lacking() -> Option<&'static str> {
 }
 
 async fn measure(rounds: u64, seconds: u64) -> Result<(), Error> {
-    println!("{:<62} {:>10} {:>8}", "", "measured", "wanted");
+    println!("{:<82} {:>10} {:>8}", "", "measured", "wanted");
     let place = Place::start(GATE_CORE, 1, seconds).await?;
     place.share_commits().await?;
     place.read(rounds).await?;
-    place.disturb("one core, ", LOAD_CORE, Beside::Writes, rounds, "").await?;
-    place.disturb("one core, ", LOAD_CORE, Beside::Loop, rounds, "").await?;
+    place.disturb(Proxying::Paced, rounds).await?;
+    place.disturb(Proxying::Full, rounds).await?;
     drop(place);
     let place = Place::start(BOTH_CORES, 2, seconds).await?;
-    place.disturb("", BOTH_CORES, Beside::Writes, rounds, "≤ 1.25").await
+    place.disturb(Proxying::AsItComes, rounds).await
 }
 
-/// What runs beside the proxy's load.
+/// What the proxy does.
 #[derive(Debug, Clone, Copy)]
-enum Beside {
-    Writes,
-    /// Of 0.2 ms, as often, on the program's core.
-    Loop,
+enum Proxying {
+    /// On one core, a quarter of what it can: each connection pauses after an answer.
+    Paced,
+    /// On one core, all that it can.
+    Full,
+    /// On two cores, those of the load too, all that they can.
+    AsItComes,
+}
+
+impl Proxying {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Paced => "one core, 12,000 a second",
+            Self::Full => "one core, as many as it can",
+            Self::AsItComes => "two cores and the load, as many as they can",
+        }
+    }
+
+    const fn load(self) -> Load {
+        match self {
+            Self::Paced => Load { core: LOAD_CORE, pause_ms: Some(2) },
+            Self::Full => Load::FULL,
+            Self::AsItComes => Load { core: BOTH_CORES, pause_ms: None },
+        }
+    }
+
+    const fn wanted(self) -> &'static str {
+        match self {
+            Self::Paced | Self::AsItComes => "≤ 1.25",
+            Self::Full => "",
+        }
+    }
+}
+
+/// How wrk asks.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    core: &'static str,
+    /// After each answer.
+    pause_ms: Option<u32>,
+}
+
+impl Load {
+    const FULL: Self = Self { core: LOAD_CORE, pause_ms: None };
 }
 
 /// The program, with a record on a disk.
@@ -166,11 +205,11 @@ impl Place {
         let mut ratios = [Vec::new(), Vec::new()];
         let (mut empty, mut read) = (Vec::new(), [Vec::new(), Vec::new()]);
         for _ in 0..rounds {
-            let least = wrk(self.dir.path(), LOAD_CORE, (BARE_PORT, "/"), None, (CALLERS, self.seconds))?.per_second();
+            let least = wrk(self.dir.path(), Load::FULL, (BARE_PORT, "/"), None, (CALLERS, self.seconds))?.per_second();
             empty.push(least);
             for ((_, path), (ratios, read)) in asked.iter().zip(ratios.iter_mut().zip(&mut read)) {
                 let answered =
-                    wrk(self.dir.path(), LOAD_CORE, (MANAGEMENT_PORT, path), bearer, (CALLERS, self.seconds))?
+                    wrk(self.dir.path(), Load::FULL, (MANAGEMENT_PORT, path), bearer, (CALLERS, self.seconds))?
                         .per_second();
                 read.push(answered);
                 ratios.push(answered / least.max(1.0));
@@ -184,8 +223,8 @@ impl Place {
         Ok(())
     }
 
-    async fn disturb(&self, place: &str, load: &str, beside: Beside, rounds: u64, wanted: &str) -> Result<(), Error> {
-        let token = token().await?;
+    async fn disturb(&self, proxying: Proxying, rounds: u64) -> Result<(), Error> {
+        let (token, load) = (token().await?, proxying.load());
         let proxy =
             |seconds| wrk(self.dir.path(), load, (PROXY_PORT, "/echo/a"), Some(&*token), (THROUGH_PROXY, seconds));
         // The token is known from here on.
@@ -197,11 +236,8 @@ impl Place {
             let with = async || -> Result<_, Error> {
                 // They begin before and end after what is measured.
                 let seconds = (self.seconds + 2).to_string();
-                let name = format!("steady-{round}");
-                let running = match beside {
-                    Beside::Writes => itself_on(load, &[], &["steady", &self.key, &name, &seconds])?,
-                    Beside::Loop => itself_on(GATE_CORE, &[], &["loop", &seconds])?,
-                };
+                let running =
+                    itself_on(load.core, &[], &["steady", &self.key, &format!("{proxying:?}-{round}"), &seconds])?;
                 sleep(Duration::from_secs(1)).await;
                 let told = proxy(self.seconds)?;
                 Ok((told.p99_us, Written::told(running)?.per_second()))
@@ -218,14 +254,10 @@ impl Place {
             rates.push(rate);
             ratios.push(busy as f64 / quiet.max(1) as f64);
         }
-        let rate = median(&mut rates);
-        let what = match beside {
-            Beside::Writes => format!("{rate:.0} writes"),
-            Beside::Loop => format!("{rate:.0} rounds of a loop"),
-        };
-        row(&format!("{place}proxy, known token: p99 in us, alone"), median(&mut alone), "");
-        row(&format!("{place}the same beside {what} a second"), median(&mut disturbed), "");
-        row(&format!("{place}times alone ({})", listed(&ratios)), median(&mut ratios), wanted);
+        let name = proxying.name();
+        row(&format!("{name}: p99 in us, alone"), median(&mut alone), "");
+        row(&format!("{name}: beside {:.0} writes a second", median(&mut rates)), median(&mut disturbed), "");
+        row(&format!("{name}: times alone ({})", listed(&ratios)), median(&mut ratios), proxying.wanted());
         Ok(())
     }
 
@@ -241,7 +273,7 @@ impl Place {
 }
 
 fn row(what: &str, measured: f64, wanted: &str) {
-    println!("{what:<62} {measured:>10.2} {wanted:>8}");
+    println!("{what:<82} {measured:>10.2} {wanted:>8}");
 }
 
 fn listed(ratios: &[f64]) -> String {
@@ -336,15 +368,16 @@ impl Answers {
 /// As many requests as are answered, over so many connections for so many seconds; none may fail.
 fn wrk(
     dir: &Path,
-    core: &str,
+    load: Load,
     (port, path): (u16, &str),
     bearer: Option<&str>,
     (connections, seconds): (usize, u64),
 ) -> Result<Answers, Error> {
     let script = dir.join("wrk.lua");
-    fs::write(&script, include_str!("../peers/wrk.lua"))?;
+    let pause = load.pause_ms.map(|pause| format!("function delay() return {pause} end\n"));
+    fs::write(&script, [include_str!("../peers/wrk.lua"), &pause.unwrap_or_default()].concat())?;
     let mut wrk = Command::new("taskset");
-    wrk.args(["-c", core, "wrk", "--threads", "1", "--connections", &connections.to_string()]);
+    wrk.args(["-c", load.core, "wrk", "--threads", "1", "--connections", &connections.to_string()]);
     wrk.args(["--duration", &format!("{seconds}s"), "--script"]).arg(script);
     if let Some(bearer) = bearer {
         wrk.args(["--header", &format!("Authorization: Bearer {bearer}")]);

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{App, Embedded, Error, key_managers, longest_leeway_s, sources_of};
+use super::{App, Embedded, Error, key_managers, longest_leeway_s, sources_of, worker::Desk};
 use crate::{
     config::Settings,
     connectors::{self, Means},
@@ -93,6 +93,8 @@ pub(super) fn operators(
     present: &[Arc<Managed>],
 ) -> Result<Vec<Managed>, Vec<Problem>> {
     let (mut managers, mut problems) = (Vec::new(), Vec::new());
+    // A connection is driven by the thread that made it: requests do not wait for calls that give way to them.
+    let client = &client.apart().map_err(|error| vec![Problem::new("key_managers", error.to_string())])?;
     for (index, manager) in settings.key_managers.iter().enumerate() {
         let origin = if index < declared { Origin::Declared } else { Origin::Stored };
         if let Some(same) = present.iter().find(|it| it.origin == origin && it.settings == *manager) {
@@ -146,7 +148,7 @@ impl App {
         }
     }
 
-    /// Opens the management door, if there is one, and lets its engine go to work.
+    /// Opens the management door, if there is one, and lets its engine go to work, on a thread of theirs.
     pub(super) fn start_management(
         &self,
         listener: Option<Listener>,
@@ -154,7 +156,7 @@ impl App {
         record: Option<&Record>,
         wiring: &Arc<Wiring>,
         stopped: &watch::Receiver<bool>,
-    ) -> Result<Option<Arc<Engine>>, Error> {
+    ) -> Result<Option<(Arc<Engine>, Desk)>, Error> {
         let Some((settings, listener)) = self.settings.management.as_ref().zip(listener) else { return Ok(None) };
         let revocations = Arc::clone(&self.authorizer.store.revocations);
         let assembly: Arc<dyn Assembly> = Arc::clone(wiring) as _;
@@ -173,12 +175,16 @@ impl App {
             Arc::clone(&self.clock),
         );
         let access = access.map_err(|source| Error::BootstrapKey { path, source })?;
-        let listener = listener.into_side().map_err(|error| broken("a listener", error))?;
+        let desk = Desk::start()?;
+        let listener = {
+            let _there = desk.handle().enter();
+            listener.into_side().map_err(|error| broken("a listener", error))?
+        };
         let tls = self.management_tls.clone();
         let door = Door::new(Arc::clone(&engine), access, Arc::clone(&self.authorizer.limiter));
-        tokio::spawn(door.serve(listener, tls, stopped.clone()));
-        tokio::spawn(Arc::clone(&engine).tend());
-        Ok(Some(engine))
+        desk.handle().spawn(door.serve(listener, tls, stopped.clone()));
+        desk.handle().spawn(Arc::clone(&engine).tend());
+        Ok(Some((engine, desk)))
     }
 }
 

@@ -151,7 +151,8 @@ impl App {
         let wiring = Arc::new(Wiring { client: self.client.clone(), clock: Arc::clone(&self.clock), wishes });
         let managed = self.take_stored(record.as_ref(), &wiring)?;
         let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
-        let engine = self.start_management(doors.management, managed, record.as_ref(), &wiring, &stopped)?;
+        let (engine, _desk) =
+            self.start_management(doors.management, managed, record.as_ref(), &wiring, &stopped)?.unzip();
         start_issuers(issuers, &self.clock, record.as_ref());
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());

@@ -1,12 +1,19 @@
-//! The threads that serve: a worker's with its runtime, and the runtime of everything else.
+//! The threads that serve: a worker's with its runtime, that of management, and the runtime of everything else.
 
-use std::{convert::Infallible, sync::Arc, thread};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
-use tokio::{runtime, sync::mpsc};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
 
 use super::Error;
 use crate::{
-    net::{listener::Listener, tls::Acceptor},
+    net::{cpu, listener::Listener, tls::Acceptor},
     proxy::Proxy,
     telemetry::enter_lane,
 };
@@ -37,6 +44,44 @@ pub(super) fn start_worker(
         })
         .map(drop)
         .map_err(|source| Error::System { what: "a worker's thread", source })
+}
+
+/// The thread of what administrators and retries ask for. It gives way to requests, and to what requests wait for.
+#[derive(Debug)]
+pub(super) struct Desk {
+    handle: runtime::Handle,
+    end: Option<oneshot::Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Desk {
+    pub(super) fn start() -> Result<Self, Error> {
+        let runtime = control_runtime()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        let serve = move || {
+            cpu::give_way();
+            let _ = runtime.block_on(ended);
+        };
+        let thread = thread::Builder::new().name("management".into()).spawn(serve);
+        let thread = thread.map_err(|source| Error::System { what: "the management door's thread", source })?;
+        Ok(Self { handle, end: Some(end), thread: Some(thread) })
+    }
+
+    /// Where its tasks run.
+    pub(super) const fn handle(&self) -> &runtime::Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Desk {
+    /// Waits until nothing of it runs: the record's file is closed by whoever had it last.
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The runtime for everything but requests: side doors, key fetches, reloads.

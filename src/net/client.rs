@@ -145,6 +145,11 @@ impl Client {
         Self::build(roots, system_lookup, reach::kind, None, None)
     }
 
+    /// The same, on connections of its own.
+    pub fn apart(&self) -> Result<Self, ClientError> {
+        Self::build(Arc::clone(&self.roots), self.lookup, self.kind, None, None)
+    }
+
     /// The same for one provider, on connections of its own; a clone where it has nothing of its own.
     pub fn with(&self, own: Own<'_>) -> Result<Self, tls::Error> {
         if own.ca.is_none() && own.certificate.is_none() && own.proxy.is_none() {

@@ -2,12 +2,20 @@
 //!
 //! The standard library knows both, but rounds a quota of 1.5 processors down and leaves a third of it
 //! unused. Here it is rounded up.
+//!
+//! And who goes first where they do not suffice.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     thread,
 };
+
+/// Lowers the priority of the present thread: its work may wait for a request, and no request for it where both have one
+/// core. Where the system does not let us, all goes on as it is.
+pub fn give_way() {
+    let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+}
 
 /// Processors that this process may use, at least 1.
 pub fn available() -> usize {
@@ -121,6 +129,9 @@ fn ratio(quota: &str, period: &str) -> Option<f64> {
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
 }
+
+/// Of nice(1).
+const LOW_PRIORITY: i32 = 10;
 
 #[cfg(test)]
 mod tests {

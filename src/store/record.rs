@@ -31,6 +31,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
 use super::writer::{Job, Keep, Work, write_all};
+use crate::net::cpu;
 
 /// Rows of one kind, by key.
 #[derive(Debug)]
@@ -173,8 +174,7 @@ impl Record {
         let counted = Counted::new().map_err(storage)?;
         let (writes, counts) = (Arc::clone(&database), counted.clone());
         let writer = thread::Builder::new().name("record".into()).spawn(move || {
-            // A commit may wait for a request, but no request for a commit where both have one core.
-            let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+            cpu::give_way();
             write_all(&writes, &waiting, &counts);
         });
         let writer = Some(writer.map_err(storage)?);
@@ -464,8 +464,6 @@ pub const SCHEMA: u32 = 1;
 const META: Table<u32> = Table::new("meta");
 const META_SCHEMA: &[u8] = b"schema";
 const MODE: u32 = 0o600;
-/// Of nice(1).
-const LOW_PRIORITY: i32 = 10;
 const CACHE: usize = 16 << 20;
 const MOST_WAITING: usize = 1024;
 
