@@ -11,10 +11,14 @@ use std::{
     thread,
 };
 
+use rustix::process::{getpriority_process, setpriority_process};
+
 /// Lowers the priority of the present thread: its work may wait for a request, and no request for it where both have one
 /// core. Where the system does not let us, all goes on as it is.
 pub fn give_way() {
-    let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+    if getpriority_process(None).is_ok_and(|present| present < LOW_PRIORITY) {
+        let _ = setpriority_process(None, LOW_PRIORITY);
+    }
 }
 
 /// Processors that this process may use, at least 1.

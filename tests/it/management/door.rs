@@ -65,6 +65,15 @@ fn a_unix_socket_is_on_this_machine_and_its_callers_need_the_key_all_the_same() 
 }
 
 #[test]
+fn management_and_the_record_give_way_to_requests() {
+    let desk = Desk::start("");
+    let of_requests = desk.gate.niceness("worker-0");
+    for thread in ["management", "record"] {
+        assert_eq!(desk.gate.niceness(thread), of_requests.max(10), "{thread}");
+    }
+}
+
+#[test]
 fn a_body_that_stalls_is_408_and_its_connection_closed() {
     let desk = Desk::start("");
     let mut stream = TcpStream::connect(("127.0.0.1", desk.port)).unwrap();

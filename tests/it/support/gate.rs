@@ -212,6 +212,15 @@ impl Gate {
         self.signal("HUP");
     }
 
+    /// The nice value (proc(5)) of its thread of that name.
+    pub(crate) fn niceness(&self, thread: &str) -> i32 {
+        let pid = self.child.as_ref().map(Child::id).unwrap();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+        let is_it = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread);
+        let stat = read(&tasks.into_iter().find(is_it).unwrap().join("stat"));
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)).unwrap().parse().unwrap()
+    }
+
     /// Sends a signal by name. After `STOP` nothing runs any more.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().map(Child::id).unwrap();
