@@ -151,6 +151,7 @@ impl App {
         let wiring = Arc::new(Wiring { client: self.client.clone(), clock: Arc::clone(&self.clock), wishes });
         let managed = self.take_stored(record.as_ref(), &wiring)?;
         let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
+        // Its thread ends with this function.
         let (engine, _desk) =
             self.start_management(doors.management, managed, record.as_ref(), &wiring, &stopped)?.unzip();
         start_issuers(issuers, &self.clock, record.as_ref());

@@ -84,7 +84,7 @@ impl Drop for Desk {
     }
 }
 
-/// The runtime for everything but requests: side doors, key fetches, reloads.
+/// The runtime for all the rest: side doors, key fetches, introspection, reloads.
 pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
     runtime::Builder::new_current_thread()
         .enable_all()

@@ -231,8 +231,9 @@ impl Record {
         self.view()?.get(table, key)
     }
 
-    /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable (or, of a handle that
-    /// is [`Self::followed`], may be). Changes run one after the other. It may run again where another change of the same commit failed; an error undoes it.
+    /// Runs `change` on the newest rows, and gives back what it gave once its writes are durable (see [`Self::followed`]
+    /// for the exception). Changes run one after the other. It may run again where another change of the same commit
+    /// failed; an error undoes it.
     pub async fn change<T, F>(&self, mut change: F) -> Result<T, Error>
     where
         T: Send + 'static,
