@@ -1,6 +1,6 @@
 //! The limits that a request meets, in the order of the design. What is not configured costs a branch.
 
-use std::{io::Write, net::IpAddr};
+use std::{borrow::Cow, io::Write, net::IpAddr};
 
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{CheckRequest, credential::parameters, decision::Seen};
 use crate::{
     net::network,
-    store::{Advanced, Api, Condition, On, Part, Resource, Rule, Snapshot, Tier},
+    store::{Advanced, Api, Condition, On, Part, Pattern, Resource, Rule, Snapshot, Tier},
     throttle::{Charge, Level},
     token::Identity,
 };
@@ -82,7 +82,7 @@ impl<'t> Call<'t, '_> {
             On::Header(name, pattern) => request.headers.all(name.as_str()).any(|value| pattern.is_in(value)),
             On::Query(name, pattern) => parameters(request.query.unwrap_or_default())
                 .filter(|(given, _)| is_name(given, name))
-                .any(|(_, value)| pattern.is_in(&std::borrow::Cow::from(percent_decode(value.as_bytes())))),
+                .any(|(_, value)| is_in_parameter(pattern, value)),
             On::Claim(name, pattern) => {
                 let value = identity.and_then(|identity| identity.claim(usize::MAX, name));
                 value.is_some_and(|value| pattern.is_in(value.as_bytes()))
@@ -162,6 +162,13 @@ impl<'t> Call<'t, '_> {
 type Key = SmallVec<[u8; 256]>;
 
 /// Whether a parameter's name, however it is encoded, is this one.
+/// Whether the pattern is found in a parameter's value. Some upstreams take `+` for a space, as forms write it, and some for
+/// what it is: both are looked at.
+fn is_in_parameter(pattern: &Pattern, value: &str) -> bool {
+    let is_in = |value: &str| pattern.is_in(&Cow::from(percent_decode(value.as_bytes())));
+    is_in(value) || (value.contains('+') && is_in(&value.replace('+', " ")))
+}
+
 fn is_name(given: &str, name: &str) -> bool {
     given == name || (given.contains('%') && percent_decode(given.as_bytes()).eq(name.bytes()))
 }

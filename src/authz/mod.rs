@@ -144,8 +144,8 @@ impl Authorizer {
     ) -> Result<Admitted, Denial> {
         let gate = &tables.gate;
         if let Some(deny) = &gate.deny {
-            let user = seen.identity.as_deref().and_then(|identity| identity.subject.as_deref());
-            let denied = deny.denies(api, seen.application(tables), seen.key_type, user, request.client);
+            let users = seen.identity.as_deref().map_or([None; 2], Identity::subjects);
+            let denied = deny.denies(api, seen.application(tables), seen.key_type, users, request.client);
             denied.map_or(Ok(()), |by| Err(Denial::Denied(by)))?;
         }
         let charges = Call { tables, api, resource, seen, request }.charges();

@@ -97,6 +97,13 @@ impl Settings {
                     "is none that there is: nobody is denied by it",
                 );
             }
+            let unsubscribed = |name: &str| {
+                let mut meant = self.apis.iter().filter(|api| api.is_denied_as(name)).peekable();
+                meant.peek().is_some() && meant.all(|api| api.subscription == SubscriptionRule::None)
+            };
+            let idle = pair.is_some_and(|it| unsubscribed(&it.api));
+            let why = "is of an API that looks for no subscription: nobody is denied by it";
+            found.refuse(idle, format!("deny[{index}].subscription.api"), why);
         }
     }
 
@@ -169,6 +176,10 @@ fn unlimited_backends(field: &str, api: &ApiSettings, found: &mut Findings) {
         let idle = limit.is_some() && upstream.is_none() && api.upstream.is_none();
         found.refuse(idle, format!("{field}.backend_limit.{name}"), "limits nothing: the API has no such upstream");
     }
+    let has_one = api.sandbox.is_some() || api.upstream.is_some();
+    let unmet = sandbox.is_some() && has_one && api.subscription == SubscriptionRule::None;
+    let why = "limits nothing: the API looks for no subscription, and so takes every call for one to production";
+    found.refuse(unmet, format!("{field}.backend_limit.sandbox"), why);
 }
 
 const MAX_LEEWAY: Span = Span::seconds(300);
@@ -210,6 +221,11 @@ mod tests {
                 "sandbox = 'http://h', backend_limit = { production = { requests = 1, per = '1s' } }, context",
                 "apis[0].backend_limit.production",
             ),
+            (
+                "context",
+                "upstream = 'http://h', backend_limit = { sandbox = { requests = 1, per = '1s' } }, context",
+                "apis[0].backend_limit.sandbox",
+            ),
             ("audience", "jwks_max_stale = '25h', audience", "key_managers[0].jwks_max_stale"),
             ("audience", "token_lifetime = '25h', audience", "key_managers[0].token_lifetime"),
             ("auth = 'none'", "auth = 'none', scopes = ['a']", "apis[0].resources[0].auth"),
@@ -230,6 +246,9 @@ mod tests {
         let tables = "applications = [{ name = 'a:b', owner = 'ada' }]\n";
         let named =
             GOOD.replacen("context = '/a'", "context = '/a', version = 'v1', default_version = true", 1) + tables;
+        let pair = "deny = [{ subscription = { api = '/a/v1', application = 'ada:a:b' } }]\n";
+        assert_eq!(fields(&(pair.to_owned() + &named)).0, ["deny[0].subscription.api"], "it looks for no subscription");
+        let named = named.replacen("subscription = 'none', ", "", 1);
         for (row, traps) in [
             ("api = 'A:v1'", vec![]),
             ("api = '/a/v1/'", vec![]),
@@ -249,8 +268,8 @@ mod tests {
         }
         for harmless in [
             GOOD.replacen(
-                "context",
-                "upstream = 'http://h', backend_limit = { sandbox = { requests = 1, per = '1s' } }, context",
+                "subscription = 'none'",
+                "upstream = 'http://h', backend_limit = { sandbox = { requests = 1, per = '1s' } }",
                 1,
             ),
             GOOD.replacen("audience", "leeway = '5m', audience", 1),

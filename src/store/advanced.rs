@@ -92,7 +92,8 @@ fn group(
         }
     }
     let limits: Arc<Limits> = limits?.into();
-    Some(Group { conditions: conditions.into(), tier: Tier::new(limits, Subject::Condition(n)) })
+    // By what it asks, not by its place: what is put before it neither takes its count over nor lends it one.
+    Some(Group { conditions: conditions.into(), tier: Tier::new(limits, Subject::Condition(&settings.when)) })
 }
 
 /// A request is held against each until one holds.

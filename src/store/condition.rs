@@ -13,7 +13,7 @@ use regex_automata::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{range::Range, suggest::Problems};
+use super::{range::Range, suggest::Problems, tier::Digest};
 
 /// One condition: exactly one of `ip`, `ip_range`, `header`, `query` and `claim`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -25,7 +25,8 @@ pub struct ConditionSettings {
     pub ip_range: Option<Vec<String>>,
     /// A header field by name, in whose value `matches` is found; any of several lines.
     pub header: Option<String>,
-    /// A parameter of the query by name, in whose decoded value `matches` is found; any of several.
+    /// A parameter of the query by name, in whose decoded value `matches` is found, `+` being itself or a space; any of
+    /// several.
     pub query: Option<String>,
     /// A claim of the token by name, in whose value `matches` is found, as an identity header would carry it.
     pub claim: Option<String>,
@@ -34,6 +35,19 @@ pub struct ConditionSettings {
     /// Whether it holds where it else would not: also where there is no such value or address.
     #[serde(default)]
     pub invert: bool,
+}
+
+impl ConditionSettings {
+    /// What tells it from others.
+    pub(super) fn tell(&self, digest: &mut Digest) {
+        let Self { ip, ip_range, header, query, claim, matches, invert } = self;
+        for text in [ip, header, query, claim, matches] {
+            digest.number(text.is_some().into()).text(text.as_deref().unwrap_or_default());
+        }
+        let range = ip_range.as_deref().unwrap_or_default();
+        range.iter().for_each(|end| _ = digest.text(end));
+        digest.number(range.len() as u32).number((*invert).into());
+    }
 }
 
 /// A condition, ready to be judged.

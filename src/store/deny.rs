@@ -20,7 +20,7 @@ pub struct DenySettings {
     pub api: Option<String>,
     /// Calls of an application: `owner:name`.
     pub application: Option<String>,
-    /// Calls of a user: the token's `sub`, whichever issuer says it.
+    /// Calls of a user: the token's `sub`, and what `claim_mappings` has in its place, whichever issuer says it.
     pub user: Option<String>,
     /// Calls of an API by an application.
     pub subscription: Option<DeniedSubscription>,
@@ -134,7 +134,7 @@ impl Deny {
         api: &Api,
         application: Option<&Application>,
         key_type: KeyType,
-        user: Option<&str>,
+        users: [Option<&str>; 2],
         client: Option<IpAddr>,
     ) -> Option<DeniedBy> {
         if !self.apis.is_empty() && (self.apis.contains(&*api.id) || self.apis.contains(&*api.context)) {
@@ -154,7 +154,7 @@ impl Deny {
                 return Some(DeniedBy::Subscription);
             }
         }
-        if user.is_some_and(|user| self.users.contains(user)) {
+        if users.into_iter().flatten().any(|user| self.users.contains(user)) {
             return Some(DeniedBy::User);
         }
         let from = client.map(|address| address.to_canonical());

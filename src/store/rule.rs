@@ -76,7 +76,7 @@ impl Rule {
                 problems.add(format!("{at}.name"), format!("throttle.rules[{earlier}] has this name too"));
             }
             let Some(rule) = Self::one(row, &at, problems) else { continue };
-            if let Some(twin) = rules.iter().find(|it| it.tier.counter == rule.tier.counter) {
+            if let Some(twin) = rules.iter().find(|it| it.counts_with(&rule)) {
                 // Each request would take two of what they count together.
                 let twin = &twin.tier.name;
                 problems.add(&at, format!("counts what rule {twin} counts: the same key, matches, kind and window"));
@@ -84,6 +84,17 @@ impl Rule {
             rules.push(rule);
         }
         rules.into()
+    }
+
+    /// Whether both count the same on one counter.
+    fn counts_with(&self, other: &Self) -> bool {
+        let kinds = |rule: &Self| {
+            let Limits { quota, also, .. } = &*rule.tier.limits;
+            [Some(quota.kind), also.map(|also| also.kind)]
+        };
+        let theirs = kinds(other);
+        self.tier.counter == other.tier.counter
+            && kinds(self).iter().flatten().any(|kind| theirs.contains(&Some(*kind)))
     }
 
     fn one(row: &RuleSettings, at: &str, problems: &mut Problems) -> Option<Self> {

@@ -419,7 +419,27 @@ fn configured_tiers_replace_built_in_ones() {
 }
 
 #[test]
-fn counters_are_told_apart_by_subject_and_kind_of_quota_alone() {
+fn a_condition_group_keeps_its_count_wherever_it_stands() {
+    let group = |header: &str| {
+        format!(
+            "[[tiers.conditions]]\nwhen = [{{ header = '{header}', matches = 'a' }}]\nlimit = {{ requests = 1, per = '1h' }}\n"
+        )
+    };
+    let counters = |headers: &[&str]| {
+        let tier = "[[tiers]]\nname = 'Mine'\nrequests = 9\nper = '1h'\nlevel = 'advanced'\n";
+        let file = TIERED.replace("SUB", "Unlimited").replace("APP", "Unlimited").replace("RES", "Mine");
+        let groups: String = headers.iter().map(|header| group(header)).collect();
+        let tables = build(&format!("{}\n{tier}{groups}", file.replace("API", "Unlimited"))).unwrap();
+        let tier = tables.apis[0].resources[0].tier.clone().unwrap();
+        tier.limits.advanced.as_deref().unwrap().groups.iter().map(|group| group.tier.counter).collect::<Vec<_>>()
+    };
+    let (two, three) = (counters(&["x-a", "x-b"]), counters(&["x-c", "x-b", "x-a"]));
+    assert_eq!([two[0], two[1]], [three[2], three[1]]);
+    assert!(two[0] != two[1] && !two.contains(&three[0]));
+}
+
+#[test]
+fn counters_are_told_apart_by_subject_window_and_algorithm_alone() {
     let limits = |name: &str, limit, window| {
         let quota = Quota::requests(limit, window);
         std::sync::Arc::new(Limits {
@@ -449,9 +469,7 @@ fn counters_are_told_apart_by_subject_and_kind_of_quota_alone() {
         counter(&gold, Subject::Resource("a", "/c", &get)),
         counter(&limits("Gold", 5, Window::Seconds(61)), Subject::Api("a:b")),
         counter(&limits("Gold", 5, Window::Months(60)), Subject::Api("a:b")),
-        counter(&changed(|gold| gold.quota.kind = QuotaKind::Bytes), Subject::Api("a:b")),
         counter(&changed(|gold| gold.quota.algorithm = Algorithm::Gcra), Subject::Api("a:b")),
-        counter(&changed(|gold| gold.also = Some(Quota::requests(9, Window::Seconds(60)))), Subject::Api("a:b")),
     ];
     let distinct: std::collections::HashSet<[u8; 16]> = all.into_iter().collect();
     assert_eq!(distinct.len(), all.len());
@@ -459,6 +477,12 @@ fn counters_are_told_apart_by_subject_and_kind_of_quota_alone() {
     let burst = Some(Burst::new(1, 1_000));
     let same = std::sync::Arc::new(Limits { burst, stop_on_quota_reach: false, ..Limits::clone(&gold) });
     assert_eq!(counter(&same, Subject::Api("a:b")), all[0]);
+    // The limiter tells kinds apart: another beside one changes nothing for it.
+    let beside = |gold: &mut Limits| {
+        gold.also = Some(gold.quota);
+        gold.quota.kind = QuotaKind::Bytes;
+    };
+    assert_eq!(counter(&changed(beside), Subject::Api("a:b")), all[0]);
     // Another tier of the same window goes on with what was used.
     assert_eq!(counter(&limits("Bronze", 1, Window::Seconds(60)), Subject::Api("a:b")), all[0]);
     let gcra = |limit| {

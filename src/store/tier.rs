@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyType, advanced::Advanced};
+use super::{ConditionSettings, KeyType, advanced::Advanced};
 
 /// A tier as one thing uses it: its limits (read through `Deref`) and the counter they are counted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,8 +154,8 @@ pub enum Subject<'a> {
     Subscription(&'a str, &'a str),
     /// An application, by name; the user is added by the limiter.
     Application(&'a str),
-    /// A condition group of a tier, by its place; whose it is, is added by the limiter.
-    Condition(usize),
+    /// A condition group of a tier, by its conditions; whose it is, is added by the limiter.
+    Condition(&'a [ConditionSettings]),
     /// A custom rule, by its key's template and by which keys it counts; the key is added by the limiter.
     Rule(&'a str, &'a str),
     /// An environment of an API, by id.
@@ -187,15 +187,17 @@ fn counter(limits: &Limits, subject: Subject<'_>) -> [u8; 16] {
         }
         Subject::Subscription(application, api) => digest.text("subscription").text(application).text(api),
         Subject::Application(application) => digest.text("application").text(application),
-        Subject::Condition(n) => digest.text("condition").text(&n.to_string()),
+        Subject::Condition(conditions) => {
+            digest.text("condition");
+            conditions.iter().for_each(|condition| condition.tell(&mut digest));
+            &mut digest
+        }
         Subject::Rule(key, matches) => digest.text("rule").text(key).text(matches),
         Subject::Backend(api, KeyType::Production) => digest.text("backend").text(api).text("production"),
         Subject::Backend(api, KeyType::Sandbox) => digest.text("backend").text(api).text("sandbox"),
     };
-    digest.quota(&limits.quota);
-    if let Some(also) = &limits.also {
-        digest.quota(also);
-    }
+    // Of both its quotas: they are told apart by what they count.
+    digest.window(&limits.quota);
     digest.finish()
 }
 
@@ -218,12 +220,12 @@ impl Digest {
         self
     }
 
-    fn quota(&mut self, quota: &Quota) -> &mut Self {
+    fn window(&mut self, quota: &Quota) -> &mut Self {
         let (unit, length) = match quota.window {
             Window::Seconds(n) => (0, n),
             Window::Months(n) => (1, n),
         };
-        self.0.update(&[quota.kind as u8, quota.algorithm as u8]);
+        self.0.update(&[quota.algorithm as u8]);
         self.number(unit).number(length)
     }
 

@@ -34,7 +34,7 @@ impl<'a, 'g> Account<'a, 'g> {
     /// The tier's quota and burst.
     pub(super) fn open(counters: &Counters, charge: &'a Charge<'a>, now: Now, guard: &'g impl Guard) -> Self {
         let limits = &*charge.tier.limits;
-        Self::of(charge, &limits.quota, limits.burst.as_ref(), key(charge), counters, now, guard)
+        Self::of(charge, &limits.quota, limits.burst.as_ref(), counters, now, guard)
     }
 
     /// The tier's second quota, on a counter of its own.
@@ -45,18 +45,18 @@ impl<'a, 'g> Account<'a, 'g> {
         now: Now,
         guard: &'g impl Guard,
     ) -> Self {
-        Self::of(charge, quota, None, also_key(charge), counters, now, guard)
+        Self::of(charge, quota, None, counters, now, guard)
     }
 
     fn of(
         charge: &'a Charge<'a>,
         quota: &'a Quota,
         burst: Option<&'a Burst>,
-        key: u128,
         counters: &Counters,
         now: Now,
         guard: &'g impl Guard,
     ) -> Self {
+        let key = key(charge, quota.kind);
         let (cell, word) = counters.cell(key, quota, guard);
         let at = Moment::after(quota, word, now);
         Self { charge, quota, burst, key, cell, at, word, taken: false, burst_taken: false, beyond: false }
@@ -188,17 +188,14 @@ impl<'a, 'g> Account<'a, 'g> {
     }
 }
 
-/// The counter's key. Multiplied and turned, so that no two pairs of small numbers meet.
-pub(super) fn key(charge: &Charge<'_>) -> u128 {
-    u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64))
-}
-
-/// That of the tier's second quota.
-pub(super) fn also_key(charge: &Charge<'_>) -> u128 {
-    key(charge) ^ ALSO
+/// The key of what counts this kind: another quota beside it makes no other of it. Multiplied and turned, so that no two
+/// pairs of small numbers meet.
+pub(super) fn key(charge: &Charge<'_>, kind: QuotaKind) -> u128 {
+    let whose = u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64));
+    whose ^ KIND.wrapping_mul(kind as u128)
 }
 
 /// Odd, so that multiplying loses nothing (the golden ratio's fraction).
 const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-/// Tells a tier's second counter from its first (the square root of three's fraction).
-pub(super) const ALSO: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;
+/// Tells a tier's counters of one kind from those of another (the square root of three's fraction).
+const KIND: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;

@@ -205,15 +205,17 @@ impl Cell {
     /// Whether the bucket has room; else in how many nanoseconds it will.
     #[inline]
     pub(super) fn has_burst(&self, burst: &Burst, now_ms: u64) -> Result<(), u64> {
-        filled(self.empty_at_ns.load(Relaxed), burst, nanoseconds(now_ms)).map(|_| ())
+        let now_ns = nanoseconds(now_ms);
+        filled(self.empty_at(burst, now_ns), burst, now_ns).map(|_| ())
     }
 
     /// Puts one request into the bucket and says so; else in how many nanoseconds there is room. Where the
     /// limit does not `stop`, it passes a full bucket by.
     pub(super) fn take_burst(&self, burst: &Burst, now_ms: u64, stop: bool) -> Result<bool, u64> {
-        let mut empty_at = self.empty_at_ns.load(Relaxed);
+        let now_ns = nanoseconds(now_ms);
+        let mut empty_at = self.empty_at(burst, now_ns);
         loop {
-            let fuller = match filled(empty_at, burst, nanoseconds(now_ms)) {
+            let fuller = match filled(empty_at, burst, now_ns) {
                 Ok(fuller) => fuller,
                 Err(wait) if stop => return Err(wait),
                 Err(_) => return Ok(false),
@@ -223,6 +225,17 @@ impl Cell {
                 Err(newer) => empty_at = newer,
             }
         }
+    }
+
+    /// When the bucket is empty. What another limit has put into it beyond this one's brim runs over: that limit is gone,
+    /// and its time with it. No sooner than [`GRACE_MS`], by which a request that has waited may be late.
+    #[inline]
+    fn empty_at(&self, burst: &Burst, now_ns: u64) -> u64 {
+        let (empty_at, full) = (self.empty_at_ns.load(Relaxed), brim(burst, now_ns));
+        if empty_at <= full.saturating_add(nanoseconds(GRACE_MS)) {
+            return empty_at;
+        }
+        self.empty_at_ns.compare_exchange(empty_at, full, Relaxed, Relaxed).map_or_else(|newer| newer, |_| full)
     }
 
     /// Takes one request out of the bucket again.
@@ -235,10 +248,15 @@ impl Cell {
 /// When the bucket is empty with one request more (GCRA: ITU-T I.371); else how long until it has room.
 #[inline]
 fn filled(empty_at: u64, burst: &Burst, now_ns: u64) -> Result<u64, u64> {
-    let interval = burst.interval_ns();
-    let fuller = empty_at.max(now_ns).saturating_add(interval);
-    let full = now_ns.saturating_add(interval.saturating_mul(u64::from(burst.requests)));
+    let fuller = empty_at.max(now_ns).saturating_add(burst.interval_ns());
+    let full = brim(burst, now_ns);
     if fuller <= full { Ok(fuller) } else { Err(fuller - full) }
+}
+
+/// When a bucket is empty that is full now.
+#[inline]
+fn brim(burst: &Burst, now_ns: u64) -> u64 {
+    now_ns.saturating_add(burst.interval_ns().saturating_mul(u64::from(burst.requests)))
 }
 
 fn nanoseconds(ms: u64) -> u64 {

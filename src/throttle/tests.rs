@@ -192,6 +192,34 @@ fn bursts_refill_evenly() {
 }
 
 #[test]
+fn a_burst_that_was_corrected_does_not_refuse_for_the_old_time() {
+    const DAY: u64 = 86_400_000;
+    let limiter = Limiter::new();
+    let (wrong, right) = (with_burst(&tier(1, 1_000, MINUTE), 2, DAY), with_burst(&tier(1, 1_000, MINUTE), 100, 1_000));
+    let at = |tier, ms| (0..200).filter(|_| passes(&limiter, &[charge(Level::Subscription, tier)], ms)).count();
+    assert_eq!(at(&wrong, 0), 2);
+    // It is as full as it ever is, and drains as it does.
+    assert_eq!([at(&right, 1_000), at(&right, 1_500), at(&right, 9_000)], [0, 50, 100]);
+    // A request that has waited brings an older moment, and takes nothing out.
+    assert_eq!([at(&right, 5_000), at(&right, 9_000)], [0, 0]);
+}
+
+#[test]
+fn another_quota_beside_one_makes_it_forget_nothing() {
+    let tokens = Quota { kind: QuotaKind::Tokens, ..Quota::requests(100, MINUTE) };
+    let (alone, requests) = (of_quota(1, tokens), tier(1, 4, MINUTE));
+    let both = Limits { also: Some(requests.quota), ..Limits::clone(&alone.limits) };
+    let both = Tier { limits: Arc::new(both), counter: alone.counter };
+    let limiter = Limiter::new();
+    let bill = limiter.admit(&[charge(Level::Api, &alone)], Now::at_ms(0), false).unwrap().bill.unwrap();
+    limiter.record(&bill, QuotaKind::Tokens, 120, Now::at_ms(0));
+    assert!(!passes(&limiter, &[charge(Level::Api, &alone)], 1));
+    assert!(!passes(&limiter, &[charge(Level::Api, &both)], 1), "tokens are counted on");
+    let at = |tier, ms| (0..9).filter(|_| passes(&limiter, &[charge(Level::Api, tier)], ms)).count();
+    assert_eq!([at(&requests, 1), at(&both, 60_000), at(&requests, 60_000)], [4, 4, 0], "requests, too");
+}
+
+#[test]
 fn a_tier_that_never_stops_passes_and_counts_on() {
     let limiter = Limiter::new();
     let sub = never_stopping(&with_burst(&tier(1, 2, MINUTE), 1, 1_000));

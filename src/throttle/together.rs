@@ -1,7 +1,7 @@
 //! Admitting with what all sidecars count: the shared counters first, then those of this process, which keep the
 //! bursts. What one of them refuses counts at neither.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -106,17 +106,13 @@ impl Limiter {
 fn wanted<'a>(charges: &'a [Charge<'a>], now: Now) -> Wanted<'a> {
     let (mut demands, mut origins) = (SmallVec::new(), SmallVec::new());
     for charge in charges {
-        let quotas = [Some((&charge.tier.quota, account::key(charge))), also(charge)];
-        for (quota, key) in quotas.into_iter().flatten() {
+        for quota in iter::once(&charge.tier.quota).chain(&charge.tier.limits.also) {
+            let key = account::key(charge, quota.kind);
             demands.push(demand(key, quota, charge.tier.stop_on_quota_reach, now));
             origins.push((charge, quota));
         }
     }
     (demands, origins)
-}
-
-fn also<'a>(charge: &Charge<'a>) -> Option<(&'a Quota, u128)> {
-    charge.tier.limits.also.as_ref().map(|quota| (quota, account::also_key(charge)))
 }
 
 /// What is wanted of a quota: one request, or a look at what is counted afterwards.

@@ -1,11 +1,11 @@
 //! Reading counters: nothing is taken, and no counter is made. Of what is shared it is what all have counted, as far as
 //! is known here.
 
-use crate::net::Now;
+use crate::{net::Now, store::Quota};
 
 use super::{
     Charge, Limiter, Usage,
-    account::{ALSO, key},
+    account::key,
     algorithm::{self, Moment},
     together,
 };
@@ -23,10 +23,9 @@ impl Limiter {
     /// What a charge's quotas have counted: the tier's own, and its second if it has one.
     pub fn counted(&self, charge: &Charge<'_>, now: Now) -> Vec<Counted> {
         let guard = self.counters.guard();
-        let key = key(charge);
-        let quotas = [(Some(&charge.tier.quota), key), (charge.tier.also.as_ref(), key ^ ALSO)];
-        let read = |(quota, key): (Option<_>, u128)| {
-            let quota = quota?;
+        let quotas = [Some(&charge.tier.quota), charge.tier.also.as_ref()];
+        let read = |quota: &Quota| {
+            let key = key(charge, quota.kind);
             let (word, at) = (self.counters.word(key, &guard), Moment::of(quota, now));
             let here = algorithm::counted(quota, word, at);
             let demand = together::demand(key, quota, charge.tier.stop_on_quota_reach, now);
@@ -46,8 +45,8 @@ impl Limiter {
                 reset_s: algorithm::reset_ms(quota, word, at).div_ceil(1_000).max(1),
                 alone,
             };
-            Some(Counted { used, usage })
+            Counted { used, usage }
         };
-        quotas.into_iter().filter_map(read).collect()
+        quotas.into_iter().flatten().map(read).collect()
     }
 }

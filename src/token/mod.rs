@@ -157,6 +157,11 @@ impl Identity {
         }
     }
 
+    /// Whose token it is: by `sub` or what is mapped to it, and by `sub` as its issuer wrote it where that is another.
+    pub fn subjects(&self) -> [Option<&str>; 2] {
+        [self.subject.as_deref(), self.own_subject.as_deref()]
+    }
+
     /// The ready value of the claim `name`, which is likely at `index`. It is elsewhere or missing where the configured
     /// claims have changed since the token was judged; another claim's value is never given.
     pub fn claim(&self, index: usize, name: &str) -> Option<&HeaderValue> {

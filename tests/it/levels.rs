@@ -90,6 +90,15 @@ ip_range = [\"198.51.100.10\", \"198.51.100.20\"]
 }
 
 #[test]
+fn a_denied_user_is_met_by_sub_where_another_claim_is_mapped_to_it() {
+    let place = Place::with_key_manager("[[deny]]\nuser = \"mallory\"\n", "claim_mappings = { upn = \"sub\" }");
+    for (upn, sub, status) in [("ann", "mallory", 403), ("mallory", "ann", 403), ("ann", "ann", 200)] {
+        let token = Token::of(&place.idp, "shop-web").claim("sub", sub).claim("upn", upn).sign();
+        assert_eq!(place.send(&Request::get("/orders/v1/items/{m}").bearer(token)).status, status, "{upn} {sub}");
+    }
+}
+
+#[test]
 fn an_inverted_deny_condition_blocks_everyone_else() {
     let place = Place::start("\n[[deny]]\nip_range = [\"203.0.113.1\", \"203.0.113.9\"]\ninvert = true\n");
     for (address, status) in [("203.0.113.1", 200), ("203.0.113.9", 200), ("203.0.113.10", 403), ("2001:db8::1", 403)] {
@@ -140,7 +149,7 @@ fn the_first_condition_group_that_is_met_counts_on_its_own() {
     assert_eq!(codes(&place, 3, |_| curl("/grouped/a/{m}", "198.51.100.1")), one);
     let trial = ["200", "200", "900800"];
     assert_eq!(
-        codes(&place, 3, |n| call(&format!("/grouped/a/{{m}}?x=1&plan={}", ["trial", "t%20r", "trial"][n]))),
+        codes(&place, 3, |n| call(&format!("/grouped/a/{{m}}?x=1&plan={}", ["trial", "t%20r", "t+r"][n]))),
         trial
     );
     assert_eq!(codes(&place, 3, |_| country("SE")), one);

@@ -12,8 +12,15 @@ pub(crate) struct Place {
 impl Place {
     /// The Orders API and `shop-web`, with further tables; `UP` in them is the upstream.
     pub(crate) fn start(tables: &str) -> Self {
+        Self::with_key_manager(tables, "")
+    }
+
+    /// And further lines in the key manager's section.
+    pub(crate) fn with_key_manager(tables: &str, lines: &str) -> Self {
         let (idp, upstream) = (Idp::start(), Backend::start("production"));
-        let config = Config::orders(&idp, &upstream.url()).with(&tables.replace("UP", &upstream.url()));
+        let mut config = Config::orders(&idp, &upstream.url()).with(&tables.replace("UP", &upstream.url()));
+        let audience = "audience = [\"orders-api\"]";
+        config.rest = config.rest.replacen(audience, &format!("{audience}\n{lines}"), 1);
         let gate = Gate::start(|ports| config.text(ports));
         Self { gate, idp, upstream }
     }
