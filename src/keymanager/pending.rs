@@ -1,10 +1,17 @@
 //! What is out of step: changes that a provider has not taken, tried again with growing pauses, and what only a human
 //! can clear up. All of it stands in the record, so that a restart forgets none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
-use tokio::time;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time,
+};
 use utoipa::ToSchema;
 
 use super::{
@@ -99,12 +106,13 @@ impl Engine {
             tracing::error!(%error, "what a process before this one did not end cannot be put into the audit");
         }
         self.count_pending();
+        let mut retries = Retries::default();
         let mut ticks = time::interval(TEND_EVERY);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         for tick in 0_u64.. {
             ticks.tick().await;
-            if let Err(error) = self.retry().await {
-                tracing::warn!(%error, "what waits to be done at providers cannot be read or written");
+            if let Err(error) = self.retry(&mut retries) {
+                tracing::warn!(%error, "what waits to be done at providers cannot be read");
                 time::sleep(TEND_AGAIN).await;
             }
             if tick.is_multiple_of(SWEEP_EVERY)
@@ -115,21 +123,35 @@ impl Engine {
         }
     }
 
-    /// Tries what is due, in order; of what is about one thing only the oldest.
-    async fn retry(&self) -> Result<()> {
+    /// Tries what is due: a key manager's in order, of what is about one thing only the oldest. A key manager does not wait
+    /// for another, whose provider may hang.
+    fn retry(self: &Arc<Self>, retries: &mut Retries) -> Result<()> {
+        retries.forget_ended();
         if self.metrics.pending.get() == 0 {
             return Ok(());
         }
         let now = self.clock.now().unix_ms;
         let mut met: Vec<(String, String)> = Vec::new();
+        let mut due: BTreeMap<String, Vec<PendingRow>> = BTreeMap::new();
         // What is for a human keeps nothing else up.
         for row in self.pending_rows(0)?.into_iter().filter(|row| row.task.operation().is_some()) {
             let about = (row.key_manager.clone(), row.task.subject().to_owned());
             let first = !met.contains(&about);
             met.push(about);
-            if first && row.next_attempt <= now {
-                self.retry_one(row).await?;
+            if first && row.next_attempt <= now && !retries.go_on_at(&row.key_manager) {
+                due.entry(row.key_manager.clone()).or_default().push(row);
             }
+        }
+        for (key_manager, rows) in due {
+            let engine = Arc::clone(self);
+            retries.begin(key_manager, async move {
+                for row in rows {
+                    if let Err(error) = engine.retry_one(row).await {
+                        tracing::warn!(%error, "what waits to be done at a provider cannot be read or written");
+                        return time::sleep(TEND_AGAIN).await;
+                    }
+                }
+            });
         }
         Ok(())
     }
@@ -189,6 +211,28 @@ impl Engine {
                 .await
             }
         }
+    }
+}
+
+/// The key managers at which something is being tried. What goes on there ends with this.
+#[derive(Debug, Default)]
+struct Retries {
+    tasks: JoinSet<()>,
+    at: HashMap<String, AbortHandle>,
+}
+
+impl Retries {
+    fn begin(&mut self, key_manager: String, work: impl Future<Output = ()> + Send + 'static) {
+        self.at.insert(key_manager, self.tasks.spawn(work));
+    }
+
+    fn go_on_at(&self, key_manager: &str) -> bool {
+        self.at.contains_key(key_manager)
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.at.retain(|_, task| !task.is_finished());
     }
 }
 

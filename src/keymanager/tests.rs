@@ -210,6 +210,23 @@ async fn what_may_yet_succeed_is_tried_again_and_what_cannot_is_told() {
 }
 
 #[tokio::test]
+async fn a_key_manager_whose_turn_never_comes_keeps_no_other_up() {
+    let stand = stand();
+    let gone = || Some(Error::Unreachable("nobody answers".into()));
+    (*stand.one.mood.lock(), *stand.two.mood.lock()) = (gone(), gone());
+    let scope = Scope { key: "a".into(), ..Scope::default() };
+    stand.engine.everywhere(&caller(), Everywhere::RegisterScope(scope)).await.unwrap();
+    (*stand.one.mood.lock(), *stand.two.mood.lock()) = (None, None);
+    let held = stand.engine.turn(["scope", "one", "a"].join("\0")).await;
+    let tending = tokio::spawn(Arc::clone(&stand.engine).tend());
+    stand.wait_until("the other's scope", |stand| stand.two.scopes.lock().contains_key("a")).await;
+    assert!(stand.one.scopes.lock().is_empty());
+    drop(held);
+    stand.wait_until("its own", |stand| stand.one.scopes.lock().contains_key("a")).await;
+    tending.abort();
+}
+
+#[tokio::test]
 async fn a_late_answer_waits_once_where_it_is_tried_again_and_is_left_where_it_is_not() {
     let stand = stand();
     let scope = Scope { key: "orders:read".into(), ..Scope::default() };
