@@ -253,8 +253,8 @@ pub(super) fn token_request(mut request: AccessTokenRequest, consumer_key: &str)
     scope_keys("scope", &request.scope)?;
     match request.validity_period {
         Some(-1) => request.validity_period = None,
-        Some(seconds) if !(0..=MOST_LIFETIME).contains(&seconds) => {
-            let why = format!("must be seconds from 0 to {MOST_LIFETIME}, or -1 for the provider's own");
+        Some(seconds) if !(1..=MOST_LIFETIME).contains(&seconds) => {
+            let why = format!("must be seconds from 1 to {MOST_LIFETIME}, or -1 for the provider's own");
             return Err(Error::invalid("validityPeriod", why));
         }
         _ => {}
@@ -453,7 +453,9 @@ mod tests {
     fn token_requests_are_of_the_paths_client_and_of_no_negative_time() {
         let ask = |request: Value| token_request(serde_json::from_value(request).unwrap(), "a");
         assert_eq!(field_of(ask(json!({"clientId": "b"}))), "clientId");
-        assert_eq!(field_of(ask(json!({"validityPeriod": -3}))), "validityPeriod");
+        for refused in [-3, 0] {
+            assert_eq!(field_of(ask(json!({ "validityPeriod": refused }))), "validityPeriod");
+        }
         assert_eq!(field_of(ask(json!({"scope": ["a b"]}))), "scope");
         assert_eq!(ask(json!({"validityPeriod": -1})).unwrap().validity_period, None);
     }

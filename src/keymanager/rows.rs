@@ -162,7 +162,7 @@ impl RowChange {
                 if let Some(issuer) = stored
                     && !stands(changes, &mapping.key_manager, issuer)?
                 {
-                    return Ok(Err(Error::Conflict("the key manager was removed meanwhile".into())));
+                    return Ok(Err(Error::Conflict("the key manager was changed or removed meanwhile".into())));
                 }
                 mapping
             }

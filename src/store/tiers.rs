@@ -104,7 +104,7 @@ impl Tiers {
             return None;
         };
         if entry.level != TierLevel::Any && entry.level != level {
-            problems.add(field(), format!("this tier is {}, not {}", place(entry.level), place(level)));
+            problems.add(field(), format!("the tier {name} is {}, not {}", place(entry.level), place(level)));
             return None;
         }
         let limits = match &entry.kind {
