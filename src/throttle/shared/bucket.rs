@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     super::algorithm::{self, Moment},
-    cell::{Answer, Cell, Form},
+    cell::{Answer, Cell, Form, more},
     ledger::{Demand, Taken},
 };
 use crate::{
@@ -54,8 +54,12 @@ impl Cell {
 
     /// Puts in what is only known now, whether there is room or not.
     pub(super) fn fill_bucket(&self, amount: u64, now_ms: u64) {
-        let (quota, at) = self.bucket(now_ms);
-        self.held.fetch_add(amount, Relaxed);
+        let ((quota, at), word) = (self.bucket(now_ms), self.word.load(Relaxed));
+        // What makes the bucket no fuller is not told either: `held` only rises, and has an end.
+        let parts = parts(quota.limit);
+        let room = MOST.saturating_sub(algorithm::content(&quota, word, now_ms, parts)).div_ceil(parts);
+        let amount = amount.min(room);
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(more(held, amount)));
         let _ = self.word.fetch_update(Relaxed, Relaxed, |word| Some(algorithm::add(&quota, word, amount, at)));
     }
 

@@ -58,6 +58,8 @@ mod script;
 mod script_tests;
 mod settings;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
