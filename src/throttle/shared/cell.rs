@@ -48,6 +48,8 @@ pub struct Cell {
     pub(super) told: AtomicU64,
     /// Sidecars with this limit in this window.
     nodes: AtomicU32,
+    /// Of a bucket: what is on its way out of it, which Redis may not know yet.
+    pub(super) leaving: AtomicU32,
     /// What Redis said last. Locked where an answer comes or a question is made, which happens off the path but in mode
     /// strict.
     seen: Mutex<Seen>,
@@ -164,6 +166,7 @@ impl Cell {
             others: AtomicU64::new(0),
             told: AtomicU64::new(begin),
             nodes: AtomicU32::new(1),
+            leaving: AtomicU32::new(0),
             seen: Mutex::default(),
             used_then: AtomicU64::new(0),
             low: AtomicU64::new(0),

@@ -218,8 +218,9 @@ impl Shared {
         }
     }
 
-    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more. A request's
-    /// own time is of no use here: it may have waited long for its token.
+    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more. That is longer
+    /// than a request does: whoever refuses it then still waits for the answer, and gives back what was counted. A
+    /// request's own time is of no use here: it may have waited long for its token.
     fn until_ms(&self) -> u64 {
         let patience = self.terms.load().timeout.max(exchange::PATIENCE);
         self.redis_ms().saturating_add(exchange::millis(patience))
