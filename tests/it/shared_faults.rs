@@ -88,3 +88,22 @@ fn who_is_refused_since_redis_is_slow_spends_nothing() {
         assert_eq!(place.passing(20), 9, "{mode} {tables}");
     }
 }
+
+#[test]
+fn a_clock_that_is_not_that_of_redis_is_told_of_once_and_shown() {
+    let place = Place::new(1, 10, "interval = \"10ms\"");
+    let (gate, words) = (&place.gates[0], "the clock by which windows are named is not Redis's");
+    assert!(metric(gate, "clock_ahead_seconds").abs() < 5.0);
+    assert_eq!(logged(gate, words), 0);
+    place.redis.set_clock_ahead(7_200);
+    gate.wait_for("the clocks to be compared", || {
+        place.status(0);
+        (metric(gate, "clock_ahead_seconds") + 7_200.0).abs() < 5.0
+    });
+    for _ in 0..3 {
+        place.status(0);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert_eq!(logged(gate, words), 1);
+    assert!(metric(gate, "exchange_duration_seconds_count") > 0.0);
+}

@@ -71,7 +71,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -105,6 +105,8 @@ pub struct Shared {
     /// Redis's clock before the time since `begun`, at least, in milliseconds as a two's complement number; of the
     /// connection in use.
     ahead_ms: AtomicU64,
+    /// Whether it was told that the clocks are apart.
+    is_told_of_clocks: AtomicBool,
     metrics: Metrics,
     /// Cells of one exchange; more wait for the next, which comes at once where data were lost.
     most: usize,
@@ -125,6 +127,7 @@ impl Shared {
             begun: Instant::now(),
             has_begun: AtomicBool::new(false),
             ahead_ms: AtomicU64::new(0),
+            is_told_of_clocks: AtomicBool::new(false),
             metrics,
             most: exchange::MOST,
         }
@@ -241,6 +244,21 @@ impl Shared {
         self.ahead_ms.store(state.clock_ms.wrapping_sub(exchange::millis(self.begun.elapsed())), Relaxed);
     }
 
+    /// Shows how far the clock that names windows is from Redis's, which all sidecars see. It goes on from what the wall
+    /// clock said when the process began, and is put right by nothing: a step would open a window anew.
+    fn compare_clocks(&self, now_ms: u64, redis_ms: u64) {
+        let ahead_ms = i128::from(now_ms) - i128::from(redis_ms);
+        self.metrics.clock_ahead.set(ahead_ms as f64 / 1_000.0);
+        if ahead_ms.unsigned_abs() >= APART.as_millis() && !self.is_told_of_clocks.swap(true, Relaxed) {
+            tracing::warn!(
+                windows = %written(now_ms),
+                redis = %written(redis_ms),
+                "the clock by which windows are named is not Redis's: sidecars whose clocks differ count in different \
+                 windows. It is that of this machine when this process began: put that right and start it again, or Redis's"
+            );
+        }
+    }
+
     fn came(&self) {
         self.answers.store(true, Release);
         if self.settling.load(Relaxed) == 0 {
@@ -271,6 +289,21 @@ impl fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+/// A moment for people.
+fn written(ms: u64) -> String {
+    // Other years cannot be written.
+    let moment = Some(ms / 1_000).filter(|seconds| *seconds < YEAR_9999);
+    moment.map_or_else(
+        || format!("{ms} ms since 1970"),
+        |seconds| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)),
+    )
+}
+
+const YEAR_9999: u64 = 253_370_764_800;
+
+/// Clocks that differ by so much are told of: more than an answer may take.
+const APART: Duration = Duration::from_secs(5);
 
 /// For how long readiness waits at most.
 const LONGEST_BEGINNING: Duration = Duration::from_secs(5);
