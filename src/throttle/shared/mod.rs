@@ -6,12 +6,14 @@
 //!
 //! | mode | the path | admitted, while Redis answers | Redis is asked |
 //! |---|---|---|---|
-//! | `batched` | never waits | ≤ limit + 2 × rate × interval + N | at most twice an interval and sidecar, whatever the rate |
+//! | `batched` | never waits | ≤ limit + rate × (2 × interval + exchange) + N | at most twice an interval and sidecar, whatever the rate |
 //! | `lease` | waits only where a share is used up | ≤ limit | the same, and by a request where its share is used up |
 //! | `strict` | waits for each request | ≤ limit | once a request |
 //!
-//! In mode `batched` what one admits is told within an interval and learnt by the others within another (the
-//! exchange's own time must be small beside it); near a limit exchanges come early, so that it is mostly half of that.
+//! In mode `batched` what one admits waits for an exchange to begin, an interval at most; Redis has it within that
+//! exchange; the others' next ones begin within another interval, and bring it. Where an *exchange* takes longer than an
+//! interval, one follows the other, and it takes the interval's place: 3 × rate × exchange. Near a limit exchanges come
+//! early, so that it is mostly half of that.
 //! In mode `lease` a sidecar takes up to half of its part of what is left, and less as that shrinks: what it does not use
 //! goes back after two idle seconds, and when the process ends. A request waits `timeout` at most.
 //!
@@ -38,6 +40,8 @@
 //! A counter that is deleted, or evicted, is as one that never was: what is known of it is told by those who ask. That
 //! others know more of it cannot be seen there; and if it could, a Redis that evicts would never hand out anything.
 
+#[cfg(test)]
+mod bound_tests;
 mod bucket;
 mod cell;
 #[cfg(test)]
