@@ -68,13 +68,14 @@ pub(super) fn counted(quota: &Quota, word: u128, at: Moment) -> u64 {
     }
 }
 
-/// The word with `amount` more.
+/// The word with `amount` more. What is beyond the largest limit, nobody can mean: it counts as much as that.
 #[inline]
 pub(super) fn add(quota: &Quota, word: u128, amount: u64, at: Moment) -> u128 {
+    let amount = amount.min(Quota::MOST);
     match quota.algorithm {
         Algorithm::Fixed => {
             let mut fixed = Fixed::at(word, at);
-            fixed.amount = fixed.amount.saturating_add(amount);
+            fixed.amount = fixed.amount.saturating_add(amount).min(Fixed::MOST);
             fixed.word()
         }
         Algorithm::Sliding => {
@@ -161,7 +162,7 @@ pub(super) fn window_s(quota: &Quota, word: u128, at: Moment) -> u64 {
 /// The word of a window with this amount; of a sliding one also with that of the window before. Buckets have none.
 pub(super) fn word(algorithm: Algorithm, number: u32, before: u64, amount: u64) -> u128 {
     match algorithm {
-        Algorithm::Fixed | Algorithm::Gcra => Fixed { window: number, amount }.word(),
+        Algorithm::Fixed | Algorithm::Gcra => Fixed { window: number, amount: amount.min(Fixed::MOST) }.word(),
         Algorithm::Sliding => {
             let (before, amount) = (before.min(Sliding::MOST), amount.min(Sliding::MOST));
             Sliding { window: number, before, amount }.word()
@@ -196,6 +197,9 @@ struct Fixed {
 }
 
 impl Fixed {
+    /// More is not told apart: what reads JSON's numbers as floats still reads this one.
+    const MOST: u64 = (1 << 52) - 1;
+
     const fn of(word: u128) -> Self {
         Self { window: (word >> 64) as u32, amount: word as u64 }
     }

@@ -146,6 +146,9 @@ plays_like_the_model() {
   check "$1: after a loss all is told without a pause" env TOLLGATE_REDIS="redis://127.0.0.1:$store" \
     cargo test --quiet --locked --manifest-path "$top/Cargo.toml" --lib -- --ignored --exact --nocapture \
     throttle::shared::pace_tests::after_a_loss_all_is_told_without_a_pause
+  check "$1: whatever is counted, what is written can be read" env TOLLGATE_REDIS="redis://127.0.0.1:$store" \
+    cargo test --quiet --locked --manifest-path "$top/Cargo.toml" --lib -- --ignored --exact --nocapture \
+    throttle::shared::size_tests::whatever_is_told_a_server_keeps_numbers_that_it_can_read
 }
 
 # eight_and_a_thousand NAME MODE MOST [ALGORITHM]: 500 requests a second together, 1,000 an hour: in mode batched 2 × rate × interval + N more at most.

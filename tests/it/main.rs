@@ -32,6 +32,7 @@ mod refusals;
 mod reload;
 mod revocation;
 mod shared_counters;
+mod shared_faults;
 mod streams;
 mod support;
 mod tables;

@@ -9,16 +9,16 @@ use std::{
 use crate::support::{Answer, BOTH, Config, Gate, Idp, Redis, Request, api, block_on, resource};
 
 /// Gates that share a Redis and an open API.
-struct Place {
-    gates: Vec<Gate>,
-    redis: Redis,
+pub(crate) struct Place {
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) redis: Redis,
     // Held: its keys are fetched at start.
     idp: Idp,
     asked: AtomicUsize,
 }
 
 /// A day, so that no test meets the end of a window but at midnight.
-fn tables(limit: u64) -> String {
+pub(crate) fn tables(limit: u64) -> String {
     format!("\n[[tiers]]\nname = \"Shared\"\nrequests = {limit}\nper = \"1d\"\n")
         + &api("Open", "/open", None, "upstream = \"echo:\"\nsubscription = \"none\"\ntier = \"Shared\"")
         + &resource("/*", "auth = \"none\"")
@@ -29,40 +29,44 @@ fn config(idp: &Idp, redis: &Redis, shared: &str, limit: u64) -> Config {
 }
 
 /// Unless a test is about it, nobody goes on without Redis because this machine is slow.
-fn with_tables(idp: &Idp, redis: &Redis, shared: &str, tables: &str) -> Config {
+pub(crate) fn with_tables(idp: &Idp, redis: &Redis, shared: &str, tables: &str) -> Config {
     let patience = if shared.contains("timeout") { "" } else { "\ntimeout = \"10s\"" };
     let shared = redis.shared(&format!("{shared}{patience}"));
     Config::orders(idp, "echo:").with("[throttle]\nheaders = true\n").with(&shared).with(tables)
 }
 
 impl Place {
-    fn new(gates: usize, limit: u64, shared: &str) -> Self {
+    pub(crate) fn new(gates: usize, limit: u64, shared: &str) -> Self {
         let (idp, redis) = (Idp::start(), Redis::start());
         let settings = config(&idp, &redis, shared, limit);
         let gates: Vec<Gate> = (0..gates).map(|_| Gate::start(|ports| settings.text(ports))).collect();
-        let place = Self { gates, redis, idp, asked: AtomicUsize::new(0) };
+        let place = Self::of(gates, redis, idp);
         place.wait_available(1.0);
         place
     }
 
-    fn wait_available(&self, wanted: f64) {
+    pub(crate) fn of(gates: Vec<Gate>, redis: Redis, idp: Idp) -> Self {
+        Self { gates, redis, idp, asked: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn wait_available(&self, wanted: f64) {
         for gate in &self.gates {
             gate.wait_for("shared counters", || metric(gate, "available") == wanted);
         }
     }
 
     /// Over HTTP/1.1 and HTTP/2 in turn.
-    fn ask(&self, gate: usize) -> Answer {
+    pub(crate) fn ask(&self, gate: usize) -> Answer {
         let via = BOTH[self.asked.fetch_add(1, Ordering::Relaxed) % 2];
         block_on(self.gates[gate].send(via, &Request::get("/open/x")))
     }
 
-    fn status(&self, gate: usize) -> u16 {
+    pub(crate) fn status(&self, gate: usize) -> u16 {
         self.ask(gate).status
     }
 
     /// How many of `n` requests pass, at the gates in turn.
-    fn passing(&self, n: usize) -> usize {
+    pub(crate) fn passing(&self, n: usize) -> usize {
         (0..n).filter(|n| self.status(n % self.gates.len()) == 200).count()
     }
 
@@ -79,12 +83,12 @@ impl Place {
     }
 }
 
-fn metric(gate: &Gate, name: &str) -> f64 {
+pub(crate) fn metric(gate: &Gate, name: &str) -> f64 {
     gate.metric(&format!("tollgate_shared_counters_{name}"), &[])
 }
 
 /// How often a gate has logged it.
-fn logged(gate: &Gate, words: &str) -> usize {
+pub(crate) fn logged(gate: &Gate, words: &str) -> usize {
     format!("{}{}", gate.stdout(), gate.stderr()).matches(words).count()
 }
 

@@ -1,8 +1,10 @@
 local node, replaced = ARGV[1], 0
 local epoch, server, settling
+-- The largest number that is exact here. Sums end there, whatever is told, so that what is written can be read.
+local MOST = 9007199254740991
 local function number(text)
   local n = text and tonumber(text)
-  if n and n >= 0 and n < 9007199254740992 then return math.floor(n) end
+  if n and n >= 0 and n <= MOST then return math.floor(n) end
 end
 local function text(n) return string.format('%.0f', n) end
 local time = redis.call('TIME')
@@ -44,6 +46,7 @@ local function read(key)
   return it
 end
 local function write(it, ttl)
+  it.mine, it.total, it.base = math.min(it.mine, MOST), math.min(it.total, MOST), math.min(it.base, MOST)
   if it.anew then redis.call('DEL', it.name) end
   redis.call('HSET', it.name, node, text(it.mine), 't', text(it.total), 'b', text(it.base) .. ':' .. text(it.birth) .. ':' .. text(it.epoch))
   redis.call('PEXPIRE', it.name, text(ttl))
@@ -122,7 +125,8 @@ local function window(name, have)
     if known > it.base then it.total, it.base, it.changed = it.total + known - it.base, known, true end
   end
   if have > it.mine then it.total, it.mine, it.changed = it.total + math.max(have - had, 0), have, true end
-  it.total = math.max(it.total, it.mine)
+  it.mine = math.min(it.mine, MOST)
+  it.total = math.min(math.max(it.total, it.mine), MOST)
   return it
 end
 local function born(it) return it.there and it.birth or 0 end
@@ -160,12 +164,12 @@ local function bucket(name, have)
     level = level + (have - mine) * it.parts
     mine = have
   end
-  it.mine, it.level = mine, math.min(level, 4503599627370495)
+  it.mine, it.level = math.min(mine, MOST), math.min(level, 4503599627370495)
   return it
 end
 local function keep(it, ttl)
   local round = math.floor(now / 3600000)
   if it.round and it.round ~= round then redis.call('DEL', it.name) end
   redis.call('HSET', it.name, node, text(it.mine), 'c', text(it.level), 'a', text(now), 'r', text(round))
-  redis.call('PEXPIRE', it.name, text(math.ceil(it.level * it.length / (it.size * it.parts)) + ttl))
+  redis.call('PEXPIRE', it.name, text(math.min(math.ceil(it.level * it.length / (it.size * it.parts)) + ttl, MOST)))
 end

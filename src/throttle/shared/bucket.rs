@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     super::algorithm::{self, Moment},
-    cell::{Answer, Cell, Form},
+    cell::{Answer, Cell, Form, more},
     ledger::{Demand, Taken},
 };
 use crate::{
@@ -44,8 +44,15 @@ impl Cell {
         self.take_out(amount, now_ms);
     }
 
-    /// Takes out what Redis has taken out.
-    pub(super) fn take_out(&self, amount: u64, now_ms: u64) {
+    /// Takes out what Redis is told to take out, too. It leaves until the answer to that is there, or will not come.
+    pub(super) fn take_out_there(&self, amount: u64, now_ms: u64) -> Leaving<'_> {
+        let amount = u32::try_from(amount).unwrap_or(0);
+        self.leaving.fetch_add(amount, Relaxed);
+        self.take_out(u64::from(amount), now_ms);
+        Leaving { cell: self, amount }
+    }
+
+    fn take_out(&self, amount: u64, now_ms: u64) {
         let (quota, _) = self.bucket(now_ms);
         for _ in 0..amount {
             let _ = self.word.fetch_update(Relaxed, Relaxed, |word| algorithm::give_back(&quota, word, word));
@@ -54,8 +61,12 @@ impl Cell {
 
     /// Puts in what is only known now, whether there is room or not.
     pub(super) fn fill_bucket(&self, amount: u64, now_ms: u64) {
-        let (quota, at) = self.bucket(now_ms);
-        self.held.fetch_add(amount, Relaxed);
+        let ((quota, at), word) = (self.bucket(now_ms), self.word.load(Relaxed));
+        // What makes the bucket no fuller is not told either: `held` only rises, and has an end.
+        let parts = parts(quota.limit);
+        let room = MOST.saturating_sub(algorithm::content(&quota, word, now_ms, parts)).div_ceil(parts);
+        let amount = amount.min(room);
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(more(held, amount)));
         let _ = self.word.fetch_update(Relaxed, Relaxed, |word| Some(algorithm::add(&quota, word, amount, at)));
     }
 
@@ -64,7 +75,9 @@ impl Cell {
         let ((quota, _), told) = (self.bucket(now_ms), self.told.load(Relaxed));
         let parts = parts(quota.limit);
         let content = algorithm::content(&quota, self.word.load(Relaxed), now_ms, parts);
-        let content = content.saturating_sub(have.saturating_sub(told).saturating_mul(parts)).min(MOST);
+        // An answer from before may have put in again what leaves: Redis would keep it.
+        let unsaid = have.saturating_sub(told).saturating_add(u64::from(self.leaving.load(Relaxed)));
+        let content = content.saturating_sub(unsaid.saturating_mul(parts)).min(MOST);
         let (Window::Seconds(length) | Window::Months(length)) = quota.window;
         Form::Bucket { told: told.min(have), content, length_ms: u64::from(length) * 1_000, parts }
     }
@@ -89,6 +102,18 @@ impl Cell {
         let (limit, window) = (self.limit.load(Relaxed).max(1), self.window);
         let quota = Quota { kind: QuotaKind::Requests, limit, window, algorithm: Algorithm::Gcra };
         (quota, Moment::of(&quota, Now::at_ms(now_ms)))
+    }
+}
+
+/// So much is on its way out of a bucket.
+pub(super) struct Leaving<'a> {
+    cell: &'a Cell,
+    amount: u32,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.cell.leaving.fetch_sub(self.amount, Relaxed);
     }
 }
 

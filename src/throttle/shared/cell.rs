@@ -17,7 +17,7 @@ use super::{
     ledger::{Demand, Taken},
     settings::SharedMode,
 };
-use crate::store::{Algorithm, Window};
+use crate::store::{Algorithm, Quota, Window};
 
 /// One limit in one window; a bucket (`bucket`) has one cell for all its time. A new window is a new cell.
 pub struct Cell {
@@ -48,6 +48,8 @@ pub struct Cell {
     pub(super) told: AtomicU64,
     /// Sidecars with this limit in this window.
     nodes: AtomicU32,
+    /// Of a bucket: what is on its way out of it, which Redis may not know yet.
+    pub(super) leaving: AtomicU32,
     /// What Redis said last. Locked where an answer comes or a question is made, which happens off the path but in mode
     /// strict.
     seen: Mutex<Seen>,
@@ -164,6 +166,7 @@ impl Cell {
             others: AtomicU64::new(0),
             told: AtomicU64::new(begin),
             nodes: AtomicU32::new(1),
+            leaving: AtomicU32::new(0),
             seen: Mutex::default(),
             used_then: AtomicU64::new(0),
             low: AtomicU64::new(0),
@@ -198,7 +201,7 @@ impl Cell {
         let (others, most) = (self.others.load(Relaxed), self.room.load(Relaxed));
         let take = |held: u64| {
             let room = !demand.stop || held.saturating_add(others) < most;
-            room.then(|| held.saturating_add(demand.amount))
+            room.then(|| more(held, demand.amount))
         };
         match self.held.fetch_update(Relaxed, Relaxed, take) {
             Ok(_) => Taken::Yes,
@@ -236,7 +239,7 @@ impl Cell {
 
     /// Counts what Redis has counted already, or what is only known afterwards.
     pub(super) fn count(&self, amount: u64) {
-        self.held.fetch_add(amount, Relaxed);
+        let _ = self.held.fetch_update(Relaxed, Relaxed, |held| Some(more(held, amount)));
     }
 
     /// What was counted here.
@@ -454,6 +457,14 @@ impl fmt::Debug for Cell {
             .finish_non_exhaustive()
     }
 }
+
+/// `held` with `amount` more, of which no more than the largest limit is believed.
+pub(super) fn more(held: u64, amount: u64) -> u64 {
+    held.saturating_add(amount.min(Quota::MOST)).min(MOST_HELD)
+}
+
+/// More is not told apart: the scripts in Redis count in floats, and take what is not exact for spoiled.
+pub(super) const MOST_HELD: u64 = (1 << 52) - 1;
 
 /// It waits for the next exchange.
 pub(super) const QUEUED: u8 = 1;

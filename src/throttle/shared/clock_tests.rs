@@ -138,3 +138,16 @@ fn a_bucket_that_redis_clock_has_emptied_is_filled_by_who_knows_of_it() {
     let (room, _) = bucket.count(0, &told, true, 1, BEGIN_MS + HOURS_MS);
     assert!(!room, "by the sidecar's own clock it is full");
 }
+
+#[test]
+fn whatever_redis_clock_says_is_compared() {
+    let shared = shared(SharedMode::Strict, true);
+    for (here, there, ahead) in [(BEGIN_MS, BEGIN_MS + 2_500, -2.5), (BEGIN_MS, 0, BEGIN_MS as f64 / 1_000.0)] {
+        shared.compare_clocks(here, there);
+        assert!((shared.metrics.clock_ahead.get() - ahead).abs() < 0.001, "{here} {there}");
+    }
+    for ms in [0, BEGIN_MS, 253_402_300_800_000, u64::MAX] {
+        assert!(!super::written(ms).is_empty());
+    }
+    assert_eq!(super::written(BEGIN_MS), "Mon, 21 Sep 2026 14:13:30 GMT");
+}

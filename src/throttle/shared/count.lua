@@ -26,7 +26,7 @@ end
 for _, it in ipairs(all) do
   if out[5] == 0 and it.level then
     -- What is told only rises: what is given back was told once.
-    it.mine = it.mine + math.max(it.amount, 0)
+    it.mine = math.min(it.mine + math.max(it.amount, 0), MOST)
     it.level = math.max(math.min(it.level + it.amount * it.parts, 4503599627370495), 0)
     keep(it, it.ttl)
   elseif out[5] == 0 then

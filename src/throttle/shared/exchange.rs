@@ -157,6 +157,7 @@ impl Shared {
     /// Sends all parts at once, and takes the answers over.
     async fn send(&self, link: &mut Link, parts: Vec<Part>, clock: &Clock) -> RedisResult<()> {
         self.metrics.round_trips.inc();
+        let begun = Instant::now();
         // The first says what Redis's clock is, and whether it is the server that it was.
         let until_ms = if link.is_begun { self.until_ms() } else { 0 };
         link.is_begun = true;
@@ -181,6 +182,7 @@ impl Shared {
             }
         }
         self.ledger.answered.notify_waiters();
+        self.metrics.exchange_duration.observe(begun.elapsed().as_secs_f64());
         outcome
     }
 
@@ -201,6 +203,7 @@ impl Shared {
         }
         self.metrics.keys.inc_by(u64::try_from(lines.len()).unwrap_or(u64::MAX));
         let (now_ms, close_ms) = (clock.now().steady_ms, millis(self.terms.load().interval));
+        self.compare_clocks(now_ms, state.clock_ms);
         for ((cell, line), answer) in lines {
             self.ledger.learn(&cell, &line, answer, now_ms, close_ms);
         }

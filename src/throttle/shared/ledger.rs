@@ -21,7 +21,7 @@ use super::{
         algorithm::{self, Moment},
         parted::Parted,
     },
-    cell::{ASKING, Answer, Cell, Line, PRESSING, QUEUED, WATCHED},
+    cell::{ASKING, Answer, Cell, Line, MOST_HELD, PRESSING, QUEUED, WATCHED},
     settings::SharedMode,
 };
 use crate::{
@@ -350,7 +350,8 @@ impl Ledger {
             let Some(id) = ids.pop_front() else { return };
             match self.cells.get(&id, &guard) {
                 Some(cell) if cell.is_over(now_ms) => {
-                    if cell.algorithm == Algorithm::Gcra {
+                    // One that has counted beyond all measure is no measure for others.
+                    if cell.algorithm == Algorithm::Gcra && cell.held() < MOST_HELD / 2 {
                         self.begin.fetch_max(cell.held().saturating_add(APART), Relaxed);
                     }
                     let _ = self.cells.of(&id).remove(&id, &guard);

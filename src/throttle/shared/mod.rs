@@ -6,12 +6,14 @@
 //!
 //! | mode | the path | admitted, while Redis answers | Redis is asked |
 //! |---|---|---|---|
-//! | `batched` | never waits | ≤ limit + 2 × rate × interval + N | at most twice an interval and sidecar, whatever the rate |
+//! | `batched` | never waits | ≤ limit + rate × (2 × interval + exchange) + N | at most twice an interval and sidecar, whatever the rate |
 //! | `lease` | waits only where a share is used up | ≤ limit | the same, and by a request where its share is used up |
 //! | `strict` | waits for each request | ≤ limit | once a request |
 //!
-//! In mode `batched` what one admits is told within an interval and learnt by the others within another (the
-//! exchange's own time must be small beside it); near a limit exchanges come early, so that it is mostly half of that.
+//! In mode `batched` what one admits waits for an exchange to begin, an interval at most; Redis has it within that
+//! exchange; the others' next ones begin within another interval, and bring it. Where an *exchange* takes longer than an
+//! interval, one follows the other, and it takes the interval's place: 3 × rate × exchange. Near a limit exchanges come
+//! early, so that it is mostly half of that.
 //! In mode `lease` a sidecar takes up to half of its part of what is left, and less as that shrinks: what it does not use
 //! goes back after two idle seconds, and when the process ends. A request waits `timeout` at most.
 //!
@@ -38,6 +40,8 @@
 //! A counter that is deleted, or evicted, is as one that never was: what is known of it is told by those who ask. That
 //! others know more of it cannot be seen there; and if it could, a Redis that evicts would never hand out anything.
 
+#[cfg(test)]
+mod bound_tests;
 mod bucket;
 mod cell;
 #[cfg(test)]
@@ -58,6 +62,8 @@ mod script;
 mod script_tests;
 mod settings;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -69,7 +75,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -103,6 +109,8 @@ pub struct Shared {
     /// Redis's clock before the time since `begun`, at least, in milliseconds as a two's complement number; of the
     /// connection in use.
     ahead_ms: AtomicU64,
+    /// Whether it was told that the clocks are apart.
+    is_told_of_clocks: AtomicBool,
     metrics: Metrics,
     /// Cells of one exchange; more wait for the next, which comes at once where data were lost.
     most: usize,
@@ -123,6 +131,7 @@ impl Shared {
             begun: Instant::now(),
             has_begun: AtomicBool::new(false),
             ahead_ms: AtomicU64::new(0),
+            is_told_of_clocks: AtomicBool::new(false),
             metrics,
             most: exchange::MOST,
         }
@@ -216,8 +225,9 @@ impl Shared {
         }
     }
 
-    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more. A request's
-    /// own time is of no use here: it may have waited long for its token.
+    /// Until when a command is done that is sent now, by Redis's clock: when nobody waits for it any more. That is longer
+    /// than a request does: whoever refuses it then still waits for the answer, and gives back what was counted. A
+    /// request's own time is of no use here: it may have waited long for its token.
     fn until_ms(&self) -> u64 {
         let patience = self.terms.load().timeout.max(exchange::PATIENCE);
         self.redis_ms().saturating_add(exchange::millis(patience))
@@ -236,6 +246,21 @@ impl Shared {
     /// What Redis's clock said, in an answer that came now.
     fn note_clock(&self, state: State) {
         self.ahead_ms.store(state.clock_ms.wrapping_sub(exchange::millis(self.begun.elapsed())), Relaxed);
+    }
+
+    /// Shows how far the clock that names windows is from Redis's, which all sidecars see. It goes on from what the wall
+    /// clock said when the process began, and is put right by nothing: a step would open a window anew.
+    fn compare_clocks(&self, now_ms: u64, redis_ms: u64) {
+        let ahead_ms = i128::from(now_ms) - i128::from(redis_ms);
+        self.metrics.clock_ahead.set(ahead_ms as f64 / 1_000.0);
+        if ahead_ms.unsigned_abs() >= APART.as_millis() && !self.is_told_of_clocks.swap(true, Relaxed) {
+            tracing::warn!(
+                windows = %written(now_ms),
+                redis = %written(redis_ms),
+                "the clock by which windows are named is not Redis's: sidecars whose clocks differ count in different \
+                 windows. It is that of this machine when this process began: put that right and start it again, or Redis's"
+            );
+        }
     }
 
     fn came(&self) {
@@ -268,6 +293,21 @@ impl fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+/// A moment for people.
+fn written(ms: u64) -> String {
+    // Other years cannot be written.
+    let moment = Some(ms / 1_000).filter(|seconds| *seconds < YEAR_9999);
+    moment.map_or_else(
+        || format!("{ms} ms since 1970"),
+        |seconds| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)),
+    )
+}
+
+const YEAR_9999: u64 = 253_370_764_800;
+
+/// Clocks that differ by so much are told of: more than an answer may take.
+const APART: Duration = Duration::from_secs(5);
 
 /// For how long readiness waits at most.
 const LONGEST_BEGINNING: Duration = Duration::from_secs(5);

@@ -29,7 +29,7 @@ pub struct Data {
 
 impl Data {
     /// Of a server that is always the same.
-    fn here(settling: bool) -> Self {
+    pub(super) fn here(settling: bool) -> Self {
         Self { settling, epoch: 0, fresh: fastrand::u64(1..1 << 53) }
     }
 }
@@ -53,8 +53,8 @@ impl<N: Ord> Hash<N> {
                 (it.mine, it.total, it.changed) = (it.mine - line.back, it.total - line.back, true);
             }
         } else if !data.settling {
-            let more =
-                line.want.saturating_sub(it.mine - line.have).min(line.limit.saturating_sub(it.total + counted.counts));
+            let room = line.limit.saturating_sub(it.total.saturating_add(counted.counts));
+            let more = line.want.saturating_sub(it.mine.saturating_sub(line.have)).min(room);
             (it.mine, it.total, it.changed) = (it.mine + more, it.total + more, it.changed || more > 0);
         }
         if it.changed {
@@ -89,7 +89,7 @@ impl<N: Ord> Hash<N> {
         data: Data,
     ) -> bool {
         let total = self.stand(node, have, seen, data).total;
-        limit.is_some_and(|limit| total + before.counts >= limit)
+        limit.is_some_and(|limit| total.saturating_add(before.counts) >= limit)
     }
 
     /// The second script's counting, for one limit.
@@ -100,8 +100,8 @@ impl<N: Ord> Hash<N> {
     /// The same of a sidecar that heard that last.
     pub fn count_after(&mut self, node: N, (have, seen): (u64, Seen), amount: i64, data: Data) -> Answer {
         let mut it = self.stand(&node, have, seen, data);
-        let after = it.mine.saturating_add_signed(amount);
-        (it.mine, it.total) = (after, it.total + after - it.mine);
+        let after = it.mine.saturating_add_signed(amount).min(MOST);
+        (it.mine, it.total) = (after, (it.total + after - it.mine).min(MOST));
         self.write(node, it);
         self.answer(it)
     }
@@ -120,13 +120,15 @@ impl<N: Ord> Hash<N> {
         if seen.birth > 0 && seen.birth != it.birth {
             had = had.max(seen.mine);
             if seen.total > it.base {
-                (it.total, it.base, it.changed) = (it.total + seen.total - it.base, seen.total, true);
+                let base = seen.total.min(MOST);
+                (it.total, it.base, it.changed) = (it.total + base - it.base, base, true);
             }
         }
         if have > it.mine {
-            (it.total, it.mine, it.changed) = (it.total + have.saturating_sub(had), have, true);
+            (it.total, it.mine, it.changed) = (it.total.saturating_add(have.saturating_sub(had)), have, true);
         }
-        it.total = it.total.max(it.mine);
+        it.mine = it.mine.min(MOST);
+        it.total = it.total.max(it.mine).min(MOST);
         it
     }
 
@@ -212,8 +214,8 @@ impl<N: Ord> Bucket<N> {
         let level = self.level.map_or(0, drained);
         let mine = self.fields.get(node).copied().unwrap_or(told).max(told);
         Stand {
-            mine: mine.max(have),
-            level: level.max(known) + have.saturating_sub(mine) * parts,
+            mine: mine.max(have).min(MOST),
+            level: level.max(known).saturating_add(have.saturating_sub(mine).saturating_mul(parts)).min(FULLEST),
             changed: self.since_ms > now_ms || have > mine || known > level,
         }
     }
@@ -233,9 +235,9 @@ impl<N: Ord> Bucket<N> {
         let mut stand = self.at(&node, line.have, line.form, line.limit, (now_ms, false));
         let room = !stop || stand.level + parts <= line.limit * parts;
         if room {
-            stand.mine += u64::try_from(amount).unwrap_or(0);
+            stand.mine = stand.mine.saturating_add(u64::try_from(amount).unwrap_or(0)).min(MOST);
             stand.level = match u64::try_from(amount) {
-                Ok(amount) => stand.level + amount * parts,
+                Ok(amount) => stand.level.saturating_add(amount.saturating_mul(parts)).min(FULLEST),
                 Err(_) => stand.level.saturating_sub(amount.unsigned_abs() * parts),
             };
         }
@@ -287,3 +289,9 @@ impl Stand {
         Answer { mine: self.mine, total: self.level, ..Answer::default() }
     }
 }
+
+/// The largest number that is exact in a script.
+const MOST: u64 = (1 << 53) - 1;
+
+/// Of a bucket more is not told apart.
+const FULLEST: u64 = (1 << 52) - 1;

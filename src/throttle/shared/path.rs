@@ -2,16 +2,16 @@
 //!
 //! What is known here decides at once; where only Redis can say, the request waits, and no longer than `timeout`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use redis::RedisError;
 use smallvec::SmallVec;
-use tokio::time;
+use tokio::{sync::oneshot, time};
 
 use super::{
     Shared,
     cell::{ASKING, Cell},
-    exchange::millis,
+    exchange::{PATIENCE, millis},
     ledger::{Demand, Short},
     script::Count,
     settings::{OutageRule, SharedMode, Terms},
@@ -39,6 +39,9 @@ pub(in super::super) enum Passage {
     /// Not at all: `on_outage` allows.
     Uncounted,
 }
+
+/// What came of a question.
+type Asked = Result<Result<Passage, Refused>, Unanswered>;
 
 /// Why a question has no answer.
 enum Unanswered {
@@ -71,25 +74,58 @@ impl Shared {
     }
 
     /// Takes all demands or none, and asks Redis for what is not known here.
-    pub(in super::super) async fn ask(&self, demands: &[Demand], now_ms: u64) -> Result<Passage, Refused> {
+    pub(in super::super) async fn ask(self: &Arc<Self>, demands: &[Demand], now_ms: u64) -> Result<Passage, Refused> {
         let terms = *self.terms.load_full();
-        let asking = async {
-            match terms.mode {
-                SharedMode::Strict => self.count_there(&terms, demands, now_ms).await,
-                mode => self.take_apart(mode, &terms, demands, now_ms).await,
-            }
+        // Who passes all the same is rightly counted, however late; a share that comes late is had with the next exchange.
+        let goes_back =
+            terms.on_outage == OutageRule::Deny && (terms.mode == SharedMode::Strict || demands.iter().any(is_bucket));
+        let asked = match goes_back {
+            true => self.ask_or_give_back(terms, demands, now_ms).await,
+            false => time::timeout(terms.timeout, self.ask_there(&terms, demands, now_ms)).await.ok(),
         };
-        match time::timeout(terms.timeout, asking).await {
-            Ok(Ok(verdict)) => return verdict,
-            Ok(Err(Unanswered::Away)) => {}
-            Ok(Err(Unanswered::Lost(error))) => self.doubt(&error),
-            Err(_) => self.doubt(&"no answer in time"),
+        match asked {
+            Some(Ok(verdict)) => return verdict,
+            Some(Err(Unanswered::Away)) => {}
+            Some(Err(Unanswered::Lost(error))) => self.doubt(&error),
+            None => self.doubt(&"no answer in time"),
         }
         self.outage(&terms, demands, now_ms)
     }
 
+    /// The same, where a request that waits no longer is refused: what was counted for it goes back when that is known.
+    async fn ask_or_give_back(self: &Arc<Self>, terms: Terms, demands: &[Demand], now_ms: u64) -> Option<Asked> {
+        let (shared, demands) = (Arc::clone(self), SmallVec::<[Demand; USUAL]>::from_slice(demands));
+        let (tell, mut told) = oneshot::channel();
+        tokio::spawn(async move {
+            let patience = terms.timeout.max(PATIENCE);
+            let asked = time::timeout(patience, shared.ask_there(&terms, &demands, now_ms)).await;
+            let Ok(Err(Ok(Ok(passage)))) = asked.map(|asked| tell.send(asked)) else { return };
+            shared.give_back_within(PATIENCE, passage, &demands, now_ms).await;
+        });
+        match time::timeout(terms.timeout, &mut told).await {
+            Ok(asked) => asked.ok(),
+            Err(_) => {
+                // What was told since is taken; what is not, goes back.
+                told.close();
+                told.try_recv().ok()
+            }
+        }
+    }
+
+    async fn ask_there(&self, terms: &Terms, demands: &[Demand], now_ms: u64) -> Asked {
+        match terms.mode {
+            SharedMode::Strict => self.count_there(terms, demands, now_ms).await,
+            mode => self.take_apart(mode, terms, demands, now_ms).await,
+        }
+    }
+
     /// Gives back what a request has taken that is refused for another reason.
     pub(in super::super) async fn give_back(&self, passage: Passage, demands: &[Demand], now_ms: u64) {
+        let timeout = self.terms.load().timeout;
+        self.give_back_within(timeout, passage, demands, now_ms).await;
+    }
+
+    async fn give_back_within(&self, span: Duration, passage: Passage, demands: &[Demand], now_ms: u64) {
         let counted_there = match passage {
             Passage::Here(_) | Passage::Uncounted => SmallVec::new(),
             Passage::There => SmallVec::from_slice(demands),
@@ -97,9 +133,8 @@ impl Shared {
         };
         self.give_back_here(passage, demands, now_ms);
         if !counted_there.is_empty() {
-            let timeout = self.terms.load().timeout;
             let cells = self.open(&counted_there);
-            let _ = time::timeout(timeout, self.uncount(&cells, now_ms)).await;
+            let _ = time::timeout(span, self.uncount(&cells, now_ms)).await;
         }
     }
 
@@ -135,13 +170,7 @@ impl Shared {
     }
 
     /// Takes shares, and lets Redis count buckets, of which there are none.
-    async fn take_apart(
-        &self,
-        mode: SharedMode,
-        terms: &Terms,
-        demands: &[Demand],
-        now_ms: u64,
-    ) -> Result<Result<Passage, Refused>, Unanswered> {
+    async fn take_apart(&self, mode: SharedMode, terms: &Terms, demands: &[Demand], now_ms: u64) -> Asked {
         let (here, there) = parts(demands);
         if there.is_empty() || mode != SharedMode::Lease {
             return self.take_shares(mode, terms, demands, now_ms).await;
@@ -162,13 +191,7 @@ impl Shared {
         Ok(Ok(Passage::Apart(mode)))
     }
 
-    async fn take_shares(
-        &self,
-        mode: SharedMode,
-        terms: &Terms,
-        demands: &[Demand],
-        now_ms: u64,
-    ) -> Result<Result<Passage, Refused>, Unanswered> {
+    async fn take_shares(&self, mode: SharedMode, terms: &Terms, demands: &[Demand], now_ms: u64) -> Asked {
         loop {
             let at = match self.ledger.take(mode, false, demands, now_ms) {
                 Ok(()) => return Ok(Ok(Passage::Here(mode))),
@@ -212,12 +235,7 @@ impl Shared {
     }
 
     /// Lets Redis count all demands, or none.
-    async fn count_there(
-        &self,
-        terms: &Terms,
-        demands: &[Demand],
-        now_ms: u64,
-    ) -> Result<Result<Passage, Refused>, Unanswered> {
+    async fn count_there(&self, terms: &Terms, demands: &[Demand], now_ms: u64) -> Asked {
         let cells = self.open(demands);
         let is_closed = |(cell, demand): &(Arc<Cell>, Demand)| {
             demand.stop && cell.is_closed(self.ledger.left(demand, now_ms), now_ms)
@@ -231,7 +249,16 @@ impl Shared {
             let group = self.names.group(&cells[part[0]].0);
             let counts: SmallVec<[_; USUAL]> =
                 part.iter().map(|at| (&*cells[*at].0, self.count(&cells[*at], now_ms))).collect();
-            let counted = self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
+            // In a cluster limits of one request may lie apart: those counted already are uncounted if it does not pass.
+            let before =
+                || self.by_group(&cells).iter().take(n).flatten().map(|at| cells[*at].clone()).collect::<Vec<_>>();
+            let counted = match self.names.count(&mut connection, group, self.until_ms(), &counts).await {
+                Ok(counted) => counted,
+                Err(error) => {
+                    let _ = self.uncount(&before(), now_ms).await;
+                    return Err(error.into());
+                }
+            };
             self.note(group, counted.state);
             for ((at, answer), (_, count)) in part.iter().zip(&counted.answers).zip(&counts) {
                 cells[*at].0.learn_others(count.mine, *answer, now_ms);
@@ -241,10 +268,7 @@ impl Shared {
                 cells[*at].0.close(now_ms.saturating_add(millis(terms.interval)));
             }
             if refused.is_some() || counted.state.settling {
-                // In a cluster limits of one request may lie apart: those counted already are uncounted.
-                let before: Vec<_> =
-                    self.by_group(&cells).iter().take(n).flatten().map(|at| cells[*at].clone()).collect();
-                self.uncount(&before, now_ms).await?;
+                self.uncount(&before(), now_ms).await?;
                 return refused.map_or(Err(Unanswered::Away), |at| Ok(Err(Refused::Full(*at))));
             }
             part.iter().for_each(|at| cells[*at].0.count(cells[*at].1.amount));
@@ -260,10 +284,11 @@ impl Shared {
         let mut connection = self.connection()?;
         for part in self.by_group(cells) {
             let group = self.names.group(&cells[part[0]].0);
+            let mut leaving: SmallVec<[_; USUAL]> = SmallVec::new();
             let back = |at: &usize| {
                 let (cell, demand) = &cells[*at];
                 let mine = if is_bucket(demand) {
-                    cell.take_out(demand.amount, now_ms);
+                    leaving.push(cell.take_out_there(demand.amount, now_ms));
                     cell.held()
                 } else {
                     cell.give_back_known(demand.amount);
@@ -273,7 +298,11 @@ impl Shared {
                 (&**cell, Count { mine, limit: None, amount, ..self.count(&cells[*at], now_ms) })
             };
             let counts: SmallVec<[_; USUAL]> = part.iter().map(back).collect();
-            self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
+            let counted = self.names.count(&mut connection, group, self.until_ms(), &counts).await?;
+            // An answer from before, which came since, has told of what was there then.
+            for ((cell, count), answer) in counts.iter().zip(counted.answers) {
+                cell.learn_others(count.mine, answer, now_ms);
+            }
         }
         Ok(())
     }
@@ -364,4 +393,4 @@ impl Drop for Turn<'_> {
 const USUAL: usize = 6;
 
 /// Whoever waits for another's answer looks again after so long.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(5);
+const RETRY: Duration = Duration::from_millis(5);

@@ -21,6 +21,8 @@ pub(super) struct Counters {
     told: u64,
     /// How many data have begun, at most.
     births: u64,
+    /// By how much its clock is ahead.
+    pub(super) ahead_ms: u64,
     pub(super) settling: bool,
     /// Whether it does not say which server it is.
     pub(super) nameless: bool,
@@ -67,7 +69,7 @@ impl Counters {
     pub(super) fn answer(&mut self, words: &[&str]) -> Option<Vec<i64>> {
         let count: usize = words[2].parse().unwrap();
         let (keys, args) = (&words[4..3 + count], &words[3 + count..]);
-        let (node, clock) = (args[0].to_owned(), tollgate::net::Clock::new().now().unix_ms);
+        let (node, clock) = (args[0].to_owned(), tollgate::net::Clock::new().now().unix_ms + self.ahead_ms);
         let until: u64 = args[2].parse().unwrap();
         if until > 0 && clock > until {
             return None;

@@ -23,6 +23,8 @@ pub(crate) struct Redis {
     port: u16,
     data: Arc<Mutex<Data>>,
     up: watch::Sender<Up>,
+    /// How late each answer is sent.
+    lag: watch::Sender<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +73,9 @@ impl Redis {
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let data = Arc::new(Mutex::new(Data { next: 1, ..Data::default() }));
-        let up = watch::Sender::new(Up::Serving);
-        runtime().spawn(serve(listener, Arc::clone(&data), up.subscribe()));
-        Self { port, data, up }
+        let (up, lag) = (watch::Sender::new(Up::Serving), watch::Sender::new(Duration::ZERO));
+        runtime().spawn(serve(listener, Arc::clone(&data), up.subscribe(), lag.subscribe()));
+        Self { port, data, up, lag }
     }
 
     /// `[shared]` that leads here, with further lines.
@@ -159,6 +161,16 @@ impl Redis {
         self.up.send_replace(Up::Hanging);
     }
 
+    /// From now on does what it is told at once, and answers so much later.
+    pub(crate) fn lag(&self, lag: Duration) {
+        self.lag.send_replace(lag);
+    }
+
+    /// Its clock is so many seconds ahead of this machine's.
+    pub(crate) fn set_clock_ahead(&self, seconds: u64) {
+        self.data.lock().counters.ahead_ms = seconds * 1_000;
+    }
+
     /// Is there again.
     pub(crate) fn resume(&self) {
         self.data.lock().gone = false;
@@ -195,7 +207,12 @@ impl Redis {
 pub(crate) const STREAM: &str = "tollgate:revocations";
 pub(crate) const SET: &str = "tollgate:revocations:live:{tollgate:revocations}";
 
-async fn serve(listener: std::net::TcpListener, data: Arc<Mutex<Data>>, mut up: watch::Receiver<Up>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    data: Arc<Mutex<Data>>,
+    mut up: watch::Receiver<Up>,
+    lag: watch::Receiver<Duration>,
+) {
     let listener = TcpListener::from_std(listener).unwrap();
     let mut connections = JoinSet::new();
     loop {
@@ -203,7 +220,7 @@ async fn serve(listener: std::net::TcpListener, data: Arc<Mutex<Data>>, mut up: 
             accepted = listener.accept() => {
                 // One that is gone hangs up at once, which is as good as refusing.
                 if let (Ok((socket, _)), true) = (accepted, *up.borrow() != Up::Gone) {
-                    connections.spawn(talk(socket, Arc::clone(&data), up.clone()));
+                    connections.spawn(talk(socket, Arc::clone(&data), up.clone(), lag.clone()));
                 }
             }
             changed = up.changed() => {
@@ -218,7 +235,12 @@ async fn serve(listener: std::net::TcpListener, data: Arc<Mutex<Data>>, mut up: 
     }
 }
 
-async fn talk(socket: TcpStream, data: Arc<Mutex<Data>>, mut up: watch::Receiver<Up>) -> Option<()> {
+async fn talk(
+    socket: TcpStream,
+    data: Arc<Mutex<Data>>,
+    mut up: watch::Receiver<Up>,
+    lag: watch::Receiver<Duration>,
+) -> Option<()> {
     let (read, mut write) = socket.into_split();
     let mut read = BufReader::new(read);
     let mut known = false;
@@ -226,6 +248,8 @@ async fn talk(socket: TcpStream, data: Arc<Mutex<Data>>, mut up: watch::Receiver
         let command = command(&mut read).await?;
         up.wait_for(|up| *up != Up::Hanging).await.ok()?;
         let reply = answer(&command, &data, &mut known).await;
+        let late = *lag.borrow();
+        tokio::time::sleep(late).await;
         up.wait_for(|up| *up != Up::Hanging).await.ok()?;
         let mut bytes = Vec::new();
         reply.write(&mut bytes);
