@@ -1,9 +1,10 @@
 //! The server under the management door: HTTP/1.1 and HTTP/2, TLS optional, each request told who is at the other end.
 //!
 //! Bounded in connections, in the size of a head, and in the time a connection may be idle or last. Connections are
-//! kept, since those who manage ask more than once.
+//! kept, since those who manage ask more than once. What was asked is answered, even where that outlasts the stop: an
+//! answer may hold what is told once.
 
-use std::{error::Error, net::IpAddr, pin::pin, time::Duration};
+use std::{error::Error, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -61,7 +62,7 @@ async fn greet<S, B, T>(
     address: Option<IpAddr>,
     tls: Option<Acceptor>,
     service: S,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -71,8 +72,12 @@ async fn greet<S, B, T>(
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Some(tls) = tls else { return converse(stream, Peer { address, certificate: None }, service, stop).await };
+    let greeted = tokio::select! {
+        greeted = timeout(HEAD_TIMEOUT, tls.current().accept(stream)) => greeted,
+        () = stopped(&mut stop) => return,
+    };
     // A client that does not come to terms gets no answer: there is nobody to tell.
-    let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.current().accept(stream)).await else { return };
+    let Ok(Ok(stream)) = greeted else { return };
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
     converse(stream, Peer { address, certificate }, service, stop).await;
@@ -95,9 +100,16 @@ where
         .max_header_list_size(MOST_HEAD as u32)
         .keep_alive_interval(HEAD_TIMEOUT)
         .keep_alive_timeout(HEAD_TIMEOUT);
+    let under_way = Arc::new(());
+    let asked = Arc::downgrade(&under_way);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        service.call(request)
+        let (answer, under_way) = (service.call(request), Arc::clone(&under_way));
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            answer
+        }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     // How a client's connection ends is its own affair; nothing here depends on it.
@@ -107,7 +119,8 @@ where
         () = stopped(&mut stop) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(FAREWELL, connection).await;
+    // One that is held is the service's own.
+    while timeout(FAREWELL, connection.as_mut()).await.is_err() && asked.strong_count() > 1 {}
 }
 
 const MOST_CONNECTIONS: usize = 512;
@@ -117,5 +130,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a connection as a whole.
 const LIFE: Duration = Duration::from_secs(300);
 const MOST_HEAD: usize = 32 << 10;
-/// How long requests under way may take after the stop, or after the connection's time is over.
+/// How long what is no request yet, or an answer that is not read, may take after the stop, or after the connection's
+/// time is over.
 const FAREWELL: Duration = Duration::from_secs(5);
