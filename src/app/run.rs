@@ -145,8 +145,14 @@ impl App {
         let status = Arc::new(Mutex::new(ConfigStatus { generation: 1, last_error: None }));
         let started = Arc::new(AtomicBool::new(false));
 
-        let mut side_doors =
-            self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        let mut side_doors = self.start_side_doors(
+            (doors.admin, doors.providers),
+            record.as_ref(),
+            &status,
+            &started,
+            &drain,
+            &stopped,
+        )?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
         let (wishes, mut wished) = mpsc::channel(MOST_WISHES);
         let wiring = Arc::new(Wiring { client: self.client.clone(), clock: Arc::clone(&self.clock), wishes });
@@ -307,8 +313,8 @@ impl App {
 
     fn start_side_doors(
         &self,
-        admin: Option<Listener>,
-        providers: Vec<Listener>,
+        (admin, providers): (Option<Listener>, Vec<Listener>),
+        record: Option<&Record>,
         status: &Arc<Mutex<ConfigStatus>>,
         started: &Arc<AtomicBool>,
         drain: &Drain,
@@ -321,6 +327,7 @@ impl App {
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
             let connected = self.sharer.as_ref().map(Sharer::connected);
             let counters = self.authorizer.limiter.shared().cloned();
+            let failed = record.map(Record::failed);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -331,6 +338,7 @@ impl App {
                     last_error: config.last_error,
                     shared: connected.as_ref().map(|connected| connected()),
                     settling: counters.as_ref().is_some_and(|counters| counters.is_beginning()),
+                    record_failed: failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)),
                 }
             };
             let listener = listener.into_side().map_err(system)?;
