@@ -72,7 +72,7 @@ use routes::routes;
 use crate::{
     keymanager::{Caller, Engine, Plan},
     net::{
-        door::{self, Peer},
+        door::{self, Peer, Place},
         side::Listener,
         tls::Acceptor,
     },
@@ -127,6 +127,10 @@ impl Door {
         }
         let admitted = self.access.admit(request.headers(), request.extensions().get::<Peer>()).await;
         match admitted {
+            // Only who is known may keep a place where places are short.
+            Ok(_) if request.extensions().get().is_some_and(|place: &Place| !place.keep()) => {
+                Ok(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there are too many connections").into_response())
+            }
             Ok(admitted) => {
                 request.extensions_mut().insert(admitted);
                 guarded.call(request).await

@@ -21,6 +21,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use super::accept::Place;
 use super::{
     accept::{self, stopped},
     side::Listener,
@@ -43,7 +44,8 @@ impl Peer {
     }
 }
 
-/// Serves until `stop` says so. Each request has its [`Peer`] among its extensions.
+/// Serves until `stop` says so. Each request has its [`Peer`] and its connection's [`Place`] among its extensions; who
+/// asks has to be known before that is kept.
 pub async fn serve<S, B>(listener: Listener, tls: Option<Acceptor>, service: S, stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -53,13 +55,17 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let stopped = stop.clone();
-    let greeted = move |stream, address| greet(stream, address, tls.clone(), service.clone(), stop.clone());
+    let greeted = move |stream, address, place| {
+        let peer = Peer { address, certificate: None };
+        greet(stream, peer, place, tls.clone(), service.clone(), stop.clone())
+    };
     accept::each(listener, MOST_CONNECTIONS, stopped, greeted).await;
 }
 
 async fn greet<S, B, T>(
     stream: T,
-    address: Option<IpAddr>,
+    peer: Peer,
+    place: Place,
     tls: Option<Acceptor>,
     service: S,
     mut stop: watch::Receiver<bool>,
@@ -71,7 +77,7 @@ async fn greet<S, B, T>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Some(tls) = tls else { return converse(stream, Peer { address, certificate: None }, service, stop).await };
+    let Some(tls) = tls else { return converse(stream, peer, place, service, stop).await };
     let greeted = tokio::select! {
         greeted = timeout(HEAD_TIMEOUT, tls.current().accept(stream)) => greeted,
         () = stopped(&mut stop) => return,
@@ -80,10 +86,10 @@ async fn greet<S, B, T>(
     let Ok(Ok(stream)) = greeted else { return };
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
-    converse(stream, Peer { address, certificate }, service, stop).await;
+    converse(stream, Peer { certificate, ..peer }, place, service, stop).await;
 }
 
-async fn converse<S, B, T>(stream: T, peer: Peer, service: S, mut stop: watch::Receiver<bool>)
+async fn converse<S, B, T>(stream: T, peer: Peer, place: Place, service: S, mut stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -104,6 +110,7 @@ where
     let asked = Arc::downgrade(&under_way);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(place.clone());
         let (answer, under_way) = (service.call(request), Arc::clone(&under_way));
         async move {
             let answer = answer.await;
