@@ -76,7 +76,7 @@ impl World {
     /// Asks for the scope, and does not wait for the answer.
     fn register(&self, body: &Value) -> JoinHandle<Answer> {
         let request = Request::new("POST", "/v1/key-managers/far/scopes")
-            .bearer(&self.place.key())
+            .bearer(self.place.key())
             .header("content-type", "application/json")
             .header("idempotency-key", "once")
             .body(body.to_string());
