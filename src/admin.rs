@@ -29,6 +29,8 @@ pub struct Health {
     pub shared: Option<bool>,
     /// Whether every limit would refuse just now, since a Redis that is met for the first time hands out nothing yet.
     pub settling: bool,
+    /// Whether the record takes no change any more.
+    pub record_failed: bool,
 }
 
 /// How a key manager is.
@@ -56,8 +58,9 @@ impl Health {
         let starting = (!self.started).then_some("starting");
         let draining = self.draining.then_some("draining");
         let settling = self.settling.then_some("shared counters");
+        let record = self.record_failed.then_some("record");
         let key_managers = self.key_managers.iter().filter(|k| k.required && !k.ready).map(|k| k.name.as_str());
-        starting.into_iter().chain(draining).chain(settling).chain(key_managers).collect()
+        starting.into_iter().chain(draining).chain(settling).chain(record).chain(key_managers).collect()
     }
 }
 
@@ -127,6 +130,7 @@ fn verbose(health: &Health, ready: bool) -> String {
             .collect(),
         config: VerboseConfig { generation: health.generation, last_error: health.last_error.as_deref() },
         shared: health.shared.map(|connected| VerboseShared { connected, settling: health.settling }),
+        record: health.record_failed.then_some(VerboseRecord { last_error: RECORD_FAILED }),
     };
     serde_json::to_string(&verbose).expect("strings and numbers are always JSON")
 }
@@ -139,6 +143,13 @@ struct Verbose<'a> {
     config: VerboseConfig<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shared: Option<VerboseShared>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<VerboseRecord>,
+}
+
+#[derive(Serialize)]
+struct VerboseRecord {
+    last_error: &'static str,
 }
 
 #[derive(Serialize)]
@@ -171,6 +182,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     response
 }
 
+const RECORD_FAILED: &str = "it takes no change any more: see to its disk, and start the process again";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// Prometheus' text format; names of APIs may go beyond ASCII.
@@ -226,6 +238,7 @@ mod tests {
             (Health { key_managers: two(false, true), ..healthy() }, 503, "not ready: two"),
             (Health { draining: true, ..healthy() }, 503, "not ready: draining"),
             (Health { settling: true, ..healthy() }, 503, "not ready: shared counters"),
+            (Health { record_failed: true, ..healthy() }, 503, "not ready: record"),
             (Health { started: false, key_managers: two(false, true), ..healthy() }, 503, "not ready: starting, two"),
         ] {
             assert_eq!(get(health, "/readyz").await, (status, TEXT.into(), body.into()));
@@ -253,6 +266,8 @@ mod tests {
             });
             assert_eq!((status, content_type.as_str(), said), (503, JSON, expected));
         }
+        let failed = get(Health { record_failed: true, ..healthy() }, "/readyz?verbose").await.2;
+        assert!(failed.contains(RECORD_FAILED), "{failed}");
         assert_eq!(get(healthy(), "/readyz?verbosely").await.2, "ready");
     }
 

@@ -54,7 +54,7 @@
 //! The management door finds out who asks, and by one table of routes what is asked. The operation of
 //! [`keymanager::Engine`] goes one path: whether the key manager can, whether the request is good, then the provider through its
 //! connector, then the record, with a line of the audit in the same change; what is revoked by it is in force before it
-//! is answered. All of it runs on the control runtime: no worker waits for a provider.
+//! is answered. All of it runs on the management thread: no worker waits for a provider.
 //!
 //! # Walkthrough 4: a start, a reload, an end
 //!

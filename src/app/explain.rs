@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::Method;
 use tokio::{runtime, time};
 
-use super::{App, Embedded, Error, sources_of, worker::control_runtime};
+use super::{App, Embedded, Error, sources_of, worker::control};
 use crate::{
     authz::{Authorizer, CheckRequest, Explanation},
     connectors,
@@ -64,7 +64,7 @@ impl App {
         if self.settings.shared.is_some() {
             caveats.push("revocations and counters that are shared through Redis are not looked at".into());
         }
-        let explanation = control_runtime()?.block_on(self.answer(question, managers, record.as_ref()));
+        let explanation = control(self.answer(question, managers, record.as_ref()))?;
         Ok((explanation, caveats))
     }
 

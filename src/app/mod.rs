@@ -3,6 +3,7 @@
 //! [`App::build`] constructs everything and neither binds a port nor contacts anyone, so that `tollgate
 //! check` is simply that. Only this module starts tasks that live as long as the process.
 
+mod ending;
 mod explain;
 mod operators;
 mod reload;

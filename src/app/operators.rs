@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{App, Embedded, Error, key_managers, longest_leeway_s, sources_of, worker::Desk};
+use super::{App, Embedded, Error, ending::Counter, key_managers, longest_leeway_s, sources_of, worker::Desk};
 use crate::{
     config::Settings,
     connectors::{self, Means},
@@ -155,8 +155,7 @@ impl App {
         managers: Vec<Managed>,
         record: Option<&Record>,
         wiring: &Arc<Wiring>,
-        stopped: &watch::Receiver<bool>,
-    ) -> Result<Option<(Arc<Engine>, Desk)>, Error> {
+    ) -> Result<Option<(Counter, Desk)>, Error> {
         let Some((settings, listener)) = self.settings.management.as_ref().zip(listener) else { return Ok(None) };
         let revocations = Arc::clone(&self.authorizer.store.revocations);
         let assembly: Arc<dyn Assembly> = Arc::clone(wiring) as _;
@@ -182,9 +181,10 @@ impl App {
         };
         let tls = self.management_tls.clone();
         let door = Door::new(Arc::clone(&engine), access, Arc::clone(&self.authorizer.limiter));
-        desk.handle().spawn(door.serve(listener, tls, stopped.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let served = desk.handle().spawn(door.serve(listener, tls, stopped));
         desk.handle().spawn(Arc::clone(&engine).tend());
-        Ok(Some((engine, desk)))
+        Ok(Some((Counter { engine, served, stop }, desk)))
     }
 }
 

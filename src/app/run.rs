@@ -15,18 +15,19 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::{
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinSet,
     time,
 };
 
 use super::{
     App, Error,
+    ending::{Signals, finish},
     operators::{self, Wiring, Wish},
     reload::{ConfigStatus, Reloader},
     tables::Preparing,
     watch::FileWatch,
-    worker::{control_runtime, start_worker},
+    worker::{control, start_worker},
 };
 use crate::{
     admin::{self, Health, KeyManagerHealth},
@@ -67,10 +68,9 @@ impl App {
         for warning in self.settings.warnings().iter().chain(&self.findings.warnings) {
             tracing::warn!(field = warning.field, "{}", warning.message);
         }
-        let runtime = control_runtime()?;
-        let outcome = runtime.block_on(self.serve(doors, file, (logs, access_log.clone()), record));
+        let outcome = control(self.serve(doors, file, (logs, access_log.clone()), record));
         access_log.shutdown();
-        outcome
+        outcome?
     }
 
     /// Opens the record, and with it what the embedded providers remember. Before any door: nobody is served by
@@ -145,15 +145,22 @@ impl App {
         let status = Arc::new(Mutex::new(ConfigStatus { generation: 1, last_error: None }));
         let started = Arc::new(AtomicBool::new(false));
 
-        self.start_side_doors(doors.admin, doors.providers, &status, &started, &drain, &stopped)?;
+        let mut side_doors = self.start_side_doors(
+            (doors.admin, doors.providers),
+            record.as_ref(),
+            &status,
+            &started,
+            &drain,
+            &stopped,
+        )?;
         self.authorizer.tokens.ask_on(runtime::Handle::current());
         let (wishes, mut wished) = mpsc::channel(MOST_WISHES);
         let wiring = Arc::new(Wiring { client: self.client.clone(), clock: Arc::clone(&self.clock), wishes });
         let managed = self.take_stored(record.as_ref(), &wiring)?;
         let issuers = self.authorizer.tokens.replace(std::mem::take(&mut self.key_managers));
         // Its thread ends with this function.
-        let (engine, _desk) =
-            self.start_management(doors.management, managed, record.as_ref(), &wiring, &stopped)?.unzip();
+        let (counter, _desk) = self.start_management(doors.management, managed, record.as_ref(), &wiring)?.unzip();
+        let engine = counter.as_ref().map(|counter| Arc::clone(&counter.engine));
         start_issuers(issuers, &self.clock, record.as_ref());
         if let Some(sharer) = self.sharer.take() {
             tokio::spawn(sharer.run());
@@ -169,7 +176,7 @@ impl App {
         let assertions = self.assertions.take();
         let proxy = self.start_proxy(assertions, doors.proxy, &access_log, &drain, &alive)?;
         // An embedded provider alone has no workers that could end: the sender is kept for them.
-        let _alive = proxy.is_none().then_some(alive);
+        let alive = proxy.is_none().then_some(alive);
         started.store(true, Ordering::Release);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
 
@@ -237,14 +244,23 @@ impl App {
                 }),
             }
         }
-        if let Some(proxy) = proxy {
-            finish(&drain, &proxy.settings.load_full(), &mut gone, &mut signals).await;
-        }
+        // Nothing is taken over any more: whoever waits for it is told.
+        drop((wished, wishers, alive));
+        let settings = proxy.map(|proxy| proxy.settings.load_full());
+        finish(&drain, settings.as_deref(), &mut gone, counter, &mut signals).await;
         let _ = stop.send(true);
-        if let Some(counters) = counters {
-            // Its own patience is shorter; and a process that ends waits for nobody longer.
-            let _ = time::timeout(LAST_EXCHANGE, counters).await;
-        }
+        let doors = async {
+            if drain.phase() < Phase::Cut {
+                while side_doors.join_next().await.is_some() {}
+            }
+        };
+        let counters = async {
+            if let Some(counters) = counters {
+                let _ = counters.await;
+            }
+        };
+        // Their own patience is shorter; and a process that ends waits for nobody longer.
+        let _ = time::timeout(LAST_EXCHANGE, async { tokio::join!(doors, counters) }).await;
         tracing::info!("drained");
         Ok(())
     }
@@ -297,19 +313,21 @@ impl App {
 
     fn start_side_doors(
         &self,
-        admin: Option<Listener>,
-        providers: Vec<Listener>,
+        (admin, providers): (Option<Listener>, Vec<Listener>),
+        record: Option<&Record>,
         status: &Arc<Mutex<ConfigStatus>>,
         started: &Arc<AtomicBool>,
         drain: &Drain,
         stopped: &watch::Receiver<bool>,
-    ) -> Result<(), Error> {
+    ) -> Result<JoinSet<()>, Error> {
         let system = |source| Error::System { what: "a listener", source };
+        let mut doors = JoinSet::new();
         if let Some(listener) = admin {
             let (tokens, clock) = (Arc::clone(&self.authorizer.tokens), Arc::clone(&self.clock));
             let (status, started, drain) = (Arc::clone(status), Arc::clone(started), drain.clone());
             let connected = self.sharer.as_ref().map(Sharer::connected);
             let counters = self.authorizer.limiter.shared().cloned();
+            let failed = record.map(Record::failed);
             let health = move || {
                 let config = status.lock().clone();
                 Health {
@@ -320,17 +338,18 @@ impl App {
                     last_error: config.last_error,
                     shared: connected.as_ref().map(|connected| connected()),
                     settling: counters.as_ref().is_some_and(|counters| counters.is_beginning()),
+                    record_failed: failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)),
                 }
             };
             let listener = listener.into_side().map_err(system)?;
-            tokio::spawn(admin::serve(listener, Arc::new(health), Arc::clone(&self.metrics), stopped.clone()));
+            doors.spawn(admin::serve(listener, Arc::new(health), Arc::clone(&self.metrics), stopped.clone()));
         }
         for (embedded, listener) in self.providers.iter().zip(providers) {
             let listener = listener.into_side().map_err(system)?;
-            tokio::spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
+            doors.spawn(Arc::clone(&embedded.provider).serve(listener, stopped.clone()));
             tokio::spawn(Arc::clone(&embedded.provider).tend());
         }
-        Ok(())
+        Ok(doors)
     }
 }
 
@@ -344,23 +363,6 @@ fn health_of(issuer: IssuerStatus) -> KeyManagerHealth {
     KeyManagerHealth { name: name.to_string(), ready, required, keys_age_s, circuit }
 }
 
-/// The signals that mean something to us.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 fn start_issuers(issuers: Vec<Arc<Issuer>>, clock: &Arc<Clock>, record: Option<&Record>) {
     for issuer in issuers {
         tokio::spawn(issuer.run(Arc::clone(clock), record.cloned()));
@@ -371,23 +373,6 @@ async fn changed(watch: &mut Option<FileWatch>) {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Drains: the phases in turn, until every worker is gone. A second signal cuts what is left.
-async fn finish(drain: &Drain, proxy: &proxy::Settings, gone: &mut mpsc::Receiver<Infallible>, signals: &mut Signals) {
-    let delay = if drain.phase() == Phase::Serving { proxy.drain_delay.0 } else { Duration::ZERO };
-    tracing::info!("draining");
-    let phases = async {
-        drain.run(delay, proxy.grace.0).await;
-        // Cut: the workers end at once, and say so.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        _ = gone.recv() => {}
-        () = phases => {}
-        _ = signals.terminate.recv() => drain.enter(Phase::Cut),
-        _ = signals.interrupt.recv() => drain.enter(Phase::Cut),
     }
 }
 

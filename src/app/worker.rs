@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -62,6 +63,8 @@ impl Desk {
         let serve = move || {
             cpu::give_way();
             let _ = runtime.block_on(ended);
+            // It waits for no lookup of a name: the system cannot be told to end one.
+            runtime.shutdown_background();
         };
         let thread = thread::Builder::new().name("management".into()).spawn(serve);
         let thread = thread.map_err(|source| Error::System { what: "the management door's thread", source })?;
@@ -84,8 +87,16 @@ impl Drop for Desk {
     }
 }
 
-/// The runtime for all the rest: side doors, key fetches, introspection, reloads.
-pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
+/// Does `work` on the runtime for all the rest: side doors, key fetches, introspection, reloads. What else runs there ends
+/// with it; a lookup of a name that hangs holds up nobody.
+pub(super) fn control<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = control_runtime()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+fn control_runtime() -> Result<runtime::Runtime, Error> {
     runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -95,3 +106,40 @@ pub(super) fn control_runtime() -> Result<runtime::Runtime, Error> {
 /// Tasks run before a worker asks the system again what has arrived (tokio's own: 61). With hundreds of connections as
 /// many tasks wait, and fewer, fuller rounds are cheaper; timers may be late by so many tasks.
 const TASKS_BETWEEN_EVENTS: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// As a lookup of a name does.
+    fn hang() {
+        thread::sleep(LONG);
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_holds_up_no_end() {
+        let begun = Instant::now();
+        let desk = Desk::start().unwrap();
+        let (started, starts) = std::sync::mpsc::channel();
+        desk.handle().spawn_blocking(move || {
+            started.send(()).unwrap();
+            hang();
+        });
+        starts.recv().unwrap();
+        drop(desk);
+        control(async {
+            let (started, starts) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                started.send(()).unwrap();
+                hang();
+            });
+            starts.await.unwrap();
+        })
+        .unwrap();
+        assert!(begun.elapsed() < LONG, "it waited");
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+}

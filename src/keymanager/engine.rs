@@ -1,7 +1,7 @@
 //! The one path of every operation: the key manager, whether it can, whether the request is good, then the provider,
 //! then the record with the audit in one change, then what must be felt at once, then the metrics.
 //!
-//! Called on the control runtime, by a task of its own that no client can end by going away.
+//! Called on the management thread, by a task of its own that no client can end by going away.
 
 use std::{collections::HashMap, future::Future, sync::Arc, time::Instant};
 
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use prometheus::Registry as Prometheus;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::{
@@ -45,6 +46,8 @@ pub struct Engine {
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// What a process before this one has begun and not ended.
     pub(super) begun_before: Mutex<Vec<(Vec<u8>, AuditEntry)>>,
+    /// Whether the process ends now.
+    pub(super) cut: watch::Sender<bool>,
 }
 
 /// How a stored key manager comes to life: the assembly's affair.
@@ -208,6 +211,7 @@ impl Engine {
             mappings: Recent::new(MAPPINGS),
             revocations,
             turns: Mutex::default(),
+            cut: watch::Sender::new(false),
         })
     }
 
@@ -260,7 +264,7 @@ impl Engine {
             let note = self.dry_run(asked, managed, work).await?;
             return Ok(Done::Would(Plan { note, ..plan(asked) }));
         }
-        let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
+        let (outcome, note) = self.begin(asked, record, self.until_cut(work(Arc::clone(&managed)))).await;
         let kept = match outcome {
             Ok(effect) => self.keep(asked, &managed, &effect, note.clone()).await.map(|()| effect.gave),
             Err(error) => {

@@ -63,12 +63,13 @@ pub use shape::{
     Attributes, KeyType, LongText, Name, NameList, Parameters, RequestParameters, ScopeKey, SecretParameters,
     SecretText, Text, TokenText, Uri,
 };
+pub(crate) use tokens::random_id;
 pub use tokens::{RevocationKind, RevocationRequest, restore};
 
 /// What an operation gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An OAuth provider, as a Key Manager has to speak to it. Called on the control runtime, never by a worker that
+/// An OAuth provider, as a Key Manager has to speak to it. Called on the management thread, never by a worker that
 /// serves requests; each call ends in bounded time. Arguments have been validated: names are not empty, hold no
 /// control characters and are bounded; a connector percent-encodes what it puts into a path.
 ///

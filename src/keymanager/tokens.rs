@@ -331,7 +331,7 @@ pub(super) fn told_token(token: &Sensitive) -> String {
 }
 
 /// An id that nobody guesses.
-pub(super) fn random_id() -> Result<String> {
+pub(crate) fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| Error::Record("the system gives no random numbers".into()))?;
     Ok(hex(&bytes))

@@ -315,7 +315,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<Told, Error> {
     let door = Door::open(&connection, &inputs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Fault(format!("no runtime: {error}")))?;
-    runtime.block_on(answer(&door, &call, &terms, json)).map_err(|error| inputs.hidden(error))
+    let outcome = runtime.block_on(answer(&door, &call, &terms, json));
+    // A lookup of a name that hangs holds up nobody.
+    runtime.shutdown_background();
+    outcome.map_err(|error| inputs.hidden(error))
 }
 
 async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Result<Told, Error> {

@@ -1,8 +1,11 @@
 //! `Idempotency-Key`: a POST that is sent again is done once, and answered as it was the first time.
 //!
-//! The row is there before the operation begins, so that a process that is killed in between does not do it twice. What
+//! The row is there before the operation begins, so that a process that is killed in between does not do it twice: who
+//! asks again is then told that nobody knows whether it was done. What
 //! was answered may hold a secret: it is kept sealed under the caller's own key, of which the record has no more than a
 //! digest.
+
+use std::{collections::HashSet, sync::Arc};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
@@ -10,6 +13,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,7 +22,7 @@ use super::{
     ask::Ask,
 };
 use crate::{
-    keymanager::hex,
+    keymanager::{self, hex},
     store::record::{self, Changes, Record, Table},
 };
 
@@ -36,6 +40,33 @@ pub(super) enum Begun {
 pub(super) struct Ticket {
     row_key: Vec<u8>,
     seal: [u8; 32],
+    /// Until the answer is kept.
+    _run: Run,
+}
+
+/// The keys whose operations this process runs, each by the name that its row has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Running(Arc<Mutex<HashSet<String>>>);
+
+/// One of them. It is over when this is dropped, however it came to that.
+#[derive(Debug)]
+struct Run {
+    name: String,
+    among: Running,
+}
+
+impl Running {
+    fn start(&self) -> Result<Run, Problem> {
+        let name = keymanager::random_id()?;
+        self.0.lock().insert(name.clone());
+        Ok(Run { name, among: self.clone() })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.among.0.lock().remove(&self.name);
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,9 +75,12 @@ struct Row {
     body: String,
     /// Unix second.
     at: u64,
-    /// None: it runs, or was running when the process ended.
+    /// None: it runs, or was running when its process ended, or what was answered could not be kept.
     #[serde(default)]
     answer: Option<Sealed>,
+    /// Who runs it.
+    #[serde(default)]
+    run: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,6 +100,8 @@ struct Told {
 enum Found {
     New,
     Row(Row),
+    /// It has no answer, and is run by somebody.
+    Runs(Row),
     Full,
 }
 
@@ -78,23 +114,35 @@ pub(super) fn check(key: &str) -> Result<(), Problem> {
 }
 
 /// Claims the key for what is asked, at a rehearsal of the record for nothing that is kept.
-pub(super) async fn begin(record: &Record, ask: &Ask, key: &str, path: &str, now: u64) -> Result<Begun, Problem> {
+pub(super) async fn begin(
+    record: &Record,
+    running: &Running,
+    ask: &Ask,
+    key: &str,
+    path: &str,
+    now: u64,
+) -> Result<Begun, Problem> {
     let row_key = digest(&SHA256, [ask.caller.who.as_str(), path, key].join("\0").as_bytes());
     let row_key = row_key.as_ref().to_vec();
     let body = hex(digest(&SHA256, &ask.body).as_ref());
-    let row = Row { body: body.clone(), at: now, answer: None };
-    let place = row_key.clone();
-    let found = record.change(move |changes| claim(changes, &place, &row, now)).await;
-    let ticket = Ticket { row_key, seal: seal_of(key) };
+    let run = running.start()?;
+    let row = Row { body: body.clone(), at: now, answer: None, run: run.name.clone() };
+    let (place, among) = (row_key.clone(), running.clone());
+    let found = record.change(move |changes| claim(changes, &among, &place, &row, now)).await;
+    let ticket = Ticket { row_key, seal: seal_of(key), _run: run };
     match found {
         Ok(Found::New) => Ok(Begun::New(ticket)),
         Ok(Found::Full) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many idempotency keys are kept")),
-        Ok(Found::Row(row)) if row.body != body => {
+        Ok(Found::Row(row) | Found::Runs(row)) if row.body != body => {
             let why = "the idempotency key was used for another body";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why))
         }
-        Ok(Found::Row(Row { answer: None, .. })) => {
+        Ok(Found::Runs(_)) => {
             Err(Problem::new(StatusCode::CONFLICT, "the first request with this idempotency key has not been answered"))
+        }
+        // It is not done again: what was done, a human has to find out.
+        Ok(Found::Row(Row { answer: None, .. })) => {
+            Ok(Begun::Before(Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, NOBODY_KNOWS))))
         }
         Ok(Found::Row(Row { answer: Some(sealed), .. })) => ticket.open(&sealed).map(Begun::Before),
         Err(error) => Err(crate::keymanager::Error::Record(error.to_string()).into()),
@@ -102,7 +150,7 @@ pub(super) async fn begin(record: &Record, ask: &Ask, key: &str, path: &str, now
 }
 
 /// Takes the key, unless someone has it; lets some go whose day is over.
-fn claim(changes: &Changes<'_>, key: &[u8], row: &Row, now: u64) -> Result<Found, record::Error> {
+fn claim(changes: &Changes<'_>, running: &Running, key: &[u8], row: &Row, now: u64) -> Result<Found, record::Error> {
     for (expiry, ()) in changes.rows(&EXPIRY, &[], SWEPT_AT_ONCE)? {
         let at = expiry.first_chunk::<8>().map_or(0, |at| u64::from_be_bytes(*at));
         if at.saturating_add(KEPT_S) >= now {
@@ -111,8 +159,10 @@ fn claim(changes: &Changes<'_>, key: &[u8], row: &Row, now: u64) -> Result<Found
         changes.remove(&KEYS, expiry.get(8..).unwrap_or_default())?;
         changes.remove(&EXPIRY, &expiry)?;
     }
-    if let Some(row) = changes.get(&KEYS, key)? {
-        return Ok(Found::Row(row));
+    if let Some(row) = changes.get::<Row>(&KEYS, key)? {
+        // Asked here, where no answer can be written meanwhile.
+        let runs = row.answer.is_none() && running.0.lock().contains(&row.run);
+        return Ok(if runs { Found::Runs(row) } else { Found::Row(row) });
     }
     if changes.len(&KEYS)? >= MOST_KEPT {
         return Ok(Found::Full);
@@ -190,6 +240,8 @@ fn seal_of(key: &str) -> [u8; 32] {
 const KEYS: Table<Row> = Table::new("management.idempotency");
 /// Second, then key.
 const EXPIRY: Table<()> = Table::new("management.idempotency_expiry");
+const NOBODY_KNOWS: &str = "the first request with this idempotency key was cut short, and nobody knows whether it was \
+    done: look after it, and ask with another key";
 const MOST_KEY: usize = 255;
 const KEPT_S: u64 = 86_400;
 const MOST_KEPT: u64 = 10_000;

@@ -1,10 +1,10 @@
-//! The management door: the operations of Key Managers over HTTP, on the control runtime.
+//! The management door: the operations of Key Managers over HTTP, on the management thread.
 //!
 //! A request goes one way: who calls ([`Access`]) → the route, from one table (`routes`) → whether the caller may → what
 //! is asked (`ask`) → the handler, which calls one operation of [`keymanager::Engine`](crate::keymanager::Engine) → the
 //! answer, or a problem (RFC 9457). The same table makes `/openapi.json`, which the page at `/docs` reads.
 //!
-//! Once it is begun a change is finished, even where its caller goes away.
+//! Once it is begun a change is finished, even where its caller goes away or the process is told to end.
 
 mod access;
 mod answer;
@@ -72,7 +72,7 @@ use routes::routes;
 use crate::{
     keymanager::{Caller, Engine, Plan},
     net::{
-        door::{self, Peer},
+        door::{self, Peer, Place},
         side::Listener,
         tls::Acceptor,
     },
@@ -89,24 +89,30 @@ pub struct Door {
     /// What is counted of them.
     pub limiter: Arc<Limiter>,
     openapi: Bytes,
+    running: idempotency::Running,
+    /// Whoever makes a change holds a receiver.
+    begun: watch::Sender<()>,
 }
 
 impl Door {
     /// A door, not yet open.
     pub fn new(engine: Arc<Engine>, access: Access, limiter: Arc<Limiter>) -> Arc<Self> {
         let openapi = openapi::document(&routes());
-        Arc::new(Self { engine, access, limiter, openapi })
+        let (running, begun) = (idempotency::Running::default(), watch::Sender::default());
+        Arc::new(Self { engine, access, limiter, openapi, running, begun })
     }
 
-    /// Serves until `stop` says so.
+    /// Serves until `stop` says so. Returns once what was asked is answered, and every change that was begun has ended.
     pub async fn serve(self: Arc<Self>, listener: Listener, tls: Option<Acceptor>, stop: watch::Receiver<bool>) {
         let open = TowerToHyperService::new(self.open_routes());
         let guarded = TowerToHyperService::new(self.guarded_routes());
+        let this = Arc::clone(&self);
         let service = service_fn(move |request| {
-            let (door, open, guarded) = (Arc::clone(&self), open.clone(), guarded.clone());
+            let (door, open, guarded) = (Arc::clone(&this), open.clone(), guarded.clone());
             async move { door.pass(request, &open, &guarded).await }
         });
         door::serve(listener, tls, service, stop).await;
+        self.begun.closed().await;
     }
 
     /// Before anything is told of what there is: who asks. Only what describes the door is for everyone.
@@ -121,6 +127,10 @@ impl Door {
         }
         let admitted = self.access.admit(request.headers(), request.extensions().get::<Peer>()).await;
         match admitted {
+            // Only who is known may keep a place where places are short.
+            Ok(_) if request.extensions().get().is_some_and(|place: &Place| !place.keep()) => {
+                Ok(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there are too many connections").into_response())
+            }
             Ok(admitted) => {
                 request.extensions_mut().insert(admitted);
                 guarded.call(request).await
@@ -197,7 +207,9 @@ async fn answer(door: Arc<Door>, route: Arc<Route>, request: Request) -> Result<
         return (route.run)(&door, ask).await.map(IntoResponse::into_response);
     }
     // A task of its own: whoever goes away ends nothing that is begun.
+    let begun = door.begun.subscribe();
     let task = tokio::spawn(async move {
+        let _begun = begun;
         match key {
             Some(key) => once(&door, &route, ask, &key, &path).await,
             None => (route.run)(&door, ask).await.map(IntoResponse::into_response),
@@ -216,13 +228,13 @@ async fn once(door: &Door, route: &Route, ask: Ask, key: &str, path: &str) -> Re
     };
     let now = door.engine.now();
     if ask.caller.dry_run {
-        return match idempotency::begin(&record.rehearsal(), &ask, key, path, now).await? {
+        return match idempotency::begin(&record.rehearsal(), &door.running, &ask, key, path, now).await? {
             Begun::Before(Ok(_)) => Ok(Reply::ok(&done_before(route, &ask)).into_response()),
             Begun::Before(Err(problem)) => Err(problem),
             Begun::New(_) => (route.run)(door, ask).await.map(IntoResponse::into_response),
         };
     }
-    let reply = match idempotency::begin(record, &ask, key, path, now).await? {
+    let reply = match idempotency::begin(record, &door.running, &ask, key, path, now).await? {
         Begun::Before(answer) => {
             let mut response = given(answer);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -179,7 +179,11 @@ fn parameters(route: &Route) -> Vec<Value> {
     }
     if route.changes && route.method == http::Method::POST {
         let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
-        all.push(header("Idempotency-Key", key, "Sent again within a day, the request is done once."));
+        all.push(header(
+            "Idempotency-Key",
+            key,
+            "Sent again within a day, the request is done once: 409 while it runs, 504 where it was cut short.",
+        ));
     }
     all
 }

@@ -9,7 +9,11 @@ use std::{error::Error, pin::pin, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -18,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    accept::{self, Stream, stopped},
+    accept::{self, Place, Stream, stopped},
     listener::SocketFile,
 };
 
@@ -53,7 +57,15 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let stopped = stop.clone();
-    let served = move |stream, _| serve_connection(stream, service.clone(), stop.clone(), LIFE);
+    let served = move |stream, _, place: Place| {
+        let service = service.clone();
+        // Whoever has brought a head is served; who brings none gives way.
+        let service = service_fn(move |request| {
+            place.keep();
+            service.call(request)
+        });
+        serve_connection(stream, service, stop.clone(), LIFE)
+    };
     accept::each(listener, connections, stopped, served).await;
 }
 
@@ -95,7 +107,6 @@ mod tests {
     };
 
     use http_body_util::{BodyExt, Full};
-    use hyper::service::service_fn;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpStream, UnixStream},
@@ -158,6 +169,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_says_nothing_gives_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (_stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener.into(), 2, service_fn(echo), stopped));
+        let mut silent = TcpStream::connect(address).await.expect("it listens");
+        let mut half = TcpStream::connect(address).await.expect("it listens");
+        half.write_all(b"GET / HTTP/1.1\r\n").await.expect("the system takes it");
+        for _ in 0..3 {
+            let asked = ask(TcpStream::connect(address).await.expect("it listens"), BYE);
+            let answer = timeout(HEAD_TIMEOUT / 2, asked).await.expect("there is a place");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        let gone = timeout(HEAD_TIMEOUT / 2, silent.read(&mut [0; 1])).await;
+        assert!(matches!(gone, Ok(Ok(0) | Err(_))), "the oldest went: {gone:?}");
+        server.abort();
+    }
+
+    #[tokio::test]
     async fn connections_beyond_the_limit_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
@@ -169,15 +199,17 @@ mod tests {
             echo(request)
         });
         let server = tokio::spawn(serve(listener.into(), 1, service, stopped));
-        // It brings half a head, and the server waits for the rest.
+        // It brings a head, and the server waits for the rest.
         let mut first = TcpStream::connect(address).await.expect("it listens");
-        first.write_all(b"GET / HTTP/1.1\r\n").await.expect("the system takes it");
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        first.write_all(head.as_bytes()).await.expect("the system takes it");
+        first.read_exact(&mut [0; 25]).await.expect("the head was read");
         let mut second = TcpStream::connect(address).await.expect("the system takes it");
         second.write_all(BYE.as_bytes()).await.expect("the system takes it");
         // Had the server taken the second, it would serve it meanwhile.
         sleep(Duration::from_millis(50)).await;
-        assert_eq!(served.load(Ordering::Relaxed), 0, "the second was served too early");
-        assert!(ask(first, "Host: a\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(served.load(Ordering::Relaxed), 1, "the second was served too early");
+        assert!(ask(first, "hello").await.starts_with("HTTP/1.1 200 "));
         assert!(ask(second, "").await.starts_with("HTTP/1.1 200 "));
         server.abort();
     }

@@ -41,7 +41,7 @@ pub struct Settings {
     /// After SIGTERM: how long it serves on, not ready.
     #[serde(default = "drain_delay")]
     pub drain_delay: Span,
-    /// After `drain_delay`: how long open requests may still take.
+    /// After `drain_delay`: how long open requests may still take, at every door.
     #[serde(default = "grace")]
     pub grace: Span,
 }

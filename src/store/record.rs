@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread::{self, JoinHandle},
@@ -74,6 +74,8 @@ pub(super) struct Counted {
     pub(super) changes: IntCounter,
     /// Counts up when what is committed can be seen, before anybody is told of it.
     pub(super) generation: Arc<AtomicU64>,
+    /// Whether it takes no change any more.
+    pub(super) failed: Arc<AtomicBool>,
 }
 
 /// Why the record cannot be opened, read or written. Never holds a row.
@@ -186,6 +188,11 @@ impl Record {
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.0.counted.commits.clone()))?;
         registry.register(Box::new(self.0.counted.changes.clone()))
+    }
+
+    /// Becomes true when its disk has failed: then it takes no change until the process is started again.
+    pub fn failed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.counted.failed)
     }
 
     /// Whether it ends with the process.
@@ -406,6 +413,7 @@ impl Counted {
             commits: IntCounter::new("tollgate_record_commits_total", "Durable commits of the record.")?,
             changes: IntCounter::new("tollgate_record_changes_total", "Changes of the record that were kept.")?,
             generation: Arc::default(),
+            failed: Arc::default(),
         })
     }
 }

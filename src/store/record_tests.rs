@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use redb::StorageBackend;
+
 use super::{super::writer::MOST_IN_A_COMMIT, *};
 
 const NAMES: Table<String> = Table::new("names");
@@ -202,4 +204,49 @@ fn more_than_can_wait_are_refused() {
     let outcomes: Vec<_> = (0..=most).map(|_| record.submit(wait.clone(), Keep::Now, drop)).collect();
     stop.store(true, Ordering::Release);
     assert!(matches!(outcomes.last(), Some(Err(Error::Busy))));
+}
+
+/// A disk that can be made to fail.
+#[derive(Debug)]
+struct Disk(InMemoryBackend, Arc<AtomicBool>);
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.0.write(offset, data)
+    }
+}
+
+#[test]
+fn a_disk_that_fails_once_is_told_and_other_failures_are_not() {
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Disk(InMemoryBackend::new(), Arc::clone(&full));
+    let record = Record::start(builder().create_with_backend(disk).expect("it works"), true).expect("a thread");
+    let failed = record.failed();
+    put(&record, "x", "ada").expect("writable");
+    record.change_blocking(|_| Err::<(), _>(Error::Storage("a fault of one change".into()))).expect_err("it said so");
+    assert!(!failed.load(Ordering::Relaxed), "it is as good as before");
+    full.store(true, Ordering::SeqCst);
+    put(&record, "y", "ada").expect_err("there is no room");
+    full.store(false, Ordering::SeqCst);
+    put(&record, "z", "ada").expect_err("redb goes on only with the file opened anew");
+    assert!(failed.load(Ordering::Relaxed));
 }

@@ -77,6 +77,9 @@ fn write(database: &Database, mut batch: Vec<Box<dyn Job>>, counted: &Counted) {
         return;
     }
     let outcome = commit(database, &mut batch, counted);
+    if let Err(Error::Storage(why)) = &outcome {
+        look_after(database, why, counted);
+    }
     if batch.len() > 1 && outcome.is_err() {
         // One of them is to blame: the others do not suffer for it.
         for job in batch {
@@ -106,6 +109,15 @@ fn commit(database: &Database, jobs: &mut [Box<dyn Job>], counted: &Counted) -> 
     counted.commits.inc_by(durable.into());
     counted.changes.inc_by(jobs.len() as u64);
     Ok(())
+}
+
+/// After a disk has failed, be it once, redb takes no change any more until its file is opened anew. Ours then stays as it
+/// is: what was acknowledged is there, and changes that were seen and not yet durable would be missed by those who follow.
+fn look_after(database: &Database, why: &str, counted: &Counted) {
+    if database.try_begin_write().is_ok() || counted.failed.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    tracing::error!(why, "the record takes no change any more: see to its disk, and start the process again");
 }
 
 fn rehearse(database: &Database, mut job: Box<dyn Job>) {

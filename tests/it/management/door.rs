@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_typ
 use serde_json::{Value, json};
 
 use super::{Desk, Place};
-use crate::support::Gate;
+use crate::support::{Client, Gate, Request, block_on};
 
 /// Sends it and reads until the other side closes.
 fn exchange(mut stream: impl Read + Write, request: &str) -> String {
@@ -160,5 +160,33 @@ fn certificates_of_all_doors_are_renewed_by_a_reload_or_none_is() {
     assert!(!shows(place.port, &first.1), "the old one is gone");
 }
 
+/// More than the door has places for, that bring nothing, half a head, or no credential.
+#[test]
+fn connections_without_a_credential_do_not_shut_the_door() {
+    let desk = Desk::start("");
+    let asked = || Request::get("/v1/key-managers").bearer(&desk.key);
+    block_on(async {
+        let mut known = Client::connect(desk.port).await.unwrap();
+        assert_eq!(known.call(&asked()).await.status, 200);
+        let mut strangers = Vec::new();
+        for n in 0..PLACES + 8 {
+            let mut stranger = Client::connect(desk.port).await.unwrap();
+            let bytes: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /v1/audit HTTP/1.1\r\nHost: a\r\n",
+                _ => b"GET /v1/audit HTTP/1.1\r\nHost: a\r\n\r\n",
+            };
+            stranger.write(bytes).await.unwrap();
+            strangers.push(stranger);
+        }
+        let mut late = Client::connect(desk.port).await.unwrap();
+        assert_eq!(late.call(&asked()).await.status, 200);
+        // Idle for longer than any stranger: had one of them run out of time, this one would have too.
+        assert_eq!(known.call(&asked()).await.status, 200, "who is known keeps its place");
+        assert!(strangers.swap_remove(0).closes().await, "the oldest gave way");
+    });
+}
+
+const PLACES: usize = 512;
 /// More than anything here may take: only a test that fails waits so long.
 const LONG: Duration = Duration::from_secs(60);

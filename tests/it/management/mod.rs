@@ -7,6 +7,7 @@ mod capabilities;
 mod declared;
 mod door;
 pub(crate) mod dry;
+mod ending;
 mod kill;
 mod lists;
 mod providers;

@@ -20,7 +20,7 @@ use super::{Place, ask, text};
 use crate::support::{self, Gate, Via, block_on, free_ports, runtime, send};
 
 /// A key manager `far`, whose connector is outside the process, at this port.
-fn far(port: u16) -> String {
+pub(super) fn far(port: u16) -> String {
     format!(
         "[[key_managers]]\nname = \"far\"\nconnector = \"http\"\nissuer = \"http://127.0.0.1:{port}\"\n\
          endpoint = \"http://127.0.0.1:{port}\"\ntoken = \"a secret of the connector\"\ndiscovery = false\n\
