@@ -130,12 +130,6 @@ impl Http {
         let call = Call::new(method, place);
         let call = if operation.writes() { call } else { call.reads() };
         let call = if let Some(body) = &body { call.json(body) } else { call };
-        let call = match operation {
-            Operation::CreateApplication
-            | Operation::NewApplicationConsumerSecret
-            | Operation::GenerateConsumerSecret => call.makes(),
-            _ => call,
-        };
         self.send(call, |refusal| problem(operation, what, refusal)).await
     }
 
@@ -261,7 +255,7 @@ impl KeyManager for Http {
             self.post(Operation::NewApplicationAccessToken, &["tokens"], request, CLIENT).await?;
         match issued.access_token {
             Some(_) => Ok(issued),
-            None => Err(Error::Answer("there is no accessToken in its answer".into())),
+            None => Err(Error::Answer("there is no accessToken in its answer".into()).unclear()),
         }
     }
 

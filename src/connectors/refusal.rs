@@ -117,15 +117,22 @@ pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, o
     }
 }
 
-/// The error that no answer is, or one without end. `makes`: whether it is worth knowing that the call was sent.
-pub(super) fn unanswered(error: ClientError, makes: bool) -> Error {
+/// The error that no answer is, or one without end. `reads`: whether the call changes nothing, so that it is all the same
+/// whether it was sent.
+pub(super) fn unanswered(error: ClientError, reads: bool) -> Error {
     let sent = matches!(error, ClientError::Unreachable { sent: true, .. } | ClientError::TooLarge { .. });
     let error = match error {
         ClientError::TimedOut(place) => Error::TimedOut(place),
         ClientError::TooLarge { .. } => Error::Answer(error.to_string()),
         other => Error::Unreachable(other.to_string()),
     };
-    if makes && sent { error.unclear() } else { error }
+    if sent && !reads { error.unclear() } else { error }
+}
+
+/// Whether what was asked for may have been done, though the provider says otherwise, or nothing that tells: of a change
+/// a redirect and a 5xx say nothing. One that it has no way to do (501) it has not done.
+pub(super) const fn may_have_done(error: &Error) -> bool {
+    matches!(error, Error::Answer(_) | Error::Refused { status: 300..=399 | 500 | 502.., .. })
 }
 
 /// A gateway before the provider that has nobody behind it.
