@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     keymanager::Error,
     net::client::{Answer, ClientError},
-    secret::redacted,
+    secret::{is_secret_name, redacted},
 };
 
 /// The secrets of one call.
@@ -32,11 +32,7 @@ impl Secrets {
 
     /// Notes a value whose name says that it is one.
     pub(super) fn note_named(&mut self, name: &str, value: &str) {
-        let name = name.to_ascii_lowercase();
-        let told = ["token_type", "token_endpoint", "_hint", "expires", "_alg", "auth_method", "lifetime"];
-        let secret = ["secret", "token", "assertion", "password", "credential", "api_key", "apikey"];
-        let is = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-        if name == "code" || name == "code_verifier" || (is(&secret) && !is(&told)) {
+        if is_secret_name(name) {
             self.note(value);
         }
     }
@@ -59,14 +55,8 @@ impl Secrets {
 
     /// The text without them, and without control characters.
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
-        let mut secrets: Vec<&str> = self.0.iter().map(|secret| secret.as_str()).collect();
-        // One may stand in another.
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        for secret in secrets {
-            text = redacted(text, secret);
-        }
-        text
+        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        redacted(&text, self.0.iter().map(|secret| secret.as_str()))
     }
 }
 
