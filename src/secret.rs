@@ -204,8 +204,18 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
 const UNLIKELY_IN_A_WORD: usize = 8;
 const SECRET_NAMES: [&str; 2] = ["code", "codeverifier"];
 const IN_SECRET_NAMES: [&str; 12] = [
-    "secret", "token", "assertion", "password", "passwd", "passphrase", "passcode", "credential", "private", "apikey",
-    "accesskey", "pwd",
+    "secret",
+    "token",
+    "assertion",
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "credential",
+    "private",
+    "apikey",
+    "accesskey",
+    "pwd",
 ];
 /// Named like secrets, and none.
 const ABOUT_SECRETS: [&str; 3] = ["tokentype", "tokenendpoint", "tokenscope"];
@@ -252,16 +262,45 @@ mod tests {
     #[test]
     fn names_of_secrets_are_known_in_every_spelling() {
         for name in [
-            "client_secret", "clientSecret", "api_key", "apiKey", "x-api-key", "passphrase", "pwd", "db_pwd", "Password",
-            "private_key", "registration_access_token", "refresh_token", "client_assertion", "code", "code_verifier",
-            "password_hint", "tokens", "credentials",
+            "client_secret",
+            "clientSecret",
+            "api_key",
+            "apiKey",
+            "x-api-key",
+            "passphrase",
+            "pwd",
+            "db_pwd",
+            "Password",
+            "private_key",
+            "registration_access_token",
+            "refresh_token",
+            "client_assertion",
+            "code",
+            "code_verifier",
+            "password_hint",
+            "tokens",
+            "credentials",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
         for name in [
-            "token_type", "tokenType", "subject_token_type", "token_type_hint", "token_type_extension", "token_endpoint",
-            "token_endpoint_auth_method", "token_endpoint_auth_signing_alg", "tokenScope", "secretId", "expiresAt",
-            "client_secret_expires_at", "access_token_lifetime", "client_name", "postal_code", "keyType", "key",
+            "token_type",
+            "tokenType",
+            "subject_token_type",
+            "token_type_hint",
+            "token_type_extension",
+            "token_endpoint",
+            "token_endpoint_auth_method",
+            "token_endpoint_auth_signing_alg",
+            "tokenScope",
+            "secretId",
+            "expiresAt",
+            "client_secret_expires_at",
+            "access_token_lifetime",
+            "client_name",
+            "postal_code",
+            "keyType",
+            "key",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }

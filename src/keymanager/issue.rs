@@ -83,7 +83,6 @@ impl Engine {
         });
         if is_ours { Err(Error::Conflict(OURSELVES.into())) } else { Ok(()) }
     }
-
 }
 
 /// A token of another client is not this one's to revoke, of the key manager's own as it is. A JWT says itself whose it is: one that lies is none that any
