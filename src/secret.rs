@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt, io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -151,36 +152,75 @@ impl JsonSchema for Secret {
     }
 }
 
-/// The text without this secret. A short one is taken out where it stands alone: within a word it is most likely a part of
-/// that word, and would be told by what is missing.
-pub(crate) fn redacted(text: String, secret: &str) -> String {
-    if secret.is_empty() || !text.contains(secret) {
-        return text;
+/// The text without these secrets, however they overlap. A short one is taken out where it stands alone: within a word it is
+/// most likely a part of that word, and would be told by what is missing.
+pub(crate) fn redacted<'s>(text: &str, secrets: impl IntoIterator<Item = &'s str>) -> String {
+    let mut found: Vec<Range<usize>> = secrets.into_iter().flat_map(|secret| places(text, secret)).collect();
+    if found.is_empty() {
+        return text.to_owned();
     }
-    if secret.len() >= UNLIKELY_IN_A_WORD {
-        return text.replace(secret, REDACTED);
-    }
+    found.sort_unstable_by_key(|place| place.start);
     let mut told = String::with_capacity(text.len());
-    let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
-    let (mut from, mut begin) = (0, 0);
-    while let Some(found) = text.get(begin..).and_then(|rest| rest.find(secret)) {
-        let at = begin + found;
-        let after = at + secret.len();
-        if ends(text[..at].chars().next_back()) && ends(text[after..].chars().next()) {
-            told.push_str(&text[from..at]);
+    let mut shown_from = 0;
+    for place in found {
+        // One that begins within the one before, or where that ends, has been told with it.
+        if place.start > shown_from || told.is_empty() {
+            told.push_str(text.get(shown_from..place.start).unwrap_or_default());
             told.push_str(REDACTED);
-            (from, begin) = (after, after);
-        } else {
-            // The one that stands alone may begin within this one.
-            begin = at + secret.chars().next().map_or(1, char::len_utf8);
         }
+        shown_from = shown_from.max(place.end);
     }
-    told.push_str(&text[from..]);
+    told.push_str(text.get(shown_from..).unwrap_or_default());
     told
+}
+
+/// Where a secret stands, its overlaps with itself too.
+fn places<'t>(text: &'t str, secret: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
+    let step = secret.chars().next().map(char::len_utf8);
+    let alone = secret.len() < UNLIKELY_IN_A_WORD;
+    let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let at = begin + text.get(begin..)?.find(secret)?;
+        begin = at + step?;
+        Some(at..at + secret.len())
+    })
+    .filter(move |place| {
+        let (before, after) = (&text[..place.start], &text[place.end..]);
+        !alone || ends(before.chars().next_back()) && ends(after.chars().next())
+    })
+}
+
+/// Whether a field of this name holds a secret, in whichever spelling: `client_secret`, `apiKey`. One list for all that is
+/// told: audit, dry runs, and a provider's words.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let tells_about_one = has(&ABOUT_SECRETS) || ABOUT_SECRETS_AT_END.iter().any(|end| name.ends_with(end));
+    SECRET_NAMES.contains(&&*name) || (has(&IN_SECRET_NAMES) && !tells_about_one)
 }
 
 /// In bytes.
 const UNLIKELY_IN_A_WORD: usize = 8;
+const SECRET_NAMES: [&str; 2] = ["code", "codeverifier"];
+const IN_SECRET_NAMES: [&str; 12] = [
+    "secret",
+    "token",
+    "assertion",
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "credential",
+    "private",
+    "apikey",
+    "accesskey",
+    "pwd",
+];
+/// Named like secrets, and none.
+const ABOUT_SECRETS: [&str; 3] = ["tokentype", "tokenendpoint", "tokenscope"];
+const ABOUT_SECRETS_AT_END: [&str; 7] =
+    ["authmethod", "signingalg", "encryptionalg", "lifetime", "expiresin", "expiresat", "secretid"];
 
 #[cfg(test)]
 mod tests {
@@ -198,7 +238,71 @@ mod tests {
             ("xäxä ä", "ä", "xäxä [redacted]"),
             ("a", "", "a"),
         ] {
-            assert_eq!(redacted(text.to_owned(), secret), expected, "{text}");
+            assert_eq!(redacted(text, [secret]), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_taken_out_whole() {
+        for (text, secrets, expected) in [
+            ("conn-secret-abcdef-tail-9876", &["conn-secret-abcdef", "abcdef-tail-9876"][..], "[redacted]"),
+            ("a conn-secret-abcdef-tail-9876!", &["abcdef-tail-9876", "conn-secret-abcdef"], "a [redacted]!"),
+            ("abcabcabcabc", &["abcabcabc"], "[redacted]"),
+            ("ababababab ab", &["abababab", "ab"], "[redacted] [redacted]"),
+            ("long-secret-1 in long-secret-12", &["long-secret-1", "long-secret-12"], "[redacted] in [redacted]"),
+            ("inner-secret", &["inner-secret", "inner"], "[redacted]"),
+            ("one-secret.two-secret", &["one-secret", "two-secret"], "[redacted].[redacted]"),
+            ("s3cret-ééés3cret-ééé", &["s3cret-ééé", "ééés3cret"], "[redacted]"),
+            ("none", &["", "other-secret"], "none"),
+        ] {
+            assert_eq!(redacted(text, secrets.iter().copied()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_secrets_are_known_in_every_spelling() {
+        for name in [
+            "client_secret",
+            "clientSecret",
+            "api_key",
+            "apiKey",
+            "x-api-key",
+            "passphrase",
+            "pwd",
+            "db_pwd",
+            "Password",
+            "private_key",
+            "registration_access_token",
+            "refresh_token",
+            "client_assertion",
+            "code",
+            "code_verifier",
+            "password_hint",
+            "tokens",
+            "credentials",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in [
+            "token_type",
+            "tokenType",
+            "subject_token_type",
+            "token_type_hint",
+            "token_type_extension",
+            "token_endpoint",
+            "token_endpoint_auth_method",
+            "token_endpoint_auth_signing_alg",
+            "tokenScope",
+            "secretId",
+            "expiresAt",
+            "client_secret_expires_at",
+            "access_token_lifetime",
+            "client_name",
+            "postal_code",
+            "keyType",
+            "key",
+        ] {
+            assert!(!is_secret_name(name), "{name}");
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A call ends in bounded time, in no more than so many at once, and not at all while the provider keeps failing.
 //! GET, HEAD, PUT and DELETE are tried once more where nobody answered or a gateway said that nobody is there; POST and
-//! PATCH never, since they may have been done. Our own access token is got once for all who wait, and once more where
+//! PATCH never, since they may have been done. Of a change whose answer is lost or tells nothing, nobody knows whether it
+//! was done ([`Error::Unclear`]); what was never sent was not. Our own access token is got once for all who wait, and once more where
 //! the provider no longer takes it. What a refusal says is the provider's own words, without any secret of the call.
 
 use std::{
@@ -37,7 +38,7 @@ use crate::{
     keymanager::{Error, Result, go_on},
     net::{
         Clock,
-        client::{Answer, Client, ClientError, Request},
+        client::{Answer, CONNECT, Client, ClientError, Request},
     },
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -65,7 +66,7 @@ pub(super) struct Reply {
     body: bytes::Bytes,
     /// Who answered, for an error.
     from: String,
-    makes: bool,
+    reads: bool,
 }
 
 /// A place among those who call or wait, given back when dropped.
@@ -144,12 +145,11 @@ impl Api {
         let (answer, secrets) = self.answer(&call, end).await?;
         let from = refusal::shown(&call.place.url);
         if answer.status.is_success() {
-            return Ok(Reply { headers: answer.headers, body: answer.body, from, makes: call.makes });
+            return Ok(Reply { headers: answer.headers, body: answer.body, from, reads: call.reads });
         }
         let otherwise = || refusal::error(&answer, &from, call.absent, call.ours, &secrets);
         let error = read(&Refusal::new(&answer, &secrets)).unwrap_or_else(otherwise);
-        let fell_over = matches!(error, Error::Refused { status: 500 | 502.., .. });
-        Err(if call.makes && fell_over { error.unclear() } else { error })
+        Err(if !call.reads && refusal::may_have_done(&error) { error.unclear() } else { error })
     }
 
     /// The same for a call whose subject may well be gone already: none where the provider says so.
@@ -181,7 +181,7 @@ impl Api {
         self.tries(call, Some(&token.field), end).await
     }
 
-    /// Sends it; once more where that does no harm.
+    /// Sends it; once more where that does no harm. What the first attempt may have done is not forgotten for the second.
     pub(super) async fn tries(
         &self,
         call: &Call<'_>,
@@ -190,18 +190,29 @@ impl Api {
     ) -> Result<(Answer, Secrets)> {
         let _turn = self.turn(end).await?;
         let first = self.once(call, token, end).await;
-        let again = match &first {
-            Err(Error::Unreachable(_)) => true,
-            Ok((answer, _)) => is_nobody_there(answer.status),
-            Err(_) => false,
+        let (again, sent) = match &first {
+            Err(Error::Unreachable(_)) => (true, false),
+            Err(Error::Unclear(why)) => (matches!(**why, Error::Unreachable(_)), true),
+            Ok((answer, _)) => (is_nobody_there(answer.status), true),
+            Err(_) => (false, false),
         };
         let harmless = matches!(call.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE);
         let pause = PAUSE.mul_f64(0.5 + fastrand::f64());
-        if !again || !harmless || time::Instant::now() + pause >= end {
+        let left = end.saturating_duration_since(time::Instant::now() + pause);
+        // With less time than a connection may take, one that is never made could not be told from a lost answer.
+        let would_tell = sent || call.reads || left >= CONNECT;
+        if !again || !harmless || left.is_zero() || !would_tell {
             return first;
         }
         time::sleep(pause).await;
-        self.once(call, token, end).await
+        match self.once(call, token, end).await {
+            // Gone: what was wanted is so.
+            Ok((answer, secrets)) if sent && call.method == Method::DELETE && is_gone(answer.status) => {
+                Ok((Answer { status: StatusCode::NO_CONTENT, ..answer }, secrets))
+            }
+            Err(error) if sent && !call.reads => Err(error.unclear()),
+            second => second,
+        }
     }
 
     async fn once(
@@ -210,6 +221,10 @@ impl Api {
         token: Option<&HeaderValue>,
         end: time::Instant,
     ) -> Result<(Answer, Secrets)> {
+        let left = end.saturating_duration_since(time::Instant::now());
+        if left < LEAST_LEFT {
+            return Err(Error::Unreachable("no time was left to ask it".into()));
+        }
         let mut secrets = call.secrets.clone();
         let (headers, body) = self.signed(call, token, &mut secrets)?;
         // Only now: while we waited, others may have found it gone.
@@ -218,16 +233,15 @@ impl Api {
             Error::LeftAlone { wait }
         })?;
         let Place { url, reach } = call.place;
-        let timeout = end.saturating_duration_since(time::Instant::now());
-        let request =
-            Request { method: call.method.clone(), url, reach: *reach, headers, body, limit: MAX_ANSWER, timeout };
+        let (method, limit) = (call.method.clone(), MAX_ANSWER);
+        let request = Request { method, url, reach: *reach, headers, body, limit, timeout: left };
         let outcome = self.client.send(request).await;
         match &outcome {
             Ok(answer) if !is_nobody_there(answer.status) => permit.succeeded(),
             Err(ClientError::TooLarge { .. }) => permit.succeeded(),
             _ => permit.failed(Instant::now()),
         }
-        outcome.map(|answer| (answer, secrets)).map_err(|error| refusal::unanswered(error, call.makes))
+        outcome.map(|answer| (answer, secrets)).map_err(|error| refusal::unanswered(error, call.reads))
     }
 
     /// Header fields and body, with what says who we are. What is secret in them is noted.
@@ -315,9 +329,13 @@ impl Reply {
             let (line, column) = (error.line(), error.column());
             let error =
                 Error::Answer(format!("{}: not the JSON that is due, at line {line}, column {column}", self.from));
-            if self.makes { error.unclear() } else { error }
+            if self.reads { error } else { error.unclear() }
         })
     }
+}
+
+const fn is_gone(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 impl Drop for Present<'_> {
@@ -329,6 +347,8 @@ impl Drop for Present<'_> {
 /// Changing a client takes longer than asking about a token.
 pub(super) const LEAST_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
+/// With less nothing is sent: it would break off before anybody could answer.
+const LEAST_LEFT: Duration = Duration::from_millis(10);
 const MAX_ANSWER: usize = 1 << 20;
 /// Of those that call and wait, how many times as many as may call.
 const MOST_WAITING: usize = 16;

@@ -16,7 +16,10 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use url::Url;
 
 use super::{
@@ -116,7 +119,10 @@ async fn only_what_does_no_harm_is_tried_again_and_only_once() {
         for code in [502, 503, 504] {
             let server = Server::start(move |_, _| status(code)).await;
             let outcome = api(json!({})).send(Call::new(method.clone(), &server.place("/x"))).await;
-            assert!(matches!(outcome, Err(Error::Refused { status, .. }) if status == code), "{outcome:?}");
+            let reads = matches!(method, Method::GET | Method::HEAD);
+            assert_eq!(matches!(outcome, Err(Error::Unclear(_))), !reads, "{method}: {outcome:?}");
+            let error = outcome.map(drop).map_err(Error::settled);
+            assert!(matches!(error, Err(Error::Refused { status, .. }) if status == code), "{error:?}");
             let asked = server.asked();
             assert_eq!(asked.len(), tries, "{method} {code}");
             assert!(asked.iter().all(|asked| asked.method == method), "{asked:?}");
@@ -322,6 +328,57 @@ async fn whoever_does_not_answer_is_not_waited_for() {
     assert!(matches!(outcome, Err(Error::TimedOut(_))), "{outcome:?}");
     silent.notify_one();
     holds.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn what_has_no_time_left_or_no_connection_is_never_sent() {
+    let server = Server::start(|_, _| status(204)).await;
+    let (api, place) = (api(json!({})), server.place("/x"));
+    // Its turn comes, and with it the end.
+    let outcome = api.tries(&Call::post(&place), None, tokio::time::Instant::now()).await;
+    assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
+    assert!(server.asked().is_empty());
+
+    let full = tokio::net::TcpSocket::new_v4().expect("a socket");
+    full.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let full = full.listen(0).expect("it listens");
+    let address = full.local_addr().expect("bound");
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        match tokio::time::timeout(std::time::Duration::from_millis(200), TcpStream::connect(address)).await {
+            Ok(stream) => waiting.push(stream),
+            Err(_) => break,
+        }
+    }
+    let place = Place { url: format!("http://{address}/").parse().expect("a URL"), reach: Reach::Local };
+    tokio::time::pause();
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let outcome = api.send(Call::new(method.clone(), &place)).await;
+        assert!(matches!(outcome, Err(Error::Unreachable(_))), "{method}: {outcome:?}");
+    }
+}
+
+/// What the first attempt may have done is told, whatever the second comes to; what is gone then is what was wanted.
+#[tokio::test]
+async fn the_first_attempt_is_not_forgotten_for_the_second() {
+    for (method, second, unclear) in [
+        (Method::DELETE, 404, false),
+        (Method::DELETE, 410, false),
+        (Method::DELETE, 503, true),
+        (Method::PUT, 200, false),
+        (Method::PUT, 504, true),
+    ] {
+        let server = Server::start(move |number, _| status(if number == 0 { 502 } else { second })).await;
+        let outcome = api(json!({})).send(Call::new(method.clone(), &server.place("/x"))).await;
+        assert_eq!(server.asked().len(), 2);
+        match unclear {
+            true => assert!(matches!(outcome, Err(Error::Unclear(_))), "{method} {second}: {outcome:?}"),
+            false => assert!(outcome.is_ok(), "{method} {second}: {outcome:?}"),
+        }
+    }
+    let server = Server::start(|_, _| status(404)).await;
+    let never = api(json!({})).send(Call::delete(&server.place("/x")).absent("scope")).await;
+    assert!(matches!(never, Err(Error::NotFound("scope"))), "{never:?}");
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ impl KeyManager for Auth0 {
         self.may(Operation::CreateApplication)?;
         auth0_rows::check_wishes(application)?;
         let body = auth0_rows::body(application, None)?;
-        let reply = self.send(Call::post(&self.at(["clients"])).json(&body).makes(), CLIENT).await?;
+        let reply = self.send(Call::post(&self.at(["clients"])).json(&body), CLIENT).await?;
         let client: Client = reply.json().map_err(|error| Error::HalfDone {
             what: error.settled().to_string(),
             left: "a client whose id is not known".into(),
@@ -312,7 +312,7 @@ impl KeyManager for Auth0 {
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         self.may(Operation::NewApplicationConsumerSecret)?;
         let place = self.at(["clients", consumer_key, "rotate-secret"]);
-        let client: Client = self.send(Call::post(&place).makes(), CLIENT).await?.json()?;
+        let client: Client = self.send(Call::post(&place), CLIENT).await?.json()?;
         client.client_secret.ok_or_else(|| Error::Answer("there is no client_secret in its answer".into()).unclear())
     }
 

@@ -18,9 +18,8 @@ pub(super) struct Call<'c> {
     /// Whether a refusal of the credentials is one of ours.
     pub(super) ours: bool,
     pub(super) absent: Option<&'static str>,
-    /// Whether it makes something that nobody would know of if the answer were lost.
-    pub(super) makes: bool,
-    /// Whether it changes nothing.
+    /// Whether it changes nothing. Of one that may, where it was sent and its answer is lost, of no use, a redirect or a
+    /// 5xx, nobody knows whether it was done: that is [`Error::Unclear`].
     pub(super) reads: bool,
     pub(super) secrets: Secrets,
 }
@@ -48,7 +47,7 @@ impl<'c> Call<'c> {
         let (headers, secrets) = (HeaderMap::new(), Secrets::default());
         let (who, body) = (Who::Open, Body::None);
         let reads = matches!(method, Method::GET | Method::HEAD);
-        Self { method, place, headers, body, who, ours: false, absent: None, makes: false, reads, secrets }
+        Self { method, place, headers, body, who, ours: false, absent: None, reads, secrets }
     }
 
     pub(super) fn get(place: &'c Place) -> Self {
@@ -134,13 +133,6 @@ impl<'c> Call<'c> {
         if self.absent.is_none() {
             self.absent = Some(what);
         }
-        self
-    }
-
-    /// It makes a client or a secret: where it was sent and its answer is lost, of no use, or a 5xx, that is
-    /// [`Error::Unclear`].
-    pub(super) const fn makes(mut self) -> Self {
-        self.makes = true;
         self
     }
 

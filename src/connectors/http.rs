@@ -23,7 +23,7 @@ use super::{
     call::{self, Call},
     endpoint,
     oidc::Place,
-    refusal::Refusal,
+    refusal::{Refusal, Secrets},
 };
 use crate::{
     keymanager::{
@@ -110,11 +110,18 @@ impl Http {
         let asked = Operation::ALL.into_iter().filter(|operation| operation.is_providers());
         let cannot = asked.filter_map(|operation| {
             let reason = body.cannot.get(source(operation).name())?;
-            Some((operation, told(reason)))
+            Some((operation, self.told(reason)))
         });
         let said = Arc::new(Capabilities { cannot: cannot.collect(), at: Instant::now() });
         self.said.store(Some(Arc::clone(&said)));
         Ok(said)
+    }
+
+    /// A reason as it may be told: bounded, without control characters and without our secret.
+    fn told(&self, reason: &str) -> String {
+        let mut secrets = Secrets::default();
+        secrets.note(self.secret.reveal());
+        secrets.redact(reason).chars().take(MOST_CHARACTERS).collect()
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<Reply> {
@@ -130,12 +137,6 @@ impl Http {
         let call = Call::new(method, place);
         let call = if operation.writes() { call } else { call.reads() };
         let call = if let Some(body) = &body { call.json(body) } else { call };
-        let call = match operation {
-            Operation::CreateApplication
-            | Operation::NewApplicationConsumerSecret
-            | Operation::GenerateConsumerSecret => call.makes(),
-            _ => call,
-        };
         self.send(call, |refusal| problem(operation, what, refusal)).await
     }
 
@@ -261,7 +262,7 @@ impl KeyManager for Http {
             self.post(Operation::NewApplicationAccessToken, &["tokens"], request, CLIENT).await?;
         match issued.access_token {
             Some(_) => Ok(issued),
-            None => Err(Error::Answer("there is no accessToken in its answer".into())),
+            None => Err(Error::Answer("there is no accessToken in its answer".into()).unclear()),
         }
     }
 
@@ -431,11 +432,6 @@ const fn source(operation: Operation) -> Operation {
         Operation::IsScopeExists | Operation::ValidateScopes => Operation::ScopeByName,
         itself => itself,
     }
-}
-
-/// A reason as it may be told: bounded, and without control characters.
-fn told(reason: &str) -> String {
-    reason.chars().filter(|c| !c.is_control()).take(MOST_CHARACTERS).collect()
 }
 
 fn written(body: &impl Serialize) -> Result<Value> {

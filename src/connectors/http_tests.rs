@@ -38,6 +38,15 @@ async fn what_it_cannot_do_is_asked_again_after_a_minute_and_believed_while_nobo
     assert_eq!(gone.scopes().await, Err(refused));
 }
 
+#[tokio::test]
+async fn a_reason_that_holds_our_secret_is_told_without_it() {
+    let said = r#"{"connector":"a","cannot":{"getAllScopes":"Bearer s3cret is not let in"}}"#;
+    let server = Server::start_at("127.0.0.1", |_| Box::new(|_| reply("200 OK", said)), None).await;
+    let refused = connector(&format!("http://{}", server.address)).scopes().await;
+    let reason = "Bearer [redacted] is not let in".into();
+    assert_eq!(refused, Err(Error::Unsupported { operation: Operation::AllScopes, reason }));
+}
+
 /// No change was asked for: none may have been done.
 #[tokio::test]
 async fn one_that_does_not_say_what_it_cannot_do_in_time_cannot_be_reached() {

@@ -124,7 +124,7 @@ impl KeyManager for Keycloak {
         }
         let scopes = self.scope_ids(&application.list("scope")).await?;
         let call = self.post(&["clients"], Operation::CreateApplication).await?;
-        let made = self.oauth.api.send(Call::post(&call.0).json(&body.into()).own_token(&call.1).makes()).await;
+        let made = self.oauth.api.send(Call::post(&call.0).json(&body.into()).own_token(&call.1)).await;
         let outcome = match made {
             Ok(_) => self.completed(&id, &scopes).await,
             // It may have been made all the same.
@@ -148,9 +148,9 @@ impl KeyManager for Keycloak {
         let ids = self.scope_ids(&wanted).await?;
         self.put(&known).await?;
         if !wanted.is_empty() {
-            self.bind_scopes(&known.id, &ids).await?;
+            self.bind_scopes(&known.id, &ids).await.map_err(Error::unclear)?;
         }
-        self.retrieve_application(consumer_key).await
+        self.retrieve_application(consumer_key).await.map_err(Error::unclear)
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
@@ -166,7 +166,7 @@ impl KeyManager for Keycloak {
         let mut known = self.client(consumer_key, Operation::UpdateApplicationOwner).await?;
         client::write_owner(&mut known.representation, owner);
         self.put(&known).await?;
-        self.retrieve_application(consumer_key).await
+        self.retrieve_application(consumer_key).await.map_err(Error::unclear)
     }
 
     async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
@@ -219,7 +219,7 @@ impl KeyManager for Keycloak {
         let operation = Operation::NewApplicationConsumerSecret;
         let known = self.client(consumer_key, operation).await?;
         let (place, token) = self.post(&["clients", &known.id, "client-secret"], operation).await?;
-        let made: Secret = self.oauth.api.send(Call::post(&place).own_token(&token).makes()).await?.json()?;
+        let made: Secret = self.oauth.api.send(Call::post(&place).own_token(&token)).await?.json()?;
         let useless = || Error::Answer("there is no secret in the answer".into()).unclear();
         let secret = made.value.ok_or_else(useless)?;
         // Where a policy keeps the one before for a while, that is ended too.
@@ -282,7 +282,7 @@ impl KeyManager for Keycloak {
         write_scope(&mut body, scope);
         let made = self.oauth.api.send(Call::post(&place).json(&body.into()).own_token(&token)).await;
         made.map_err(|error| error.about("key"))?;
-        self.scope(&scope.key).await
+        self.scope(&scope.key).await.map_err(Error::unclear)
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
@@ -300,7 +300,7 @@ impl KeyManager for Keycloak {
         write_scope(&mut body, scope);
         let (place, token) = self.post(&["client-scopes", &id], operation).await?;
         self.oauth.api.send(Call::put(&place).json(&body.into()).own_token(&token).absent(SCOPE)).await?;
-        self.scope(&scope.key).await
+        self.scope(&scope.key).await.map_err(Error::unclear)
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {

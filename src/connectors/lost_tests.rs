@@ -19,11 +19,16 @@ use crate::{
 
 /// An engine over the provider at `address`, which registers clients at `/clients`.
 pub(super) fn engine(kind: &str, address: SocketAddr) -> Engine {
-    let settings = serde_json::from_value(json!({
+    let mut settings = json!({
         "name": "idp", "connector": kind, "issuer": format!("http://{address}/oauth2/token"), "discovery": false,
         "registration_endpoint": format!("http://{address}/clients"), "token_endpoint": format!("http://{address}/token"),
         "revocation_endpoint": format!("http://{address}/revoke"), "client_id": "we", "client_secret": "ours",
-    }));
+    });
+    if kind == "http" {
+        settings["endpoint"] = format!("http://{address}").into();
+        settings["token"] = "our-bearer".into();
+    }
+    let settings = serde_json::from_value(settings);
     let settings = settings.expect("good settings");
     let (client, clock) = (Client::new().expect("roots"), Arc::new(Clock::new()));
     let record = Record::in_memory().expect("memory");

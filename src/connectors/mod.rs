@@ -20,8 +20,8 @@
 //! 4. What is not there is `NotFound`, what is there already `Conflict`, with the field of the request where one is known,
 //!    and a provider's refusal keeps its own words. A secret stands in a [`Sensitive`](crate::keymanager::Sensitive) and
 //!    in no error.
-//! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a call
-//!    that makes something is lost, that is `Unclear`: the engine keeps a record of it. Where no token is issued after
+//! 5. Each call ends in bounded time, and what was half done is undone, or told as `HalfDone`. Where the answer to a
+//!    change is lost, or tells nothing, that is `Unclear`, as is what fails after the change: the engine keeps a record of it. Where no token is issued after
 //!    one was revoked for it, that is `Revoked`.
 //! 6. A dry run does what the change does, up to the first call that would change anything: [`KeyManager::rehearsal`] says
 //!    so by [`Rehearsal::Halting`](crate::keymanager::Rehearsal). Calls are asked about one by one; one that changes
@@ -66,6 +66,8 @@ mod standard;
 #[cfg(test)]
 mod tests;
 mod uma;
+#[cfg(test)]
+mod unclear_tests;
 mod wso2_client;
 mod wso2is;
 

@@ -217,7 +217,7 @@ impl KeyManager for Okta {
         okta_rows::check_wishes(application)?;
         let body = okta_rows::metadata(application, &Map::new())?;
         let place = self.at(["oauth2", "v1", "clients"]);
-        let reply = self.send(Call::post(&place).json(&body.into()).makes(), CLIENT).await?;
+        let reply = self.send(Call::post(&place).json(&body.into()), CLIENT).await?;
         match reply.json::<Client>() {
             Ok(client) => Ok(client.told(true)),
             Err(error) => {
@@ -283,12 +283,12 @@ impl KeyManager for Okta {
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         self.may(Operation::NewApplicationConsumerSecret)?;
         let place = call::below(&self.client_at(consumer_key), ["lifecycle", "newSecret"]);
-        let client: Client = self.send(Call::post(&place).makes(), CLIENT).await?.json()?;
+        let client: Client = self.send(Call::post(&place), CLIENT).await?.json()?;
         let Some(secret) = client.client_secret else {
             return Err(Error::Answer("there is no client_secret in its answer".into()).unclear());
         };
         // Okta voids one of two: the other must not stay good.
-        let others = self.all_secrets(consumer_key).await?.into_iter();
+        let others = self.all_secrets(consumer_key).await.map_err(Error::unclear)?.into_iter();
         for other in others.filter(|one| one.client_secret.as_ref() != Some(&secret)) {
             if let Err(error) = self.drop_secret(consumer_key, &other.id, other.is_active()).await {
                 return Err(Error::HalfDone {
@@ -310,7 +310,7 @@ impl KeyManager for Okta {
             body["client_secret"] = json!(secret);
         }
         let place = self.secrets_at(consumer_key);
-        let secret: Secret = self.send(Call::post(&place).json(&body).makes(), CLIENT).await?.json()?;
+        let secret: Secret = self.send(Call::post(&place).json(&body), CLIENT).await?.json()?;
         Ok(secret.told(true))
     }
 
@@ -349,7 +349,7 @@ impl KeyManager for Okta {
             Err(error) => return Err(error),
         }
         let reply = self.send(Call::post(&self.scopes_at()?).json(&body.into()), SCOPE).await?;
-        okta_rows::scope(&reply.json()?)
+        okta_rows::scope(&reply.json()?).map_err(Error::unclear)
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
@@ -366,7 +366,8 @@ impl KeyManager for Okta {
         self.may(Operation::UpdateScope)?;
         let (before, place) = self.scope_at(&scope.key).await?;
         let body = okta_rows::scope_body(scope, before)?;
-        okta_rows::scope(&self.send(Call::put(&place).json(&body.into()), SCOPE).await?.json()?)
+        let reply = self.send(Call::put(&place).json(&body.into()), SCOPE).await?;
+        okta_rows::scope(&reply.json()?).map_err(Error::unclear)
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {

@@ -81,7 +81,9 @@ impl OwnToken {
 
     async fn issued(&self, api: &Api, endpoint: &Place, end: time::Instant) -> Result<(Token, Duration)> {
         let further = self.parameters.iter().map(|(name, value)| (*name, value.as_str()));
-        let call = Call::post(endpoint).form([("grant_type", "client_credentials")].into_iter().chain(further)).own();
+        let form = [("grant_type", "client_credentials")].into_iter().chain(further);
+        // What is lost of it changes nothing: it is asked for anew.
+        let call = Call::post(endpoint).reads().form(form).own();
         let (answer, secrets) = api.tries(&call, None, end).await?;
         let from = "the token endpoint";
         if !answer.status.is_success() {

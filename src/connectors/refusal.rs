@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     keymanager::Error,
     net::client::{Answer, ClientError},
-    secret::redacted,
+    secret::{is_secret_name, redacted},
 };
 
 /// The secrets of one call.
@@ -32,11 +32,7 @@ impl Secrets {
 
     /// Notes a value whose name says that it is one.
     pub(super) fn note_named(&mut self, name: &str, value: &str) {
-        let name = name.to_ascii_lowercase();
-        let told = ["token_type", "token_endpoint", "_hint", "expires", "_alg", "auth_method", "lifetime"];
-        let secret = ["secret", "token", "assertion", "password", "credential", "api_key", "apikey"];
-        let is = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-        if name == "code" || name == "code_verifier" || (is(&secret) && !is(&told)) {
+        if is_secret_name(name) {
             self.note(value);
         }
     }
@@ -59,14 +55,8 @@ impl Secrets {
 
     /// The text without them, and without control characters.
     pub(super) fn redact(&self, text: &str) -> String {
-        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
-        let mut secrets: Vec<&str> = self.0.iter().map(|secret| secret.as_str()).collect();
-        // One may stand in another.
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        for secret in secrets {
-            text = redacted(text, secret);
-        }
-        text
+        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        redacted(&text, self.0.iter().map(|secret| secret.as_str()))
     }
 }
 
@@ -117,15 +107,22 @@ pub(super) fn error(answer: &Answer, from: &str, absent: Option<&'static str>, o
     }
 }
 
-/// The error that no answer is, or one without end. `makes`: whether it is worth knowing that the call was sent.
-pub(super) fn unanswered(error: ClientError, makes: bool) -> Error {
+/// The error that no answer is, or one without end. `reads`: whether the call changes nothing, so that it is all the same
+/// whether it was sent.
+pub(super) fn unanswered(error: ClientError, reads: bool) -> Error {
     let sent = matches!(error, ClientError::Unreachable { sent: true, .. } | ClientError::TooLarge { .. });
     let error = match error {
         ClientError::TimedOut(place) => Error::TimedOut(place),
         ClientError::TooLarge { .. } => Error::Answer(error.to_string()),
         other => Error::Unreachable(other.to_string()),
     };
-    if makes && sent { error.unclear() } else { error }
+    if sent && !reads { error.unclear() } else { error }
+}
+
+/// Whether what was asked for may have been done, though the provider says otherwise, or nothing that tells: of a change
+/// a redirect and a 5xx say nothing. One that it has no way to do (501) it has not done.
+pub(super) const fn may_have_done(error: &Error) -> bool {
+    matches!(error, Error::Answer(_) | Error::Refused { status: 300..=399 | 500 | 502.., .. })
 }
 
 /// A gateway before the provider that has nobody behind it.

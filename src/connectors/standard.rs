@@ -139,7 +139,7 @@ impl KeyManager for Standard {
             }
         }
         let place = self.oauth.directory.place(Endpoint::Registration, Operation::CreateApplication).await?;
-        let mut call = Call::post(&place).json(&client_metadata::metadata(application)?.into()).makes();
+        let mut call = Call::post(&place).json(&client_metadata::metadata(application)?.into());
         if let Some(token) = &self.initial {
             call = call.bearer(token)?.ours();
         }
@@ -175,7 +175,7 @@ impl KeyManager for Standard {
         let reply = self.oauth.api.send(call).await?;
         let after =
             Row { access: row.access, secret: row.secret, auth_method: row.auth_method, ..Row::of(application) };
-        self.learned(consumer_key, after, &reply).await
+        self.learned(consumer_key, after, &reply).await.map_err(Error::unclear)
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {

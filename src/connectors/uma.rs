@@ -52,7 +52,7 @@ impl<'o> Resources<'o> {
     pub(super) async fn create(&self, description: Map<String, Value>) -> Result<String> {
         let call = Call::post(&self.resources).json(&description.into()).own_token(&self.token);
         let made: Registered = self.oauth.api.send(call).await?.json()?;
-        made.id.ok_or_else(|| Error::Answer("the registered resource has no _id".into()))
+        made.id.ok_or_else(|| Error::Answer("the registered resource has no _id".into()).unclear())
     }
 
     pub(super) async fn read(&self, id: &str) -> Result<Registered> {

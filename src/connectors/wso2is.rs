@@ -188,7 +188,7 @@ impl KeyManager for IdentityServer {
         if let Some(secret) = &application.client_secret {
             body.insert("ext_param_client_secret".into(), json!(secret.reveal()));
         }
-        let told = self.send(Call::post(&self.clients).json(&body.into()).makes()).await;
+        let told = self.send(Call::post(&self.clients).json(&body.into())).await;
         let made = told.and_then(|told: Map<String, Value>| {
             let secret = told.get("client_secret").and_then(Value::as_str).map(Sensitive::from);
             let made = client::read(&told).map_err(Error::unclear)?;
@@ -212,7 +212,7 @@ impl KeyManager for IdentityServer {
         let kind = client::token_type(present, application.token_type.as_deref());
         body.insert("token_type_extension".into(), json!(kind));
         let place = self.place(consumer_key);
-        client::read(&self.send(Call::put(&place).json(&body.into()).absent(CLIENT)).await?)
+        client::read(&self.send(Call::put(&place).json(&body.into()).absent(CLIENT)).await?).map_err(Error::unclear)
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
@@ -227,7 +227,7 @@ impl KeyManager for IdentityServer {
         let place = below(&self.place(consumer_key), ["change-owner"]);
         let place = asking(&place, [("applicationOwner", self.without_tenant(owner))]);
         self.done(Call::post(&place).absent(CLIENT)).await?;
-        self.retrieve_application(consumer_key).await
+        self.retrieve_application(consumer_key).await.map_err(Error::unclear)
     }
 
     async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
@@ -281,7 +281,7 @@ impl KeyManager for IdentityServer {
 
     async fn new_secret(&self, consumer_key: &str) -> Result<Sensitive> {
         let place = below(&self.place(consumer_key), ["regenerate-consumer-secret"]);
-        let made: SecretBody = self.send(Call::post(&place).absent(CLIENT).makes()).await?;
+        let made: SecretBody = self.send(Call::post(&place).absent(CLIENT)).await?;
         made.client_secret.ok_or_else(|| Error::Answer("there is no client_secret in the answer".into()).unclear())
     }
 
@@ -293,8 +293,8 @@ impl KeyManager for IdentityServer {
             "client_secret": request.client_secret.as_ref().map(Sensitive::reveal),
         });
         let place = below(&self.place(consumer_key), ["generate-secret"]);
-        let made: SecretBody = self.send(Call::post(&place).json(&body).absent(CLIENT).makes()).await?;
-        made.told(false)
+        let made: SecretBody = self.send(Call::post(&place).json(&body).absent(CLIENT)).await?;
+        made.told(false).map_err(Error::unclear)
     }
 
     async fn secrets(&self, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
@@ -368,7 +368,7 @@ impl KeyManager for IdentityServer {
         let body = json!({
             "username": name, "domain": domain, "dialect": DIALECT, "accessToken": null, "bindFederatedUserClaims": false,
         });
-        let found: Listed<Claim> = self.send(Call::post(&self.claims).json(&body).absent(USER)).await?;
+        let found: Listed<Claim> = self.send(Call::post(&self.claims).reads().json(&body).absent(USER)).await?;
         // It has an empty list for whom it does not know.
         if found.list.is_empty() {
             return Err(Error::NotFound(USER));

@@ -140,7 +140,10 @@ impl Engine {
                 Some(_) => managed.connector.unmanaged(consumer_key).await?,
                 None => None,
             };
-            match (managed.connector.delete_application(consumer_key).await, mapping) {
+            let outcome = managed.connector.delete_application(consumer_key).await;
+            let revoked = self.client_revoked(&managed, consumer_key);
+            let outcome = self.refused_in_doubt(caller, &managed, consumer_key, &revoked, outcome).await;
+            match (outcome, mapping) {
                 // Its provider was not asked, since nothing is known here by which it could be.
                 (Err(Error::NotFound(_)), Some(_)) if let Some(reason) = unmanaged => {
                     return Err(Error::Unsupported { operation: Operation::DeleteApplication, reason });
@@ -151,7 +154,7 @@ impl Engine {
             }
             let unmap = RowChange::Unmap { key_manager: managed.name().into(), consumer_key: consumer_key.into() };
             let mut effect = Effect::of(()).before(before).row(unmap);
-            effect.revoked.push(self.client_revoked(&managed, consumer_key));
+            effect.revoked.push(revoked);
             Ok(effect)
         })
         .await
@@ -258,9 +261,11 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::NewApplicationConsumerSecret, consumer_key);
         let done = self
             .perform(asked, check::name("clientId", consumer_key), |managed| async move {
-                let secret = managed.connector.new_secret(consumer_key).await?;
+                let outcome = managed.connector.new_secret(consumer_key).await;
+                let revoked = self.client_revoked(&managed, consumer_key);
+                let secret = self.refused_in_doubt(caller, &managed, consumer_key, &revoked, outcome).await?;
                 let mut effect = Effect::of(secret);
-                effect.revoked.push(self.client_revoked(&managed, consumer_key));
+                effect.revoked.push(revoked);
                 Ok(effect)
             })
             .await?;

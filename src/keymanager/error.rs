@@ -157,7 +157,9 @@ impl Error {
             Self::Unreachable(_) | Self::LeftAlone { .. } | Self::TimedOut(_) => true,
             Self::Credentials(_) | Self::Answer(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::Unclear(why) | Self::Revoked(why) => why.may_pass(),
+            // Another attempt finds out.
+            Self::Unclear(_) => true,
+            Self::Revoked(why) => why.may_pass(),
             _ => false,
         }
     }
@@ -167,9 +169,9 @@ impl Error {
         Self::Revoked(Box::new(self))
     }
 
-    /// Whether a token that was to be revoked before is, or may be.
+    /// Whether a token, or those of a client, that were to be revoked by it are, or may be.
     pub const fn may_have_revoked(&self) -> bool {
-        matches!(self, Self::Revoked(_) | Self::TimedOut(_) | Self::Unclear(_))
+        matches!(self, Self::Revoked(_) | Self::TimedOut(_) | Self::Unclear(_) | Self::HalfDone { .. })
     }
 
     /// What failed, whatever was done before.

@@ -11,7 +11,6 @@ use super::{
     dry::foresee_token,
     engine::{Asked, Effect},
     halting::is_tried,
-    rows::{AuditEntry, RevokedRow, RowChange},
     tokens::{claims, told_token},
 };
 
@@ -41,10 +40,9 @@ impl Engine {
             let mut token = match managed.connector.new_access_token(&request).await {
                 Ok(token) => token,
                 Err(error) => {
-                    if let Some((token, row)) = revoked.filter(|_| error.may_have_revoked() && !caller.dry_run) {
-                        self.revoked_alone(caller, &managed, token, row, &error).await?;
-                    }
-                    return Err(error);
+                    // A token that nobody has got ends by itself: it is nothing to look after.
+                    let Some((token, row)) = revoked else { return Err(error.settled()) };
+                    return self.refused_in_doubt(caller, &managed, &told_token(token), &row, Err(error)).await;
                 }
             };
             token.key_manager = Some(managed.name().to_owned());
@@ -84,26 +82,6 @@ impl Engine {
             managed.settings.issuer == *issuer && own.is_some_and(|own| own.eq_ignore_ascii_case(consumer_key))
         });
         if is_ours { Err(Error::Conflict(OURSELVES.into())) } else { Ok(()) }
-    }
-
-    /// The token is, or may be, revoked at its provider, and nothing else was done.
-    async fn revoked_alone(
-        &self,
-        caller: &Caller,
-        managed: &Managed,
-        token: &Sensitive,
-        row: RevokedRow,
-        error: &Error,
-    ) -> Result<()> {
-        self.put_in_force(std::slice::from_ref(&row));
-        let asked = Asked::new(caller, managed.name(), Operation::RevokeToken, &told_token(token));
-        let entry = AuditEntry {
-            after: json!(row),
-            outcome: "done".into(),
-            detail: Some(format!("asked for with a token that was not issued: {}", error.cause())),
-            ..self.entry(&asked)
-        };
-        self.change(vec![RowChange::Revoke(row), RowChange::Audit(entry)]).await
     }
 }
 

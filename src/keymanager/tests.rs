@@ -114,10 +114,14 @@ async fn one_application_has_one_client_of_a_kind() {
 async fn a_dry_run_and_a_mistake_ask_nobody() {
     let stand = stand();
     let dry = Caller { dry_run: true, ..caller() };
-    let done =
-        stand.engine.create_application(&dry, "one", app(json!({"clientId": "a", "clientSecret": "s3cret"}))).await;
+    let more = json!({"apiKey": "s3cret", "pwd": "s3cret"});
+    let asked = json!({"clientId": "a", "clientSecret": "s3cret",
+        "parameters": {"api_key": "s3cret", "passphrase": "s3cret", "additionalProperties": more}});
+    let done = stand.engine.create_application(&dry, "one", app(asked)).await;
     let Ok(Done::Would(plan)) = done else { panic!("{done:?}") };
     assert_eq!((&*plan.operation, &plan.request["clientSecret"]), ("createApplication", &json!("[redacted]")));
+    let told = plan.request.to_string();
+    assert!(!told.contains("s3cret") && told.matches("[redacted]").count() == 5, "{told}");
     assert!(
         matches!(stand.create(json!({"clientName": "a\nb"})).await, Err(Error::Invalid { field, .. }) if field == "clientName")
     );

@@ -96,8 +96,9 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::RevokeToken, &told_token(token));
         let checked = self.require_own(key_manager, Operation::RevokeToken, "token", token).await;
         self.perform(asked, checked, |managed| async move {
-            managed.connector.revoke_token(token).await?;
             let row = self.token_revoked(&managed, token)?;
+            let outcome = managed.connector.revoke_token(token).await;
+            self.refused_in_doubt(caller, &managed, &told_token(token), &row, outcome).await?;
             let mut effect = Effect::of(()).after(&row);
             effect.revoked.push(row);
             Ok(effect)
@@ -120,13 +121,40 @@ impl Engine {
         };
         self.perform(asked, checked, |managed| async move {
             require_issued_to(&managed, "consumerKey", token, consumer_key).await?;
-            managed.connector.revoke_one_time_token(token, consumer_key).await?;
             let row = self.token_revoked(&managed, token)?;
+            let outcome = managed.connector.revoke_one_time_token(token, consumer_key).await;
+            self.refused_in_doubt(caller, &managed, &told_token(token), &row, outcome).await?;
             let mut effect = Effect::of(()).after(&row);
             effect.revoked.push(row);
             Ok(effect)
         })
         .await
+    }
+
+    /// What was to be revoked by a change that failed, and is or may be, at the provider, is refused here from now on: nobody
+    /// may be let in by what its provider has ended.
+    pub(super) async fn refused_in_doubt<T>(
+        &self,
+        caller: &Caller,
+        managed: &Managed,
+        subject: &str,
+        row: &RevokedRow,
+        outcome: Result<T>,
+    ) -> Result<T> {
+        let error = match outcome {
+            Err(error) if error.may_have_revoked() && !caller.dry_run => error,
+            outcome => return outcome,
+        };
+        self.put_in_force(std::slice::from_ref(row));
+        let asked = Asked::new(caller, managed.name(), Operation::RevokeToken, subject);
+        let entry = AuditEntry {
+            after: json!(row),
+            outcome: "done".into(),
+            detail: Some(format!("asked for with what has failed: {}", error.cause())),
+            ..self.entry(&asked)
+        };
+        self.change(vec![RowChange::Revoke(row.clone()), RowChange::Audit(entry)]).await?;
+        Err(error)
     }
 
     /// Refuses tokens from now on, whatever their provider thinks of them.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Result;
-use crate::secret::REDACTED;
+use crate::secret::{REDACTED, is_secret_name};
 
 /// A value as JSON, without what is secret in it.
 pub(super) fn told(value: &impl Serialize) -> Value {
@@ -18,9 +18,7 @@ fn redact(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {
-                let name = name.to_ascii_lowercase();
-                let secret = SECRET_NAMES.iter().any(|part| name.contains(part)) && !NO_SECRETS.contains(&&*name);
-                if secret { hide(member) } else { redact(member) }
+                if is_secret_name(name) { hide(member) } else { redact(member) }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(redact),
@@ -47,8 +45,3 @@ pub(super) fn was(read: Result<impl Serialize>) -> Result<Value> {
         Err(_) => Ok(Value::Null),
     }
 }
-
-const SECRET_NAMES: [&str; 6] = ["secret", "password", "token", "assertion", "private", "credential"];
-/// Named like secrets, and none.
-const NO_SECRETS: [&str; 6] =
-    ["token_endpoint_auth_method", "tokentype", "token_endpoint", "token_type", "secretid", "tokenscope"];

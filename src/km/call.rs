@@ -148,10 +148,8 @@ impl Inputs {
 
     /// The error without the secrets that were sent, even where the door says them.
     pub(super) fn hidden(&self, error: Error) -> Error {
-        let Error::Refused { status, mut text } = error else { return error };
-        for secret in self.secrets.borrow().iter() {
-            text = redacted(text, secret);
-        }
+        let Error::Refused { status, text } = error else { return error };
+        let text = redacted(&text, self.secrets.borrow().iter().map(|secret| secret.as_str()));
         Error::Refused { status, text }
     }
 

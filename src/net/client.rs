@@ -281,6 +281,7 @@ fn plain(tls: ClientConfig, resolver: Resolver, proxy: Option<&Url>) -> reqwest:
         .no_proxy()
         .referer(false)
         .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE)
         .dns_resolver(Arc::new(resolver));
@@ -365,7 +366,8 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
     if causes(error).any(|cause| cause.is::<NoAddress>()) {
         return ClientError::Forbidden(shown(url));
     }
-    if error.is_timeout() {
+    // A connection that is not made in time is none, and nothing was sent.
+    if error.is_timeout() && !error.is_connect() {
         return ClientError::TimedOut(shown(url));
     }
     ClientError::Unreachable { url: shown(url), reason: innermost(error), sent: !error.is_connect() }
@@ -395,6 +397,9 @@ fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
+/// How long a connection may take, with TLS. Less than the whole of a change, so that what is never sent is told from what
+/// may have been done.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// Providers are asked about many tokens at one time.
 const MAX_IDLE: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
