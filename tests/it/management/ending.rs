@@ -126,9 +126,22 @@ fn what_the_end_cuts_is_answered_and_noted_as_what_may_have_been_done() {
     let mut gate = Gate::start(|ports| world.config(ports));
     let call = world.register(&json!({ "key": "a:b" }));
     gate.wait_for("the provider's work", || world.slow.asked() == 1);
+    // Behind it waits another of the same scope, of which nothing is done.
+    let mut behind = TcpStream::connect(("127.0.0.1", world.place.port)).unwrap();
+    let head = format!(
+        "POST /v1/key-managers/far/scopes HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 13\r\n\r\n",
+        world.place.key()
+    );
+    behind.write_all(head.as_bytes()).unwrap();
+    behind.read_exact(&mut [0; 25]).unwrap();
+    behind.write_all(br#"{"key":"a:b"}"#).unwrap();
     gate.signal("TERM");
     gate.wait_for("a closed door", || TcpStream::connect(("127.0.0.1", world.place.port)).is_err());
     gate.signal("TERM");
+    let mut refused = String::new();
+    behind.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("did not ask it"), "{refused}");
     let answer = call.join().unwrap();
     assert_eq!(answer.status, 504, "{}", answer.text());
     assert!(answer.text().contains("may have been done"), "{}", answer.text());
