@@ -39,7 +39,7 @@ fn an_absurd_count_of_tokens_uses_up_its_own_limit_and_no_other() {
         // Two gates pass one each, and some more in the time until they have heard of it.
         let call = |gate: usize, tokens: u64| {
             let request = Request::post("/models/{m}").script("reply:application/json");
-            let request = request.header("x-tokens", &tokens.to_string()).body("{}");
+            let request = request.header("x-tokens", tokens.to_string()).body("{}");
             block_on(place.gates[gate].send(Via::H1, &request)).status
         };
         for (n, tokens) in absurd.into_iter().enumerate() {

@@ -19,18 +19,24 @@ const LIMIT: u64 = 300;
 struct Node {
     ledger: Ledger,
     due: u64,
-    /// What is told, what is answered once Redis has it, and when it began.
-    under_way: Option<(Vec<(Arc<Cell>, Line)>, Vec<Answer>, u64)>,
+    under_way: Option<Exchange>,
+}
+
+struct Exchange {
+    begun: u64,
+    told: Vec<(Arc<Cell>, Line)>,
+    /// None before Redis has it.
+    answers: Vec<Answer>,
 }
 
 impl Node {
     fn step(&mut self, at: usize, now: u64, interval: u64, exchange: u64, redis: &mut Hash<usize>) {
-        if let Some((lines, answers, begun)) = &mut self.under_way {
+        if let Some(Exchange { begun, told, answers }) = &mut self.under_way {
             if now == *begun + exchange / 2 {
-                *answers = lines.iter().map(|(_, line)| redis.exchange(at, line, false)).collect();
+                *answers = told.iter().map(|(_, line)| redis.exchange(at, line, false)).collect();
             }
             if now == *begun + exchange {
-                for ((cell, line), answer) in lines.iter().zip(answers) {
+                for ((cell, line), answer) in told.iter().zip(answers) {
                     self.ledger.learn(cell, line, *answer, now, interval);
                 }
                 self.under_way = None;
@@ -38,7 +44,8 @@ impl Node {
         }
         if self.under_way.is_none() && now >= self.due {
             self.due = (self.due + interval).max(now);
-            self.under_way = Some((self.ledger.gather(Batched, now, 2_000, usize::MAX), Vec::new(), now));
+            let told = self.ledger.gather(Batched, now, 2_000, usize::MAX);
+            self.under_way = Some(Exchange { begun: now, told, answers: Vec::new() });
         }
     }
 }
