@@ -136,7 +136,8 @@ provider_package() {
 start_provider() {
   start "$work/provider.log" node "$work/provider.mjs" "$provider" "$work/keys" "$newest" "$oldest"
   provider_pid=$started
-  await 20 listens "$provider"
+  # Its modules are many files: once, on a disk that was busy, 20 s did not suffice.
+  await 60 listens "$provider"
 }
 
 start_gate() {
