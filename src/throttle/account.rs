@@ -192,10 +192,20 @@ impl<'a, 'g> Account<'a, 'g> {
 /// pairs of small numbers meet.
 pub(super) fn key(charge: &Charge<'_>, kind: QuotaKind) -> u128 {
     let whose = u128::from_ne_bytes(charge.tier.counter).wrapping_add(charge.user.wrapping_mul(SPREAD).rotate_left(64));
-    whose ^ KIND.wrapping_mul(kind as u128)
+    whose ^ of_kind(kind)
+}
+
+/// What tells the counters of one kind from those of another.
+const fn of_kind(kind: QuotaKind) -> u128 {
+    match kind {
+        QuotaKind::Requests => 0,
+        QuotaKind::Bytes => KIND,
+        QuotaKind::Events => KIND.rotate_left(32),
+        QuotaKind::Tokens => KIND.rotate_left(64),
+    }
 }
 
 /// Odd, so that multiplying loses nothing (the golden ratio's fraction).
 const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-/// Tells a tier's counters of one kind from those of another (the square root of three's fraction).
+/// The square root of three's fraction.
 const KIND: u128 = 0xbb67_ae85_84ca_a73b_2574_2d70_78b8_3b89;
