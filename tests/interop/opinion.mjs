@@ -7,6 +7,7 @@ import * as crypto from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import * as jose from "jose";
+import { keyPair } from "./keypair.mjs";
 
 const issuer = "https://idp.example.com/second";
 const audience = "second-opinion";
@@ -22,17 +23,17 @@ const b64 = (data) => Buffer.from(data).toString("base64url");
 
 function makeKeys(dir) {
   const pair = {
-    rsa: crypto.generateKeyPairSync("rsa", { modulusLength: 2048 }),
-    p256: crypto.generateKeyPairSync("ec", { namedCurve: "P-256" }),
-    p384: crypto.generateKeyPairSync("ec", { namedCurve: "P-384" }),
-    p521: crypto.generateKeyPairSync("ec", { namedCurve: "P-521" }),
-    ed: crypto.generateKeyPairSync("ed25519"),
+    rsa: keyPair("rsa", { modulusLength: 2048 }),
+    p256: keyPair("ec", { namedCurve: "P-256" }),
+    p384: keyPair("ec", { namedCurve: "P-384" }),
+    p521: keyPair("ec", { namedCurve: "P-521" }),
+    ed: keyPair("ed25519"),
   };
   const write = (name, value) => writeFileSync(`${dir}/${name}`, value, { mode: 0o600 });
   const jwk = (kid, key) => ({ ...key.export({ format: "jwk" }), kid });
   write("jwks.json", JSON.stringify({ keys: Object.entries(pair).map(([kid, { publicKey }]) => jwk(kid, publicKey)) }));
   write("private.json", JSON.stringify(Object.entries(pair).map(([kid, { privateKey }]) => jwk(kid, privateKey))));
-  const opens = { "enc-rsa": crypto.generateKeyPairSync("rsa", { modulusLength: 2048 }), "enc-ec": crypto.generateKeyPairSync("ec", { namedCurve: "P-256" }) };
+  const opens = { "enc-rsa": keyPair("rsa", { modulusLength: 2048 }), "enc-ec": keyPair("ec", { namedCurve: "P-256" }) };
   write("decryption.json", JSON.stringify({ keys: Object.entries(opens).map(([kid, { privateKey }]) => jwk(kid, privateKey)) }));
   for (const size of [32, 48, 64]) write(`s${size * 8}`, b64(crypto.randomBytes(size)));
 }

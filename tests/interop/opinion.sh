@@ -7,7 +7,7 @@ opinion() {
   local dir=$work/opinion gate admin gate_pid python lines
   command -v node >/dev/null && jose_package || { skip "second opinions: no node, npm or jose"; return; }
   python=$(pyjwt) || { skip "second opinions: PyPI's PyJWT cannot be had"; return; }
-  node "$dir/opinion.mjs" keys "$dir"
+  check "second opinions: keys are made" timeout 60 node "$dir/opinion.mjs" keys "$dir"
   read -r gate admin < <(free_ports 2)
   lines=$(for alg in 256 384 512; do
     echo "  { kid = \"s$alg\", alg = \"HS$alg\", encoding = \"base64url\", secret = { file = \"$dir/s$alg\" } },"
@@ -49,7 +49,7 @@ path = \"/items/{id}\"
 agrees() {
   local name=$1
   shift
-  if "$@" >"$work/said" 2>&1; then ok "second opinions: $name"; else fail "second opinions: $name"; fi
+  if timeout 300 "$@" >"$work/said" 2>&1; then ok "second opinions: $name"; else fail "second opinions: $name"; fi
   sed 's/^/   /' "$work/said"
 }
 
@@ -63,7 +63,7 @@ jose_package() {
   mkdir -p "$work/opinion"
   # In a folder of its own: another package's link lies in `work`, and a token.py that Python would import lies here.
   ln -sfn "$home/node_modules" "$work/opinion/node_modules"
-  cp "$here/opinion.mjs" "$here/opinion.py" "$work/opinion/"
+  cp "$here/opinion.mjs" "$here/opinion.py" "$here/keypair.mjs" "$work/opinion/"
 }
 
 # The path of a Python that has PyJWT.

@@ -3,10 +3,12 @@
 // Its keys lie in the folder KEYS by number, made where they are missing; those from NEWEST down to OLDEST are
 // published, and NEWEST signs. All else lives in memory, so a restart forgets every opaque token. Access tokens come by
 // client_credentials; the resource indicator (RFC 8707) picks form (JWTs as in RFC 9068), audience, algorithm, lifetime.
-import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPublicKey, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 import Provider from 'oidc-provider';
+
+import { keyPair } from './keypair.mjs';
 
 const [port, folder, newest, oldest] = [Number(process.argv[2]), process.argv[3], ...process.argv.slice(4).map(Number)];
 const scopes = ['orders:read', 'orders:write'];
@@ -32,7 +34,7 @@ const client = (client_id, more = {}) => ({
 });
 
 const key = (alg, type, options) => ({
-  ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }),
+  ...keyPair(type, options).privateKey.export({ format: 'jwk' }),
   alg,
   use: 'sig',
   kid: randomBytes(8).toString('hex'),
@@ -52,7 +54,7 @@ const generation = (number) => {
 const gateKey = () => {
   const file = `${folder}/client.pem`;
   if (!existsSync(file)) {
-    const pair = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const pair = keyPair('ec', { namedCurve: 'P-256' });
     writeFileSync(file, pair.privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
   }
   return { ...createPublicKey(readFileSync(file, 'utf8')).export({ format: 'jwk' }), use: 'sig' };
