@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -178,22 +178,6 @@ impl Http {
     async fn delete(&self, operation: Operation, path: &[&str], what: &'static str) -> Result<()> {
         self.ask(Ask { operation, method: Method::DELETE, path, body: None, what }).await.map(drop)
     }
-
-    /// What it has made, if its answer tells; else it is undone, where the id was ours to choose.
-    async fn made(&self, reply: &Reply, wished: Option<&str>) -> Result<OAuthApplicationInfo> {
-        let answer = reply.json::<OAuthApplicationInfo>().and_then(|made| match &made.client_id {
-            Some(id) if !id.is_empty() => Ok(made),
-            _ => Err(Error::Answer("there is no clientId in its answer".into())),
-        });
-        let error = match answer {
-            Ok(made) => return Ok(made),
-            Err(error) => error.settled(),
-        };
-        let Some(id) = wished else {
-            return Err(Error::HalfDone { what: error.to_string(), left: "a client whose id it has not told".into() });
-        };
-        Err(error.undone(self.delete_application(id).await, format_args!("the client {id}")))
-    }
 }
 
 #[async_trait]
@@ -221,10 +205,9 @@ impl KeyManager for Http {
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
-        let body = Some(written(application)?);
-        let operation = Operation::CreateApplication;
+        let (operation, body) = (Operation::CreateApplication, Some(written(application)?));
         let reply = self.ask(Ask { operation, method: Method::POST, path: &["clients"], body, what: CLIENT }).await?;
-        self.made(&reply, application.client_id.as_deref()).await
+        made(reply.json()?)
     }
 
     async fn update_application(
@@ -232,13 +215,14 @@ impl KeyManager for Http {
         consumer_key: &str,
         application: &OAuthApplicationInfo,
     ) -> Result<OAuthApplicationInfo> {
-        let application = without_secret(application.clone());
-        let path = ["clients", consumer_key];
-        self.put(Operation::UpdateApplication, &path, &application, CLIENT).await.map(without_secret)
+        let application = OAuthApplicationInfo { client_secret: None, ..application.clone() };
+        let (operation, path) = (Operation::UpdateApplication, ["clients", consumer_key]);
+        client(operation, consumer_key, self.put(operation, &path, &application, CLIENT).await?)
     }
 
     async fn retrieve_application(&self, consumer_key: &str) -> Result<OAuthApplicationInfo> {
-        self.get(Operation::RetrieveApplication, &["clients", consumer_key], CLIENT).await.map(without_secret)
+        let operation = Operation::RetrieveApplication;
+        client(operation, consumer_key, self.get(operation, &["clients", consumer_key], CLIENT).await?)
     }
 
     async fn delete_application(&self, consumer_key: &str) -> Result<()> {
@@ -246,23 +230,22 @@ impl KeyManager for Http {
     }
 
     async fn update_application_owner(&self, consumer_key: &str, owner: &str) -> Result<OAuthApplicationInfo> {
-        let path = ["clients", consumer_key, "owner"];
-        let body = json!({ "owner": owner });
-        self.put(Operation::UpdateApplicationOwner, &path, &body, CLIENT).await.map(without_secret)
+        let (operation, path) = (Operation::UpdateApplicationOwner, ["clients", consumer_key, "owner"]);
+        client(operation, consumer_key, self.put(operation, &path, &json!({ "owner": owner }), CLIENT).await?)
     }
 
     async fn map_application(&self, consumer_key: &str, secret: Option<&Sensitive>) -> Result<OAuthApplicationInfo> {
         let body = secret.map_or_else(|| json!({}), |secret| json!({ "clientSecret": secret }));
-        let path = ["clients", consumer_key, "map"];
-        self.post(Operation::MapOAuthApplication, &path, &body, CLIENT).await.map(without_secret)
+        let (operation, path) = (Operation::MapOAuthApplication, ["clients", consumer_key, "map"]);
+        client(operation, consumer_key, self.post(operation, &path, &body, CLIENT).await?)
     }
 
     async fn new_access_token(&self, request: &AccessTokenRequest) -> Result<AccessTokenInfo> {
-        let issued: AccessTokenInfo =
-            self.post(Operation::NewApplicationAccessToken, &["tokens"], request, CLIENT).await?;
-        match issued.access_token {
-            Some(_) => Ok(issued),
-            None => Err(Error::Answer("there is no accessToken in its answer".into()).unclear()),
+        let operation = Operation::NewApplicationAccessToken;
+        let issued: AccessTokenInfo = self.post(operation, &["tokens"], request, CLIENT).await?;
+        match &issued.access_token {
+            Some(token) if !token.reveal().is_empty() => Ok(issued),
+            _ => Err(broken(operation, "there is no accessToken in its answer")),
         }
     }
 
@@ -274,7 +257,7 @@ impl KeyManager for Http {
 
     async fn access_token(&self, consumer_key: &str) -> Result<AccessTokenInfo> {
         let path = ["clients", consumer_key, "token"];
-        self.get(Operation::AccessTokenByConsumerKey, &path, "token").await
+        self.get(Operation::AccessTokenByConsumerKey, &path, "token").await.map(without_tokens)
     }
 
     async fn active_tokens(&self, consumer_key: &str) -> Result<Vec<String>> {
@@ -287,13 +270,21 @@ impl KeyManager for Http {
         struct Body {
             client_secret: Sensitive,
         }
-        let path = ["clients", consumer_key, "secret"];
-        let body: Body = self.post(Operation::NewApplicationConsumerSecret, &path, &json!({}), CLIENT).await?;
-        Ok(body.client_secret)
+        let (operation, path) = (Operation::NewApplicationConsumerSecret, ["clients", consumer_key, "secret"]);
+        let body: Body = self.post(operation, &path, &json!({}), CLIENT).await?;
+        match body.client_secret.reveal() {
+            "" => Err(broken(operation, "there is no clientSecret in its answer")),
+            _ => Ok(body.client_secret),
+        }
     }
 
     async fn add_secret(&self, consumer_key: &str, request: &ConsumerSecretRequest) -> Result<ConsumerSecretInfo> {
-        self.post(Operation::GenerateConsumerSecret, &["clients", consumer_key, "secrets"], request, CLIENT).await
+        let (operation, path) = (Operation::GenerateConsumerSecret, ["clients", consumer_key, "secrets"]);
+        let made: ConsumerSecretInfo = self.post(operation, &path, request, CLIENT).await?;
+        match &made.client_secret {
+            Some(secret) if !secret.reveal().is_empty() && !made.secret_id.is_empty() => Ok(made),
+            _ => Err(broken(operation, "there is no secretId and clientSecret in its answer")),
+        }
     }
 
     async fn secrets(&self, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
@@ -302,6 +293,7 @@ impl KeyManager for Http {
         for secret in &mut secrets {
             // Whatever it thinks masked is.
             secret.client_secret = Some(MASK.into());
+            drop_secrets(&mut secret.parameters);
         }
         Ok(secrets)
     }
@@ -312,32 +304,29 @@ impl KeyManager for Http {
     }
 
     async fn revoke_token(&self, token: &Sensitive) -> Result<()> {
-        let body = Some(json!({ "token": token }));
-        let path = &["tokens", "revoke"];
-        self.ask(Ask { operation: Operation::RevokeToken, method: Method::POST, path, body, what: "token" })
-            .await
-            .map(drop)
+        let (operation, path, body) = (Operation::RevokeToken, &["tokens", "revoke"], Some(json!({ "token": token })));
+        self.ask(Ask { operation, method: Method::POST, path, body, what: "token" }).await.map(drop)
     }
 
     async fn revoke_one_time_token(&self, token: &Sensitive, consumer_key: &str) -> Result<()> {
         let body = Some(json!({ "token": token, "consumerKey": consumer_key }));
-        let path = &["tokens", "revoke-one-time"];
-        self.ask(Ask { operation: Operation::RevokeOneTimeToken, method: Method::POST, path, body, what: "token" })
-            .await
-            .map(drop)
+        let (operation, path) = (Operation::RevokeOneTimeToken, &["tokens", "revoke-one-time"]);
+        self.ask(Ask { operation, method: Method::POST, path, body, what: "token" }).await.map(drop)
     }
 
     async fn register_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
-        self.post(Operation::RegisterNewResource, &["resources"], resource, BOUND).await
+        let operation = Operation::RegisterNewResource;
+        api(operation, &resource.api_id, self.post(operation, &["resources"], resource, BOUND).await?)
     }
 
     async fn resource(&self, api_id: &str) -> Result<ApiResource> {
-        self.get(Operation::ResourceByApiId, &["resources", api_id], RESOURCE).await
+        let operation = Operation::ResourceByApiId;
+        api(operation, api_id, self.get(operation, &["resources", api_id], RESOURCE).await?)
     }
 
     async fn update_resource(&self, resource: &ApiResource) -> Result<ApiResource> {
-        let path = ["resources", &resource.api_id];
-        self.put(Operation::UpdateRegisteredResource, &path, resource, BOUND).await
+        let (operation, path) = (Operation::UpdateRegisteredResource, ["resources", &resource.api_id]);
+        api(operation, &resource.api_id, self.put(operation, &path, resource, BOUND).await?)
     }
 
     async fn delete_resource(&self, api_id: &str) -> Result<()> {
@@ -345,11 +334,13 @@ impl KeyManager for Http {
     }
 
     async fn register_scope(&self, scope: &Scope) -> Result<Scope> {
-        self.post(Operation::RegisterScope, &["scopes"], scope, SCOPE).await
+        let operation = Operation::RegisterScope;
+        named(operation, &scope.key, self.post(operation, &["scopes"], scope, SCOPE).await?)
     }
 
     async fn scope(&self, key: &str) -> Result<Scope> {
-        self.get(Operation::ScopeByName, &["scopes", key], SCOPE).await
+        let operation = Operation::ScopeByName;
+        named(operation, key, self.get(operation, &["scopes", key], SCOPE).await?)
     }
 
     async fn scopes(&self) -> Result<Vec<Scope>> {
@@ -357,7 +348,8 @@ impl KeyManager for Http {
     }
 
     async fn update_scope(&self, scope: &Scope) -> Result<Scope> {
-        self.put(Operation::UpdateScope, &["scopes", &scope.key], scope, SCOPE).await
+        let operation = Operation::UpdateScope;
+        named(operation, &scope.key, self.put(operation, &["scopes", &scope.key], scope, SCOPE).await?)
     }
 
     async fn delete_scope(&self, key: &str) -> Result<()> {
@@ -365,14 +357,15 @@ impl KeyManager for Http {
     }
 
     async fn attach_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
-        let path = ["resources", api_id, "scopes"];
-        self.put(Operation::AttachResourceScopes, &path, &json!({ "scopes": keys }), BOUND).await
+        let (operation, path) = (Operation::AttachResourceScopes, ["resources", api_id, "scopes"]);
+        api(operation, api_id, self.put(operation, &path, &json!({ "scopes": keys }), BOUND).await?)
     }
 
     async fn replace_scopes(&self, api_id: &str, keys: &[String]) -> Result<ApiResource> {
         let (operation, path) = (Operation::UpdateResourceScopes, &["resources", api_id, "scopes"]);
         let body = Some(json!({ "scopes": keys }));
-        self.ask(Ask { operation, method: Method::PATCH, path, body, what: BOUND }).await?.json()
+        let reply = self.ask(Ask { operation, method: Method::PATCH, path, body, what: BOUND }).await?;
+        api(operation, api_id, reply.json()?)
     }
 
     async fn detach_scopes(&self, api_id: &str, keys: &[String]) -> Result<()> {
@@ -434,13 +427,53 @@ const fn source(operation: Operation) -> Operation {
     }
 }
 
+/// A client that it has made. Where its answer does not tell, nothing is taken back: the id that was wished for may be
+/// a client's of before.
+fn made(client: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+    match client.client_id.as_deref() {
+        None | Some("") => Err(broken(Operation::CreateApplication, "there is no clientId in its answer")),
+        Some(_) => Ok(client),
+    }
+}
+
 fn written(body: &impl Serialize) -> Result<Value> {
     serde_json::to_value(body).map_err(|_| Error::invalid("request", "cannot be written as JSON"))
 }
 
-fn without_secret(mut application: OAuthApplicationInfo) -> OAuthApplicationInfo {
-    application.client_secret = None;
-    application
+/// A client as whoever may read may be told it.
+fn client(operation: Operation, id: &str, mut told: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
+    about(operation, id, told.client_id.as_deref().unwrap_or(id))?;
+    told.client_secret = None;
+    drop_secrets(&mut told.parameters);
+    Ok(told)
+}
+
+fn api(operation: Operation, id: &str, told: ApiResource) -> Result<ApiResource> {
+    about(operation, id, &told.api_id).map(|()| told)
+}
+
+fn named(operation: Operation, key: &str, told: Scope) -> Result<Scope> {
+    about(operation, key, &told.key).map(|()| told)
+}
+
+/// Whoever took an answer about another thing for one about what was asked for would act on what is another's.
+fn about(operation: Operation, asked: &str, told: &str) -> Result<()> {
+    if asked == told { Ok(()) } else { Err(broken(operation, "its answer is about something else than was asked for")) }
+}
+
+/// What an answer is that breaks the interface. A change may have been done all the same.
+fn broken(operation: Operation, why: &str) -> Error {
+    let error = Error::Answer(why.into());
+    if operation.writes() { error.unclear() } else { error }
+}
+
+/// Takes out secrets of the client, in whichever spelling and object below. Lifetimes of tokens and the like stay.
+fn drop_secrets(members: &mut Map<String, Value>) {
+    members.retain(|name, _| {
+        let letters = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
+        !CLIENT_SECRETS.contains(&&*letters.collect::<String>())
+    });
+    members.values_mut().filter_map(Value::as_object_mut).for_each(drop_secrets);
 }
 
 fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
@@ -453,6 +486,7 @@ const RESOURCE: &str = "resource";
 /// Its `not_found` does not say which.
 const BOUND: &str = "resource, or scope to bind to it";
 const SCOPE: &str = "scope";
+const CLIENT_SECRETS: [&str; 2] = ["clientsecret", "registrationaccesstoken"];
 const MASK: &str = "********";
 const MOST_CHARACTERS: usize = 500;
 /// How long what it says it cannot do is believed before it is asked again.

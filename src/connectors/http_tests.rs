@@ -57,6 +57,77 @@ async fn one_that_does_not_say_what_it_cannot_do_in_time_cannot_be_reached() {
     assert!(matches!(outcome, Err(Error::Unreachable(_))), "{outcome:?}");
 }
 
+/// A connector that can do everything and answers `said` to whatever is asked.
+async fn saying(said: &'static str) -> (Http, Server) {
+    let site = move |path: &str| reply("200 OK", if path == "/capabilities" { r#"{"cannot":{}}"# } else { said });
+    let server = Server::start_at("127.0.0.1", |_| Box::new(site), None).await;
+    (connector(&format!("http://{}", server.address)), server)
+}
+
+#[tokio::test]
+async fn a_client_is_told_without_its_secrets_wherever_they_stand() {
+    let (http, _server) = saying(
+        r#"{"clientId":"one","clientSecret":"a","parameters":{"client_secret":"b","scope":"x","additionalProperties":
+           {"clientSecret":"c","registration_access_token":"d","refresh_token_lifetime":60,"deeper":{"client-secret":"e"}}}}"#,
+    )
+    .await;
+    let further = json!({ "refresh_token_lifetime": 60, "deeper": {} });
+    let parameters = json!({ "scope": "x", "additionalProperties": further });
+    let wish = OAuthApplicationInfo::default();
+    for told in [
+        http.retrieve_application("one").await,
+        http.update_application("one", &wish).await,
+        http.update_application_owner("one", "ada").await,
+        http.map_application("one", None).await,
+    ] {
+        let told = told.expect("a good answer");
+        assert_eq!((told.client_id.as_deref(), told.client_secret), (Some("one"), None));
+        assert_eq!(Value::Object(told.parameters), parameters);
+    }
+    let (http, _server) = saying(r#"[{"secretId":"s","parameters":{"client_secret":"b","expiresAt":0}}]"#).await;
+    let listed = http.secrets("one").await.expect("a good answer");
+    assert_eq!(Value::Object(listed[0].parameters.clone()), json!({ "expiresAt": 0 }));
+    let (http, _server) = saying(r#"{"isTokenValid":true,"accessToken":"t","refreshToken":"r"}"#).await;
+    let token = http.access_token("one").await.expect("a good answer");
+    assert_eq!((token.is_token_valid, &token.access_token, &token.refresh_token), (true, &None, &None));
+}
+
+#[tokio::test]
+async fn an_answer_about_another_thing_is_none() {
+    let read = |outcome: Result<()>| assert!(matches!(outcome, Err(Error::Answer(_))), "{outcome:?}");
+    // Of a change nobody knows whether it was done, nor whose.
+    let changed = |outcome: Result<()>| match outcome {
+        Err(Error::Unclear(why)) => assert!(matches!(*why, Error::Answer(_)), "{why:?}"),
+        outcome => panic!("{outcome:?}"),
+    };
+    let (http, _server) = saying(r#"{"clientId":"evil"}"#).await;
+    read(http.retrieve_application("one").await.map(drop));
+    read(http.map_application("one", None).await.map(drop));
+    changed(http.update_application("one", &OAuthApplicationInfo::default()).await.map(drop));
+    changed(http.update_application_owner("one", "ada").await.map(drop));
+    let (http, _server) = saying(r#"{"key":"b"}"#).await;
+    let scope = Scope { key: "a".into(), ..Scope::default() };
+    read(http.scope("a").await.map(drop));
+    changed(http.register_scope(&scope).await.map(drop));
+    changed(http.update_scope(&scope).await.map(drop));
+    let (http, _server) = saying(r#"{"apiId":"w"}"#).await;
+    let resource = ApiResource { api_id: "q".into(), ..ApiResource::default() };
+    read(http.resource("q").await.map(drop));
+    changed(http.register_resource(&resource).await.map(drop));
+    changed(http.update_resource(&resource).await.map(drop));
+    changed(http.attach_scopes("q", &["a".into()]).await.map(drop));
+    changed(http.replace_scopes("q", &["a".into()]).await.map(drop));
+}
+
+#[tokio::test]
+async fn an_empty_secret_or_token_is_none() {
+    let (http, _server) = saying(r#"{"clientSecret":"","accessToken":""}"#).await;
+    let asked = AccessTokenRequest::default();
+    for outcome in [http.new_secret("one").await.map(drop), http.new_access_token(&asked).await.map(drop)] {
+        assert!(matches!(&outcome, Err(Error::Unclear(why)) if matches!(**why, Error::Answer(_))), "{outcome:?}");
+    }
+}
+
 #[test]
 fn opaque_tokens_are_asked_about_below_the_endpoint() {
     let of = |more: &str| -> KeyManagerSettings {

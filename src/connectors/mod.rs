@@ -6,7 +6,8 @@
 //!
 //! # How to write a connector
 //!
-//! One file, one type that implements [`KeyManager`], and one line in [`key_manager`].
+//! One file, one type that implements [`KeyManager`], and one line in [`key_manager`]. The setting's word is a variant of
+//! [`ConnectorKind`]; where there is one, the compiler asks for that line, and for its name in [`key_source`].
 //!
 //! 1. The constructor takes the settings and their path (`key_managers[0]`), contacts nobody, and gives the connector
 //!    or every mistake in the settings.

@@ -37,19 +37,26 @@ impl Secrets {
         }
     }
 
-    /// Notes the texts in a body whose names say so, however deep.
+    /// Notes what stands in a body under names that say so, however deep.
     pub(super) fn note_members(&mut self, body: &Value) {
         match body {
             Value::Object(members) => {
                 for (name, value) in members {
-                    match value {
-                        Value::String(text) => self.note_named(name, text),
-                        deeper => self.note_members(deeper),
-                    }
+                    if is_secret_name(name) { self.note_all(value) } else { self.note_members(value) }
                 }
             }
             Value::Array(items) => items.iter().for_each(|item| self.note_members(item)),
             _ => {}
+        }
+    }
+
+    fn note_all(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.note(text),
+            Value::Number(number) => self.note(&number.to_string()),
+            Value::Array(items) => items.iter().for_each(|item| self.note_all(item)),
+            Value::Object(members) => members.values().for_each(|member| self.note_all(member)),
+            Value::Null | Value::Bool(_) => {}
         }
     }
 
@@ -150,3 +157,21 @@ fn words(body: &Value, secrets: &Secrets) -> Option<String> {
 const MEMBERS: [&str; 6] = ["error_description", "errorMessage", "errorSummary", "message", "detail", "description"];
 const NO_WORDS: &str = "no reason given";
 const MOST_CHARACTERS: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_noted_however_they_stand_under_their_names() {
+        let mut secrets = Secrets::default();
+        secrets.note_members(&json!({
+            "name": "till", "my_secret": ["one-of-a-list"], "credentials": { "value": "one-within" },
+            "api_key": 987_654_321_098_u64, "more": [{ "password": "one-deeper" }],
+        }));
+        let said = "till: one-of-a-list, one-within, 987654321098, one-deeper";
+        assert_eq!(secrets.redact(said), "till: [redacted], [redacted], [redacted], [redacted]");
+    }
+}

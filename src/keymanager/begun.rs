@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use super::{
-    Engine, Error, Result,
+    Engine, Result,
     engine::{Asked, Effect},
     rows::{AuditEntry, BEGUN, PendingRow, RowChange},
     task::Task,
@@ -39,24 +39,6 @@ impl Engine {
         let note = key.clone();
         let (outcome, went) = record.along(move |changes| changes.put(&BEGUN, &note, &entry), work).await;
         (outcome, went.then_some(RowChange::Ended(key)))
-    }
-
-    /// Ends what is asked of providers: each change that is not answered yet is noted as one that may have been done.
-    pub fn cut(&self) {
-        self.cut.send_replace(true);
-    }
-
-    /// Does the work, unless the process ends before.
-    pub(super) async fn until_cut<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut cut = self.cut.subscribe();
-        if *cut.borrow() {
-            return Err(Error::Unreachable(format!("{ENDING}, and did not ask it")));
-        }
-        tokio::select! {
-            biased;
-            outcome = work => outcome,
-            _ = cut.wait_for(|cut| *cut) => Err(Error::TimedOut(ENDING.into())),
-        }
     }
 
     /// Takes the note away of what has failed.
@@ -100,7 +82,6 @@ impl Engine {
     }
 }
 
-const ENDING: &str = "the process is about to end";
 /// The outcome that the audit tells.
 const UNENDED: &str = "unended";
 const KILLED: &str = "the process ended before it could be noted";

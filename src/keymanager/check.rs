@@ -316,9 +316,13 @@ pub(super) fn scope(scope: &Scope) -> Result<()> {
     count("roles", roles.len())
 }
 
-/// What is to be registered of an API.
+/// What is to be registered of an API. Its id must be one that a list can name (getScopesForAPIS).
 pub(super) fn new_resource(it: &ApiResource) -> Result<()> {
-    resource(it).and_then(|()| new_id("apiId", &it.api_id, &DOTS))
+    resource(it).and_then(|()| new_id("apiId", &it.api_id, &DOTS))?;
+    if it.api_id.contains(',') || it.api_id.starts_with(char::is_whitespace) {
+        return Err(Error::invalid("apiId", "must have no comma, and no white space before it"));
+    }
+    Ok(())
 }
 
 /// What is registered of an API.

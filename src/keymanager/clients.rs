@@ -9,7 +9,7 @@ use super::{
     Origin, Result, Sensitive, check,
     engine::{Asked, Effect},
     rows::{APPLICATIONS, Mapping, Mode, RowChange, declared_application, joined, taken_application, taken_client},
-    told::{told, was},
+    told::{known, told},
     unmanaged::{left_at_provider, unasked},
 };
 use crate::store::KeyType;
@@ -59,6 +59,9 @@ impl Engine {
                 return Err(Error::Answer("a client was made, and its id is not told".into()).unclear());
             };
             require_usable(&managed, &consumer_key).await?;
+            // RFC 7591 section 3 lets a server give an id that it has given before.
+            let given = OAuthApplicationInfo { client_id: Some(consumer_key.clone()), ..app.clone() };
+            self.require_free(key_manager, &given, Mode::Created).map_err(|error| error.given_twice(&consumer_key))?;
             made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
             made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
             let mapping = mapping_of(&managed, &consumer_key, &app, Mode::Created)?;
@@ -173,6 +176,10 @@ impl Engine {
         let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
         let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, checked, |managed| async move {
+            let before = match mapping.as_deref().and_then(|row| row.owner.clone()) {
+                Some(owner) => json!(owner),
+                None => known(&managed, consumer_key).await?.get("appOwner").cloned().unwrap_or_default(),
+            };
             let mut after = match managed.connector.update_application_owner(consumer_key, owner).await {
                 Ok(after) => after,
                 Err(error) => {
@@ -189,7 +196,6 @@ impl Engine {
             after.app_owner.get_or_insert_with(|| owner.to_owned());
             let after = completed(after, mapping.as_deref(), Some(owner));
             let row = owned(&managed, consumer_key, owner.into());
-            let before = mapping.as_deref().and_then(|row| row.owner.as_deref());
             let effect = Effect::of(without_secret(after)).before(json!({ "owner": before }));
             Ok(effect.after(&json!({ "owner": owner })).row(row))
         })
@@ -460,14 +466,6 @@ async fn adopted(managed: &Managed, client_id: &str, secret: Option<&Sensitive>)
         }
     }
     Ok(OAuthApplicationInfo { client_id: Some(client_id.to_owned()), ..OAuthApplicationInfo::default() })
-}
-
-/// What the provider has now, for the audit.
-async fn known(managed: &Managed, consumer_key: &str) -> Result<Value> {
-    match managed.cannot(Operation::RetrieveApplication) {
-        None => was(managed.connector.retrieve_application(consumer_key).await),
-        Some(_) => Ok(Value::Null),
-    }
 }
 
 fn mapping_of(managed: &Managed, consumer_key: &str, app: &OAuthApplicationInfo, mode: Mode) -> Result<Mapping> {

@@ -233,7 +233,7 @@ impl Engine {
         let begun = Instant::now();
         let managed = self.registry.find(&asked.key_manager)?;
         let connector = managed.connector.connector();
-        let outcome = self.attempt(&asked, checked, managed, work).await;
+        let outcome = self.within_end(self.attempt(&asked, checked, managed, work)).await;
         let label = match &outcome {
             Ok(Done::Did(_)) => "done",
             Ok(Done::Would(_)) => "dry_run",
@@ -264,7 +264,7 @@ impl Engine {
             let note = self.dry_run(asked, managed, work).await?;
             return Ok(Done::Would(Plan { note, ..plan(asked) }));
         }
-        let (outcome, note) = self.begin(asked, record, self.until_cut(work(Arc::clone(&managed)))).await;
+        let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
         let kept = match outcome {
             Ok(effect) => self.keep(asked, &managed, &effect, note.clone()).await.map(|()| effect.gave),
             Err(error) => {
@@ -310,6 +310,12 @@ impl Engine {
         match (self.change(rows).await, &effect.made) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) => Err(error),
+            // Where the provider gave a client that another application has, it is not ours to take back.
+            (Err(error), Some(client)) if self.mapping(&asked.key_manager, client)?.is_some() => {
+                let failed = error.given_twice(client);
+                self.note_failure(asked, &failed).await;
+                Err(failed)
+            }
             (Err(error), Some(client)) => Err(self.undo(asked, managed, client, error).await),
         }
     }

@@ -217,6 +217,13 @@ impl Error {
         }
     }
 
+    /// The provider gave, as a new client, one that another application has: it is not taken back, since it was not made,
+    /// and what became of it nobody knows.
+    pub fn given_twice(self, client: &str) -> Self {
+        let left = format!("the provider gave the client {client}, which is another's, and may have changed it");
+        Self::HalfDone { what: self.to_string(), left }
+    }
+
     /// Whether no answer came: what was asked for may yet be done.
     pub fn is_unanswered(&self) -> bool {
         match self {

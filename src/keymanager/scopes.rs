@@ -225,14 +225,14 @@ async fn scope_before(managed: &Managed, key: &str) -> Result<Value> {
     }
 }
 
-/// What is left of a resource once these scopes are taken from it. Where nobody tells what there was, that they were
-/// taken.
+/// What is left of a resource once these scopes, or all where none is named, are taken from it. Where nobody tells what
+/// there was, that they were taken.
 fn without_scopes(before: &Value, keys: &[String]) -> Value {
     let mut after = before.clone();
     let Some(scopes) = after.get_mut("scopes").and_then(Value::as_array_mut) else {
         return json!({ "detached": keys });
     };
-    scopes.retain(|scope| !keys.iter().any(|key| scope == key));
+    scopes.retain(|scope| !keys.is_empty() && !keys.iter().any(|key| scope == key));
     after
 }
 

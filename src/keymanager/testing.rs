@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     pub(crate) mood: Mutex<Option<Error>>,
     /// What a removal of a client fails with.
     pub(crate) holding: Mutex<Option<Error>>,
-    /// The id of a client for which nobody wishes for one.
+    /// The id of a client for which nobody wishes for one; where it has that client it gives it again (RFC 7591 section 3).
     pub(crate) own_id: Mutex<Option<String>>,
     /// How often it was asked for anything.
     pub(crate) asked: AtomicUsize,
@@ -93,8 +93,12 @@ impl KeyManager for Memory {
         let mut clients = self.clients.lock();
         let given = || self.own_id.lock().clone().unwrap_or_else(|| format!("client-{}", clients.len()));
         let id = app.client_id.clone().unwrap_or_else(given);
-        if clients.contains_key(&id) {
-            return Err(Error::Conflict("it is there".into()));
+        if let Some(there) = clients.get(&id) {
+            return if app.client_id.is_none() {
+                Ok(there.clone())
+            } else {
+                Err(Error::Conflict("it is there".into()))
+            };
         }
         let made = OAuthApplicationInfo {
             client_id: Some(id.clone()),

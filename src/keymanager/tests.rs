@@ -10,6 +10,8 @@ use crate::{
     store::{Revocations, TokenFacts, record::Record},
 };
 
+#[path = "given_tests.rs"]
+mod given_tests;
 #[path = "issue_tests.rs"]
 mod issue_tests;
 #[path = "overtaken_tests.rs"]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Result;
+use super::{Managed, Operation, Result};
 use crate::secret::{REDACTED, is_secret_name};
 
 /// A value as JSON, without what is secret in it.
@@ -26,10 +26,10 @@ fn redact(value: &mut Value) {
     }
 }
 
-/// Takes the place of every text in it, however deep.
+/// Takes the place of every text and number in it, however deep.
 fn hide(value: &mut Value) {
     match value {
-        Value::String(text) => *text = REDACTED.into(),
+        Value::String(_) | Value::Number(_) => *value = REDACTED.into(),
         Value::Array(items) => items.iter_mut().for_each(hide),
         Value::Object(members) => members.values_mut().for_each(hide),
         _ => {}
@@ -43,5 +43,25 @@ pub(super) fn was(read: Result<impl Serialize>) -> Result<Value> {
         Ok(there) => Ok(told(&there)),
         Err(error) if error.is_unanswered() => Err(error.of_reading()),
         Err(_) => Ok(Value::Null),
+    }
+}
+
+/// What the provider has now, for the audit.
+pub(super) async fn known(managed: &Managed, consumer_key: &str) -> Result<Value> {
+    match managed.cannot(Operation::RetrieveApplication) {
+        None => was(managed.connector.retrieve_application(consumer_key).await),
+        Some(_) => Ok(Value::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_by_its_name_is_hidden_whatever_it_is() {
+        let value = json!({ "api_key": 987_654_321_098_u64, "credentials": { "value": [1, "x"] }, "most": 1 });
+        let hidden = json!({ "api_key": REDACTED, "credentials": { "value": [REDACTED, REDACTED] }, "most": 1 });
+        assert_eq!(told(&value), hidden);
     }
 }

@@ -323,15 +323,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<Told, Error> {
 
 async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Result<Told, Error> {
     match keep::ask(door, call, terms).await {
-        Ok(answer) if answer.method == Method::HEAD => Ok(exists(true, json)),
+        Ok(answer) if answer.method == Method::HEAD => is_door(door, call).await.map(|()| exists(true, json)),
         Ok(answer) => Ok(told(call.operation, &answer, json)),
         Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) if call.operation == SCOPE_EXISTS => {
-            // The answer to HEAD has no words: it may be the key manager that is not there.
-            let of = Call { parts: call.parts.first().cloned().into_iter().collect(), ..Call::new(READ, []) };
-            door.ask(&of, &door::Terms::default()).await.map(|_| exists(false, json))
+            is_door(door, call).await.map(|()| exists(false, json))
         }
         Err(error) => Err(error),
     }
+}
+
+/// An answer to HEAD has no words: a 200 may be a page of whatever else answers there, a 404 be of the key manager. What
+/// reads the key manager tells.
+async fn is_door(door: &Door, call: &Call) -> Result<(), Error> {
+    let of = Call { parts: call.parts.first().cloned().into_iter().collect(), ..Call::new(READ, []) };
+    door.ask(&of, &door::Terms::default()).await.map(drop)
 }
 
 fn exists(there: bool, json: bool) -> Told {

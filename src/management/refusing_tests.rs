@@ -129,8 +129,8 @@ async fn ids_that_no_path_can_name_are_refused() {
     for (path, name, ids) in [
         ("/v1/key-managers/one/scopes", "key", &[".", "..", "validate"][..]),
         ("/v1/scopes", "key", &[".", "..", "validate"]),
-        ("/v1/key-managers/one/resources", "apiId", &[".", ".."]),
-        ("/v1/resources", "apiId", &[".", ".."]),
+        ("/v1/key-managers/one/resources", "apiId", &[".", "..", "a,b", " a"]),
+        ("/v1/resources", "apiId", &[".", "..", "a,b", " a"]),
     ] {
         for id in ids {
             let answer = stand.ask("POST", path, &json!({ name: id }).to_string()).await;

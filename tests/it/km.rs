@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     process::{Output, Stdio},
 };
 
@@ -356,7 +357,7 @@ fn whoever_may_not_or_does_not_reach_it_is_told_so() {
     assert!(said.starts_with("401 ") && said.contains("code 900901") && !said.contains("hunter2"), "{said}");
     assert!(ends(&["--url", &url, "list"], 77).contains("--bootstrap-key"));
     assert!(ends(&["--url", "unix:/nowhere/door.sock", "list"], 69).contains("/nowhere/door.sock"));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     ends(&["--url", &format!("http://{free}"), "list"], 69);
     // The admin door is none of it.
     let admin = format!("http://127.0.0.1:{}", stand.gate.ports.admin);
@@ -373,6 +374,33 @@ fn whoever_may_not_or_does_not_reach_it_is_told_so() {
     ends(&["--url", &url, "nonsense"], 64);
     let help = ends(&["--help"], 0);
     assert!(help.contains("getNewApplicationConsumerSecret") && help.contains("Exit codes"), "{help}");
+}
+
+/// A login page in front of everything, say: each request is answered 200 with HTML. Its URL.
+fn page() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap_or(0);
+            let page = if request[..read].starts_with(b"HEAD ") { "" } else { "<html>" };
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(format!("{head}{page}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn what_answers_everything_is_no_door_and_has_no_scope() {
+    let url = page();
+    for words in [&["list"][..], &["scope", "exists", "x", "y"], &["scope", "exists", "x", "y", "--json"]] {
+        let output = run(&[&["km", "--url", &url], words].concat());
+        assert_eq!(output.status.code(), Some(70), "{words:?}: {}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("is no management door"), "{words:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{words:?}");
+    }
 }
 
 #[test]

@@ -126,6 +126,9 @@ fn scopes_and_resources(audit: &mut Auditor<'_>, base: &str, at_all: &str) {
     does("updateResourceScopes", ("PATCH", path, scopes(&[])), bound(&["a"]), bound(&[]));
     does("attachResourceScopes", ("PUT", path, scopes(&["a"])), bound(&[]), bound(&["a"]));
     does("detachResourceScopes", ("DELETE", path, scopes(&["a"])), bound(&["a"]), bound(&[]));
+    does("attachResourceScopes", ("PUT", path, scopes(&["a"])), bound(&[]), bound(&["a"]));
+    // Without a body all are taken away.
+    does("detachResourceScopes", ("DELETE", path, Value::Null), bound(&["a"]), bound(&[]));
     let gone = Some(("/apiId", json!("api")));
     does("deleteRegisteredResourceByAPIId", ("DELETE", "/resources/api", Value::Null), gone, none());
     does("deleteScope", ("DELETE", "/scopes/a", Value::Null), b, none());

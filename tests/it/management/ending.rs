@@ -38,6 +38,10 @@ impl Slow {
                         this.go.notified().await;
                         (StatusCode::CREATED, axum::Json(json!({ "key": "a:b" }))).into_response()
                     }
+                    ("POST", "/tokens/revoke") | ("GET", "/scopes") => {
+                        this.asked.fetch_add(1, Ordering::SeqCst);
+                        std::future::pending().await
+                    }
                     _ => (StatusCode::NOT_FOUND, axum::Json(json!({ "code": "not_found" }))).into_response(),
                 }
             }
@@ -75,12 +79,12 @@ impl World {
 
     /// Asks for the scope, and does not wait for the answer.
     fn register(&self, body: &Value) -> JoinHandle<Answer> {
-        let request = Request::new("POST", "/v1/key-managers/far/scopes")
-            .bearer(self.place.key())
-            .header("content-type", "application/json")
-            .header("idempotency-key", "once")
-            .body(body.to_string());
-        let port = self.place.port;
+        let request = Request::new("POST", "/v1/key-managers/far/scopes").header("idempotency-key", "once");
+        self.begin(request.header("content-type", "application/json").body(body.to_string()))
+    }
+
+    fn begin(&self, request: Request) -> JoinHandle<Answer> {
+        let (request, port) = (request.bearer(self.place.key()), self.place.port);
         thread::spawn(move || block_on(send(port, Via::H1, &request)))
     }
 
@@ -153,6 +157,31 @@ fn what_the_end_cuts_is_answered_and_noted_as_what_may_have_been_done() {
     assert_eq!(audit.last().map(|line| &line["operation"]), Some(&json!("registerScope")), "{audit:?}");
     let again = world.register(&json!({ "key": "a:b" })).join().unwrap();
     assert_eq!((again.status, again.text(), world.slow.asked()), (504, answer.text(), 1));
+}
+
+#[test]
+fn what_the_end_cuts_and_may_be_revoked_is_refused_here() {
+    let world = World::new();
+    let mut gate = Gate::start(|ports| world.config(ports));
+    let revoke = Request::new("POST", "/v1/key-managers/far/tokens/revoke").header("content-type", "application/json");
+    let revoked = world.begin(revoke.body(json!({ "token": "far_1" }).to_string()));
+    let read = world.begin(Request::new("GET", "/v1/key-managers/far/scopes"));
+    gate.wait_for("the provider's work", || world.slow.asked() == 2);
+    gate.signal("TERM");
+    gate.wait_for("a closed door", || TcpStream::connect(("127.0.0.1", world.place.port)).is_err());
+    gate.signal("TERM");
+    let (revoked, read) = (revoked.join().unwrap(), read.join().unwrap());
+    assert_eq!((revoked.status, read.status), (504, 503), "{} {}", revoked.text(), read.text());
+    assert!(read.text().contains("about to end"), "{}", read.text());
+    assert_eq!(gate.wait_exit().and_then(|status| status.code()), Some(0), "{}", gate.stderr());
+    assert!(!gate.stderr().contains("could not be noted"), "{}", gate.stderr());
+    drop(gate);
+    let _gate = Gate::start(|ports| world.config(ports));
+    let audit = world.read("/v1/audit");
+    let in_doubt = |line: &&Value| line["operation"] == "revokeToken" && line["outcome"] == "done";
+    let line = audit.iter().find(in_doubt).unwrap_or_else(|| panic!("it is refused: {audit:?}"));
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("failed")), "{line}");
+    assert_eq!(world.read("/v1/key-managers/far/pending").len(), 1, "of the reading nothing waits");
 }
 
 #[test]
