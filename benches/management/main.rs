@@ -4,16 +4,17 @@
 //!    the record itself counts them. A commit waits for the disk once.
 //! 2. Reads: a client and a key manager, against an empty axum route on a runtime of the same kind.
 //! 3. The proxy with a known token: its 99th percentile beside 100 management writes a second, and without them. With
-//!    the program on one core, at some 12,000 requests a second, a quarter of what it can do; then with as many as it can
-//!    answer, where whatever else runs on that core is felt; and as it comes, with two cores, a worker for each, and
-//!    whoever asks on the same ones.
+//!    the program on one core, as `peers` measures, before an nginx on the load's core; by itself (it answers what it
+//!    lets pass), at some 12,000 requests a second, a quarter of what it can do, then with as many as it can answer, where
+//!    whatever else runs on that core is felt most; and as it comes, with two cores, a worker for each, and whoever asks
+//!    on the same ones.
 //!
 //! Where nothing else is said the program has one core, and the load the other.
 //!
 //! Prints each figure and what is wanted of it; fails where an answer is wrong.
 //!
 //! `cargo bench --bench management` (`ROUNDS=5`, `SECONDS=5`; `TOLLGATE_BIN=…` for a program built elsewhere). Needs
-//! `taskset`, `wrk` and two cores; without them it says so, and measures nothing.
+//! `taskset`, `wrk`, `nginx` and two cores; without them it says so, and measures nothing.
 
 #[path = "../support/gate.rs"]
 #[expect(dead_code, reason = "its memory is not looked at here")]
@@ -84,6 +85,9 @@ fn lacking() -> Option<&'static str> {
     if !runs("taskset", &["--version"]) {
         return Some("there is no taskset");
     }
+    if !runs("nginx", &["-v"]) {
+        return Some("there is no nginx");
+    }
     std::thread::available_parallelism().map_or(true, |cores| cores.get() < 2).then_some("there is one core only")
 }
 
@@ -92,19 +96,23 @@ async fn measure(rounds: u64, seconds: u64) -> Result<(), Error> {
     let place = Place::start(GATE_CORE, 1, seconds).await?;
     place.share_commits().await?;
     place.read(rounds).await?;
+    place.disturb(Proxying::BeforeNginx, rounds).await?;
     place.disturb(Proxying::Paced, rounds).await?;
     place.disturb(Proxying::Full, rounds).await?;
-    drop(place);
+    place.end()?;
     let place = Place::start(BOTH_CORES, 2, seconds).await?;
-    place.disturb(Proxying::AsItComes, rounds).await
+    place.disturb(Proxying::AsItComes, rounds).await?;
+    place.end()
 }
 
 /// What the proxy does.
 #[derive(Debug, Clone, Copy)]
 enum Proxying {
+    /// On one core, all that it can, before nginx on the load's.
+    BeforeNginx,
     /// On one core, a quarter of what it can: each connection pauses after an answer.
     Paced,
-    /// On one core, all that it can.
+    /// On one core, all that it can, and nothing behind it.
     Full,
     /// On two cores, those of the load too, all that they can.
     AsItComes,
@@ -113,16 +121,24 @@ enum Proxying {
 impl Proxying {
     const fn name(self) -> &'static str {
         match self {
-            Self::Paced => "one core, 12,000 a second",
-            Self::Full => "one core, as many as it can",
+            Self::BeforeNginx => "one core, before nginx, as many as they can",
+            Self::Paced => "one core, by itself, 12,000 a second",
+            Self::Full => "one core, by itself, as many as it can",
             Self::AsItComes => "two cores and the load, as many as they can",
+        }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::BeforeNginx => "/nginx/a",
+            _ => "/echo/a",
         }
     }
 
     const fn load(self) -> Load {
         match self {
             Self::Paced => Load { core: LOAD_CORE, pause_ms: Some(2) },
-            Self::Full => Load::FULL,
+            Self::BeforeNginx | Self::Full => Load::FULL,
             Self::AsItComes => Load { core: BOTH_CORES, pause_ms: None },
         }
     }
@@ -149,6 +165,7 @@ struct Place {
     key: String,
     /// How long each load lasts.
     seconds: u64,
+    _nginx: Running,
 }
 
 impl Place {
@@ -156,7 +173,9 @@ impl Place {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let gate = Gate::start(&["taskset", "-c", cores], &configuration(dir.path(), workers), ADMIN_PORT).await?;
         let key = fs::read_to_string(dir.path().join("bootstrap.key"))?.trim().to_owned();
-        Ok(Self { gate, dir, key, seconds })
+        let mut nginx = nginx(dir.path())?;
+        reaches(&mut nginx, NGINX_PORT).await?;
+        Ok(Self { gate, dir, key, seconds, _nginx: nginx })
     }
 
     async fn share_commits(&self) -> Result<(), Error> {
@@ -218,8 +237,8 @@ impl Place {
 
     async fn disturb(&self, proxying: Proxying, rounds: u64) -> Result<(), Error> {
         let (token, load) = (token().await?, proxying.load());
-        let proxy =
-            |seconds| wrk(self.dir.path(), load, (PROXY_PORT, "/echo/a"), Some(&*token), (THROUGH_PROXY, seconds));
+        let asked = (PROXY_PORT, proxying.path());
+        let proxy = |seconds| wrk(self.dir.path(), load, asked, Some(&*token), (THROUGH_PROXY, seconds));
         // The token is known from here on.
         proxy(1)?;
         let (mut ratios, mut alone, mut disturbed) = (Vec::new(), Vec::new(), Vec::new());
@@ -254,6 +273,14 @@ impl Place {
         Ok(())
     }
 
+    /// Ends the program as its users do, so that one that is built to write a profile of itself does
+    /// (`deploy/build.sh`).
+    fn end(mut self) -> Result<(), Error> {
+        Command::new("kill").args(["-TERM", &self.gate.child.id().to_string()]).status()?;
+        self.gate.child.wait()?;
+        Ok(())
+    }
+
     /// A head's end, for so many bytes.
     fn head(&self, length: usize) -> String {
         head(&self.key, length)
@@ -285,6 +312,8 @@ fn configuration(dir: &Path, workers: u64) -> String {
         workers = {workers}
         [proxy]
         listen = "127.0.0.1:{PROXY_PORT}"
+        drain_delay = "0"
+        grace = "1s"
         [log]
         access_sample = 0.0
         [store]
@@ -302,6 +331,12 @@ fn configuration(dir: &Path, workers: u64) -> String {
         name = "echo"
         context = "/echo"
         upstream = "echo:"
+        subscription = "none"
+        resources = [{{ path = "/*", methods = ["*"] }}]
+        [[apis]]
+        name = "nginx"
+        context = "/nginx"
+        upstream = "http://127.0.0.1:{NGINX_PORT}"
         subscription = "none"
         resources = [{{ path = "/*", methods = ["*"] }}]
         "#
@@ -334,11 +369,23 @@ impl Written {
     }
 }
 
+/// The upstream of `peers`, on the load's core.
+fn nginx(dir: &Path) -> Result<Running, Error> {
+    let text = include_str!("../peers/backend.conf").replace("{{dir}}", &dir.display().to_string());
+    let text = text.replace("{{backend}}", &NGINX_PORT.to_string()).replace("{{body}}", &"x".repeat(420));
+    let file = dir.join("nginx.conf");
+    fs::write(&file, text)?;
+    let mut command = Command::new("taskset");
+    // One process, so that it ends with this one's child.
+    command.args(["-c", LOAD_CORE, "nginx", "-g", "master_process off;", "-e", "stderr", "-c"]).arg(file);
+    Running::start(command)
+}
+
 /// Waits until it listens.
 async fn reaches(running: &mut Running, port: u16) -> Result<(), Error> {
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         if running.has_ended()? {
-            return Err("the empty route's server has ended".into());
+            return Err(format!("what shall listen on {port} has ended").into());
         }
         sleep(Duration::from_millis(1)).await;
     }
@@ -405,6 +452,7 @@ const ADMIN_PORT: u16 = 18_591;
 const MANAGEMENT_PORT: u16 = 18_592;
 const PROVIDER_PORT: u16 = 18_593;
 const BARE_PORT: u16 = 18_594;
+const NGINX_PORT: u16 = 18_595;
 /// Of the management API.
 const CALLERS: usize = 64;
 /// Connections through the proxy.

@@ -14,10 +14,15 @@ pub(crate) struct Running(Child);
 pub(crate) fn itself_on(core: &str, by: &[&str], arguments: &[&str]) -> Result<Running, Error> {
     let mut command = Command::new("taskset");
     command.args(["-c", core]).args(by).arg(env::current_exe()?).args(arguments);
-    Ok(Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+    Running::start(command)
 }
 
 impl Running {
+    /// What it prints is kept for [`Self::told`].
+    pub(crate) fn start(mut command: Command) -> Result<Self, Error> {
+        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> Result<bool, Error> {
         Ok(self.0.try_wait()?.is_some())

@@ -29,7 +29,7 @@ async fn of_two_who_are_given_one_client_at_once_one_has_it() {
         stand.create(json!({"clientName": "shop", "applicationUUID": "second"})),
     );
     assert_eq!(usize::from(first.is_ok()) + usize::from(second.is_ok()), 1, "{first:?} {second:?}");
-    let failed = first.err().or(second.err());
+    let failed = first.err().or_else(|| second.err());
     assert!(matches!(&failed, Some(Error::HalfDone { left, .. }) if left.contains("same")), "{failed:?}");
     assert!(stand.one.clients.lock().contains_key("same") && stand.engine.mapping("one", "same").unwrap().is_some());
     assert_eq!(stand.engine.pending("one", 0, 10).unwrap().len(), 1);
