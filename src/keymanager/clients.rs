@@ -59,9 +59,7 @@ impl Engine {
                 return Err(Error::Answer("a client was made, and its id is not told".into()).unclear());
             };
             require_usable(&managed, &consumer_key).await?;
-            // RFC 7591 section 3 lets a server give an id that it has given before.
-            let given = OAuthApplicationInfo { client_id: Some(consumer_key.clone()), ..app.clone() };
-            self.require_free(key_manager, &given, Mode::Created).map_err(|error| error.given_twice(&consumer_key))?;
+            self.require_new(key_manager, &consumer_key, &app)?;
             made.application_uuid = made.application_uuid.or_else(|| app.application_uuid.clone());
             made.app_owner = made.app_owner.or_else(|| app.app_owner.clone());
             let mapping = mapping_of(&managed, &consumer_key, &app, Mode::Created)?;
@@ -344,6 +342,16 @@ impl Engine {
         match record.get(&APPLICATIONS, &key).map_err(super::engine::unkept)? {
             Some(_) => Err(taken_application()),
             None => Ok(()),
+        }
+    }
+
+    /// Refuses a client that was given, and is another application's: RFC 7591 section 3 lets a server give an id again.
+    fn require_new(&self, key_manager: &str, client: &str, app: &OAuthApplicationInfo) -> Result<()> {
+        let given = OAuthApplicationInfo { client_id: Some(client.to_owned()), ..app.clone() };
+        match self.require_free(key_manager, &given, Mode::Created) {
+            Err(error) if error.is_about("clientId") => Err(error.given_twice(client)),
+            // What stands against it otherwise is told when it is kept, and it is taken back.
+            _ => Ok(()),
         }
     }
 

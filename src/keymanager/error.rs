@@ -217,6 +217,11 @@ impl Error {
         }
     }
 
+    /// Whether it is a conflict by that field.
+    pub fn is_about(&self, field: &str) -> bool {
+        matches!(self, Self::Conflict(clash) if clash.field.as_deref() == Some(field))
+    }
+
     /// The provider gave, as a new client, one that another application has: it is not taken back, since it was not made,
     /// and what became of it nobody knows.
     pub fn given_twice(self, client: &str) -> Self {

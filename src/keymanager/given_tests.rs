@@ -36,6 +36,18 @@ async fn of_two_who_are_given_one_client_at_once_one_has_it() {
 }
 
 #[tokio::test]
+async fn of_two_clients_made_at_once_for_one_application_one_is_taken_back() {
+    let stand = stand();
+    let create = || stand.create(json!({"clientName": "shop", "applicationUUID": "only"}));
+    let (first, second) = tokio::join!(create(), create());
+    assert_eq!(usize::from(first.is_ok()) + usize::from(second.is_ok()), 1, "{first:?} {second:?}");
+    let failed = first.err().or_else(|| second.err());
+    assert!(matches!(failed, Some(Error::Conflict(_))), "{failed:?}");
+    assert_eq!(stand.one.clients.lock().len(), 1, "it was made for nothing");
+    assert!(stand.engine.pending("one", 0, 10).unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn the_owner_before_is_the_providers_where_nobody_else_knows_one() {
     let stand = stand();
     let client = app(json!({"clientId": "till", "appOwner": "zoe"}));
