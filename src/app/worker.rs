@@ -14,7 +14,7 @@ use tokio::{
 
 use super::Error;
 use crate::{
-    net::{cpu, listener::Listener, tls::Acceptor},
+    net::{cpu, listener::Listener, pace, tls::Acceptor},
     proxy::Proxy,
     telemetry::enter_lane,
 };
@@ -30,6 +30,7 @@ pub(super) fn start_worker(
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(TASKS_BETWEEN_EVENTS)
+        .on_thread_park(pace::idle)
         .build()
         .map_err(|source| Error::System { what: "a worker's runtime", source })?;
     thread::Builder::new()

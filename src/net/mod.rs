@@ -16,6 +16,7 @@ pub mod incoming;
 pub mod listener;
 pub mod message;
 pub mod outgoing;
+pub mod pace;
 mod plain;
 mod reach;
 pub mod redis;

@@ -25,6 +25,7 @@ use super::{
     incoming::{append, poll_read},
     message::{self, Request, Response},
     outgoing::{Failed, Length, Message},
+    pace::{self, Begun},
     server::{Inbound, Limits},
     stream::Watched,
 };
@@ -41,6 +42,8 @@ pin_project! {
         state: State<F, B>,
         // No request is taken any more.
         finishing: bool,
+        // A request waits in line, unread.
+        lined_up: bool,
     }
 }
 
@@ -51,7 +54,7 @@ pin_project! {
         // Waits for a request.
         Head,
         // Waits for an answer.
-        Answering { #[pin] future: F, last: bool, to_head: bool },
+        Answering { #[pin] future: F, last: bool, to_head: bool, begun: Begun },
         // Writes one.
         Writing { answer: Writing<B> },
         // Says that nothing follows.
@@ -94,7 +97,7 @@ enum Head {
 
 impl<S, F, B> Plain<S, F, B> {
     pub(super) fn new(io: Watched, limits: Arc<Limits>, serve: S) -> Self {
-        Self { io: Some(io), read: Bytes::new(), serve, limits, state: State::Head, finishing: false }
+        Self { io: Some(io), read: Bytes::new(), serve, limits, state: State::Head, finishing: false, lined_up: false }
     }
 
     /// Lets a request under way finish, and takes no more.
@@ -117,20 +120,34 @@ where
             let mut this = self.as_mut().project();
             let Some(io) = this.io.as_mut() else { return Poll::Ready(Ok(End::Closed)) };
             match this.state.as_mut().project() {
-                StateProjection::Head if *this.finishing && this.read.is_empty() => this.state.set(State::Closing),
-                StateProjection::Head => match ready!(poll_head(io, this.read, this.limits, cx))? {
-                    Some(Head::Plain { request, last, len }) => {
-                        this.read.advance(len);
-                        let to_head = request.head.method == Method::HEAD;
-                        this.state.set(State::Answering { future: (this.serve)(request), last, to_head });
+                StateProjection::Head if !*this.lined_up && *this.finishing && this.read.is_empty() => {
+                    this.state.set(State::Closing);
+                }
+                StateProjection::Head
+                    if !*this.lined_up && this.read.is_empty() && pace::is_full() && io.tells_readable() =>
+                {
+                    ready!(io.poll_readable(cx));
+                    *this.lined_up = true;
+                    pace::line_up(cx);
+                    return Poll::Pending;
+                }
+                StateProjection::Head => {
+                    *this.lined_up = false;
+                    match ready!(poll_head(io, this.read, this.limits, cx))? {
+                        Some(Head::Plain { request, last, len }) => {
+                            this.read.advance(len);
+                            let to_head = request.head.method == Method::HEAD;
+                            let (begun, future) = (Begun::new(), (this.serve)(request));
+                            this.state.set(State::Answering { future, last, to_head, begun });
+                        }
+                        Some(_) => {
+                            let handed = this.io.take().map(|io| io.again(mem::take(this.read)));
+                            return Poll::Ready(Ok(handed.map_or(End::Closed, End::Handed)));
+                        }
+                        None => this.state.set(State::Closing),
                     }
-                    Some(_) => {
-                        let handed = this.io.take().map(|io| io.again(std::mem::take(this.read)));
-                        return Poll::Ready(Ok(handed.map_or(End::Closed, End::Handed)));
-                    }
-                    None => this.state.set(State::Closing),
-                },
-                StateProjection::Answering { future, last, to_head } => match future.poll(cx) {
+                }
+                StateProjection::Answering { future, last, to_head, .. } => match future.poll(cx) {
                     Poll::Ready(Ok(response)) => {
                         let last = *last || *this.finishing;
                         let answer = Writing::new(response, last, *to_head);

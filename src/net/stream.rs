@@ -129,6 +129,21 @@ impl Watched {
         Ok((Self { stream, ahead, scan: Scan::default(), connection }, h2))
     }
 
+    /// Whether [`Self::poll_readable`] knows: not what was read ahead, or is within TLS.
+    pub(super) fn tells_readable(&self) -> bool {
+        self.ahead.is_empty() && !matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Waits until something has arrived, and leaves it where it is.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is seen when it is read.
+        match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
+            Stream::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            Stream::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
