@@ -310,8 +310,9 @@ impl Engine {
         match (self.change(rows).await, &effect.made) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) => Err(error),
-            // Where the provider gave a client that another application has, it is not ours to take back.
-            (Err(error), Some(client)) if self.mapping(&asked.key_manager, client)?.is_some() => {
+            // Where the provider gave a client that another application has, it is not ours to take back. Only a mapping that
+            // is seen tells so: one that cannot be read leaves nothing behind.
+            (Err(error), Some(client)) if matches!(self.mapping(&asked.key_manager, client), Ok(Some(_))) => {
                 let failed = error.given_twice(client);
                 self.note_failure(asked, &failed).await;
                 Err(failed)

@@ -1,6 +1,9 @@
 //! Providers that answer with what was there before.
 
+use serde_json::Value;
+
 use super::*;
+use crate::store::record::Table;
 
 #[tokio::test]
 async fn a_client_that_is_given_twice_stays_its_first_applications() {
@@ -45,6 +48,19 @@ async fn of_two_clients_made_at_once_for_one_application_one_is_taken_back() {
     assert!(matches!(failed, Some(Error::Conflict(_))), "{failed:?}");
     assert_eq!(stand.one.clients.lock().len(), 1, "it was made for nothing");
     assert!(stand.engine.pending("one", 0, 10).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_whose_row_cannot_be_read_is_taken_back() {
+    let stand = stand();
+    *stand.one.own_id.lock() = Some("same".into());
+    let rows: Table<Value> = Table::new("keymanager.mappings");
+    let record = &stand.record;
+    record.change(move |changes| changes.put(&rows, b"one\0same", &json!("damaged"))).await.unwrap();
+    assert!(stand.engine.mapping("one", "same").is_err());
+    let made = stand.create(json!({"clientName": "shop"})).await;
+    assert!(matches!(made, Err(Error::Record(_))), "{made:?}");
+    assert!(stand.one.clients.lock().is_empty(), "it stayed at the provider");
 }
 
 #[tokio::test]
