@@ -3,7 +3,7 @@
 //! Every constructor that takes settings reports all of its problems at once; the loader adds file
 //! and line. A problem never quotes a value, since a value may be a secret.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// One mistake: the field's path in the file and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,39 @@ impl Problem {
     /// The problem of a setting that this build knows but has no part for yet.
     pub fn not_in_this_build(field: impl Into<String>) -> Self {
         Self::new(field, "not in this build")
+    }
+}
+
+/// What whoever wrote a value calls its kinds.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    object: &'static str,
+    text: &'static str,
+}
+
+impl Words {
+    /// Of the configuration file.
+    pub const FILE: Self = Self { object: "a table", text: "a string" };
+    /// Of JSON that comes over an API.
+    pub const JSON: Self = Self { object: "an object", text: "a text" };
+
+    /// What serde says it expects, without its names of types, and without ours.
+    pub fn plainly(self, expected: &str) -> Cow<'_, str> {
+        match expected {
+            "usize" | "u64" => "a whole number, 0 or more".into(),
+            "u32" => format!("a whole number from 0 to {}", u32::MAX).into(),
+            "u16" => format!("a whole number from 0 to {}", u16::MAX).into(),
+            "u8" => format!("a whole number from 0 to {}", u8::MAX).into(),
+            "i64" => "a whole number".into(),
+            "f64" => "a number".into(),
+            "a boolean" => "true or false".into(),
+            "a sequence" => "a list".into(),
+            "a map" => self.object.into(),
+            // What serde_json says of a text that stands for one of several.
+            "a string" | "path string" | "string or map" => self.text.into(),
+            text if text.starts_with("struct ") => self.object.into(),
+            text => text.strip_prefix("expected ").unwrap_or(text).into(),
+        }
     }
 }
 

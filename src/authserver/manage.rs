@@ -335,13 +335,13 @@ impl ClientSpec {
 impl Lifetimes {
     fn check(&self, terms: &Terms) -> Result<()> {
         for (field, seconds, most) in [
-            ("application_access_token_expiry_time", self.application, terms.lifetime),
-            ("user_access_token_expiry_time", self.user, terms.lifetime),
-            ("refresh_token_expiry_time", self.refresh, terms.refresh_lifetime),
+            ("parameters.additionalProperties.application_access_token_expiry_time", self.application, terms.lifetime),
+            ("parameters.additionalProperties.user_access_token_expiry_time", self.user, terms.lifetime),
+            ("parameters.additionalProperties.refresh_token_expiry_time", self.refresh, terms.refresh_lifetime),
         ] {
             if seconds.is_some_and(|seconds| seconds == 0 || seconds > most) {
-                let why = format!("{field} must be 1 to {most} seconds, as long as the provider's own tokens live");
-                return Err(Error::invalid("parameters.additionalProperties", why));
+                let why = format!("must be 1 to {most} seconds, as long as the provider's own tokens live");
+                return Err(Error::invalid(field, why));
             }
         }
         Ok(())

@@ -360,7 +360,7 @@ async fn lifetimes_are_the_least_of_what_is_said() {
     server.token(Some((&me.0, &me.1)), bad).await.assert_refused(400, "invalid_request", bad);
     let longer = ClientSpec { lifetimes: Lifetimes { user: Some(3601), ..lifetimes }, ..all_grants() };
     let refused = server.provider.create_client(longer, None, NewSecret::default()).await.expect_err("too long");
-    assert!(refused.to_string().contains("user_access_token_expiry_time must be 1 to 3600"), "{refused}");
+    assert!(refused.to_string().contains("user_access_token_expiry_time: must be 1 to 3600"), "{refused}");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ const SIXTY_SECONDS: [(&str, &str); 3] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Format, parse};
 
     /// The property at `path` (`apis.resources.path`), through lists, options and references.
     fn property<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
@@ -104,6 +105,41 @@ mod tests {
             let table = resolve(&schema, property(&schema, table).unwrap());
             assert_eq!(table["required"], json!(fields), "{table}");
             assert_eq!(table["additionalProperties"], json!(false));
+        }
+    }
+
+    /// Each setting, with values of every kind.
+    #[test]
+    fn no_mistake_is_told_by_a_name_of_a_type() {
+        fn visit(schema: &Value, table: &Value, around: &dyn Fn(Value) -> Value, told: &mut Vec<(String, String)>) {
+            for (name, property) in resolve(schema, table)["properties"].as_object().into_iter().flatten() {
+                let here = |value: Value| around(json!({ name: value }));
+                let wrong =
+                    [json!(7), json!(-7.5), json!(true), json!("\u{1}"), json!([]), json!([[7]]), json!({ "x": 7 })];
+                for text in wrong.map(|value| here(value).to_string()) {
+                    if let Err(error) = parse(&text, Format::Json, "f") {
+                        told.push((text, error.to_string()));
+                    }
+                }
+                visit(schema, property, &here, told);
+                visit(schema, property, &|value| here(json!([value])), told);
+            }
+        }
+        let (schema, mut told) = (schema(), Vec::new());
+        visit(&schema, &schema, &|value| value, &mut told);
+        assert!(told.len() > 1000, "{}", told.len());
+        for (text, said) in told {
+            // What is quoted are the file's own names and values.
+            let mut ours = said.split('"').step_by(2).flat_map(|part| part.split(|c: char| !c.is_alphanumeric()));
+            let in_rust = |word: &&str| {
+                ["struct", "tuple", "enum", "map", "sequence", "usize", "u64", "u32", "f64"].contains(word)
+            };
+            let capital_within = |word: &str| {
+                word.bytes().zip(word.bytes().skip(1)).any(|(a, b)| a.is_ascii_lowercase() && b.is_ascii_uppercase())
+            };
+            let of_a_type = |word: &&str| capital_within(word) && !word.ends_with("iB");
+            let found = ours.find(|word| in_rust(word) || of_a_type(word));
+            assert_eq!(found, None, "{text}: {said}");
         }
     }
 

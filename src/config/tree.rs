@@ -14,6 +14,8 @@ use serde::{
     forward_to_deserialize_any,
 };
 
+use crate::problem::Words;
+
 /// A value and where it begins.
 pub(super) struct Node<'i> {
     /// Offset in the text, in the format's unit (bytes; YAML: characters).
@@ -195,20 +197,8 @@ fn one_of(allowed: &[&str]) -> String {
     }
 }
 
-/// What serde calls a type, in the file's words.
-fn plainly(expected: &dyn Expected) -> Cow<'static, str> {
-    let text = expected.to_string();
-    match &*text {
-        "usize" | "u64" => "a whole number, 0 or more".into(),
-        "u32" => "a whole number from 0 to 4294967295".into(),
-        "f64" => "a number".into(),
-        "a boolean" => "true or false".into(),
-        "a sequence" => "a list".into(),
-        "a map" => "a table".into(),
-        "path string" => "a string".into(),
-        text if text.starts_with("struct ") => "a table".into(),
-        text => text.strip_prefix("expected ").unwrap_or(text).to_owned().into(),
-    }
+fn plainly(expected: &dyn Expected) -> String {
+    Words::FILE.plainly(&expected.to_string()).into_owned()
 }
 
 fn kind(found: Unexpected<'_>) -> &'static str {

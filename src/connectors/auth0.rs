@@ -176,7 +176,7 @@ impl Auth0 {
         match found.len() {
             0 => Err(Error::NotFound(USER)),
             1 => Ok(found.remove(0)),
-            _ => Err(Error::invalid("username", "is the name of several users: give a user's id")),
+            _ => Err(Error::invalid("name", "is the name of several users: give a user's id")),
         }
     }
 }

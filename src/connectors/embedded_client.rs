@@ -134,11 +134,14 @@ fn additional_properties(parameters: &Map<String, Value>) -> Result<Map<String, 
             Some(_) => true,
         };
         if wanted {
-            return Err(Error::invalid(PROPERTIES, format!("{name} is not to be had: {why}")));
+            return Err(Error::invalid(format!("{PROPERTIES}.{name}"), format!("is not to be had: {why}")));
         }
     }
     if properties.contains_key("client_secret") {
-        return Err(Error::invalid(PROPERTIES, "client_secret belongs in clientSecret, and is kept nowhere else"));
+        return Err(Error::invalid(
+            format!("{PROPERTIES}.client_secret"),
+            "belongs in clientSecret, and is kept nowhere else",
+        ));
     }
     Ok(properties)
 }
@@ -158,7 +161,7 @@ fn lifetimes(properties: &Map<String, Value>) -> Result<Lifetimes> {
 }
 
 fn not_seconds(name: &str) -> Error {
-    Error::invalid(PROPERTIES, format!("{name} must be a whole number of seconds, at least 1, or N/A"))
+    Error::invalid(format!("{PROPERTIES}.{name}"), format!("{NOT_SECONDS}, or N/A"))
 }
 
 /// A list: of texts, or one text of members parted by commas or spaces.

@@ -167,12 +167,42 @@ async fn what_a_client_cannot_be_is_refused_by_name() {
             "at least 1",
         ),
         (&jwt, json!({ "parameters": { "x": "y".repeat(20_000) } }), "parameters", "16384"),
-        (&jwt, properties("pkceMandatory", json!(true)), PROPERTIES, "authorization"),
-        (&jwt, properties("id_token_expiry_time", json!(60)), PROPERTIES, "ID tokens"),
-        (&jwt, properties("user_access_token_expiry_time", json!(601)), PROPERTIES, "600"),
-        (&jwt, properties("user_access_token_expiry_time", json!(-1)), PROPERTIES, "whole number"),
-        (&jwt, properties("refresh_token_expiry_time", json!("soon")), PROPERTIES, "whole number"),
-        (&jwt, properties("client_secret", json!("s3cret")), PROPERTIES, "clientSecret"),
+        (
+            &jwt,
+            properties("pkceMandatory", json!(true)),
+            "parameters.additionalProperties.pkceMandatory",
+            "authorization",
+        ),
+        (
+            &jwt,
+            properties("id_token_expiry_time", json!(60)),
+            "parameters.additionalProperties.id_token_expiry_time",
+            "ID tokens",
+        ),
+        (
+            &jwt,
+            properties("user_access_token_expiry_time", json!(601)),
+            "parameters.additionalProperties.user_access_token_expiry_time",
+            "600",
+        ),
+        (
+            &jwt,
+            properties("user_access_token_expiry_time", json!(-1)),
+            "parameters.additionalProperties.user_access_token_expiry_time",
+            "whole number",
+        ),
+        (
+            &jwt,
+            properties("refresh_token_expiry_time", json!("soon")),
+            "parameters.additionalProperties.refresh_token_expiry_time",
+            "whole number",
+        ),
+        (
+            &jwt,
+            properties("client_secret", json!("s3cret")),
+            "parameters.additionalProperties.client_secret",
+            "clientSecret",
+        ),
         (&jwt, json!({ "parameters": { "additionalProperties": 5 } }), PROPERTIES, "object"),
     ] {
         let error = manager.create_application(&application(change.clone())).await.expect_err("it is refused");

@@ -1,5 +1,7 @@
 //! What a request may hold. Every refusal names the field and the limit; what passes is what connectors rely on.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -20,6 +22,20 @@ pub fn new_id(field: &'static str, id: &str, words: &[&str]) -> Result<()> {
         true => Err(Error::invalid(field, format!("must be none of {}: a path could not name it", words.join(" ")))),
         false => Ok(()),
     }
+}
+
+/// The name of a member of `field`.
+fn member(field: &str, name: &str) -> Result<()> {
+    if name.chars().count() <= MOST_NAME && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let why = format!("must have members of names of at most {MOST_NAME} characters, without control characters");
+    Err(Error::invalid(field.to_owned(), why))
+}
+
+/// The name of a member that came unasked for, as it may be told.
+pub fn printable(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(MOST_PRINTED).collect()
 }
 
 /// Text of at most `most` characters, without control characters.
@@ -79,9 +95,10 @@ pub(super) fn application(mut app: OAuthApplicationInfo, required: &[&str]) -> R
 /// A provider keeps and tells whatever stands there.
 fn no_secret(field: &str, members: &Map<String, Value>) -> Result<()> {
     match members.contains_key("client_secret") {
-        true => {
-            Err(Error::invalid(format!("{field}.client_secret"), "belongs in clientSecret, and is kept nowhere else"))
-        }
+        true => Err(Error::invalid(
+            format!("{field}.client_secret"),
+            "is a member of the client itself, and kept nowhere else",
+        )),
         false => Ok(()),
     }
 }
@@ -131,8 +148,8 @@ fn attributes(app: &OAuthApplicationInfo) -> Result<()> {
         return Err(Error::invalid("appAttributes", format!("must be at most {MOST_ITEMS}")));
     }
     app.app_attributes.iter().try_for_each(|(key, value)| {
-        bounded("appAttributes", key, MOST_NAME)?;
-        bounded("appAttributes", value, MOST_TEXT)
+        member("appAttributes", key)?;
+        bounded(format!("appAttributes.{key}"), value, MOST_TEXT)
     })
 }
 
@@ -177,7 +194,7 @@ fn integer(value: &Value) -> Option<i64> {
 
 fn parameters(parameters: &Map<String, Value>) -> Result<()> {
     parameters.iter().try_for_each(|(name, value)| {
-        bounded("parameters", name, MOST_NAME)?;
+        member("parameters", name)?;
         value_of(&format!("parameters.{name}"), value, 0)
     })?;
     count("parameters", parameters.len())
@@ -195,9 +212,9 @@ fn value_of(field: &str, value: &Value, depth: usize) -> Result<()> {
         }
         Value::Object(members) => {
             count(field, members.len())?;
-            members.iter().try_for_each(|(name, member)| {
-                bounded(field, name, MOST_NAME)?;
-                value_of(&format!("{field}.{name}"), member, depth + 1)
+            members.iter().try_for_each(|(name, inner)| {
+                member(field, name)?;
+                value_of(&format!("{field}.{name}"), inner, depth + 1)
             })
         }
         _ => Ok(()),
@@ -261,7 +278,7 @@ pub(super) fn token_request(mut request: AccessTokenRequest, consumer_key: &str)
     }
     count("requestParameters", request.request_parameters.len())?;
     for (name, value) in &request.request_parameters {
-        bounded("requestParameters", name, MOST_NAME)?;
+        member("requestParameters", name)?;
         bounded(format!("requestParameters.{name}"), value, MOST_TOKEN)?;
     }
     Ok(request)
@@ -279,24 +296,38 @@ pub(super) fn secret_request(request: &ConsumerSecretRequest) -> Result<()> {
                 let why = format!("must be seconds from 1 to {MOST_LIFETIME}; left out, it does not expire");
                 return Err(Error::invalid("parameters.expiresIn", why));
             }
-            _ => return Err(Error::invalid("parameters", "may hold description and expiresIn alone")),
+            (name, _) => {
+                let field = format!("parameters.{}", printable(name));
+                return Err(Error::invalid(field, "is unknown: description and expiresIn alone may be there"));
+            }
         }
     }
     Ok(())
 }
 
 /// A scope's key (RFC 6749 section 3.3).
-pub fn scope_key(field: &'static str, key: &str) -> Result<()> {
-    let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
-    if (1..=MOST_NAME).contains(&key.len()) && key.bytes().all(good) {
+pub fn scope_key(field: impl Into<Cow<'static, str>>, key: &str) -> Result<()> {
+    if is_scope_key(key) {
         return Ok(());
     }
     Err(Error::invalid(field, format!("must be a scope of RFC 6749, of at most {MOST_NAME} characters")))
 }
 
-pub(super) fn scope_keys(field: &'static str, keys: &[String]) -> Result<()> {
+fn is_scope_key(key: &str) -> bool {
+    let good = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+    (1..=MOST_NAME).contains(&key.len()) && key.bytes().all(good)
+}
+
+/// A list of them.
+pub(super) fn scope_keys(field: &str, keys: &[String]) -> Result<()> {
+    keys_at(field, keys, "")
+}
+
+/// A list that has them at `member` of its items.
+fn keys_at(field: &str, keys: &[String], member: &str) -> Result<()> {
     count(field, keys.len())?;
-    keys.iter().try_for_each(|key| scope_key(field, key))
+    let bad = keys.iter().enumerate().find(|(_, key)| !is_scope_key(key));
+    bad.map_or(Ok(()), |(at, key)| scope_key(format!("{field}[{at}]{member}"), key))
 }
 
 /// A scope that is to be made.
@@ -333,29 +364,31 @@ pub(super) fn resource(resource: &ApiResource) -> Result<()> {
     if resource.uris.len() > MOST_URIS {
         return Err(Error::invalid("uris", format!("must be at most {MOST_URIS}")));
     }
-    for uri in &resource.uris {
-        bounded("uris", uri, MOST_URI)?;
+    for (at, uri) in resource.uris.iter().enumerate() {
+        let field = format!("uris[{at}]");
         if uri.is_empty() {
-            return Err(Error::invalid("uris", "must not be empty texts"));
+            return Err(Error::invalid(field, "must not be empty"));
         }
+        bounded(field, uri, MOST_URI)?;
     }
     scope_keys("scopes", &resource.scopes)
 }
 
 /// Scopes to attach, of which there must be some; to detach, none standing for all; or to bind in place of others.
 pub(super) fn bound_scopes(operation: Operation, keys: &[String]) -> Result<()> {
-    match operation {
-        Operation::AttachResourceScopes => some_scopes(keys),
-        _ => scope_keys("scopes", keys),
+    if operation == Operation::AttachResourceScopes {
+        some("scopes", keys)?;
     }
+    scope_keys("scopes", keys)
 }
 
-/// Scopes, at least one.
-pub(super) fn some_scopes(keys: &[String]) -> Result<()> {
-    match keys {
-        [] => Err(Error::invalid("scopes", "must name at least one")),
-        keys => scope_keys("scopes", keys),
-    }
+/// Scopes that are asked about: at least one, each an object.
+pub(super) fn scopes_to_validate(keys: &[String]) -> Result<()> {
+    some("scopes", keys).and_then(|()| keys_at("scopes", keys, ".key"))
+}
+
+fn some(field: &'static str, keys: &[String]) -> Result<()> {
+    if keys.is_empty() { Err(Error::invalid(field, "must name at least one")) } else { Ok(()) }
 }
 
 /// What no path can hold, and so names nothing: no API, key manager or user either (RFC 3986 section 5.2.4).
@@ -366,6 +399,8 @@ pub const NO_CLIENTS: [&str; 4] = [DOTS[0], DOTS[1], "map", "parse"];
 pub const NO_SCOPES: [&str; 3] = [DOTS[0], DOTS[1], "validate"];
 /// Bytes of a name.
 pub const MOST_NAME: usize = 255;
+/// Characters that are told of a name that is unknown.
+const MOST_PRINTED: usize = 64;
 /// Bytes of a text.
 pub const MOST_TEXT: usize = 4096;
 const MOST_URI: usize = 2048;
@@ -390,77 +425,5 @@ const SCRIPTS: [&str; 3] = ["javascript", "data", "vbscript"];
 const FLAGS: [&str; 3] = ["pkceMandatory", "pkceSupportPlain", "bypassClientCredentials"];
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn field_of<T: std::fmt::Debug>(outcome: Result<T>) -> String {
-        match outcome {
-            Err(Error::Invalid { field, .. }) => field.into_owned(),
-            outcome => format!("{outcome:?}"),
-        }
-    }
-
-    #[test]
-    fn a_clients_mistakes_are_named_by_field() {
-        for (app, field) in [
-            (json!({"clientId": ""}), "clientId"),
-            (json!({"clientId": "a\u{0}b"}), "clientId"),
-            (json!({"clientId": "map"}), "clientId"),
-            (json!({"clientId": ".."}), "clientId"),
-            (json!({"clientName": "x".repeat(256)}), "clientName"),
-            (json!({"clientSecret": "ü"}), "clientSecret"),
-            (json!({"callBackURL": "/relative"}), "callBackURL"),
-            (json!({"callBackURL": "https://a.example/#f"}), "callBackURL"),
-            (json!({"parameters": {"grant_types": ["a"]}}), "parameters.grant_types"),
-            (json!({"parameters": {"grant_types": "implicit"}}), "callBackURL"),
-            (json!({"parameters": {"grant_types": "authorization_code,refresh_token"}}), "callBackURL"),
-            (json!({"parameters": {"key_type": "TEST"}}), "parameters.key_type"),
-            (json!({"parameters": {"client_secret": "x"}}), "parameters.client_secret"),
-            (
-                json!({"parameters": {"additionalProperties": {"client_secret": "x"}}}),
-                "parameters.additionalProperties.client_secret",
-            ),
-            (json!({"callBackURL": "https://a.example/cb,JavaScript:alert(1)"}), "callBackURL"),
-            (json!({"callBackURL": "data:text/html,x"}), "callBackURL"),
-            (json!({"parameters": {"a": "\u{7}"}}), "parameters.a"),
-            (json!({"parameters": {"a": [[[[["x"]]]]]}}), "parameters.a"),
-            (json!({"parameters": {"additionalProperties": "x"}}), "parameters.additionalProperties"),
-            (
-                json!({"parameters": {"additionalProperties": {"refresh_token_expiry_time": -1}}}),
-                "parameters.additionalProperties.refresh_token_expiry_time",
-            ),
-            (
-                json!({"parameters": {"additionalProperties": {"pkceMandatory": 1}}}),
-                "parameters.additionalProperties.pkceMandatory",
-            ),
-        ] {
-            assert_eq!(field_of(application(serde_json::from_value(app.clone()).unwrap(), &[])), field, "{app}");
-        }
-        let lacking = application(OAuthApplicationInfo::default(), &["app_type"]);
-        assert!(matches!(lacking, Err(Error::Invalid { code: Some("901407"), .. })), "{lacking:?}");
-        assert_eq!(field_of(lacking), "parameters.additionalProperties.app_type");
-    }
-
-    #[test]
-    fn not_applicable_leaves_alone_and_ids_may_hold_slashes() {
-        let app = json!({"clientId": "a/b", "callBackURL": "https://a.example/cb", "parameters": {
-            "grant_types": ",authorization_code", "additionalProperties": {
-                "id_token_expiry_time": "N/A", "user_access_token_expiry_time": "3600"}}});
-        let app = application(serde_json::from_value(app).unwrap(), &[]).unwrap();
-        let left = app.parameters["additionalProperties"].as_object().unwrap();
-        assert_eq!(left.keys().collect::<Vec<_>>(), ["user_access_token_expiry_time"]);
-    }
-
-    #[test]
-    fn token_requests_are_of_the_paths_client_and_of_no_negative_time() {
-        let ask = |request: Value| token_request(serde_json::from_value(request).unwrap(), "a");
-        assert_eq!(field_of(ask(json!({"clientId": "b"}))), "clientId");
-        for refused in [-3, 0] {
-            assert_eq!(field_of(ask(json!({ "validityPeriod": refused }))), "validityPeriod");
-        }
-        assert_eq!(field_of(ask(json!({"scope": ["a b"]}))), "scope");
-        assert_eq!(ask(json!({"validityPeriod": -1})).unwrap().validity_period, None);
-    }
-}
+#[path = "check_tests.rs"]
+mod tests;

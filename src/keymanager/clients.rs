@@ -86,7 +86,7 @@ impl Engine {
             _ => Ok(app),
         });
         let mapping = self.mapping(key_manager, consumer_key)?;
-        let checked = check::name("clientId", consumer_key)
+        let checked = check::name("ck", consumer_key)
             .and_then(|()| app.as_ref().map_err(Clone::clone))
             .and_then(|app| keeps_owner(mapping.as_deref(), app));
         let app = app.unwrap_or_default();
@@ -117,7 +117,7 @@ impl Engine {
     pub async fn retrieve_application(&self, key_manager: &str, consumer_key: &str) -> Result<OAuthApplicationInfo> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::RetrieveApplication, consumer_key);
         let found = self
-            .perform(asked, check::name("clientId", consumer_key), |managed| async move {
+            .perform(asked, check::name("ck", consumer_key), |managed| async move {
                 match managed.connector.retrieve_application(consumer_key).await {
                     Ok(found) => Ok(Effect::of(found)),
                     Err(error) => {
@@ -135,7 +135,7 @@ impl Engine {
     pub async fn delete_application(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
-        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+        self.perform(asked, check::name("ck", consumer_key), |managed| async move {
             let mut before = known(&managed, consumer_key).await?;
             let unmanaged = match &mapping {
                 Some(_) => managed.connector.unmanaged(consumer_key).await?,
@@ -171,7 +171,7 @@ impl Engine {
     ) -> Result<Done<OAuthApplicationInfo>> {
         let asked = Asked::new(caller, key_manager, Operation::UpdateApplicationOwner, consumer_key)
             .with(&json!({ "owner": owner }));
-        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("owner", owner));
+        let checked = check::name("ck", consumer_key).and_then(|()| check::name("owner", owner));
         let mapping = self.mapping(key_manager, consumer_key)?;
         self.perform(asked, checked, |managed| async move {
             let before = match mapping.as_deref().and_then(|row| row.owner.clone()) {
@@ -242,7 +242,7 @@ impl Engine {
         let asked = Asked::new(caller, key_manager, Operation::DeleteMappedApplication, consumer_key);
         let mapping = self.mapping(key_manager, consumer_key)?;
         let managed = self.registry.find(key_manager)?;
-        let kept = match check::name("clientId", consumer_key) {
+        let kept = match check::name("ck", consumer_key) {
             Ok(()) => left_at_provider(&managed, mapping.as_deref()).await,
             Err(error) => Err(error),
         };
@@ -264,7 +264,7 @@ impl Engine {
     pub async fn new_secret(&self, caller: &Caller, key_manager: &str, consumer_key: &str) -> Result<Done<Sensitive>> {
         let asked = Asked::new(caller, key_manager, Operation::NewApplicationConsumerSecret, consumer_key);
         let done = self
-            .perform(asked, check::name("clientId", consumer_key), |managed| async move {
+            .perform(asked, check::name("ck", consumer_key), |managed| async move {
                 let outcome = managed.connector.new_secret(consumer_key).await;
                 let revoked = self.client_revoked(&managed, consumer_key);
                 let secret = self.refused_in_doubt(caller, &managed, consumer_key, &revoked, outcome).await?;
@@ -288,7 +288,7 @@ impl Engine {
         request: ConsumerSecretRequest,
     ) -> Result<Done<ConsumerSecretInfo>> {
         let asked = Asked::new(caller, key_manager, Operation::GenerateConsumerSecret, consumer_key).with(&request);
-        let checked = check::name("clientId", consumer_key).and_then(|()| check::secret_request(&request));
+        let checked = check::name("ck", consumer_key).and_then(|()| check::secret_request(&request));
         self.perform(asked, checked, |managed| async move {
             let made = managed.connector.add_secret(consumer_key, &request).await?;
             Ok(Effect::of(made.clone()).after(&made))
@@ -299,7 +299,7 @@ impl Engine {
     /// `retrieveApplicationConsumerSecrets`.
     pub async fn secrets(&self, key_manager: &str, consumer_key: &str) -> Result<Vec<ConsumerSecretInfo>> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::RetrieveConsumerSecrets, consumer_key);
-        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+        self.perform(asked, check::name("ck", consumer_key), |managed| async move {
             managed.connector.secrets(consumer_key).await.map(Effect::of)
         })
         .await?
@@ -316,7 +316,7 @@ impl Engine {
     ) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteConsumerSecret, consumer_key)
             .with(&json!({ "secretId": secret_id }));
-        let checked = check::name("clientId", consumer_key).and_then(|()| check::name("secretId", secret_id));
+        let checked = check::name("ck", consumer_key).and_then(|()| check::name("id", secret_id));
         self.perform(asked, checked, |managed| async move {
             managed.connector.delete_secret(consumer_key, secret_id).await?;
             Ok(Effect::of(()).before(json!({ "secretId": secret_id })))

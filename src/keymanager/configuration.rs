@@ -137,7 +137,7 @@ impl Engine {
             operation: Operation::LoadConfiguration,
             reason: "nothing here can take it over".into(),
         })?;
-        check::name("name", name)?;
+        check::name("km", name)?;
         if self.registry.find(name).is_ok_and(|managed| managed.origin == Origin::Declared) {
             return Err(Error::Conflict("declared in the file".into()));
         }

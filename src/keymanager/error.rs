@@ -135,6 +135,14 @@ impl Error {
         }
     }
 
+    /// The same where the request spells its fields in another way than the model.
+    pub(super) fn spelt(self, spell: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Invalid { field, why, code } => Self::Invalid { field: spell(&field).into(), why, code },
+            error => error,
+        }
+    }
+
     /// The same where WSO2 has this code for it.
     pub fn coded(self, code: &'static str) -> Self {
         match self {

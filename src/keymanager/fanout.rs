@@ -77,7 +77,7 @@ impl Everywhere {
         match self {
             Self::RegisterScope(scope) => check::new_scope(scope),
             Self::UpdateScope(key, scope) => check::scope(&Scope { key: key.clone(), ..scope.clone() }),
-            Self::DeleteScope(key) => check::scope_key("name", key),
+            Self::DeleteScope(key) => check::scope_key("key", key),
             Self::RegisterResource(resource) => check::new_resource(resource),
             Self::UpdateResource(id, it) => check::resource(&ApiResource { api_id: id.clone(), ..it.clone() }),
             Self::DeleteResource(id) => check::name("apiId", id),

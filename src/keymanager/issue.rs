@@ -63,7 +63,7 @@ impl Engine {
         consumer_key: &str,
         request: AccessTokenRequest,
     ) -> Result<AccessTokenRequest> {
-        check::name("clientId", consumer_key)?;
+        check::name("ck", consumer_key)?;
         let request = check::token_request(request, consumer_key)?;
         if request.client_secret.is_none() {
             self.refuse_ourselves(key_manager, consumer_key)?;

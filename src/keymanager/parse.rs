@@ -4,23 +4,32 @@
 use serde_json::{Map, Value};
 
 use super::{AccessTokenRequest, Engine, Error, OAuthApplicationInfo, Result, Sensitive, check, whole};
+use crate::problem::Words;
 
 impl Engine {
     /// `buildFromJSON`: `callbackUrl`, `client_id`, `client_secret` become fields, and everything but the secret stays
     /// a parameter too.
     pub fn build_from_json(&self, key_manager: &str, json: Map<String, Value>) -> Result<OAuthApplicationInfo> {
         let managed = self.registry.find(key_manager)?;
-        let other_url = text(&json, "callback_url")?;
+        let (url, other_url) = (text(&json, "callbackUrl")?, text(&json, "callback_url")?);
+        let url_name = if url.is_none() && other_url.is_some() { "callback_url" } else { "callbackUrl" };
         let mut app = OAuthApplicationInfo {
             client_id: text(&json, "client_id")?,
             client_name: text(&json, "client_name")?,
             client_secret: text(&json, "client_secret")?.map(Sensitive::from),
-            call_back_url: text(&json, "callbackUrl")?.or(other_url),
+            call_back_url: url.or(other_url),
             ..OAuthApplicationInfo::default()
         };
         app.parameters = json;
         app.parameters.remove("client_secret");
-        check::application(app, managed.connector.required_fields())
+        check::application(app, managed.connector.required_fields()).map_err(|error| {
+            error.spelt(|field| match field {
+                "callBackURL" => url_name.to_owned(),
+                // The bag is the body itself.
+                "parameters" => "body".to_owned(),
+                field => field.strip_prefix("parameters.").map_or_else(|| loose(field), str::to_owned),
+            })
+        })
     }
 
     /// `buildAccessTokenRequestFromJSON`.
@@ -34,7 +43,7 @@ impl Engine {
             client_id: text(json, "client_id")?,
             client_secret: text(json, "client_secret")?.map(Sensitive::from),
             grant_type: text(json, "grant_type")?,
-            validity_period: seconds(json, "validityPeriod")?,
+            validity_period: seconds(json, "validityPeriod", "validityPeriod")?,
             scope: scopes(json, "scope", "scope")?,
             ..AccessTokenRequest::default()
         };
@@ -47,7 +56,8 @@ impl Engine {
         }
         let client_id = request.client_id.clone();
         client_id.as_deref().map_or(Ok(()), |id| check::name("client_id", id))?;
-        let checked = check::token_request(request, client_id.as_deref().unwrap_or_default())?;
+        let checked = check::token_request(request, client_id.as_deref().unwrap_or_default())
+            .map_err(|error| error.spelt(loose))?;
         Ok(AccessTokenRequest { client_id, ..checked })
     }
 
@@ -59,7 +69,7 @@ impl Engine {
         app: &OAuthApplicationInfo,
     ) -> Result<AccessTokenRequest> {
         self.registry.find(key_manager)?;
-        check::name("clientId", consumer_key)?;
+        check::name("ck", consumer_key)?;
         let request = AccessTokenRequest { client_id: Some(consumer_key.to_owned()), ..AccessTokenRequest::default() };
         if *app == OAuthApplicationInfo::default() {
             return Ok(request);
@@ -74,18 +84,35 @@ impl Engine {
         let request = AccessTokenRequest {
             client_secret: app.client_secret.clone(),
             scope: scopes(&app.parameters, "tokenScope", "parameters.tokenScope")?,
-            validity_period: seconds(&app.parameters, "validityPeriod")?,
+            validity_period: seconds(&app.parameters, "validityPeriod", "parameters.validityPeriod")?,
             ..request
         };
-        check::token_request(request, consumer_key)
+        check::token_request(request, consumer_key).map_err(|error| {
+            error.spelt(|field| match field {
+                "scope" => "parameters.tokenScope".to_owned(),
+                "validityPeriod" => "parameters.validityPeriod".to_owned(),
+                field => field.to_owned(),
+            })
+        })
     }
+}
+
+/// A field of the models, as the loose forms have it.
+fn loose(field: &str) -> String {
+    match field {
+        "clientId" => "client_id",
+        "clientName" => "client_name",
+        "clientSecret" => "client_secret",
+        "grantType" => "grant_type",
+        field => field,
+    }
+    .to_owned()
 }
 
 /// A member that the loose form of a token request does not have.
 fn unread(member: &str) -> Error {
-    let member: String = member.chars().filter(|c| !c.is_control()).take(check::MOST_NAME).collect();
     let why = format!("is no member of the loose form, which has {}", LOOSE.join(", "));
-    Error::invalid(member, why)
+    Error::invalid(check::printable(member), why)
 }
 
 fn text(json: &Map<String, Value>, field: &'static str) -> Result<Option<String>> {
@@ -97,8 +124,8 @@ fn text(json: &Map<String, Value>, field: &'static str) -> Result<Option<String>
 }
 
 /// A number, also in a text.
-fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>> {
-    match json.get(field) {
+fn seconds(json: &Map<String, Value>, name: &str, field: &'static str) -> Result<Option<i64>> {
+    match json.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) if whole::of(number).is_some() => Ok(whole::of(number)),
         Some(Value::String(text)) if text.is_empty() || text == "N/A" => Ok(None),
@@ -111,14 +138,25 @@ fn seconds(json: &Map<String, Value>, field: &'static str) -> Result<Option<i64>
 }
 
 fn scopes(members: &Map<String, Value>, name: &str, field: &'static str) -> Result<Vec<String>> {
-    let wrong = || Error::invalid(field, "must be a list of texts, or one with spaces");
     match members.get(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(text.split_whitespace().map(str::to_owned).collect()),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        Some(Value::String(text)) => {
+            let keys: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            // A text has no places that could be told.
+            keys.iter().try_for_each(|key| check::scope_key(field, key))?;
+            Ok(keys)
         }
-        Some(_) => Err(wrong()),
+        Some(Value::Array(items)) => {
+            let text = |(at, item): (usize, &Value)| {
+                item.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| Error::invalid(format!("{field}[{at}]"), "must be a text"))
+            };
+            let keys = items.iter().enumerate().map(text).collect::<Result<Vec<_>>>()?;
+            check::scope_keys(field, &keys)?;
+            Ok(keys)
+        }
+        Some(_) => Err(Error::invalid(field, "must be a list of texts, or one with spaces")),
     }
 }
 
@@ -140,8 +178,7 @@ fn unquoted(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.rsplit_once(", expected ") {
         Some((_, expected)) if message.starts_with("invalid ") || message.starts_with("unknown variant") => {
-            // What serde says of a text that stands for one of several.
-            format!("expected {}", expected.replace("string or map", "a text"))
+            format!("expected {}", Words::JSON.plainly(expected))
         }
         _ => message.to_owned(),
     }
@@ -173,8 +210,10 @@ mod tests {
     fn no_value_is_quoted() {
         assert_eq!(
             unquoted("invalid type: string \"s3cret, expected x\", expected u64 at line 1 column 2"),
-            "expected u64"
+            "expected a whole number, 0 or more"
         );
+        assert_eq!(unquoted("invalid type: integer `5`, expected struct Scope"), "expected an object");
+        assert_eq!(unquoted("invalid length 0, expected struct CaFile with 1 element"), "expected an object");
         assert_eq!(unquoted("unknown field `a`, expected one of `b`"), "unknown field `a`, expected one of `b`");
         assert_eq!(unquoted("invalid type: integer `5`, expected string or map"), "expected a text");
     }

@@ -25,7 +25,7 @@ impl Engine {
     /// `getScopeByName`.
     pub async fn scope(&self, key_manager: &str, key: &str) -> Result<Scope> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::ScopeByName, key);
-        self.perform(asked, check::scope_key("name", key), |managed| async move {
+        self.perform(asked, check::scope_key("key", key), |managed| async move {
             managed.connector.scope(key).await.map(Effect::of)
         })
         .await?
@@ -43,7 +43,7 @@ impl Engine {
     /// `isScopeExists`.
     pub async fn scope_exists(&self, key_manager: &str, key: &str) -> Result<bool> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::IsScopeExists, key);
-        self.perform(asked, check::scope_key("name", key), |managed| async move {
+        self.perform(asked, check::scope_key("key", key), |managed| async move {
             managed.connector.scope_exists(key).await.map(Effect::of)
         })
         .await?
@@ -73,7 +73,7 @@ impl Engine {
     /// `deleteScope`.
     pub async fn delete_scope(&self, caller: &Caller, key_manager: &str, key: &str) -> Result<Done<()>> {
         let asked = Asked::new(caller, key_manager, Operation::DeleteScope, key);
-        self.perform(asked, check::scope_key("name", key), |managed| async move {
+        self.perform(asked, check::scope_key("key", key), |managed| async move {
             let before = scope_before(&managed, key).await?;
             managed.connector.delete_scope(key).await?;
             Ok(Effect::of(()).before(before))
@@ -84,7 +84,7 @@ impl Engine {
     /// `validateScopes`.
     pub async fn validate_scopes(&self, key_manager: &str, keys: Vec<String>) -> Result<Vec<Scope>> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::ValidateScopes, "");
-        self.perform(asked, check::some_scopes(&keys), |managed| async move {
+        self.perform(asked, check::scopes_to_validate(&keys), |managed| async move {
             managed.connector.validate_scopes(&keys).await.map(Effect::of)
         })
         .await?

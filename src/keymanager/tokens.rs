@@ -70,8 +70,7 @@ impl Engine {
     /// `getAccessTokenByConsumerKey`.
     pub async fn access_token(&self, key_manager: &str, consumer_key: &str) -> Result<AccessTokenInfo> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::AccessTokenByConsumerKey, consumer_key);
-        let checked =
-            check::name("clientId", consumer_key).and_then(|()| self.refuse_ourselves(key_manager, consumer_key));
+        let checked = check::name("ck", consumer_key).and_then(|()| self.refuse_ourselves(key_manager, consumer_key));
         self.perform(asked, checked, |managed| async move {
             let mut info = managed.connector.access_token(consumer_key).await?;
             info.key_manager = Some(managed.name().to_owned());
@@ -84,7 +83,7 @@ impl Engine {
     /// `getActiveTokensByConsumerKey`.
     pub async fn active_tokens(&self, key_manager: &str, consumer_key: &str) -> Result<Vec<String>> {
         let asked = Asked::new(&Caller::default(), key_manager, Operation::ActiveTokensByConsumerKey, consumer_key);
-        self.perform(asked, check::name("clientId", consumer_key), |managed| async move {
+        self.perform(asked, check::name("ck", consumer_key), |managed| async move {
             managed.connector.active_tokens(consumer_key).await.map(Effect::of)
         })
         .await?

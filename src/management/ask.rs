@@ -214,8 +214,7 @@ fn query(text: &str, route: &Route) -> Result<BTreeMap<String, String>, Problem>
     for pair in text.split('&') {
         let Some((name, value)) = parse(pair.as_bytes()).next() else { continue };
         if !route.takes_query(&name) {
-            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(Problem::field(name, "is no query parameter of this route"));
+            return Err(Problem::field(check::printable(&name), "is no query parameter of this route"));
         }
         if !is_encoded(pair) {
             return Err(Problem::field(name, "has a % without two hexadecimal digits behind it"));

@@ -2,7 +2,10 @@
 //! any depth (RFC 8259 section 4). A list in its place would be read as the fields one after the other; of twins the
 //! last would count, unseen.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::HashSet,
+    fmt::{self, Write},
+};
 
 use serde::{
     Deserializer,
@@ -10,6 +13,7 @@ use serde::{
 };
 
 use super::answer::Problem;
+use crate::keymanager::check::printable;
 
 /// Refuses a body that is no object, or has a member twice. What is no JSON at all is for its reader to tell.
 pub(super) fn check(text: &[u8]) -> Result<(), Problem> {
@@ -29,7 +33,7 @@ pub(crate) fn twin(text: &[u8]) -> Option<String> {
 /// Where the walk is, and the member that it has met twice.
 #[derive(Default)]
 struct Way {
-    path: Vec<String>,
+    path: String,
     twice: Option<String>,
 }
 
@@ -75,28 +79,33 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
-        while from.next_element_seed(Seed(self.0))?.is_some() {}
+        let outside = self.0.path.len();
+        for at in 0_usize.. {
+            // A text takes whatever is written to it.
+            let _ = write!(self.0.path, "[{at}]");
+            if from.next_element_seed(Seed(self.0))?.is_none() {
+                break;
+            }
+            self.0.path.truncate(outside);
+        }
+        self.0.path.truncate(outside);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
-        let mut names = HashSet::new();
+        let (mut names, outside) = (HashSet::new(), self.0.path.len());
         while let Some(name) = from.next_key::<String>()? {
-            self.0.path.push(printable(&name));
+            self.0.path.push_str(if outside == 0 { "" } else { "." });
+            self.0.path.push_str(&printable(&name));
             if !names.insert(name) {
-                self.0.twice = Some(self.0.path.join("."));
+                self.0.twice = Some(self.0.path.clone());
                 return Err(A::Error::custom("a member is there twice"));
             }
             from.next_value_seed(Seed(self.0))?;
-            self.0.path.pop();
+            self.0.path.truncate(outside);
         }
         Ok(())
     }
-}
-
-/// A name as it may be told.
-fn printable(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 #[cfg(test)]
@@ -118,7 +127,7 @@ mod tests {
             ("", "body"),
             ("{\"a\":1,\"a\":1}", "a"),
             ("{\"a\":1,\"\\u0061\":2}", "a"),
-            ("{\"p\":{\"q\":[{\"x\":1},{\"y\":true,\"y\":false}]}}", "p.q.y"),
+            ("{\"p\":{\"q\":[{\"x\":1},{\"y\":true,\"y\":false}]}}", "p.q[1].y"),
         ] {
             assert_eq!(field(bad).as_deref(), Some(named), "{bad}");
         }

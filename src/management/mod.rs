@@ -15,6 +15,8 @@ mod body;
 mod client_tests;
 mod clients;
 mod docs;
+#[cfg(test)]
+mod field_tests;
 mod idempotency;
 #[cfg(test)]
 mod idempotency_tests;

@@ -209,7 +209,7 @@ pub(super) async fn list_everywhere(door: &Door, ask: Ask) -> Answer {
 
 pub(super) async fn read_everywhere(door: &Door, ask: Ask) -> Answer {
     let key = ask.path("key").to_owned();
-    check::scope_key("name", &key)?;
+    check::scope_key("key", &key)?;
     let read = move |engine: std::sync::Arc<crate::keymanager::Engine>, name: String| {
         let key = key.clone();
         async move { engine.scope(&name, &key).await.map(|scope| json!(scope)) }

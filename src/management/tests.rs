@@ -102,7 +102,7 @@ async fn bad_input_is_named() {
         ("POST", clients, r#"{"clientId":"#, 400, Some("body")),
         ("POST", clients, r#"{} {}"#, 400, Some("body")),
         ("POST", clients, &large, 413, None),
-        ("PUT", "/v1/key-managers/one/clients/a%00b", "{}", 400, Some("clientId")),
+        ("PUT", "/v1/key-managers/one/clients/a%00b", "{}", 400, Some("ck")),
         ("GET", "/v1/key-managers/one/clients/%FF", "", 400, None),
         ("GET", "/v1/key-managers/none/clients/a", "", 404, None),
         ("GET", "/v1/audit?limit=0", "", 400, Some("limit")),
@@ -285,7 +285,7 @@ async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
     assert_eq!(stand.ask("POST", "/v1/scopes", scope).await.status, 200);
     let (long, wide) = ("x".repeat(256), "%C3%BC".repeat(255));
     for (method, path, body, status, field) in [
-        ("GET", format!("/v1/scopes/{long}"), "", 400, "name"),
+        ("GET", format!("/v1/scopes/{long}"), "", 400, "key"),
         ("GET", format!("/v1/resources/{long}"), "", 400, "apiId"),
         ("GET", format!("/v1/resources/{wide}"), "", 404, ""),
         ("GET", "/v1/audit?cursor=%2B5".into(), "", 400, "cursor"),
@@ -308,7 +308,7 @@ async fn what_the_schema_forbids_is_400_and_what_it_allows_is_not() {
         ("GET", "/v1/revocations/AA".into(), "", 404, ""),
         ("POST", "/v1/key-managers/one/tokens/parse".into(), r#"{"validityPeriod":"+5"}"#, 400, "validityPeriod"),
         ("POST", "/v1/key-managers/one/tokens/parse".into(), r#"{"validityPeriod":"2147483647"}"#, 200, ""),
-        ("POST", "/v1/key-managers/one/tokens/parse".into(), r#"{"client_secret":"ü"}"#, 400, "clientSecret"),
+        ("POST", "/v1/key-managers/one/tokens/parse".into(), r#"{"client_secret":"ü"}"#, 400, "client_secret"),
         (
             "POST",
             "/v1/key-managers/one/clients/parse".into(),
