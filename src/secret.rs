@@ -153,7 +153,8 @@ impl JsonSchema for Secret {
 }
 
 /// The text without these secrets, however they overlap. A short one is taken out where it stands alone: within a word it is
-/// most likely a part of that word, and would be told by what is missing.
+/// most likely a part of that word, and would be told by what is missing. One that is encoded as a form or JSON would have it
+/// is known too.
 pub(crate) fn redacted<'s>(text: &str, secrets: impl IntoIterator<Item = &'s str>) -> String {
     let mut found: Vec<Range<usize>> = secrets.into_iter().flat_map(|secret| places(text, secret)).collect();
     if found.is_empty() {
@@ -176,19 +177,55 @@ pub(crate) fn redacted<'s>(text: &str, secrets: impl IntoIterator<Item = &'s str
 
 /// Where a secret stands, its overlaps with itself too.
 fn places<'t>(text: &'t str, secret: &'t str) -> impl Iterator<Item = Range<usize>> + 't {
-    let step = secret.chars().next().map(char::len_utf8);
     let alone = secret.len() < UNLIKELY_IN_A_WORD;
     let ends = |rest: Option<char>| rest.is_none_or(|c| !c.is_alphanumeric());
-    let mut begin = 0;
-    std::iter::from_fn(move || {
-        let at = begin + text.get(begin..)?.find(secret)?;
-        begin = at + step?;
-        Some(at..at + secret.len())
-    })
-    .filter(move |place| {
-        let (before, after) = (&text[..place.start], &text[place.end..]);
-        !alone || ends(before.chars().next_back()) && ends(after.chars().next())
-    })
+    text.char_indices()
+        .filter(|_| !secret.is_empty())
+        .filter_map(move |(at, _)| {
+            let lengths = ENCODINGS.iter().filter_map(|encoding| spelt(&text[at..], secret, *encoding));
+            lengths.max().map(|length| at..at + length)
+        })
+        .filter(move |place| {
+            let (before, after) = (&text[..place.start], &text[place.end..]);
+            !alone || ends(before.chars().next_back()) && ends(after.chars().next())
+        })
+}
+
+/// How many bytes at the beginning of a text one character takes there, if that is what begins it.
+type Encoding = fn(&str, char) -> Option<usize>;
+
+/// How many bytes the secret takes at the beginning of the text, if it stands there in that encoding.
+fn spelt(text: &str, secret: &str, encoding: Encoding) -> Option<usize> {
+    secret.chars().try_fold(0, |at, c| Some(at + encoding(text.get(at..)?, c)?))
+}
+
+fn plain(text: &str, c: char) -> Option<usize> {
+    text.starts_with(c).then(|| c.len_utf8())
+}
+
+/// Of a form or a path (RFC 3986 section 2.1), where any character may be encoded, and `%` has to be.
+fn percent(text: &str, c: char) -> Option<usize> {
+    if c == ' ' && text.starts_with('+') {
+        return Some(1);
+    }
+    if c != '%' && text.starts_with(c) {
+        return plain(text, c);
+    }
+    let encoded: String = c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect();
+    text.get(..encoded.len()).filter(|it| it.eq_ignore_ascii_case(&encoded)).map(str::len)
+}
+
+/// Of a JSON text (RFC 8259 section 7), where any character may be escaped, and `\` has to be.
+fn json(text: &str, c: char) -> Option<usize> {
+    if c != '\\' && text.starts_with(c) {
+        return plain(text, c);
+    }
+    let escaped = text.strip_prefix('\\')?;
+    if matches!(c, '"' | '\\' | '/') && escaped.starts_with(c) {
+        return Some(2);
+    }
+    let units: String = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    text.get(..units.len()).filter(|it| it.eq_ignore_ascii_case(&units)).map(str::len)
 }
 
 /// Whether a field of this name holds a secret, in whichever spelling: `client_secret`, `apiKey`. One list for all that is
@@ -200,6 +237,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.contains(&&*name) || (has(&IN_SECRET_NAMES) && !tells_about_one)
 }
 
+const ENCODINGS: [Encoding; 3] = [plain, percent, json];
 /// In bytes.
 const UNLIKELY_IN_A_WORD: usize = 8;
 const SECRET_NAMES: [&str; 2] = ["code", "codeverifier"];
@@ -256,6 +294,29 @@ mod tests {
             ("none", &["", "other-secret"], "none"),
         ] {
             assert_eq!(redacted(text, secrets.iter().copied()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_echoed_in_an_encoding_is_taken_out_too() {
+        for (text, secret) in [
+            ("client_secret=s3%2Bc%2fret%3d", "s3+c/ret="),
+            ("client_secret=s3+cret+of+ours", "s3 cret of ours"),
+            ("client_secret=%73%33cret-of-ours", "s3cret-of-ours"),
+            ("client_secret=100%25-s3cret", "100%-s3cret"),
+            ("client_secret=s3cret-%C3%A9%e2%82%ac", "s3cret-é€"),
+            (r"client_secret=s3\u002bc\u002Fret", "s3+c/ret"),
+            (r"client_secret=s3c\/ret-of\/ours", "s3c/ret-of/ours"),
+            (r#"client_secret=s3c\"ret\\of-ours"#, r#"s3c"ret\of-ours"#),
+            (r"client_secret=s3cret-\ud83d\ude00", "s3cret-😀"),
+            (r"client_secret=a\u002bb", "a+b"),
+        ] {
+            assert_eq!(redacted(text, [secret]), "client_secret=[redacted]", "{text}");
+        }
+        for (text, secret) in
+            [("s3%2Ccret-ours", "s3+cret-ours"), (r"s3\u002ccret-ours", "s3+cret-ours"), ("%2", "%2B")]
+        {
+            assert_eq!(redacted(text, [secret]), text, "it is another");
         }
     }
 

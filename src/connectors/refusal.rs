@@ -173,5 +173,8 @@ mod tests {
         }));
         let said = "till: one-of-a-list, one-within, 987654321098, one-deeper";
         assert_eq!(secrets.redact(said), "till: [redacted], [redacted], [redacted], [redacted]");
+        secrets.note("s3+cret/of=ours");
+        let echoed = r#"client_secret=s3%2Bcret%2Fof%3Dours is not \"s3\u002bcret\/of=ours\""#;
+        assert_eq!(secrets.redact(echoed), r#"client_secret=[redacted] is not \"[redacted]\""#);
     }
 }
