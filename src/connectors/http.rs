@@ -205,9 +205,7 @@ impl KeyManager for Http {
     }
 
     async fn create_application(&self, application: &OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
-        let (operation, body) = (Operation::CreateApplication, Some(written(application)?));
-        let reply = self.ask(Ask { operation, method: Method::POST, path: &["clients"], body, what: CLIENT }).await?;
-        made(reply.json()?)
+        made(self.post(Operation::CreateApplication, &["clients"], application, CLIENT).await?)
     }
 
     async fn update_application(
@@ -379,7 +377,11 @@ impl KeyManager for Http {
         let place = call::asking(&place, api_ids.iter().map(|id| ("api", id.as_str())));
         let operation = Operation::ScopesForApis;
         let ask = Ask { operation, method: Method::GET, path: &[], body: None, what: RESOURCE };
-        self.ask_at(&place, ask).await?.json()
+        let found: BTreeMap<String, Vec<Scope>> = self.ask_at(&place, ask).await?.json()?;
+        match found.keys().all(|id| api_ids.contains(id)) {
+            true => Ok(found),
+            false => Err(broken(operation, ANOTHER)),
+        }
     }
 
     async fn user_claims(&self, username: &str) -> Result<BTreeMap<String, String>> {
@@ -458,7 +460,7 @@ fn named(operation: Operation, key: &str, told: Scope) -> Result<Scope> {
 
 /// Whoever took an answer about another thing for one about what was asked for would act on what is another's.
 fn about(operation: Operation, asked: &str, told: &str) -> Result<()> {
-    if asked == told { Ok(()) } else { Err(broken(operation, "its answer is about something else than was asked for")) }
+    if asked == told { Ok(()) } else { Err(broken(operation, ANOTHER)) }
 }
 
 /// What an answer is that breaks the interface. A change may have been done all the same.
@@ -481,6 +483,7 @@ fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
     known
 }
 
+const ANOTHER: &str = "its answer is about something else than was asked for";
 const CLIENT: &str = "client";
 const RESOURCE: &str = "resource";
 /// Its `not_found` does not say which.

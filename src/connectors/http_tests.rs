@@ -117,6 +117,10 @@ async fn an_answer_about_another_thing_is_none() {
     changed(http.update_resource(&resource).await.map(drop));
     changed(http.attach_scopes("q", &["a".into()]).await.map(drop));
     changed(http.replace_scopes("q", &["a".into()]).await.map(drop));
+    let (http, _server) = saying(r#"{"q":[],"w":[{"key":"a"}]}"#).await;
+    read(http.scopes_for_apis(&["q".into()]).await.map(drop));
+    let both = http.scopes_for_apis(&["q".into(), "w".into()]).await.expect("it was asked about both");
+    assert_eq!(both["w"][0].key, "a");
 }
 
 #[tokio::test]
