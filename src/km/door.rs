@@ -182,13 +182,17 @@ impl Door {
         if !answer.status.is_success() {
             return Err(self.refused(&method, answer.status, &text));
         }
-        let no_door = |_| Error::Fault(format!("{}: what answers is no management door", self.name));
         let body = match text.as_str() {
             "" if answer.status == StatusCode::NO_CONTENT || method == Method::HEAD => None,
-            text => Some(serde_json::from_str(text).map_err(no_door)?),
+            text => Some(serde_json::from_str(text).map_err(|_| self.is_none())?),
         };
         let etag = answer.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         Ok(Answer { method, body, text, etag })
+    }
+
+    /// What answers says what no door would.
+    pub(super) fn is_none(&self) -> Error {
+        Error::Fault(format!("{}: what answers is no management door", self.name))
     }
 
     fn refused(&self, method: &Method, status: StatusCode, text: &str) -> Error {

@@ -324,6 +324,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Told, Error> {
 async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Result<Told, Error> {
     match keep::ask(door, call, terms).await {
         Ok(answer) if answer.method == Method::HEAD => is_door(door, call).await.map(|()| exists(true, json)),
+        Ok(answer) if !is_said(call.operation, answer.body.as_ref()) => Err(door.is_none()),
         Ok(answer) => Ok(told(call.operation, &answer, json)),
         Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) if call.operation == SCOPE_EXISTS => {
             is_door(door, call).await.map(|()| exists(false, json))
@@ -333,10 +334,23 @@ async fn answer(door: &Door, call: &Call, terms: &door::Terms, json: bool) -> Re
 }
 
 /// An answer to HEAD has no words: a 200 may be a page of whatever else answers there, a 404 be of the key manager. What
-/// reads the key manager tells.
+/// reads the key manager tells, by what only the door says of it.
 async fn is_door(door: &Door, call: &Call) -> Result<(), Error> {
     let of = Call { parts: call.parts.first().cloned().into_iter().collect(), ..Call::new(READ, []) };
-    door.ask(&of, &door::Terms::default()).await.map(drop)
+    let read = door.ask(&of, &door::Terms::default()).await?.body;
+    let text = |name: &str| read.as_ref()?.get(name)?.as_str();
+    let is_it = text("name") == of.parts.first().map(String::as_str) && text("declaredIn").is_some();
+    if is_it { Ok(()) } else { Err(door.is_none()) }
+}
+
+/// Whether an answer that is read as yes or no says which.
+fn is_said(operation: &str, body: Option<&Value>) -> bool {
+    let member = match operation {
+        "canHandleToken" => "canHandle",
+        "getTokenMetaData" => "isTokenValid",
+        _ => return true,
+    };
+    body.and_then(|body| body.get(member)).is_some_and(Value::is_boolean)
 }
 
 fn exists(there: bool, json: bool) -> Told {

@@ -377,15 +377,15 @@ fn whoever_may_not_or_does_not_reach_it_is_told_so() {
 }
 
 /// A login page in front of everything, say: each request is answered 200 with HTML. Its URL.
-fn page() -> String {
+fn page(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4096];
             let read = stream.read(&mut request).unwrap_or(0);
-            let page = if request[..read].starts_with(b"HEAD ") { "" } else { "<html>" };
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n";
+            let page = if request[..read].starts_with(b"HEAD ") { "" } else { text };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
             let _ = stream.write_all(format!("{head}{page}").as_bytes());
         }
     });
@@ -394,9 +394,18 @@ fn page() -> String {
 
 #[test]
 fn what_answers_everything_is_no_door_and_has_no_scope() {
-    let url = page();
-    for words in [&["list"][..], &["scope", "exists", "x", "y"], &["scope", "exists", "x", "y", "--json"]] {
-        let output = run(&[&["km", "--url", &url], words].concat());
+    let (html, other_json, another) = (page("<html>"), page("{}"), page(r#"{"name":"z","declaredIn":"file"}"#));
+    let exists = &["scope", "exists", "x", "y"][..];
+    for (url, words) in [
+        (&html, &["list"][..]),
+        (&html, exists),
+        (&html, &["scope", "exists", "x", "y", "--json"]),
+        (&other_json, exists),
+        (&another, exists),
+        (&other_json, &["token", "can-handle", "x", "y"]),
+        (&other_json, &["token", "introspect", "x", "y", "--json"]),
+    ] {
+        let output = run(&[&["km", "--url", url], words].concat());
         assert_eq!(output.status.code(), Some(70), "{words:?}: {}", text(&output.stdout));
         assert!(text(&output.stderr).contains("is no management door"), "{words:?}: {}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "", "{words:?}");
