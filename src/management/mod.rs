@@ -40,13 +40,13 @@ mod tls_tests;
 mod tokens;
 mod usage;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::{MethodFilter, get, on},
+    routing::{MethodFilter, MethodRouter, get},
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -154,14 +154,17 @@ impl Door {
     }
 
     fn guarded_routes(self: &Arc<Self>) -> Router {
-        let mut router = Router::new();
+        // By path: what the router itself merges says HEAD twice in Allow.
+        let mut paths: BTreeMap<&str, MethodRouter> = BTreeMap::new();
         for route in routes() {
             // Every verb of the table is one that the router knows.
             let Ok(verb) = MethodFilter::try_from(route.method.clone()) else { continue };
             let (path, door, route) = (route.path, Arc::clone(self), Arc::new(route));
             let handler = move |request: Request| respond(Arc::clone(&door), Arc::clone(&route), request);
-            router = router.route(path, on(verb, handler));
+            let methods = paths.remove(path).unwrap_or_default().on(verb, handler);
+            paths.insert(path, methods);
         }
+        let router = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
         router.method_not_allowed_fallback(|| async { wrong_method() }).fallback(|| async { nothing_here() })
     }
 }
