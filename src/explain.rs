@@ -148,9 +148,19 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Strangers' words never steer a terminal.
+/// Strangers' words never steer a terminal, nor what is read of them: what ends a line, or turns its direction, is escaped.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(c.escape_unicode());
+            }
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Bytes of a token file that are read; a longer token is refused anyway.

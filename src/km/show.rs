@@ -137,9 +137,13 @@ mod tests {
 
     #[test]
     fn lists_are_tables_and_nothing_steers_the_terminal() {
-        let scopes = json!({ "items": [{ "key": "a", "roles": "x,y" }, { "key": "b\u{1b}[2J", "name": "Bé" }] });
+        let scopes =
+            json!({ "items": [{ "key": "a", "roles": "x,y" }, { "key": "b\u{1b}[2J", "name": "Bé\u{202e}" }] });
         let told = text("getAllScopes", &scopes);
-        assert_eq!(told, "KEY    NAME  ROLES  DESCRIPTION\na      -     x,y    -\nb\u{fffd}[2J  Bé    -      -\n");
+        assert_eq!(
+            told,
+            "KEY         NAME        ROLES  DESCRIPTION\na           -           x,y    -\nb\\u{1b}[2J  Bé\\u{202e}  -      -\n"
+        );
         assert_eq!(text("getAllScopes", &json!({ "items": [] })), "KEY  NAME  ROLES  DESCRIPTION\n");
         let by_api = json!({ "items": { "orders": [{ "key": "a" }, { "key": "b" }], "none": [] } });
         assert_eq!(text("getAllScopes", &by_api), "orders  a, b\nnone    -\n");
