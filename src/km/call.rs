@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -90,9 +91,13 @@ impl Body {
 
     /// Members `NAME=VALUE` of the object `within`.
     pub(super) fn pairs_in(self, within: &str, flag: &str, pairs: &[String]) -> Result<Self, Error> {
+        let mut names = BTreeSet::new();
         pairs.iter().try_fold(self, |body, pair| {
             let (name, value) =
                 pair.split_once('=').ok_or_else(|| Error::Usage(format!("{flag}: each must be NAME=VALUE")))?;
+            if !names.insert(name) {
+                return Err(Error::Usage(format!("{flag}: {name} is there twice")));
+            }
             body.put_in(within, name, Some(value))
         })
     }

@@ -234,6 +234,10 @@ fn what_cannot_be_read_is_told_without_its_content() {
     assert!(text.ends_with(": parameters.a is there twice"), "{text}");
     let (code, text) = why("client create NAME --parameter hunter2");
     assert!(code == 64 && text.contains("--parameter") && !text.contains("hunter2"), "{text}");
+    for words in ["client create NAME", "token new NAME KEY"] {
+        let twice = why(&format!("{words} --parameter a=hunter1 --parameter b=1 --parameter a=hunter2"));
+        assert_eq!(twice, (64, "--parameter: a is there twice".into()), "{words}");
+    }
 }
 
 #[test]
