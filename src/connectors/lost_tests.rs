@@ -1,6 +1,12 @@
 //! An answer that is lost, or of no use: what may have been made at a provider is undone, or stands in the record.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use serde_json::{Value, json};
 
@@ -13,7 +19,7 @@ use crate::{
         Caller, Done, Engine, Error, Kept, Managed, MapRequest, Memory, OAuthApplicationInfo, Origin, Result,
     },
     net::{Clock, client::Client},
-    store::record::Record,
+    store::record::{Record, Table},
     token::settings::KeyManagerSettings,
 };
 
@@ -211,3 +217,39 @@ async fn of_a_client_mapped_by_its_id_alone_its_provider_is_asked_nothing() {
     assert!(matches!(never, Err(Error::NotFound(_))), "nothing is known of it: {never:?}");
     assert_eq!(server.asked(), [""; 0]);
 }
+
+/// RFC 7591 section 3 lets a provider give an id again.
+#[tokio::test]
+async fn a_client_that_is_given_again_stays_its_applications_and_is_managed_by_the_newest_token() {
+    for again in [json!({ "registration_access_token": "newest" }), json!({ "client_secret": "s3cret-2" })] {
+        let (asked, more) = (AtomicUsize::new(0), again.clone());
+        let server = server(move |at, path| {
+            let mut told = json!({ "client_id": "c1", "registration_client_uri": format!("http://{at}/clients/c1") });
+            let told_again = match (path, asked.fetch_add(1, Ordering::Relaxed)) {
+                ("/clients", 0) => json!({ "registration_access_token": "first", "client_secret": "s3cret-1" }),
+                ("/clients", _) => more.clone(),
+                _ => json!({}),
+            };
+            told.as_object_mut().expect("an object").extend(told_again.as_object().expect("an object").clone());
+            reply("200 OK", &told.to_string())
+        })
+        .await;
+        let engine = engine("oidc", server.address);
+        let create = async |application: &str| {
+            let app = json!({ "applicationUUID": application, "appOwner": application });
+            engine.create_application(&Caller::default(), "idp", serde_json::from_value(app).expect("good")).await
+        };
+        assert!(matches!(create("first").await, Ok(Done::Did(_))));
+        let failed = create("second").await.expect_err("it is another's");
+        assert!(matches!(failed, Error::HalfDone { .. }), "{failed:?}");
+        let kept =
+            engine.store().expect("a record").get(&MEMORIES, b"idp\nclient/c1").expect("readable").expect("kept");
+        let kept: Value = serde_json::from_str(&kept).expect("JSON");
+        let token = again["registration_access_token"].as_str().unwrap_or("first");
+        assert_eq!((&kept["access"]["token"], &kept["owner"]), (&json!(token), &json!("first")), "{kept}");
+        let read = engine.retrieve_application("idp", "c1").await.expect("it is managed");
+        assert_eq!((read.application_uuid.as_deref(), read.app_owner.as_deref()), (Some("first"), Some("first")));
+    }
+}
+
+const MEMORIES: Table<String> = Table::new("keymanager_memories");

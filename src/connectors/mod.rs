@@ -64,6 +64,7 @@ mod refusal;
 #[cfg(test)]
 mod secret_tests;
 mod standard;
+mod standard_rows;
 #[cfg(test)]
 mod tests;
 mod uma;

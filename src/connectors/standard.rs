@@ -5,10 +5,9 @@
 //! registered the client was told: the registration access token, by which it is managed, and the secret, without which
 //! none of its tokens is revoked (RFC 7009 section 2.1).
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -20,6 +19,7 @@ use super::{
     directory::Endpoint,
     oauth::{ClientSecret, OAuth, issued_to},
     oidc::Place,
+    standard_rows::{ResourceRow, Row, client_key, read, resource_key, written},
     uma::{self, RESOURCE, Resources},
 };
 use crate::{
@@ -38,42 +38,6 @@ struct Standard {
     /// Initial access token (RFC 7591 section 3).
     initial: Option<Zeroizing<String>>,
     memory: Arc<dyn Memory>,
-}
-
-/// What is remembered of a client.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Row {
-    /// Where it is managed, and the token that manages it (RFC 7592); none: it was not registered here, or the
-    /// provider has no such thing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    access: Option<Access>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<Sensitive>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    auth_method: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    owner: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    application: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    token_type: Option<String>,
-    #[serde(default)]
-    saas: bool,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    attributes: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Access {
-    uri: String,
-    token: Sensitive,
-}
-
-/// What is remembered of an API's resources.
-#[derive(Debug, Serialize, Deserialize)]
-struct ResourceRow {
-    id: String,
-    resource: ApiResource,
 }
 
 /// The connector of the key manager at `field`.
@@ -156,6 +120,15 @@ impl KeyManager for Standard {
             Err(error) => return Err(self.undo("whose id is not known", &row, error).await),
         };
         let id = made.client_id.clone().unwrap_or_default();
+        // An id that is given again (RFC 7591 section 3) may be another application's client. What is remembered of that one
+        // stays, and it is not taken back; but the newest token and secret are the good ones (RFC 7592 section 3).
+        if let Ok(Some(mut known)) = self.row(&id).await {
+            known.learn(&told);
+            return match self.keep(&id, &known).await {
+                Ok(()) => Ok(row.tell(made)),
+                Err(error) => Err(error.given_twice(&id)),
+            };
+        }
         if let Err(error) = self.keep(&id, &row).await {
             return Err(self.undo(&id, &row, error).await);
         }
@@ -417,48 +390,6 @@ impl Standard {
     }
 }
 
-impl Row {
-    fn of(application: &OAuthApplicationInfo) -> Self {
-        Self {
-            access: None,
-            secret: None,
-            auth_method: application.parameter("token_endpoint_auth_method").map(str::to_owned),
-            owner: application.app_owner.clone(),
-            application: application.application_uuid.clone(),
-            token_type: application.token_type.clone(),
-            saas: application.is_saas_application,
-            attributes: application.app_attributes.clone(),
-        }
-    }
-
-    /// Takes from a client information response what has to be remembered.
-    fn learn(&mut self, told: &Map<String, Value>) {
-        let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
-        if let Some(secret) = text("client_secret").filter(|secret| !secret.is_empty()) {
-            self.secret = Some(secret.into());
-        }
-        if let Some(method) = text("token_endpoint_auth_method") {
-            self.auth_method = Some(method);
-        }
-        let uri = text("registration_client_uri").or_else(|| self.access.as_ref().map(|access| access.uri.clone()));
-        if let (Some(uri), Some(token)) = (uri, text("registration_access_token")) {
-            self.access = Some(Access { uri, token: token.into() });
-        }
-    }
-
-    /// Adds what is remembered.
-    fn tell(&self, application: OAuthApplicationInfo) -> OAuthApplicationInfo {
-        OAuthApplicationInfo {
-            app_owner: self.owner.clone(),
-            application_uuid: self.application.clone(),
-            token_type: self.token_type.clone(),
-            is_saas_application: self.saas,
-            app_attributes: self.attributes.clone(),
-            ..application
-        }
-    }
-}
-
 /// How the client says who it is: as it was registered, where that is known.
 fn credentials<'s>(method: Option<&str>, secret: Option<&'s Sensitive>) -> Result<ClientSecret<'s>> {
     Ok(match (method, secret.map(Sensitive::reveal)) {
@@ -478,23 +409,6 @@ fn credentials<'s>(method: Option<&str>, secret: Option<&'s Sensitive>) -> Resul
 fn description(resource: &ApiResource) -> Map<String, Value> {
     let name = resource.name.as_deref().unwrap_or(&resource.api_id);
     Map::from_iter([("name".into(), json!(name)), ("resource_scopes".into(), json!(resource.scopes))])
-}
-
-fn read<T: for<'d> Deserialize<'d>>(text: Option<String>) -> Result<Option<T>> {
-    let unreadable = |_| Error::Record("what is remembered of it cannot be read".into());
-    text.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()
-}
-
-fn written(row: &impl Serialize) -> Result<String> {
-    serde_json::to_string(row).map_err(|error| Error::Record(error.to_string()))
-}
-
-fn client_key(consumer_key: &str) -> String {
-    format!("client/{consumer_key}")
-}
-
-fn resource_key(api_id: &str) -> String {
-    format!("resource/{api_id}")
 }
 
 const CLIENT: &str = "client";
