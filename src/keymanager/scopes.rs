@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     ApiResource, Caller, Done, Engine, Error, Managed, Operation, Result, Scope, check,
     engine::{Asked, Effect},
+    model::detach,
     rows::RowChange,
     told::was,
 };
@@ -232,7 +233,9 @@ fn without_scopes(before: &Value, keys: &[String]) -> Value {
     let Some(scopes) = after.get_mut("scopes").and_then(Value::as_array_mut) else {
         return json!({ "detached": keys });
     };
-    scopes.retain(|scope| !keys.is_empty() && !keys.iter().any(|key| scope == key));
+    let mut left: Vec<String> = scopes.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    detach(&mut left, keys);
+    *scopes = left.into_iter().map(Value::String).collect();
     after
 }
 
