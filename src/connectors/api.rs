@@ -35,7 +35,7 @@ use super::{
     refusal::{self, Refusal, Secrets, is_nobody_there},
 };
 use crate::{
-    keymanager::{Error, Result, ended, go_on, not_ending, or_end},
+    keymanager::{Error, Result, before_end, go_on},
     net::{
         Clock,
         client::{Answer, CONNECT, Client, ClientError, Request},
@@ -235,8 +235,7 @@ impl Api {
         let Place { url, reach } = call.place;
         let (method, limit) = (call.method.clone(), MAX_ANSWER);
         let request = Request { method, url, reach: *reach, headers, body, limit, timeout: left };
-        not_ending()?;
-        let Some(outcome) = or_end(self.client.send(request)).await else { return Err(ended(call.reads)) };
+        let outcome = before_end(call.reads, self.client.send(request)).await?;
         match &outcome {
             Ok(answer) if !is_nobody_there(answer.status) => permit.succeeded(),
             Err(ClientError::TooLarge { .. }) => permit.succeeded(),
@@ -314,11 +313,9 @@ impl Api {
 
     /// One of the calls that may be under way.
     pub(super) async fn turn(&self, end: time::Instant) -> Result<SemaphorePermit<'_>> {
-        not_ending()?;
-        match or_end(time::timeout_at(end, self.permits.acquire())).await {
-            Some(Ok(Ok(turn))) => Ok(turn),
-            // Nothing was sent.
-            None => Err(ended(true)),
+        // Nothing is sent by it.
+        match before_end(true, time::timeout_at(end, self.permits.acquire())).await? {
+            Ok(Ok(turn)) => Ok(turn),
             _ => Err(Error::Unreachable("it has too many calls of ours to answer".into())),
         }
     }

@@ -22,30 +22,18 @@ impl Engine {
     }
 }
 
-/// Asked by a connector before it sends anything: an error once the process ends.
-pub fn not_ending() -> Result<()> {
-    match CUT.try_with(|cut| *cut.borrow()) {
-        Ok(true) => Err(Error::Unreachable(format!("{ENDING}, and did not ask it"))),
-        _ => Ok(()),
+/// Waits for what only a provider ends, as long as the process does not end. Then what was asked for is not begun any more;
+/// of what was begun, unless it only reads, nobody knows.
+pub async fn before_end<T>(reads: bool, answer: impl Future<Output = T>) -> Result<T> {
+    let Ok(mut cut) = CUT.try_with(watch::Receiver::clone) else { return Ok(answer.await) };
+    if *cut.borrow() {
+        return Err(Error::Unreachable(format!("{ENDING}, and did not ask it")));
     }
-}
-
-/// Waits for what only a provider ends. None: the process ends before.
-pub async fn or_end<T>(answer: impl Future<Output = T>) -> Option<T> {
-    let Ok(mut cut) = CUT.try_with(watch::Receiver::clone) else { return Some(answer.await) };
+    let late = || format!("{ENDING}, and waits for it no longer");
     tokio::select! {
         biased;
-        answer = answer => Some(answer),
-        Ok(_) = cut.wait_for(|cut| *cut) => None,
-    }
-}
-
-/// What became of a call that the end has reached: a change was sent, and nobody knows.
-pub fn ended(reads: bool) -> Error {
-    if reads {
-        Error::Unreachable(format!("{ENDING}, and waits for it no longer"))
-    } else {
-        Error::TimedOut(format!("{ENDING}, and waits for it no longer"))
+        answer = answer => Ok(answer),
+        Ok(_) = cut.wait_for(|cut| *cut) => Err(if reads { Error::Unreachable(late()) } else { Error::TimedOut(late()) }),
     }
 }
 
@@ -59,13 +47,24 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_felt_where_it_reaches() {
-        assert_eq!((not_ending(), or_end(ready(1)).await), (Ok(()), Some(1)), "no end is told");
+        assert_eq!(before_end(false, ready(1)).await, Ok(1), "no end is told");
+        for reads in [true, false] {
+            let (cut, told) = watch::channel(false);
+            let waits = CUT.scope(told.clone(), async {
+                assert_eq!(before_end(reads, ready(1)).await, Ok(1));
+                (before_end(reads, pending::<()>()).await, before_end(reads, ready(2)).await)
+            });
+            let ends = async { cut.send_replace(true) };
+            let ((begun, after), _) = tokio::join!(waits, ends);
+            assert_eq!(matches!(begun, Err(Error::Unreachable(_))), reads, "{begun:?}");
+            assert_eq!(matches!(begun, Err(Error::TimedOut(_))), !reads, "{begun:?}");
+            assert!(matches!(after, Err(Error::Unreachable(_))), "nothing is begun: {after:?}");
+        }
         let (cut, told) = watch::channel(false);
-        let waits = CUT.scope(told.clone(), async { (not_ending(), or_end(pending::<()>()).await, not_ending()) });
-        let ends = async { cut.send_replace(true) };
-        let ((before, answer, after), _) = tokio::join!(waits, ends);
-        assert_eq!((before, answer), (Ok(()), None));
-        assert!(matches!(after, Err(Error::Unreachable(_))), "{after:?}");
-        assert_eq!(CUT.scope(told, or_end(ready(2))).await, Some(2), "what is there is taken");
+        let at_once = async {
+            cut.send_replace(true);
+            3
+        };
+        assert_eq!(CUT.scope(told, before_end(false, at_once)).await, Ok(3), "what is there is taken");
     }
 }

@@ -46,7 +46,7 @@ use async_trait::async_trait;
 
 pub use clients::MapRequest;
 pub use configuration::{KeyManagerConfiguration, Loaded, stored};
-pub use end::{ended, not_ending, or_end};
+pub use end::before_end;
 pub use engine::{Assembly, Caller, Done, Engine, Plan, changes};
 pub use error::{Clash, Error};
 pub use fanout::{Everywhere, Outcome};
