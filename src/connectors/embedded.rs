@@ -18,8 +18,9 @@ use super::embedded_client::{assert_no_secret_wished, first_secret, spec, told};
 use crate::{
     authserver::{Asked, Bind, LiveToken, ManageError, NewSecret, Provider, ResourceInfo, ScopeInfo, SecretInfo},
     keymanager::{
-        AccessTokenInfo, AccessTokenRequest, ApiResource, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
-        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive, split_list,
+        AccessTokenInfo, AccessTokenRequest, ApiResource, CLIENT_CREDENTIALS, ConsumerSecretInfo,
+        ConsumerSecretRequest, Error, KeyManager, OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive,
+        TOKEN_EXCHANGE, split_list,
     },
 };
 
@@ -268,8 +269,8 @@ fn not_granted(error: ManageError, grant: &str) -> Error {
     let field = match (*code, grant) {
         ("invalid_scope", _) => "scope",
         ("unsupported_grant_type" | "unauthorized_client", _) => "grantType",
-        ("invalid_grant", "refresh_token") => "refreshToken",
-        ("invalid_grant", "password") => "resourceOwnerPassword",
+        ("invalid_grant", REFRESH_TOKEN) => "refreshToken",
+        ("invalid_grant", PASSWORD) => "resourceOwnerPassword",
         _ => return error.into(),
     };
     Error::invalid(field, format!("{code}: {why}"))
@@ -292,12 +293,12 @@ fn asked(request: &AccessTokenRequest) -> Result<Asked> {
     };
     match grant {
         CLIENT_CREDENTIALS => {}
-        "password" => {
+        PASSWORD => {
             asked.username = needed("resourceOwnerUsername", request.resource_owner_username.as_deref())?;
             let password = request.resource_owner_password.as_ref().map(Sensitive::reveal);
             asked.password = Zeroizing::new(needed("resourceOwnerPassword", password)?);
         }
-        "refresh_token" => {
+        REFRESH_TOKEN => {
             let token = request.refresh_token.as_ref().map(Sensitive::reveal);
             asked.refresh_token = Zeroizing::new(needed("refreshToken", token)?);
         }
@@ -447,8 +448,8 @@ fn seconds(seconds: u64) -> i64 {
 }
 
 const NO_PLACE: &str = "must be left out: the embedded provider's grants take no such thing";
-const CLIENT_CREDENTIALS: &str = "client_credentials";
-const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const PASSWORD: &str = "password";
+const REFRESH_TOKEN: &str = "refresh_token";
 /// WSO2's code of a token that is not good.
 const NOT_VALID: u32 = 900_901;
 /// In place of a secret.

@@ -14,7 +14,9 @@ use super::{
     directory::{Directory, Endpoint},
 };
 use crate::{
-    keymanager::{AccessTokenInfo, AccessTokenRequest, Error, Operation, Result, Sensitive},
+    keymanager::{
+        AccessTokenInfo, AccessTokenRequest, CLIENT_CREDENTIALS, Error, Operation, Result, Sensitive, TOKEN_EXCHANGE,
+    },
     net::Clock,
     problem::Problem,
     token::settings::KeyManagerSettings,
@@ -291,9 +293,6 @@ pub(super) fn words(list: &str) -> Vec<String> {
     list.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
-/// RFC 8693
-pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// What is said only to a client that was let in (RFC 6749 section 5.2, RFC 7009 section 2.2.1). `unauthorized_client`
 /// is none: some providers say it of a wrong secret.
 const LET_IN: [&str; 3] = ["unsupported_token_type", "invalid_scope", "invalid_grant"];

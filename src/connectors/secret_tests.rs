@@ -1,4 +1,4 @@
-//! A client that its provider does not let in, and a token that goes before another.
+//! A client that its provider does not let in, a token that goes before another, and one that is only tried.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::{
     lost_tests::{engine, server},
     tests::{Server, reply},
 };
-use crate::keymanager::{AccessTokenInfo, Caller, Done, Engine, Error, Result};
+use crate::keymanager::{AccessTokenInfo, AccessTokenRequest, Caller, Done, Engine, Error, Result};
 
 async fn ask(engine: &Engine, request: Value) -> Result<Done<AccessTokenInfo>> {
     let caller = Caller { who: "tester".into(), ..Caller::default() };
@@ -90,6 +90,20 @@ async fn a_token_goes_by_the_clients_own_secret_and_only_where_the_rest_is_good(
     let one_time = engine.revoke_one_time_token(&Caller::default(), "idp", &jwt("other").into(), "shop").await;
     assert!(matches!(&one_time, Err(Error::Invalid { field, .. }) if field == "consumerKey"), "{one_time:?}");
     assert_eq!(server.asked(), ["/revoke", "/token"], "nobody is asked");
+}
+
+#[tokio::test]
+async fn a_token_that_is_only_tried_reads_its_client_once() {
+    let server = server(move |_, path| match path {
+        "/capabilities" => reply(GOOD, r#"{"cannot":{}}"#),
+        _ => reply(GOOD, r#"{"clientId":"shop"}"#),
+    })
+    .await;
+    let engine = engine("http", server.address);
+    let dry = Caller { dry_run: true, ..Caller::default() };
+    let tried = engine.new_access_token(&dry, "idp", "shop", AccessTokenRequest::default()).await;
+    assert!(matches!(tried, Ok(Done::Would(_))), "{tried:?}");
+    assert_eq!(server.asked(), ["/capabilities", "/clients/shop"]);
 }
 
 fn jwt(client: &str) -> String {

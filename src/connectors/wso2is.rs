@@ -25,14 +25,14 @@ use super::{
     client_auth::same,
     directory::Endpoint,
     endpoint,
-    oauth::{ClientSecret, OAuth, TOKEN_EXCHANGE, introspected},
+    oauth::{ClientSecret, OAuth, introspected},
     oidc::Place,
     wso2_client as client,
 };
 use crate::{
     keymanager::{
         AccessTokenInfo, AccessTokenRequest, ConsumerSecretInfo, ConsumerSecretRequest, Error, KeyManager,
-        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive,
+        OAuthApplicationInfo, Operation, Rehearsal, Result, Scope, Sensitive, TOKEN_EXCHANGE,
     },
     net::Reach,
     problem::Problem,

@@ -11,6 +11,7 @@ use super::{
     AccessTokenRequest, Engine, Error, Managed, Operation, Rehearsal, Result,
     engine::{Asked, Effect, made},
     halting::tried,
+    parse::CLIENT_CREDENTIALS,
     rows::RowChange,
 };
 
@@ -25,7 +26,11 @@ impl Engine {
     where
         F: Future<Output = Result<Effect<T>>>,
     {
-        let done = match managed.connector.rehearsal() {
+        let rehearsal = managed.connector.rehearsal();
+        // Whoever tries one has looked at its client before, by [`foresee_token`].
+        let has_looked =
+            matches!(rehearsal, Rehearsal::Halting) && asked.operation == Operation::NewApplicationAccessToken;
+        let done = match rehearsal {
             Rehearsal::Looking => None,
             Rehearsal::Halting => tried(work(Arc::clone(&managed))).await?,
             Rehearsal::At(connector) => {
@@ -34,7 +39,9 @@ impl Engine {
             }
         };
         let Some(effect) = done else {
-            self.foresee(asked, &managed).await?;
+            if !has_looked {
+                self.foresee(asked, &managed).await?;
+            }
             return Ok(Some(match asked.operation {
                 Operation::NewApplicationAccessToken => UNTRIED_TOKEN,
                 _ => UNTRIED,
@@ -173,4 +180,3 @@ fn absent<T>(found: Result<T>, field: &'static str, why: &'static str) -> Result
 const UNTRIED: &str = "what only the provider's own answer to the change tells was not tried: its policies and limits";
 const UNTRIED_TOKEN: &str = "what only the provider's own answer to the request tells was not tried: passwords, codes and \
     refresh tokens, a client's secret that cannot be compared otherwise, its policies and limits";
-const CLIENT_CREDENTIALS: &str = "client_credentials";

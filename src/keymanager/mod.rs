@@ -57,7 +57,7 @@ pub use model::{
     Scope, Sensitive, attach, detach, split_list,
 };
 pub use operation::Operation;
-pub use parse::{TOKEN_EXCHANGE, fault};
+pub use parse::{CLIENT_CREDENTIALS, TOKEN_EXCHANGE, fault};
 pub use pending::Pending;
 pub use registry::{Managed, Origin, Ready, Registry, fingerprint};
 pub use rows::{AuditEntry, Mapping, Mode, RevokedRow, hex};

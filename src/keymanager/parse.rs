@@ -186,6 +186,8 @@ fn unquoted(message: &str) -> String {
 
 /// What WSO2 reads of a token request, and its scopes.
 const LOOSE: [&str; 6] = ["client_id", "client_secret", "grant_type", "validityPeriod", "scope", "subject_token"];
+/// The grant that is meant where none is named.
+pub const CLIENT_CREDENTIALS: &str = "client_credentials";
 /// The grant that a `subject_token` is for (RFC 8693).
 pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
