@@ -238,3 +238,29 @@ const UNDISCOVERED: &str = "undiscovered";
 const DELETE: &str = "deleteKeyManager";
 /// Each has tasks and caches of its own.
 const MOST_STORED: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each setting, with values of every kind.
+    #[test]
+    fn a_setting_is_refused_by_its_name_and_by_no_name_of_a_type() {
+        let schema = schemars::schema_for!(KeyManagerSettings).to_value();
+        let names: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        let wrong = [json!(7), json!(-7.5), json!(true), json!("\u{1}"), json!([7]), json!([[]]), json!({ "x": [7] })];
+        let mut refused = 0;
+        for (name, value) in names.iter().flat_map(|name| wrong.iter().map(move |value| (*name, value))) {
+            let mut row = json!({ "name": "a", "connector": "oidc", "issuer": "https://a.example" });
+            row[name] = value.clone();
+            let Err(error) = settings(row) else { continue };
+            refused += 1;
+            let Error::Invalid { field, why, .. } = &error else { panic!("{name}: {error:?}") };
+            assert!(field.starts_with(name.as_str()), "{name} {value}: {error}");
+            for word in ["struct", "a map", "a sequence", "a boolean", "u64", "u32", "enum", "tuple", "string or map"] {
+                assert!(!why.contains(word), "{name} {value}: {error}");
+            }
+        }
+        assert!(refused > 200, "{refused}");
+    }
+}
