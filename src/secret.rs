@@ -211,6 +211,9 @@ fn percent(text: &str, c: char) -> Option<usize> {
     if c != '%' && text.starts_with(c) {
         return plain(text, c);
     }
+    if !text.starts_with('%') {
+        return None;
+    }
     let encoded: String = c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect();
     text.get(..encoded.len()).filter(|it| it.eq_ignore_ascii_case(&encoded)).map(str::len)
 }
