@@ -53,8 +53,8 @@ pin_project! {
     enum State<F, B> {
         // Waits for a request.
         Head,
-        // Waits for an answer.
-        Answering { #[pin] future: F, last: bool, to_head: bool, begun: Begun },
+        // Waits for an answer. Boxed: what few requests need is warm, what each connection has room for is not.
+        Answering { future: Pin<Box<F>>, last: bool, to_head: bool, begun: Begun },
         // Writes one.
         Writing { answer: Writing<B> },
         // Says that nothing follows.
@@ -137,7 +137,7 @@ where
                         Some(Head::Plain { request, last, len }) => {
                             this.read.advance(len);
                             let to_head = request.head.method == Method::HEAD;
-                            let (begun, future) = (Begun::new(), (this.serve)(request));
+                            let (begun, future) = (Begun::new(), Box::pin((this.serve)(request)));
                             this.state.set(State::Answering { future, last, to_head, begun });
                         }
                         Some(_) => {
@@ -147,7 +147,7 @@ where
                         None => this.state.set(State::Closing),
                     }
                 }
-                StateProjection::Answering { future, last, to_head, .. } => match future.poll(cx) {
+                StateProjection::Answering { future, last, to_head, .. } => match future.as_mut().poll(cx) {
                     Poll::Ready(Ok(response)) => {
                         let last = *last || *this.finishing;
                         let answer = Writing::new(response, last, *to_head);
