@@ -204,7 +204,9 @@ impl Api {
         if !again || !harmless || left.is_zero() || !would_tell {
             return first;
         }
-        time::sleep(pause).await;
+        if before_end(call.reads, time::sleep(pause)).await.is_err() {
+            return first;
+        }
         match self.once(call, token, end).await {
             // Gone: what was wanted is so.
             Ok((answer, secrets)) if sent && call.method == Method::DELETE && is_gone(answer.status) => {

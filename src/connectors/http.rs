@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     api::{Api, Reply},
     call::{self, Call},
     endpoint,
+    http_answers::{Known, api, broken, client, drop_secrets, made, named, of_apis, of_client},
     oidc::Place,
     refusal::{Refusal, Secrets},
 };
@@ -242,20 +243,21 @@ impl KeyManager for Http {
         let operation = Operation::NewApplicationAccessToken;
         let issued: AccessTokenInfo = self.post(operation, &["tokens"], request, CLIENT).await?;
         match &issued.access_token {
-            Some(token) if !token.reveal().is_empty() => Ok(issued),
+            Some(token) if !token.reveal().is_empty() => of_client(operation, request.client_id.as_deref(), issued),
             _ => Err(broken(operation, "there is no accessToken in its answer")),
         }
     }
 
     async fn token_meta_data(&self, token: &Sensitive) -> Result<AccessTokenInfo> {
-        let body = json!({ "token": token });
-        let known = self.post(Operation::TokenMetaData, &["tokens", "introspect"], &body, "token").await;
-        known.map(without_tokens)
+        let (operation, body) = (Operation::TokenMetaData, json!({ "token": token }));
+        let known: Known = self.post(operation, &["tokens", "introspect"], &body, "token").await?;
+        known.info(operation)
     }
 
     async fn access_token(&self, consumer_key: &str) -> Result<AccessTokenInfo> {
-        let path = ["clients", consumer_key, "token"];
-        self.get(Operation::AccessTokenByConsumerKey, &path, "token").await.map(without_tokens)
+        let operation = Operation::AccessTokenByConsumerKey;
+        let known: Known = self.get(operation, &["clients", consumer_key, "token"], "token").await?;
+        of_client(operation, Some(consumer_key), known.info(operation)?)
     }
 
     async fn active_tokens(&self, consumer_key: &str) -> Result<Vec<String>> {
@@ -377,11 +379,7 @@ impl KeyManager for Http {
         let place = call::asking(&place, api_ids.iter().map(|id| ("api", id.as_str())));
         let operation = Operation::ScopesForApis;
         let ask = Ask { operation, method: Method::GET, path: &[], body: None, what: RESOURCE };
-        let found: BTreeMap<String, Vec<Scope>> = self.ask_at(&place, ask).await?.json()?;
-        match found.keys().all(|id| api_ids.contains(id)) {
-            true => Ok(found),
-            false => Err(broken(operation, ANOTHER)),
-        }
+        of_apis(api_ids, self.ask_at(&place, ask).await?.json()?)
     }
 
     async fn user_claims(&self, username: &str) -> Result<BTreeMap<String, String>> {
@@ -404,8 +402,12 @@ pub(super) fn introspected(settings: &KeyManagerSettings) -> Cow<'_, KeyManagerS
 
 /// What a problem says (RFC 9457); none: it is none of ours, and is what such a status is elsewhere.
 fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> Option<Error> {
-    let words = refusal.words.clone();
+    let (status, words) = (refusal.status, refusal.words.clone());
+    // With these a change may have been done, whatever is said of it.
+    let is_open = status.is_redirection() || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
     Some(match refusal.text("/code")?.as_str() {
+        "refused" => Error::Refused { status: status.as_u16(), detail: words },
+        _ if is_open => return None,
         "unsupported" => Error::Unsupported { operation, reason: words.into() },
         "invalid" => {
             let field = refusal.text("/field").unwrap_or_else(|| "request".into());
@@ -416,7 +418,6 @@ fn problem(operation: Operation, what: &'static str, refusal: &Refusal<'_>) -> O
             Some(field) => Error::conflict(field, words),
             None => Error::Conflict(words.into()),
         },
-        "refused" => Error::Refused { status: refusal.status.as_u16(), detail: words },
         _ => return None,
     })
 }
@@ -429,67 +430,15 @@ const fn source(operation: Operation) -> Operation {
     }
 }
 
-/// A client that it has made. Where its answer does not tell, nothing is taken back: the id that was wished for may be
-/// a client's of before.
-fn made(client: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
-    match client.client_id.as_deref() {
-        None | Some("") => Err(broken(Operation::CreateApplication, "there is no clientId in its answer")),
-        Some(_) => Ok(client),
-    }
-}
-
 fn written(body: &impl Serialize) -> Result<Value> {
     serde_json::to_value(body).map_err(|_| Error::invalid("request", "cannot be written as JSON"))
 }
 
-/// A client as whoever may read may be told it.
-fn client(operation: Operation, id: &str, mut told: OAuthApplicationInfo) -> Result<OAuthApplicationInfo> {
-    about(operation, id, told.client_id.as_deref().unwrap_or(id))?;
-    told.client_secret = None;
-    drop_secrets(&mut told.parameters);
-    Ok(told)
-}
-
-fn api(operation: Operation, id: &str, told: ApiResource) -> Result<ApiResource> {
-    about(operation, id, &told.api_id).map(|()| told)
-}
-
-fn named(operation: Operation, key: &str, told: Scope) -> Result<Scope> {
-    about(operation, key, &told.key).map(|()| told)
-}
-
-/// Whoever took an answer about another thing for one about what was asked for would act on what is another's.
-fn about(operation: Operation, asked: &str, told: &str) -> Result<()> {
-    if asked == told { Ok(()) } else { Err(broken(operation, ANOTHER)) }
-}
-
-/// What an answer is that breaks the interface. A change may have been done all the same.
-fn broken(operation: Operation, why: &str) -> Error {
-    let error = Error::Answer(why.into());
-    if operation.writes() { error.unclear() } else { error }
-}
-
-/// Takes out secrets of the client, in whichever spelling and object below. Lifetimes of tokens and the like stay.
-fn drop_secrets(members: &mut Map<String, Value>) {
-    members.retain(|name, _| {
-        let letters = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
-        !CLIENT_SECRETS.contains(&&*letters.collect::<String>())
-    });
-    members.values_mut().filter_map(Value::as_object_mut).for_each(drop_secrets);
-}
-
-fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
-    (known.access_token, known.refresh_token) = (None, None);
-    known
-}
-
-const ANOTHER: &str = "its answer is about something else than was asked for";
 const CLIENT: &str = "client";
 const RESOURCE: &str = "resource";
 /// Its `not_found` does not say which.
 const BOUND: &str = "resource, or scope to bind to it";
 const SCOPE: &str = "scope";
-const CLIENT_SECRETS: [&str; 2] = ["clientsecret", "registrationaccesstoken"];
 const MASK: &str = "********";
 const MOST_CHARACTERS: usize = 500;
 /// How long what it says it cannot do is believed before it is asked again.

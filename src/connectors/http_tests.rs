@@ -68,10 +68,11 @@ async fn saying(said: &'static str) -> (Http, Server) {
 async fn a_client_is_told_without_its_secrets_wherever_they_stand() {
     let (http, _server) = saying(
         r#"{"clientId":"one","clientSecret":"a","parameters":{"client_secret":"b","scope":"x","additionalProperties":
-           {"clientSecret":"c","registration_access_token":"d","refresh_token_lifetime":60,"deeper":{"client-secret":"e"}}}}"#,
+           {"clientSecret":"c","registration_access_token":"d","refresh_token_lifetime":60,"deeper":{"client-secret":"e"},
+           "list":[{"clientSecret":"f","a":1},[{"client_secret":"g"}]]}},"appAttributes":{"client_secret":"h","team":"x"}}"#,
     )
     .await;
-    let further = json!({ "refresh_token_lifetime": 60, "deeper": {} });
+    let further = json!({ "refresh_token_lifetime": 60, "deeper": {}, "list": [{ "a": 1 }, [{}]] });
     let parameters = json!({ "scope": "x", "additionalProperties": further });
     let wish = OAuthApplicationInfo::default();
     for told in [
@@ -83,6 +84,7 @@ async fn a_client_is_told_without_its_secrets_wherever_they_stand() {
         let told = told.expect("a good answer");
         assert_eq!((told.client_id.as_deref(), told.client_secret), (Some("one"), None));
         assert_eq!(Value::Object(told.parameters), parameters);
+        assert_eq!(told.app_attributes, BTreeMap::from([("team".into(), "x".into())]));
     }
     let (http, _server) = saying(r#"[{"secretId":"s","parameters":{"client_secret":"b","expiresAt":0}}]"#).await;
     let listed = http.secrets("one").await.expect("a good answer");
@@ -90,6 +92,24 @@ async fn a_client_is_told_without_its_secrets_wherever_they_stand() {
     let (http, _server) = saying(r#"{"isTokenValid":true,"accessToken":"t","refreshToken":"r"}"#).await;
     let token = http.access_token("one").await.expect("a good answer");
     assert_eq!((token.is_token_valid, &token.access_token, &token.refresh_token), (true, &None, &None));
+}
+
+/// Whatever is said with a status that leaves open whether a change was done.
+#[tokio::test]
+async fn a_server_error_or_redirect_never_says_that_nothing_was_done() {
+    for status in ["500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "302 Found"] {
+        for code in ["invalid", "not_found", "conflict", "unsupported", "refused"] {
+            let said = format!(r#"{{"code":"{code}","detail":"x","field":"token"}}"#);
+            let site = move |path: &str| match path {
+                "/capabilities" => reply("200 OK", r#"{"cannot":{}}"#),
+                _ => reply(status, &said),
+            };
+            let server = Server::start_at("127.0.0.1", |_| Box::new(site), None).await;
+            let http = connector(&format!("http://{}", server.address));
+            let outcome = http.revoke_token(&"t".into()).await;
+            assert!(matches!(outcome, Err(Error::Unclear(_))), "{status} {code}: {outcome:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -105,6 +125,16 @@ async fn an_answer_about_another_thing_is_none() {
     read(http.map_application("one", None).await.map(drop));
     changed(http.update_application("one", &OAuthApplicationInfo::default()).await.map(drop));
     changed(http.update_application_owner("one", "ada").await.map(drop));
+    let (http, _server) = saying(r#"{"isTokenValid":true,"accessToken":"t","consumerKey":"evil"}"#).await;
+    read(http.access_token("one").await.map(drop));
+    let request = AccessTokenRequest { client_id: Some("one".into()), ..AccessTokenRequest::default() };
+    changed(http.new_access_token(&request).await.map(drop));
+    for said in ["{}", r#"{"active":true}"#] {
+        read(saying(said).await.0.token_meta_data(&"t".into()).await.map(drop));
+    }
+    for said in ["{}", r#"{"one":[]}"#, r#"{"one":[],"two":[],"three":[]}"#, r#"{"one":[],"two":[{"name":"x"}]}"#] {
+        read(saying(said).await.0.scopes_for_apis(&["one".into(), "two".into()]).await.map(drop));
+    }
     let (http, _server) = saying(r#"{"key":"b"}"#).await;
     let scope = Scope { key: "a".into(), ..Scope::default() };
     read(http.scope("a").await.map(drop));

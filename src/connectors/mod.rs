@@ -45,6 +45,7 @@ mod directory;
 mod embedded;
 mod embedded_client;
 mod http;
+mod http_answers;
 mod introspection;
 #[cfg(test)]
 mod introspection_tests;
