@@ -208,7 +208,7 @@ fn value_of(field: &str, value: &Value, depth: usize) -> Result<()> {
         Value::String(text) => bounded(field, text, MOST_TEXT),
         Value::Array(items) => {
             count(field, items.len())?;
-            items.iter().try_for_each(|item| value_of(field, item, depth + 1))
+            items.iter().enumerate().try_for_each(|(at, item)| value_of(&format!("{field}[{at}]"), item, depth + 1))
         }
         Value::Object(members) => {
             count(field, members.len())?;

@@ -34,7 +34,7 @@ fn a_clients_mistakes_are_named_by_field() {
         (json!({"callBackURL": "https://a.example/cb,JavaScript:alert(1)"}), "callBackURL"),
         (json!({"callBackURL": "data:text/html,x"}), "callBackURL"),
         (json!({"parameters": {"a": "\u{7}"}}), "parameters.a"),
-        (json!({"parameters": {"a": [[[[["x"]]]]]}}), "parameters.a"),
+        (json!({"parameters": {"a": [[[[["x"]]]]]}}), "parameters.a[0][0][0][0][0]"),
         (json!({"parameters": {"additionalProperties": "x"}}), "parameters.additionalProperties"),
         (
             json!({"parameters": {"additionalProperties": {"refresh_token_expiry_time": -1}}}),

@@ -434,7 +434,7 @@ async fn require_secret(managed: &Managed, consumer_key: &str, secret: &Sensitiv
 fn completed(app: OAuthApplicationInfo, mapping: Option<&Mapping>, owner: Option<&str>) -> OAuthApplicationInfo {
     let Some(mapping) = mapping else { return app };
     OAuthApplicationInfo {
-        application_uuid: app.application_uuid.or_else(|| mapping.application_uuid.clone()),
+        application_uuid: mapping.application_uuid.clone().or(app.application_uuid),
         app_owner: owner.or(mapping.owner.as_deref()).map(str::to_owned).or(app.app_owner),
         ..app
     }

@@ -3,7 +3,12 @@
 //!
 //! Called on the management thread, by a task of its own that no client can end by going away.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use prometheus::Registry as Prometheus;
@@ -264,6 +269,11 @@ impl Engine {
             let note = self.dry_run(asked, managed, work).await?;
             return Ok(Done::Would(Plan { note, ..plan(asked) }));
         }
+        // What could not be noted would be done and told nowhere. Only tokens are still to be ended.
+        let ends_tokens = matches!(asked.operation, Operation::RevokeToken | Operation::RevokeOneTimeToken);
+        if record.failed().load(Ordering::Relaxed) && !ends_tokens {
+            return Err(Error::Record(DISK_FAILED.into()));
+        }
         let (outcome, note) = self.begin(asked, record, work(Arc::clone(&managed))).await;
         let kept = match outcome {
             Ok(effect) => self.keep(asked, &managed, &effect, note.clone()).await.map(|()| effect.gave),
@@ -483,5 +493,6 @@ pub(super) fn unkept(error: record::Error) -> Error {
     Error::Record(error.to_string())
 }
 
+const DISK_FAILED: &str = "the record's disk has failed: make room, and start the process again";
 pub(super) const NO_STORE: &str = "changes need a [store], and the configuration has none";
 const MOST_TURNS: usize = 1024;

@@ -1,5 +1,7 @@
 //! Providers that answer with what was there before.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::Value;
 
 use super::*;
@@ -61,6 +63,35 @@ async fn a_client_whose_row_cannot_be_read_is_taken_back() {
     let made = stand.create(json!({"clientName": "shop"})).await;
     assert!(matches!(made, Err(Error::Record(_))), "{made:?}");
     assert!(stand.one.clients.lock().is_empty(), "it stayed at the provider");
+}
+
+#[tokio::test]
+async fn where_the_records_disk_has_failed_nothing_is_asked_of_a_provider_but_to_end_tokens() {
+    let stand = stand();
+    did(stand.create(json!({"clientName": "shop", "clientId": "till"})).await);
+    stand.record.failed().store(true, Ordering::Relaxed);
+    let refused = |outcome: Result<()>| assert!(matches!(outcome, Err(Error::Record(_))), "{outcome:?}");
+    refused(stand.create(json!({"clientName": "other"})).await.map(drop));
+    refused(stand.engine.delete_application(&caller(), "one", "till").await.map(drop));
+    assert_eq!(stand.one.clients.lock().keys().collect::<Vec<_>>(), ["till"]);
+    let revoked = stand.engine.revoke_token(&caller(), "one", &"a-token".into()).await;
+    assert!(!matches!(revoked, Err(Error::Record(_))), "{revoked:?}");
+}
+
+#[tokio::test]
+async fn what_is_revoked_again_refuses_what_either_revocation_refuses() {
+    let stand = stand();
+    let now = stand.engine.clock.now().unix();
+    let mut told = Vec::new();
+    for (before, until) in
+        [(now, Some(now + 50)), (now - 60, Some(now + 90)), (now - 9, None), (now - 99, Some(now + 1))]
+    {
+        let request = json!({"kind": "subject", "value": "ada", "issuer": "https://one.example", "before": before, "until": until});
+        let row = did(stand.engine.revoke(&caller(), serde_json::from_value(request).unwrap()).await);
+        assert_eq!(stand.engine.revocation_of(&row.key()).unwrap(), row, "it is so after a restart, too");
+        told.push((row.before, row.until));
+    }
+    assert_eq!(told, [(Some(now), Some(now + 50)), (Some(now), Some(now + 90)), (Some(now), None), (Some(now), None)]);
 }
 
 #[tokio::test]

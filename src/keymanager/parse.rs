@@ -171,7 +171,9 @@ pub fn fault(path: &str, message: &str) -> (String, String) {
         (None, "") => "body".to_owned(),
         (_, path) => path.to_owned(),
     };
-    (field, why)
+    // Names of members are whatever was sent.
+    let printable = |text: String| text.chars().filter(|c| !c.is_control()).collect();
+    (printable(field), printable(why))
 }
 
 fn unquoted(message: &str) -> String {
@@ -194,6 +196,12 @@ pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchang
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_was_sent_steers_nothing() {
+        let told = fault("a.b\u{1b}[31m", "unknown field `c\u{1}\u{85}`, expected one of `d`");
+        assert_eq!(told, ("a.b[31m.c".into(), "unknown field `c`, expected one of `d`".into()));
+    }
 
     #[test]
     fn the_field_is_named() {

@@ -193,7 +193,11 @@ impl RowChange {
                 row.owner = Some(owner.clone());
                 changes.put(&MAPPINGS, &key, &row)
             }
-            Self::Revoke(row) => changes.put(&REVOKED, &row.key(), row),
+            Self::Revoke(row) => {
+                let key = row.key();
+                let row = changes.get(&REVOKED, &key)?.map_or_else(|| row.clone(), |before| row.or(&before));
+                changes.put(&REVOKED, &key, &row)
+            }
             Self::Lift(key) => changes.remove(&REVOKED, key).map(drop),
             Self::Unconfigure(name) => {
                 changes.remove(&STORED, name.as_bytes())?;
@@ -348,6 +352,12 @@ impl RevokedRow {
     /// By which it is found.
     pub fn key(&self) -> Vec<u8> {
         joined(&[&self.kind, &self.issuer, &self.value])
+    }
+
+    /// What refuses whatever one of them refuses, as it is in force: only a revocation that is lifted refuses less.
+    fn or(&self, other: &Self) -> Self {
+        let until = self.until.zip(other.until).map(|(a, b)| a.max(b));
+        Self { before: self.before.max(other.before), until, ..self.clone() }
     }
 
     /// As the table of revocations has it; none where the row is not what we write.

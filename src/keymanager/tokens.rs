@@ -156,7 +156,8 @@ impl Engine {
         Err(error)
     }
 
-    /// Refuses tokens from now on, whatever their provider thinks of them.
+    /// Refuses tokens from now on, whatever their provider thinks of them. Gives what is in force then: what was revoked
+    /// before is not let in by it.
     pub async fn revoke(&self, caller: &Caller, request: RevocationRequest) -> Result<Done<RevokedRow>> {
         self.record(Operation::RevokeToken)?;
         let row = self.revocation(request)?;
@@ -166,8 +167,10 @@ impl Engine {
         }
         let entry = AuditEntry { key_manager: None, after: json!(row), outcome: "done".into(), ..self.entry(&asked) };
         self.put_in_force(std::slice::from_ref(&row));
+        let key = row.key();
         self.change(vec![RowChange::Revoke(row.clone()), RowChange::Audit(entry)]).await?;
-        Ok(Done::Did(row))
+        let kept = self.store().map(|record| record.get(&REVOKED, &key)).transpose().map_err(unkept)?;
+        Ok(Done::Did(kept.flatten().unwrap_or(row)))
     }
 
     /// Whether a key manager has this issuer.
