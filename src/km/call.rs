@@ -34,12 +34,12 @@ impl Call {
     }
 
     pub(super) fn with(self, body: Body) -> Self {
-        Self { body: Some(Value::Object(body.0)), ..self }
+        Self { body: Some(Value::Object(body.members)), ..self }
     }
 
     /// The same with a body, unless there is nothing in it.
     pub(super) fn with_any(self, body: Body) -> Self {
-        if body.0.is_empty() { self } else { self.with(body) }
+        if body.members.is_empty() { self } else { self.with(body) }
     }
 
     pub(super) fn ask(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
@@ -50,18 +50,23 @@ impl Call {
 
 /// A JSON object that is put together.
 #[derive(Default)]
-pub(super) struct Body(Map<String, Value>);
+pub(super) struct Body {
+    members: Map<String, Value>,
+    /// Which members of objects within were given by flags.
+    given: BTreeSet<String>,
+}
 
 impl Body {
     /// Begins with the object in `file`, or with nothing.
     pub(super) fn begin(inputs: &Inputs, file: Option<&Path>) -> Result<Self, Error> {
-        file.map_or_else(|| Ok(Self::default()), |file| inputs.object(file).map(Self))
+        let members = file.map(|file| inputs.object(file)).transpose()?.unwrap_or_default();
+        Ok(Self { members, ..Self::default() })
     }
 
     /// Flags count more than the file.
     pub(super) fn put(mut self, name: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
-            self.0.insert(name.to_owned(), value.into());
+            self.members.insert(name.to_owned(), value.into());
         }
         self
     }
@@ -81,21 +86,21 @@ impl Body {
     /// A member of the object `within`, beside those that it has.
     pub(super) fn put_in(mut self, within: &str, name: &str, value: Option<impl Into<Value>>) -> Result<Self, Error> {
         let Some(value) = value else { return Ok(self) };
-        let inner = self.0.entry(within).or_insert_with(|| Value::Object(Map::new()));
+        let inner = self.members.entry(within).or_insert_with(|| Value::Object(Map::new()));
         let Value::Object(inner) = inner else {
             return Err(Error::Unreadable(format!("--from: {within} must be an object")));
         };
         inner.insert(name.to_owned(), value.into());
+        self.given.insert(name.to_owned());
         Ok(self)
     }
 
-    /// Members `NAME=VALUE` of the object `within`.
+    /// Members `NAME=VALUE` of the object `within`, none of which another flag has given.
     pub(super) fn pairs_in(self, within: &str, flag: &str, pairs: &[String]) -> Result<Self, Error> {
-        let mut names = BTreeSet::new();
         pairs.iter().try_fold(self, |body, pair| {
             let (name, value) =
                 pair.split_once('=').ok_or_else(|| Error::Usage(format!("{flag}: each must be NAME=VALUE")))?;
-            if !names.insert(name) {
+            if body.given.contains(name) {
                 return Err(Error::Usage(format!("{flag}: {name} is there twice")));
             }
             body.put_in(within, name, Some(value))

@@ -238,6 +238,12 @@ fn what_cannot_be_read_is_told_without_its_content() {
         let twice = why(&format!("{words} --parameter a=hunter1 --parameter b=1 --parameter a=hunter2"));
         assert_eq!(twice, (64, "--parameter: a is there twice".into()), "{words}");
     }
+    for (words, name) in [
+        ("client create NAME --grant-type x --parameter grant_types=y", "grant_types"),
+        ("client create NAME --scope x --parameter scope=y", "scope"),
+    ] {
+        assert_eq!(why(words), (64, format!("--parameter: {name} is there twice")), "{words}");
+    }
 }
 
 #[test]
