@@ -2,7 +2,7 @@
 //!
 //! Where more requests have arrived than can be begun at once, the later ones wait unread, in the order in which they
 //! came, until answers to earlier ones were passed on. So few are under way at a time, and what they need stays in the
-//! processor's caches, where that of hundreds does not: with 512 connections a request costs an eighth less (bench
+//! processor's caches, where that of hundreds does not: with 512 connections a request costs about a tenth less (bench
 //! `peers`). Nothing waits while the worker would have nothing else to do, however long upstreams take.
 //!
 //! A worker is a thread with a runtime of its own that calls [`idle`] when it has nothing left to do
