@@ -34,7 +34,7 @@ pub(super) fn named(operation: Operation, key: &str, told: Scope) -> Result<Scop
 }
 
 /// Whoever took an answer about another thing for one about what was asked for would act on what is another's.
-pub(super) fn about(operation: Operation, asked: &str, told: &str) -> Result<()> {
+fn about(operation: Operation, asked: &str, told: &str) -> Result<()> {
     if asked == told { Ok(()) } else { Err(broken(operation, ANOTHER)) }
 }
 
@@ -64,7 +64,7 @@ fn is_clients_secret(name: &str) -> bool {
     CLIENT_SECRETS.contains(&&*letters.collect::<String>())
 }
 
-pub(super) fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
+fn without_tokens(mut known: AccessTokenInfo) -> AccessTokenInfo {
     (known.access_token, known.refresh_token) = (None, None);
     known
 }

@@ -169,8 +169,11 @@ impl Engine {
         self.put_in_force(std::slice::from_ref(&row));
         let key = row.key();
         self.change(vec![RowChange::Revoke(row.clone()), RowChange::Audit(entry)]).await?;
-        let kept = self.store().map(|record| record.get(&REVOKED, &key)).transpose().map_err(unkept)?;
-        Ok(Done::Did(kept.flatten().unwrap_or(row)))
+        match self.revocation_of(&key) {
+            // Lifted meanwhile.
+            Err(Error::NotFound(_)) => Ok(Done::Did(row)),
+            kept => kept.map(Done::Did),
+        }
     }
 
     /// Whether a key manager has this issuer.
